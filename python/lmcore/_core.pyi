@@ -1,0 +1,128 @@
+# Types of the compiled module. Users call `lmcore.ops`.
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Words: TypeAlias = list[str]
+_Parsed: TypeAlias = tuple[_Words, _Words, _Words, str]
+_MatchRow: TypeAlias = tuple[
+    _Words, str, list[int], _Parsed, list[int], list[int], list[tuple[int, int]], list[int]
+]
+_Counts: TypeAlias = tuple[int, int, int]
+_Kinds: TypeAlias = tuple[int, int, int, int]
+_BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
+
+__all__ = [
+    "__version__",
+    "align_file",
+    "align_row",
+    "align_words",
+    "classify_errors",
+    "compute_quality",
+    "count_entities",
+    "count_entities_batch",
+    "decode_spans",
+    "locate_words",
+    "longest_common_subsequence_integers",
+    "longest_common_subsequence_strings",
+    "match_labels",
+    "match_labels_batch",
+    "normalize_text",
+    "parse_generation",
+    "philox4x32",
+    "random_below",
+    "random_bits",
+    "random_uniform",
+    "score_examples",
+    "score_files",
+    "split_words",
+]
+
+__version__: str
+
+def split_words(text: str, /) -> list[tuple[int, int]]: ...
+def locate_words(text: str, words: Sequence[str], /) -> list[tuple[int, int]]: ...
+def longest_common_subsequence_strings(
+    a: Sequence[Any], b: Sequence[Any], /
+) -> NDArray[np.int64]: ...
+def longest_common_subsequence_integers(
+    a: NDArray[np.int64], b: NDArray[np.int64], /
+) -> NDArray[np.int64]: ...
+def parse_generation(text: str, /) -> _Parsed: ...
+def align_words(words: Sequence[str], generated: Sequence[str], /) -> tuple[str, list[int]]: ...
+def match_labels(
+    words: Sequence[str],
+    generation: str,
+    label_list: Sequence[str],
+    comparison_words: Sequence[str] | None,
+    split_generated: bool,
+    /,
+) -> _MatchRow: ...
+def match_labels_batch(
+    words: Sequence[Sequence[str]],
+    generations: Sequence[str],
+    label_lists: Sequence[Sequence[str]],
+    comparison_words: Sequence[Sequence[str]] | None,
+    threads: int | None,
+    /,
+) -> list[_MatchRow]: ...
+def decode_spans(labels: Sequence[str], scheme: str, /) -> list[tuple[int, int, str]]: ...
+def normalize_text(text: str, /) -> str: ...
+def count_entities(
+    words: Sequence[str], gold: Sequence[str], predicted: Sequence[str], scheme: str, /
+) -> _Counts: ...
+def classify_errors(gold: Sequence[str], predicted: Sequence[str], scheme: str, /) -> _Kinds: ...
+def count_entities_batch(
+    words: Sequence[Sequence[str]] | None,
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    scheme: str,
+    threads: int | None,
+    /,
+) -> tuple[_Counts, _Kinds]: ...
+def compute_quality(
+    gold: int, predicted: int, correct: int, scheme: str, /
+) -> tuple[float, float, float]: ...
+def score_examples(
+    examples: list[Any],
+    scheme: str,
+    threads: int | None,
+    worst: int,
+    skip_bad_rows: bool,
+    back_tokenize: _BackTokenize | None,
+    /,
+) -> dict[str, Any]: ...
+def score_files(
+    paths: list[str],
+    scheme: str,
+    threads: int | None,
+    worst: int,
+    skip_bad_rows: bool,
+    back_tokenize: _BackTokenize | None,
+    progress: Callable[[int], None] | None,
+    /,
+) -> dict[str, Any]: ...
+def align_file(
+    input_path: str,
+    output_path: str,
+    scheme: str,
+    threads: int | None,
+    skip_bad_rows: bool,
+    back_tokenize: _BackTokenize | None,
+    progress: Callable[[int], None] | None,
+    /,
+) -> tuple[int, list[str]]: ...
+def align_row(row: str, scheme: str, /) -> str: ...
+def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int], /) -> list[int]: ...
+def random_bits(
+    seed: int, stream: int, items: NDArray[np.uint64], position: int, count: int, /
+) -> NDArray[np.uint64]: ...
+def random_uniform(
+    seed: int, stream: int, items: NDArray[np.uint64], position: int, count: int, /
+) -> NDArray[np.float64]: ...
+def random_below(
+    seed: int, stream: int, items: NDArray[np.uint64], position: int, count: int, bound: int, /
+) -> NDArray[np.uint64]: ...

@@ -1,0 +1,1 @@
+"""The documented functions. Array and text ops; none of them needs torch."""

@@ -1,0 +1,167 @@
+"""Files and lists of predictions: from rows to counts, or to aligned rows."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lmcore import _core
+
+BackTokenize = Callable[[list[str]], list[str]]
+"""Maps distinct lower-case words to what a tokenizer makes of them."""
+
+
+def score_examples(
+    examples: Iterable[Mapping[str, Any]],
+    scheme: str = "gner",
+    *,
+    threads: int | None = None,
+    worst: int = 0,
+    skip_bad_rows: bool = False,
+    back_tokenize: BackTokenize | None = None,
+) -> dict[str, Any]:
+    """Returns the sums over rows in memory, per data set.
+
+    Args:
+        examples: dicts with `label_list`, `prediction`, and `words` and `labels` at the top or
+            in `instance`; rows without `dataset` go under `examples`.
+        scheme: one of `lmcore.ops.entities.SCHEMES`.
+        threads: number of threads; all cores if None. The result does not depend on it.
+        worst: how many sentences with the most wrong entities to keep, per data set.
+        skip_bad_rows: count and list bad rows instead of raising.
+        back_tokenize: called with distinct lower-case words; what it returns is compared
+            with the generated words (back tokenisation).
+
+    Returns:
+        `datasets` (name to sums), `bad_rows` (a number) and `listed_bad_rows` (the first 1000).
+
+    Raises:
+        TypeError: a row or a value in it has the wrong type.
+        ValueError: unknown scheme, or a row that cannot be used.
+
+    Example:
+        >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
+        >>> score_examples([row])["datasets"]["examples"]["entities"]
+        (1, 1, 1)
+    """
+    rows = examples if isinstance(examples, list) else list(examples)
+    return _core.score_examples(rows, scheme, threads, worst, skip_bad_rows, back_tokenize)
+
+
+def score_files(
+    paths: Sequence[str | os.PathLike[str]],
+    scheme: str = "gner",
+    *,
+    threads: int | None = None,
+    worst: int = 0,
+    skip_bad_rows: bool = False,
+    back_tokenize: BackTokenize | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Returns the sums over the rows of JSONL files, per data set.
+
+    The files are read in blocks: memory does not grow with their length.
+
+    Args:
+        paths: files of one JSON object per line, as `score_examples`; rows without `dataset`
+            go under the file's stem. Blank lines are skipped.
+        scheme: one of `lmcore.ops.entities.SCHEMES`.
+        threads: number of threads; all cores if None. The result does not depend on it.
+        worst: how many sentences with the most wrong entities to keep, per data set.
+        skip_bad_rows: count and list bad rows instead of raising.
+        back_tokenize: as for `score_examples`.
+        progress: called with the number of bytes of the current file done so far.
+
+    Returns:
+        As `score_examples`.
+
+    Raises:
+        OSError: a file cannot be read.
+        TypeError: a row or a value in it has the wrong type.
+        ValueError: unknown scheme, a file without rows, or a row that cannot be used; the
+            text names file, line and key.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        ...     row = '{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
+        ...     _ = file.write(row), file.flush()
+        ...     sums = score_files([file.name])
+        >>> [dataset["rows"] for dataset in sums["datasets"].values()]
+        [1]
+    """
+    names = [os.fspath(path) for path in paths]
+    return _core.score_files(names, scheme, threads, worst, skip_bad_rows, back_tokenize, progress)
+
+
+def align_file(
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    scheme: str = "gner",
+    *,
+    threads: int | None = None,
+    skip_bad_rows: bool = False,
+    back_tokenize: BackTokenize | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, list[str]]:
+    """Returns the number of rows aligned from one JSONL file into another, and the bad rows.
+
+    The output appears under its name when it is whole.
+
+    Args:
+        input_path: rows as for `align_row`.
+        output_path: one aligned row per row, in the same order.
+        scheme: how BIO labels are read as entities.
+        threads: number of threads; all cores if None. The result does not depend on it.
+        skip_bad_rows: leave bad rows out and list them instead of raising.
+        back_tokenize: as for `score_examples`.
+        progress: called with the number of bytes done so far.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        TypeError: a row or a value in it has the wrong type.
+        ValueError: unknown scheme, a file without rows, or a row that cannot be used.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, target = pathlib.Path(folder, "in"), pathlib.Path(folder, "out")
+        ...     _ = source.write_text('{"words": ["a"], "label_list": [], "prediction": ""}')
+        ...     align_file(source, target)
+        (1, [])
+    """
+    return _core.align_file(
+        os.fspath(input_path),
+        os.fspath(output_path),
+        scheme,
+        threads,
+        skip_bad_rows,
+        back_tokenize,
+        progress,
+    )
+
+
+def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
+    """Returns one row aligned: labels, entities with offsets, and what did not match.
+
+    Args:
+        row: `label_list`, `prediction`, and `words` or `text` or both. Offsets are characters
+            of `text`, or of the words joined with spaces. Without `words`, the text is cut
+            with `split_words`, and so are the generated words.
+        scheme: how BIO labels are read as entities.
+
+    Returns:
+        `labels`, `entities`, `matching`, `omitted`, `added`, `substituted`, `invalid_labels`,
+        `dropped_labels` and `trailing_text`.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: unknown scheme, a missing key, or a word that is not in the text.
+
+    Example:
+        >>> row = {"text": "in York", "label_list": ["city"], "prediction": "York(B-city)"}
+        >>> align_row(row)["entities"]
+        [{'start': 3, 'end': 7, 'type': 'city', 'text': 'York'}]
+    """
+    aligned: dict[str, Any] = json.loads(_core.align_row(json.dumps(row), scheme))
+    return aligned

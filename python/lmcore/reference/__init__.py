@@ -1,0 +1,1 @@
+"""Definitions: short, slow, in the papers' letters. Nothing here imports lmcore."""

@@ -1,0 +1,199 @@
+"""Rows of predictions: what a usable row is, and the counts that rows add up to.
+
+A row is a JSON object with `label_list`, `prediction`, and `words` and `labels` in its
+`instance` or at its top; `dataset` names its data set. This is the form of the authors'
+prediction files (GNER, arXiv 2402.16602).
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .entities import EntityCounts, ErrorKinds, classify_errors, count_entities
+from .matching import match_labels
+
+_JSON_TYPES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class Row(NamedTuple):
+    """A usable row."""
+
+    dataset: str | None
+    words: list[str]
+    labels: list[str]
+    label_list: list[str]
+    prediction: str
+
+
+class RowCounts(NamedTuple):
+    """What one row adds to its data set; all fields are sums once rows are added."""
+
+    rows: int
+    words: int
+    conditions: tuple[int, int, int]
+    """Rows matched exactly, as a subsequence, by LCS."""
+    empty_predictions: int
+    differences: tuple[int, int, int]
+    """Omitted, added, substituted words."""
+    invalid_labels: int
+    entities: EntityCounts
+    errors: ErrorKinds
+
+
+def read_row(line: bytes) -> Row:
+    """Returns the row that a line of a predictions file holds.
+
+    Args:
+        line: UTF-8 JSON.
+
+    Raises:
+        ValueError: not UTF-8, not JSON, a missing key, words and labels of different length,
+            a gold label outside the label list, or a lone surrogate.
+        TypeError: not an object, or a value of the wrong type.
+
+    Example:
+        >>> row = b'{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
+        >>> read_row(row).words
+        ['a']
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
+    try:
+        row = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(row)]}")
+
+    dataset = _text(row, "dataset") if "dataset" in row else None
+    label_list = _list(row, "label_list", "label_list")
+    instance = row.get("instance", {})
+    if not isinstance(instance, dict):
+        raise TypeError(f"instance: expected an object, got {_JSON_TYPES[type(instance)]}")
+    words_in, words_key = (instance, "instance.words") if "words" in instance else (row, "words")
+    labels_in, labels_key = (
+        (instance, "instance.labels") if "labels" in instance else (row, "labels")
+    )
+    words = _list(words_in, "words", words_key)
+    labels = _list(labels_in, "labels", labels_key)
+    if len(words) != len(labels):
+        raise ValueError(
+            f"{labels_key}: words and labels must have the same length: "
+            f"got {len(words)} and {len(labels)}"
+        )
+    prediction = _text(row, "prediction")
+    valid = {"O", *(prefix + label for label in label_list for prefix in ("B-", "I-"))}
+    for index, label in enumerate(labels):
+        if label not in valid:
+            raise ValueError(f"labels: [{index}] {label!r} is not in label_list")
+    return Row(dataset, words, labels, label_list, prediction)
+
+
+def score_row(row: Row, scheme: str = "gner") -> RowCounts:
+    """Returns the counts of one row.
+
+    Args:
+        row: a usable row.
+        scheme: one of `lmcore.reference.entities.SCHEMES`.
+
+    Raises:
+        ValueError: unknown scheme.
+
+    Example:
+        >>> score_row(Row(None, ["a"], ["B-x"], ["x"], "a(B-x)")).entities
+        EntityCounts(gold=1, predicted=1, correct=1)
+    """
+    match = match_labels(row.words, row.prediction, row.label_list)
+    return RowCounts(
+        rows=1,
+        words=len(row.words),
+        conditions=(
+            int(match.matching == "exact"),
+            int(match.matching == "subsequence"),
+            int(match.matching == "lcs"),
+        ),
+        empty_predictions=int(not match.parsed.words),
+        differences=(len(match.omitted), len(match.added), len(match.substituted)),
+        invalid_labels=len(match.invalid_labels),
+        entities=count_entities(row.words, row.labels, match.labels, scheme),
+        errors=classify_errors(row.labels, match.labels, scheme),
+    )
+
+
+def score_lines(
+    lines: Iterable[bytes], default_dataset: str, scheme: str = "gner"
+) -> dict[str, RowCounts]:
+    """Returns the sums per data set, in the order of their first rows; blank lines are skipped.
+
+    Args:
+        lines: lines of a predictions file.
+        default_dataset: the data set of rows that name none.
+        scheme: one of `lmcore.reference.entities.SCHEMES`.
+
+    Raises:
+        ValueError, TypeError: as `read_row`.
+
+    Example:
+        >>> score_lines([b""], "empty")
+        {}
+    """
+    sums: dict[str, RowCounts] = {}
+    for line in lines:
+        if not line.strip():
+            continue
+        row = read_row(line)
+        counts = score_row(row, scheme)
+        name = default_dataset if row.dataset is None else row.dataset
+        sums[name] = _add(sums[name], counts) if name in sums else counts
+    return sums
+
+
+def _add(one: Any, two: Any) -> Any:
+    """Adds numbers, and tuples of them field by field."""
+    if isinstance(one, tuple):
+        added = [_add(a, b) for a, b in zip(one, two, strict=True)]
+        return type(one)(*added) if hasattr(one, "_fields") else tuple(added)
+    return one + two
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    if key not in row:
+        raise ValueError(f"{key}: this key is missing")
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key}: expected a string, got {_JSON_TYPES[type(value)]}")
+    _check_surrogates(value, key)
+    return value
+
+
+def _list(row: dict[str, Any], key: str, name: str) -> list[str]:
+    if key not in row:
+        raise ValueError(f"{name}: this key is missing")
+    values = row[key]
+    if not isinstance(values, list):
+        raise TypeError(f"{name}: expected a list of strings, got {_JSON_TYPES[type(values)]}")
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            got = f"{_JSON_TYPES[type(value)]} at [{index}]"
+            raise TypeError(f"{name}: expected a list of strings, got {got}")
+        _check_surrogates(value, name)
+    return values
+
+
+def _check_surrogates(text: str, name: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{name}: holds a lone surrogate")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,717 @@
+//! BIO labels become entities, and entities become counts under a named scheme.
+//!
+//! The definition is `reference/entities.py`; its table says how the schemes differ.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::cell::Cell;
+use std::hash::BuildHasher;
+
+use crate::error::{Error, Result};
+use crate::text::{Interner, StringRows, Strings, StringsRef, is_alphanumeric, is_space};
+use crate::threads::map_chunks;
+
+/// The schemes' names, in the order of [`Scheme`].
+pub const SCHEME_NAMES: [&str; 5] = ["gner", "universalner", "strict", "conll", "iob2"];
+
+/// How BIO labels are read and when two entities are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// GNER: normalised text and type, a set per sentence; I- of another type renames.
+    Gner,
+    /// `UniversalNER`: normalised text, a set per sentence and type.
+    UniversalNer,
+    /// Positions and type; an I- that continues nothing starts an entity.
+    Strict,
+    /// conlleval, seqeval's default: for BIO labels the same as `Strict`.
+    Conll,
+    /// seqeval's strict IOB2: positions and type; only B- starts an entity.
+    Iob2,
+}
+
+impl Scheme {
+    /// The scheme of this name.
+    ///
+    /// # Errors
+    /// There is no scheme of this name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        const ALL: [Scheme; 5] =
+            [Scheme::Gner, Scheme::UniversalNer, Scheme::Strict, Scheme::Conll, Scheme::Iob2];
+        SCHEME_NAMES
+            .iter()
+            .position(|known| *known == name)
+            .map(|place| ALL[place])
+            .ok_or_else(|| Error::UnknownScheme { given: name.to_owned() })
+    }
+
+    fn compares_text(self) -> bool {
+        matches!(self, Self::Gner | Self::UniversalNer)
+    }
+}
+
+/// A BIO label: outside, or the number of a type with B- or I-.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label(u32);
+
+impl Label {
+    /// The label `O`.
+    pub const OUTSIDE: Self = Self(0);
+
+    /// B- of a type.
+    pub fn begin(type_id: u32) -> Self {
+        Self((type_id + 1) << 1)
+    }
+
+    /// I- of a type.
+    pub fn inside(type_id: u32) -> Self {
+        Self((type_id + 1) << 1 | 1)
+    }
+
+    /// The label of the next word of the same entity.
+    #[must_use]
+    pub fn continued(self) -> Self {
+        if self == Self::OUTSIDE { self } else { Self(self.0 | 1) }
+    }
+
+    /// Whether it is I- of some type.
+    pub fn is_inside(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The number of its type, unless it is `O`.
+    pub fn type_id(self) -> Option<u32> {
+        (self.0 >> 1).checked_sub(1)
+    }
+}
+
+/// Label lists that are remembered: rows of a few data sets take turns in shuffled files.
+const REMEMBERED_LISTS: usize = 8;
+
+/// Entity types by number, and which of them the current row allows.
+#[derive(Debug, Default)]
+pub struct Types {
+    names: Interner,
+    /// The number of each type's normalised name in `normalized`.
+    normalized_ids: Vec<u32>,
+    normalized: Interner,
+    lists: Vec<LabelList>,
+    current: usize,
+    /// The type that was read last.
+    last: Cell<u32>,
+    scratch: String,
+}
+
+/// A label list and the numbers of its types.
+#[derive(Debug, Default)]
+struct LabelList {
+    names: Strings,
+    ids: Vec<u32>,
+    /// Whether a type is in the list, by number.
+    allowed: Vec<bool>,
+}
+
+impl Types {
+    /// The number of a type.
+    pub fn intern(&mut self, name: &str) -> u32 {
+        let id = self.names.intern(name);
+        if id as usize == self.normalized_ids.len() {
+            self.scratch.clear();
+            normalize_text_into(name, &mut self.scratch);
+            self.normalized_ids.push(self.normalized.intern(&self.scratch));
+        }
+        id
+    }
+
+    /// The name of a type.
+    pub fn name(&self, type_id: u32) -> &str {
+        self.names.get(type_id)
+    }
+
+    /// The label as text.
+    pub fn label_text(&self, label: Label) -> String {
+        match label.type_id() {
+            None => "O".to_owned(),
+            Some(id) if label.is_inside() => format!("I-{}", self.name(id)),
+            Some(id) => format!("B-{}", self.name(id)),
+        }
+    }
+
+    /// From now on, allows the listed types and no others.
+    pub fn allow(&mut self, label_list: StringsRef<'_>) {
+        let is_same = |list: &LabelList| list.names.all().equals(label_list);
+        if self.lists.get(self.current).is_some_and(is_same) {
+            return;
+        }
+        if let Some(known) = self.lists.iter().position(is_same) {
+            self.current = known;
+            return;
+        }
+        if self.lists.len() < REMEMBERED_LISTS {
+            self.current = self.lists.len();
+            self.lists.push(LabelList::default());
+        } else {
+            self.current = (self.current + 1) % REMEMBERED_LISTS;
+        }
+        let mut fresh = std::mem::take(&mut self.lists[self.current]);
+        fresh.names.clear();
+        fresh.ids.clear();
+        fresh.allowed.fill(false);
+        for name in label_list.iter() {
+            let id = self.intern(name);
+            fresh.names.push(name);
+            fresh.ids.push(id);
+            if fresh.allowed.len() <= id as usize {
+                fresh.allowed.resize(id as usize + 1, false);
+            }
+            fresh.allowed[id as usize] = true;
+        }
+        self.lists[self.current] = fresh;
+    }
+
+    /// The numbers of the types that are allowed.
+    pub fn allowed_ids(&self) -> &[u32] {
+        self.lists.get(self.current).map_or(&[], |list| &list.ids)
+    }
+
+    /// Reads a label whose type is allowed.
+    pub fn read_allowed(&self, text: &str) -> Option<Label> {
+        if text == "O" {
+            return Some(Label::OUTSIDE);
+        }
+        let (begins, name) = split_label(text)?;
+        // The words of an entity follow each other.
+        let previous = self.last.get();
+        let id = if self.names.is(previous, name) { previous } else { self.names.find(name)? };
+        self.last.set(id);
+        let list = self.lists.get(self.current)?;
+        if !list.allowed.get(id as usize).copied().unwrap_or(false) {
+            return None;
+        }
+        Some(if begins { Label::begin(id) } else { Label::inside(id) })
+    }
+
+    /// Reads a label of any type.
+    pub fn read(&mut self, text: &str) -> Option<Label> {
+        if text == "O" {
+            return Some(Label::OUTSIDE);
+        }
+        let (begins, name) = split_label(text)?;
+        let id = self.intern(name);
+        Some(if begins { Label::begin(id) } else { Label::inside(id) })
+    }
+
+    /// Reads a sequence of labels of any types.
+    ///
+    /// # Errors
+    /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
+    pub fn read_all<'a>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'a str>,
+        labels: &mut Vec<Label>,
+    ) -> Result<()> {
+        labels.clear();
+        for (index, text) in texts.into_iter().enumerate() {
+            let label = self
+                .read(text)
+                .ok_or_else(|| Error::LabelForm { index, label: text.to_owned() })?;
+            labels.push(label);
+        }
+        Ok(())
+    }
+}
+
+fn split_label(text: &str) -> Option<(bool, &str)> {
+    match text.strip_prefix("B-") {
+        Some(name) => Some((true, name)),
+        None => text.strip_prefix("I-").map(|name| (false, name)),
+    }
+}
+
+/// Words `start..end` are an entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First word.
+    pub start: usize,
+    /// Word after the last.
+    pub end: usize,
+    /// Number of the type.
+    pub type_id: u32,
+}
+
+/// Writes the entities that the labels spell, in order.
+pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) {
+    spans.clear();
+    // An open entity runs from `start` in the type of `open`, which is `OUTSIDE` when none is.
+    let (mut start, mut open) = (0, Label::OUTSIDE);
+    let (renames, needs_begin) = (scheme == Scheme::Gner, scheme == Scheme::Iob2);
+    for (i, &label) in labels.iter().enumerate() {
+        if label == Label::OUTSIDE && open == Label::OUTSIDE {
+            continue;
+        }
+        let continues = label.is_inside() && open != Label::OUTSIDE;
+        if continues && (renames || label == open.continued()) {
+            open = label;
+            continue;
+        }
+        spans.extend(open.type_id().map(|type_id| Span { start, end: i, type_id }));
+        start = i;
+        open = if needs_begin && label.is_inside() { Label::OUTSIDE } else { label };
+    }
+    spans.extend(open.type_id().map(|type_id| Span { start, end: labels.len(), type_id }));
+}
+
+/// How many entities are in the gold labels, in the predicted ones, and in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EntityCounts {
+    /// Entities of the gold labels.
+    pub gold: u64,
+    /// Entities of the predicted labels.
+    pub predicted: u64,
+    /// Predicted entities that are gold entities.
+    pub correct: u64,
+}
+
+impl std::ops::AddAssign for EntityCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.gold += other.gold;
+        self.predicted += other.predicted;
+        self.correct += other.correct;
+    }
+}
+
+/// What became of the gold entities, by position (GNER, section 2.3 and table 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErrorKinds {
+    /// Gold entities.
+    pub gold: u64,
+    /// Those that no predicted entity touches.
+    pub unlabelled: u64,
+    /// Those that only entities of other types touch.
+    pub noisy: u64,
+    /// Those that an entity of their type touches, with another extent.
+    pub boundary: u64,
+}
+
+impl std::ops::AddAssign for ErrorKinds {
+    fn add_assign(&mut self, other: Self) {
+        self.gold += other.gold;
+        self.unlabelled += other.unlabelled;
+        self.noisy += other.noisy;
+        self.boundary += other.boundary;
+    }
+}
+
+/// Precision, recall and F1 under a scheme's formula.
+///
+/// `gner` and `universalner` add 1e-10 to each denominator; the others define 0 / 0 as 0.
+pub fn compute_quality(counts: EntityCounts, scheme: Scheme) -> [f64; 3] {
+    let epsilon = if scheme.compares_text() { 1e-10 } else { 0.0 };
+    let ratio = |part: f64, whole: f64| {
+        let whole = whole + epsilon;
+        if whole == 0.0 { 0.0 } else { part / whole }
+    };
+    let correct = counts.correct as f64;
+    let precision = ratio(correct, counts.predicted as f64);
+    let recall = ratio(correct, counts.gold as f64);
+    [precision, recall, ratio(2.0 * precision * recall, precision + recall)]
+}
+
+/// The entities that labels given as text spell: start, end and type.
+///
+/// # Errors
+/// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
+pub fn decode_named_spans(
+    labels: StringsRef<'_>,
+    scheme: Scheme,
+) -> Result<Vec<(usize, usize, String)>> {
+    let (mut types, mut read, mut spans) = (Types::default(), Vec::new(), Vec::new());
+    types.read_all(labels.iter(), &mut read)?;
+    decode_spans(&read, scheme, &mut spans);
+    Ok(spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned())).collect())
+}
+
+/// Counts the entities of one sentence given as text, and sorts the missed ones by kind.
+///
+/// Without words, entities are compared by position whatever the scheme says.
+///
+/// # Errors
+/// The sequences differ in length, or a label has another form.
+pub fn count_sentence(
+    words: Option<StringsRef<'_>>,
+    gold: StringsRef<'_>,
+    predicted: StringsRef<'_>,
+    scheme: Scheme,
+) -> Result<(EntityCounts, ErrorKinds)> {
+    Counter::default().count(words, gold, predicted, scheme)
+}
+
+/// The sums over many sentences, with the threads' number given or that of the machine.
+///
+/// # Errors
+/// The sequences differ in length, or the error of the first sentence that has one.
+pub fn count_batch(
+    words: Option<&StringRows>,
+    gold: &StringRows,
+    predicted: &StringRows,
+    scheme: Scheme,
+    threads: Option<usize>,
+) -> Result<(EntityCounts, ErrorKinds)> {
+    let rows = gold.len();
+    check_lengths("gold", rows, "predicted", predicted.len())?;
+    match words {
+        Some(words) => check_lengths("words", words.len(), "gold", rows)?,
+        None if scheme.compares_text() => return Err(Error::WordsNeeded),
+        None => {}
+    }
+    let parts = map_chunks(threads, rows, |chunk| {
+        let mut counter = Counter::default();
+        let mut sums = (EntityCounts::default(), ErrorKinds::default());
+        for row in chunk {
+            let words = words.map(|words| words.row(row));
+            let (counts, kinds) =
+                counter.count(words, gold.row(row), predicted.row(row), scheme)?;
+            sums.0 += counts;
+            sums.1 += kinds;
+        }
+        Ok(sums)
+    })?;
+    let mut sums = (EntityCounts::default(), ErrorKinds::default());
+    for part in parts {
+        let (counts, kinds) = part?;
+        sums.0 += counts;
+        sums.1 += kinds;
+    }
+    Ok(sums)
+}
+
+/// Counts sentences given as text; holds the working memory.
+#[derive(Debug, Default)]
+struct Counter {
+    scorer: Scorer,
+    types: Types,
+    gold: Vec<Label>,
+    predicted: Vec<Label>,
+}
+
+impl Counter {
+    fn count(
+        &mut self,
+        words: Option<StringsRef<'_>>,
+        gold: StringsRef<'_>,
+        predicted: StringsRef<'_>,
+        scheme: Scheme,
+    ) -> Result<(EntityCounts, ErrorKinds)> {
+        if let Some(words) = words {
+            check_lengths("words", words.len(), "gold", gold.len())?;
+            check_lengths("words", words.len(), "predicted", predicted.len())?;
+        }
+        check_lengths("gold", gold.len(), "predicted", predicted.len())?;
+        self.types.read_all(gold.iter(), &mut self.gold)?;
+        self.types.read_all(predicted.iter(), &mut self.predicted)?;
+        Ok(self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme))
+    }
+}
+
+fn check_lengths(
+    first: &'static str,
+    first_length: usize,
+    second: &'static str,
+    second_length: usize,
+) -> Result<()> {
+    if first_length == second_length {
+        return Ok(());
+    }
+    Err(Error::LengthMismatch { first, second, first_length, second_length })
+}
+
+/// Compares the entities of one sentence; holds the working memory.
+#[derive(Debug, Default)]
+pub struct Scorer {
+    gold: Vec<Span>,
+    predicted: Vec<Span>,
+    texts: Vec<u8>,
+    joined: String,
+    keys: Vec<Key>,
+    gold_keys: Vec<usize>,
+    table: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+}
+
+/// An entity as the text schemes compare it.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    start: usize,
+    end: usize,
+    kind: u32,
+    in_gold: bool,
+    in_predicted: bool,
+}
+
+impl Scorer {
+    /// Counts the entities of one sentence and sorts the missed ones by kind.
+    ///
+    /// `words`, `gold` and `predicted` must have the same length; callers check it, since they
+    /// know what to call them. Without words, entities are compared by position.
+    pub fn count(
+        &mut self,
+        words: Option<StringsRef<'_>>,
+        gold: &[Label],
+        predicted: &[Label],
+        types: &Types,
+        scheme: Scheme,
+    ) -> (EntityCounts, ErrorKinds) {
+        decode_spans(gold, scheme, &mut self.gold);
+        decode_spans(predicted, scheme, &mut self.predicted);
+        let errors = self.classify_errors();
+        let counts = match words {
+            Some(words) if scheme.compares_text() => self.count_texts(words, types, scheme),
+            _ => EntityCounts {
+                gold: self.gold.len() as u64,
+                predicted: self.predicted.len() as u64,
+                correct: self.count_equal_spans(),
+            },
+        };
+        (counts, errors)
+    }
+
+    fn count_equal_spans(&self) -> u64 {
+        let mut gold = self.gold.iter().peekable();
+        let mut equal = 0;
+        for span in &self.predicted {
+            while gold.next_if(|entity| entity.start < span.start).is_some() {}
+            equal += u64::from(gold.peek() == Some(&span));
+        }
+        equal
+    }
+
+    /// Both span lists are sorted and free of overlap, so one walk over both suffices.
+    fn classify_errors(&self) -> ErrorKinds {
+        let mut kinds = ErrorKinds { gold: self.gold.len() as u64, ..ErrorKinds::default() };
+        let mut first = 0;
+        for entity in &self.gold {
+            while self.predicted.get(first).is_some_and(|span| span.end <= entity.start) {
+                first += 1;
+            }
+            let touching = self.predicted[first..].iter().take_while(|s| s.start < entity.end);
+            let (mut touched, mut same_type, mut found) = (false, false, false);
+            for span in touching {
+                touched = true;
+                same_type |= span.type_id == entity.type_id;
+                found |= span == entity;
+            }
+            match (found, touched, same_type) {
+                (true, _, _) => {}
+                (false, false, _) => kinds.unlabelled += 1,
+                (false, true, true) => kinds.boundary += 1,
+                (false, true, false) => kinds.noisy += 1,
+            }
+        }
+        kinds
+    }
+
+    fn count_texts(
+        &mut self,
+        words: StringsRef<'_>,
+        types: &Types,
+        scheme: Scheme,
+    ) -> EntityCounts {
+        self.texts.clear();
+        self.keys.clear();
+        self.gold_keys.clear();
+        self.table.clear();
+        let mut counts = EntityCounts::default();
+        let kind = |span: &Span| match scheme {
+            Scheme::Gner => types.normalized_ids[span.type_id as usize],
+            _ => span.type_id,
+        };
+        for place in 0..self.gold.len() {
+            let span = self.gold[place];
+            let key = self.push_key(words, &span, kind(&span));
+            self.gold_keys.push(key);
+            counts.gold += u64::from(!self.keys[key].in_gold);
+            self.keys[key].in_gold = true;
+        }
+        let mut next = 0; // gold span that may stand at the same place
+        for place in 0..self.predicted.len() {
+            let span = self.predicted[place];
+            while self.gold.get(next).is_some_and(|gold| gold.start < span.start) {
+                next += 1;
+            }
+            let key = if self.gold.get(next) == Some(&span) {
+                self.gold_keys[next]
+            } else {
+                self.push_key(words, &span, kind(&span))
+            };
+            let key = &mut self.keys[key];
+            if !key.in_predicted {
+                counts.predicted += 1;
+                counts.correct += u64::from(key.in_gold);
+            }
+            key.in_predicted = true;
+        }
+        counts
+    }
+
+    /// The place of an entity's key, new if the sentence did not have it yet.
+    #[allow(clippy::cast_possible_truncation)] // at most one key per word
+    fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> usize {
+        let start = self.texts.len();
+        self.joined.clear();
+        for place in span.start..span.end {
+            if place > span.start {
+                self.joined.push(' ');
+            }
+            self.joined.push_str(words.get(place));
+        }
+        normalize_bytes_into(&self.joined, &mut self.texts);
+        let Self { texts, keys, table, hasher, .. } = self;
+        let text = &texts[start..];
+        let equals = |key: &Key| key.kind == kind && &texts[key.start..key.end] == text;
+        if keys.len() <= 8 {
+            // Few entities, as in most sentences: looking at each is faster than hashing.
+            if let Some(found) = keys.iter().position(equals) {
+                texts.truncate(start);
+                return found;
+            }
+        }
+        let hash_of = |key: &Key| hasher.hash_one((&texts[key.start..key.end], key.kind));
+        let new = Key { start, end: texts.len(), kind, in_gold: false, in_predicted: false };
+        if keys.len() >= 8 {
+            if table.is_empty() {
+                for (place, key) in keys.iter().enumerate() {
+                    table
+                        .insert_unique(hash_of(key), place as u32, |&k| hash_of(&keys[k as usize]));
+                }
+            }
+            match table.entry(
+                hash_of(&new),
+                |&place| equals(&keys[place as usize]),
+                |&place| hash_of(&keys[place as usize]),
+            ) {
+                Entry::Occupied(found) => {
+                    let found = *found.get() as usize;
+                    texts.truncate(start);
+                    return found;
+                }
+                Entry::Vacant(place) => {
+                    place.insert(keys.len() as u32);
+                }
+            }
+        }
+        keys.push(new);
+        keys.len() - 1
+    }
+}
+
+/// Appends lower-case text without ASCII punctuation, articles and extra white space.
+///
+/// An article is a whole run of letters and numbers, after punctuation is gone.
+pub fn normalize_text_into(text: &str, out: &mut String) {
+    let mut bytes = std::mem::take(out).into_bytes();
+    normalize_bytes_into(text, &mut bytes);
+    // Whole characters went in.
+    *out = String::from_utf8(bytes).unwrap_or_default();
+}
+
+fn normalize_bytes_into(text: &str, out: &mut Vec<u8>) {
+    if text.is_ascii() {
+        let characters = text.bytes().map(|byte| (ASCII_KINDS[usize::from(byte)], byte));
+        normalize_characters(characters, |byte, out| out.push(byte.to_ascii_lowercase()), out);
+    } else {
+        let lower = text.to_lowercase();
+        let characters = lower.chars().map(|character| (CharacterKind::of(character), character));
+        let write = |character: char, out: &mut Vec<u8>| {
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        };
+        normalize_characters(characters, write, out);
+    }
+}
+
+/// What a character is to [`normalize_text_into`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CharacterKind {
+    Alphanumeric,
+    Punctuation,
+    Space,
+    Other,
+}
+
+impl CharacterKind {
+    fn of(character: char) -> Self {
+        if is_alphanumeric(character) {
+            Self::Alphanumeric
+        } else if character.is_ascii_punctuation() {
+            Self::Punctuation
+        } else if is_space(character) {
+            Self::Space
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// The kinds of the ASCII characters.
+const ASCII_KINDS: [CharacterKind; 128] = {
+    let mut kinds = [CharacterKind::Other; 128];
+    let mut code = 0_u8;
+    while code < 128 {
+        kinds[code as usize] = if code.is_ascii_alphanumeric() {
+            CharacterKind::Alphanumeric
+        } else if code.is_ascii_punctuation() {
+            CharacterKind::Punctuation
+        } else if matches!(code, 0x09..=0x0d | 0x1c..=0x20) {
+            CharacterKind::Space
+        } else {
+            CharacterKind::Other
+        };
+        code += 1;
+    }
+    kinds
+};
+
+fn normalize_characters<C>(
+    characters: impl Iterator<Item = (CharacterKind, C)>,
+    write: impl Fn(C, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
+    let mut space_before = false; // white space was read since the last character was written
+    let mut run: Option<(usize, bool)> = None; // where a run begins, and whether a space is before
+    let end_run = |run: Option<(usize, bool)>, out: &mut Vec<u8>| {
+        let Some((begin, spaced)) = run else { return false };
+        let is_article = matches!(&out[begin..], b"a" | b"an" | b"the");
+        if is_article {
+            out.truncate(begin - usize::from(spaced));
+        }
+        is_article
+    };
+    for (kind, character) in characters {
+        match kind {
+            CharacterKind::Punctuation => {}
+            CharacterKind::Alphanumeric => {
+                if run.is_none() {
+                    let spaced = space_before && out.len() > start;
+                    if spaced {
+                        out.push(b' ');
+                    }
+                    run = Some((out.len(), spaced));
+                    space_before = false;
+                }
+                write(character, out);
+            }
+            CharacterKind::Space => {
+                end_run(run.take(), out);
+                space_before = true;
+            }
+            CharacterKind::Other => {
+                space_before |= end_run(run.take(), out);
+                if space_before && out.len() > start {
+                    out.push(b' ');
+                }
+                space_before = false;
+                write(character, out);
+            }
+        }
+    }
+    end_run(run, out);
+}

@@ -1,0 +1,167 @@
+//! The one error type: cases carry the numbers, `Display` writes the text.
+
+use std::fmt::Write;
+
+/// What can go wrong in the core.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A scoring scheme that does not exist.
+    #[error("scheme must be one of {}: got {given:?}", crate::entities::SCHEME_NAMES.join(", "))]
+    UnknownScheme {
+        /// The name that was given.
+        given: String,
+    },
+    /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
+    #[error("labels[{index}] must be O, B-<type> or I-<type>: got {}", quote(label))]
+    LabelForm {
+        /// Place in the label sequence.
+        index: usize,
+        /// The label that was given.
+        label: String,
+    },
+    /// Two sequences that belong together differ in length.
+    #[error(
+        "{first} and {second} must have the same length: got {first_length} and {second_length}"
+    )]
+    LengthMismatch {
+        /// Name of the first sequence.
+        first: &'static str,
+        /// Name of the second sequence.
+        second: &'static str,
+        /// Length of the first sequence.
+        first_length: usize,
+        /// Length of the second sequence.
+        second_length: usize,
+    },
+    /// A scheme that compares texts was asked without words.
+    #[error("words are needed: this scheme compares the texts of entities")]
+    WordsNeeded,
+    /// The words to compare with are not as many as the words.
+    #[error("comparison_words must have the same length as words: got {got} and {expected}")]
+    ComparisonLength {
+        /// Number of comparison words.
+        got: usize,
+        /// Number of words.
+        expected: usize,
+    },
+    /// A given word does not occur in the text where it should.
+    #[error("words[{index}] {} is not in text after character {after}", quote(word))]
+    WordNotInText {
+        /// Place in the word sequence.
+        index: usize,
+        /// The word.
+        word: String,
+        /// Characters of the text already used.
+        after: usize,
+    },
+    /// A number outside its range.
+    #[error("{name} must be {range}: got {got}")]
+    OutOfRange {
+        /// Name of the argument.
+        name: &'static str,
+        /// The range in words.
+        range: String,
+        /// The value that was given.
+        got: String,
+    },
+    /// A row of a predictions file or list that cannot be used.
+    #[error("{path}:{line}: {problem}")]
+    Line {
+        /// The file's path.
+        path: String,
+        /// Line number, from 1.
+        line: u64,
+        /// Key and reason.
+        problem: RowProblem,
+    },
+    /// A row of a list that cannot be used.
+    #[error("examples[{index}]: {problem}")]
+    Example {
+        /// Place in the list, from 0.
+        index: u64,
+        /// Key and reason.
+        problem: RowProblem,
+    },
+    /// A file that holds no rows.
+    #[error("{path}: the file holds no rows")]
+    EmptyFile {
+        /// The file's path.
+        path: String,
+    },
+    /// The operating system refused a file.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file's path.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The thread pool could not be started.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// Number of threads asked for.
+        threads: usize,
+        /// The system's words.
+        reason: String,
+    },
+    /// The caller asked to stop, or a function of the caller's failed.
+    #[error("stopped by the caller")]
+    Stopped,
+}
+
+/// Why a row cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{reason}", key.as_deref().map(|k| format!("{k}: ")).unwrap_or_default())]
+pub struct RowProblem {
+    /// The key whose value is at fault, where one is.
+    pub key: Option<String>,
+    /// What was expected and what came.
+    pub reason: String,
+    /// Whether the value has the wrong type, rather than a wrong content.
+    pub wrong_type: bool,
+}
+
+impl RowProblem {
+    /// A problem with the content of the row or of one key.
+    pub fn value(key: Option<&str>, reason: impl Into<String>) -> Self {
+        Self { key: key.map(str::to_owned), reason: reason.into(), wrong_type: false }
+    }
+
+    /// A value of the wrong type.
+    pub fn of_type(key: &str, expected: &str, got: &str) -> Self {
+        Self {
+            key: Some(key.to_owned()),
+            reason: format!("expected {expected}, got {got}"),
+            wrong_type: true,
+        }
+    }
+}
+
+/// Result with the core's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Writes a text as Python's `repr` writes a simple string, so that both sides agree.
+pub fn quote(text: &str) -> String {
+    let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push(mark);
+    for character in text.chars() {
+        match character {
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c == mark => {
+                quoted.push('\\');
+                quoted.push(c);
+            }
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                // Writing to a string cannot fail.
+                let _ = write!(quoted, "\\x{:02x}", c as u32);
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push(mark);
+    quoted
+}

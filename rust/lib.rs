@@ -1,0 +1,25 @@
+//! The computational core of lmcore. It knows no Python: `cargo test` needs no interpreter.
+//!
+//! | module | concept | source |
+//! | --- | --- | --- |
+//! | [`words`] | raw text cut into words that keep their offsets | |
+//! | [`lcs`] | longest common subsequence with a canonical alignment | GNER, section 3.3 |
+//! | [`matching`] | Hierarchical Matching of generated text | GNER, section 3.3 |
+//! | [`entities`] | BIO labels, entities, scoring schemes | GNER, section 4 |
+//! | [`predictions`] | files and lists of predictions, from bytes to counts | |
+//! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
+//!
+//! [`text`] and [`threads`] hold what they share, [`error`] is the one error type.
+
+pub mod entities;
+pub mod error;
+pub mod lcs;
+pub mod matching;
+pub mod philox;
+pub mod predictions;
+pub mod text;
+pub mod threads;
+pub mod words;
+
+#[cfg(feature = "python")]
+mod py;

@@ -1,0 +1,647 @@
+//! Hierarchical Matching: generated `word(label)` text becomes one label per input word.
+//!
+//! The definition is `reference/matching.py`; source: GNER (arXiv 2402.16602), section 3.
+
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use foldhash::fast::RandomState;
+
+use crate::entities::{Label, Types};
+use crate::error::{Error, Result};
+use crate::lcs::{Lcs, UNMATCHED};
+use crate::text::{StringRows, StringsRef, find_near, is_space, push_lowercase};
+use crate::threads::{check_rows, map_chunks};
+use crate::words::split_words;
+
+/// The condition under which the generated words were matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// They equal the input words.
+    #[default]
+    Exact,
+    /// They are a subsequence of the input words.
+    Subsequence,
+    /// Neither: the longest common subsequence was taken.
+    Lcs,
+}
+
+impl Condition {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Subsequence => "subsequence",
+            Self::Lcs => "lcs",
+        }
+    }
+}
+
+/// A generated word with its label: byte ranges of the generated text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The word, stripped.
+    pub word: Range<usize>,
+    /// The label, stripped, as it was written.
+    pub label: Range<usize>,
+    /// Whether this is a later piece of a word that was cut: its label continues the entity.
+    pub continues: bool,
+}
+
+impl Pair {
+    /// The label as text: a later piece of a word continues with I-.
+    pub fn label_text(&self, generation: &str) -> String {
+        let label = &generation[self.label.clone()];
+        match label.get(2..) {
+            Some(kind) if self.continues && label != "O" => format!("I-{kind}"),
+            _ => label.to_owned(),
+        }
+    }
+}
+
+/// How many words of each kind stand unmatched in an alignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DifferenceCounts {
+    /// Input words that were not generated.
+    pub omitted: u64,
+    /// Generated words that are not in the input.
+    pub added: u64,
+    /// Input words with another generated word in their place.
+    pub substituted: u64,
+}
+
+/// Which words stand unmatched in an alignment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Indices of input words that were not generated.
+    pub omitted: Vec<usize>,
+    /// Indices of generated words that are not in the input.
+    pub added: Vec<usize>,
+    /// Indices of an input word and of the generated word in its place.
+    pub substituted: Vec<(usize, usize)>,
+}
+
+/// What was read from a generated text, and what could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parsed {
+    /// The generated words.
+    pub words: Vec<String>,
+    /// Their labels, as they were written.
+    pub labels: Vec<String>,
+    /// Labels that had no word before them.
+    pub dropped_labels: Vec<String>,
+    /// Text after the last label, stripped.
+    pub trailing_text: String,
+}
+
+/// A sentence and what was generated for it.
+#[derive(Debug, Clone, Copy)]
+pub struct MatchInput<'a> {
+    /// The words of the sentence.
+    pub words: StringsRef<'a>,
+    /// The generated text.
+    pub generation: &'a str,
+    /// The entity types that may occur.
+    pub label_list: StringsRef<'a>,
+    /// What to compare instead of the lower-cased words.
+    pub comparison_words: Option<StringsRef<'a>>,
+}
+
+/// One label per word, and how it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MatchedRow {
+    /// One BIO label per word.
+    pub labels: Vec<String>,
+    /// The condition that held.
+    pub condition: Condition,
+    /// For each word the index of its generated word, or [`UNMATCHED`].
+    pub alignment: Vec<u32>,
+    /// What was read.
+    pub parsed: Parsed,
+    /// What did not match.
+    pub differences: Differences,
+    /// Indices of generated words whose label is not in the label list.
+    pub invalid_labels: Vec<usize>,
+}
+
+/// Gives each word its label; with `split_generated`, generated words are cut as texts are.
+///
+/// # Errors
+/// `comparison_words` has another length than `words`.
+pub fn match_row(input: &MatchInput<'_>, split_generated: bool) -> Result<MatchedRow> {
+    match_with(&mut Matcher::default(), &mut Types::default(), input, split_generated)
+}
+
+/// The same for many sentences, with the threads' number given or that of the machine.
+///
+/// # Errors
+/// The sequences differ in length, or the error of the first sentence that has one.
+pub fn match_batch(
+    words: &StringRows,
+    generations: StringsRef<'_>,
+    label_lists: &StringRows,
+    comparison_words: Option<&StringRows>,
+    threads: Option<usize>,
+) -> Result<Vec<MatchedRow>> {
+    let rows = words.len();
+    check_rows("generations", generations.len(), rows)?;
+    check_rows("label_lists", label_lists.len(), rows)?;
+    if let Some(given) = comparison_words {
+        check_rows("comparison_words", given.len(), rows)?;
+    }
+    map_chunks(threads, rows, |chunk| {
+        let (mut matcher, mut types) = (Matcher::default(), Types::default());
+        chunk
+            .map(|row| {
+                let input = MatchInput {
+                    words: words.row(row),
+                    generation: generations.get(row),
+                    label_list: label_lists.row(row),
+                    comparison_words: comparison_words.map(|given| given.row(row)),
+                };
+                match_with(&mut matcher, &mut types, &input, false)
+            })
+            .collect::<Result<Vec<_>>>()
+    })?
+    .into_iter()
+    .collect::<Result<Vec<_>>>()
+    .map(|chunks| chunks.into_iter().flatten().collect())
+}
+
+fn match_with(
+    matcher: &mut Matcher,
+    types: &mut Types,
+    input: &MatchInput<'_>,
+    split_generated: bool,
+) -> Result<MatchedRow> {
+    let MatchInput { words, generation, label_list, comparison_words } = *input;
+    types.allow(label_list);
+    if split_generated {
+        matcher.match_split_words(words, generation, types, comparison_words)?;
+    } else {
+        matcher.match_words(words, generation, types, comparison_words)?;
+    }
+    Ok(MatchedRow {
+        labels: matcher.labels.iter().map(|&label| types.label_text(label)).collect(),
+        condition: matcher.condition,
+        alignment: matcher.alignment.clone(),
+        parsed: matcher.parsed(generation),
+        differences: matcher.list_differences(),
+        invalid_labels: matcher.invalid_labels.clone(),
+    })
+}
+
+/// Matches generated texts with words; holds the last result and the working memory.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    /// The generated words and labels.
+    pub pairs: Vec<Pair>,
+    /// Labels that had no word before them.
+    pub dropped_labels: Vec<Range<usize>>,
+    /// Text after the last label, stripped.
+    pub trailing_text: Range<usize>,
+    /// Indices of generated words whose label is not allowed.
+    pub invalid_labels: Vec<usize>,
+    /// For each input word the index of its generated word, or [`UNMATCHED`].
+    pub alignment: Vec<u32>,
+    /// For each input word its label.
+    pub labels: Vec<Label>,
+    /// The condition that held.
+    pub condition: Condition,
+    generated_labels: Vec<Label>,
+    words: Lowered,
+    generated: Lowered,
+    distinct: Distinct,
+    generated_ids: Vec<u32>,
+    word_ids: Vec<u32>,
+    lcs: Lcs,
+}
+
+/// Lower-cased words of one text, ready to be compared.
+#[derive(Debug, Default)]
+struct Lowered {
+    text: String,
+    words: Vec<Word>,
+}
+
+/// The first 0 to 8 bytes of a word.
+const KEPT: [u64; 9] = {
+    let mut kept = [u64::MAX; 9];
+    let mut length = 0;
+    while length < 8 {
+        kept[length] = (1 << (8 * length)) - 1;
+        length += 1;
+    }
+    kept
+};
+
+/// A word by its first eight bytes, its length, and where it stands.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    head: u64,
+    start: usize,
+    length: usize,
+}
+
+impl Lowered {
+    fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether a word equals a word of another text; the heads decide almost always.
+    #[inline]
+    fn equals(&self, index: usize, other: &Self, other_index: usize) -> bool {
+        let (one, two) = (&self.words[index], &other.words[other_index]);
+        one.head == two.head
+            && one.length == two.length
+            && (one.length <= 8 || self.tail(one) == other.tail(two))
+    }
+
+    /// A hash whose high half is well mixed: one multiplication for words of up to eight bytes.
+    #[inline]
+    fn hash(&self, index: usize, seed: &Seed) -> u64 {
+        let word = &self.words[index];
+        let whole = word.head ^ (word.length as u64) << 56;
+        if word.length <= 8 {
+            return whole.wrapping_mul(seed.odd);
+        }
+        whole.wrapping_mul(seed.odd) ^ seed.tails.hash_one(self.tail(word))
+    }
+
+    fn tail(&self, word: &Word) -> &[u8] {
+        &self.text.as_bytes()[word.start + 8..word.start + word.length]
+    }
+
+    /// Lower-cases ranges of a text; in ASCII the ranges stay as they are.
+    fn fill(&mut self, text: &str, ranges: impl Iterator<Item = Range<usize>>) {
+        if text.is_ascii() {
+            self.text.clear();
+            self.text.push_str(text);
+            self.text.make_ascii_lowercase();
+            self.read_heads(ranges);
+            return;
+        }
+        let mut lower = std::mem::take(&mut self.text);
+        lower.clear();
+        let mut end = 0;
+        let ends: Vec<usize> = ranges
+            .map(|range| {
+                push_lowercase(&text[range], &mut lower);
+                lower.len()
+            })
+            .collect();
+        self.text = lower;
+        self.read_heads(ends.into_iter().map(|next| std::mem::replace(&mut end, next)..next));
+    }
+
+    fn fill_as_is(&mut self, words: StringsRef<'_>) {
+        self.text.clear();
+        self.text.push_str(words.region());
+        self.read_heads(words.ranges());
+    }
+
+    fn read_heads(&mut self, ranges: impl Iterator<Item = Range<usize>>) {
+        // Eight more bytes, so that a head can be read at once wherever a word stands.
+        self.text.push_str("\0\0\0\0\0\0\0\0");
+        let bytes = self.text.as_bytes();
+        self.words.clear();
+        self.words.extend(ranges.map(|range| {
+            let length = range.len();
+            let head =
+                bytes[range.start..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+            Word { head: head & KEPT[length.min(8)], start: range.start, length }
+        }));
+    }
+}
+
+impl Matcher {
+    /// Reads `generation` and gives each word its label.
+    ///
+    /// `types` says which labels are allowed (see [`Types::allow`]). `comparison_words`, where
+    /// given, are compared instead of the lower-cased words.
+    ///
+    /// # Errors
+    /// `comparison_words` has another length than `words`.
+    pub fn match_words(
+        &mut self,
+        words: StringsRef<'_>,
+        generation: &str,
+        types: &Types,
+        comparison_words: Option<StringsRef<'_>>,
+    ) -> Result<()> {
+        self.parse(generation);
+        self.match_parsed(words, generation, types, comparison_words)
+    }
+
+    /// The same for words that [`split_words`] cut from a text: generated words are cut by
+    /// the same rule, and the later pieces of one continue its entity.
+    ///
+    /// # Errors
+    /// `comparison_words` has another length than `words`.
+    pub fn match_split_words(
+        &mut self,
+        words: StringsRef<'_>,
+        generation: &str,
+        types: &Types,
+        comparison_words: Option<StringsRef<'_>>,
+    ) -> Result<()> {
+        self.parse(generation);
+        let whole = std::mem::take(&mut self.pairs);
+        for pair in whole {
+            for (k, piece) in split_words(&generation[pair.word.clone()]).iter().enumerate() {
+                let start = pair.word.start;
+                self.pairs.push(Pair {
+                    word: start + piece.start..start + piece.end,
+                    label: pair.label.clone(),
+                    continues: k > 0,
+                });
+            }
+        }
+        self.match_parsed(words, generation, types, comparison_words)
+    }
+
+    /// Reads the words and labels of `word_1(label_1) word_2(label_2) ...`.
+    ///
+    /// A label is `(B-...)` or `(I-...)` up to the next `)` on the same line, or exactly `(O)`.
+    pub fn parse(&mut self, generation: &str) {
+        self.pairs.clear();
+        self.dropped_labels.clear();
+        let bytes = generation.as_bytes();
+        let mut end = 0; // of the last label
+        let mut stop = 0; // the nearest ")" or line feed at or after the last place searched
+        let mut next = 0;
+        while let Some(open) = find_near(bytes, next, b'(', b'(') {
+            next = open + 1;
+            let close = match bytes[next..] {
+                [b'O', b')', ..] => open + 2,
+                [b'B' | b'I', b'-', ..] => {
+                    if stop < open + 3 {
+                        let from = open + 3;
+                        stop = memchr::memchr2(b')', b'\n', &bytes[from..])
+                            .map_or(bytes.len(), |offset| from + offset);
+                    }
+                    if bytes.get(stop) != Some(&b')') {
+                        continue;
+                    }
+                    stop
+                }
+                _ => continue,
+            };
+            let word = strip_range(generation, end..open);
+            // "O" is short for its parentheses: nothing to strip.
+            let label = open + 1..close;
+            let label = if label.len() == 1 { label } else { strip_range(generation, label) };
+            if word.is_empty() {
+                self.dropped_labels.push(label);
+            } else {
+                self.pairs.push(Pair { word, label, continues: false });
+            }
+            end = close + 1;
+            next = end;
+        }
+        self.trailing_text = strip_range(generation, end..bytes.len());
+    }
+
+    /// Counts the unmatched words of the last result.
+    pub fn count_differences(&self) -> DifferenceCounts {
+        let mut counts = DifferenceCounts::default();
+        if self.condition == Condition::Exact {
+            return counts;
+        }
+        visit_gaps(&self.alignment, self.pairs.len(), |words, generated| {
+            let pairs = words.len().min(generated.len());
+            counts.substituted += pairs as u64;
+            counts.omitted += (words.len() - pairs) as u64;
+            counts.added += (generated.len() - pairs) as u64;
+        });
+        counts
+    }
+
+    /// Lists the unmatched words of the last result.
+    pub fn list_differences(&self) -> Differences {
+        let mut lists = Differences::default();
+        visit_gaps(&self.alignment, self.pairs.len(), |words, generated| {
+            let pairs = words.len().min(generated.len());
+            lists.substituted.extend(words.clone().zip(generated.clone()));
+            lists.omitted.extend(words.skip(pairs));
+            lists.added.extend(generated.skip(pairs));
+        });
+        lists
+    }
+
+    /// Aligns words as they are, without lower-casing; labels stay as they were.
+    pub fn align_words(&mut self, words: StringsRef<'_>, generated: StringsRef<'_>) {
+        self.words.fill_as_is(words);
+        self.generated.fill_as_is(generated);
+        self.align();
+    }
+
+    /// What was read from the generated text, as strings.
+    pub fn parsed(&self, generation: &str) -> Parsed {
+        let text = |range: &Range<usize>| generation[range.clone()].to_owned();
+        Parsed {
+            words: self.pairs.iter().map(|pair| text(&pair.word)).collect(),
+            labels: self.pairs.iter().map(|pair| pair.label_text(generation)).collect(),
+            dropped_labels: self.dropped_labels.iter().map(text).collect(),
+            trailing_text: text(&self.trailing_text),
+        }
+    }
+
+    fn match_parsed(
+        &mut self,
+        words: StringsRef<'_>,
+        generation: &str,
+        types: &Types,
+        comparison_words: Option<StringsRef<'_>>,
+    ) -> Result<()> {
+        self.read_labels(generation, types);
+        match comparison_words {
+            None => self.words.fill(words.region(), words.ranges()),
+            Some(given) if given.len() == words.len() => self.words.fill_as_is(given),
+            Some(given) => {
+                return Err(Error::ComparisonLength { got: given.len(), expected: words.len() });
+            }
+        }
+        self.generated.fill(generation, self.pairs.iter().map(|pair| pair.word.clone()));
+        self.align();
+
+        self.labels.clear();
+        let Self { labels, alignment, generated_labels, .. } = self;
+        labels.extend(alignment.iter().map(|&j| match j {
+            UNMATCHED => Label::OUTSIDE,
+            j => generated_labels[j as usize],
+        }));
+        Ok(())
+    }
+
+    fn read_labels(&mut self, generation: &str, types: &Types) {
+        self.generated_labels.clear();
+        self.invalid_labels.clear();
+        for (k, pair) in self.pairs.iter().enumerate() {
+            if pair.label.len() == 1 {
+                // Of one letter there is only "O".
+                self.generated_labels.push(Label::OUTSIDE);
+                continue;
+            }
+            let label = types.read_allowed(&generation[pair.label.clone()]);
+            if label.is_none() {
+                self.invalid_labels.push(k);
+            }
+            let label = label.unwrap_or(Label::OUTSIDE);
+            self.generated_labels.push(if pair.continues { label.continued() } else { label });
+        }
+    }
+
+    /// Condition 1: equal. Condition 2: a subsequence, greedily from the left. Condition 3: LCS.
+    #[allow(clippy::cast_possible_truncation)] // places are below the numbers of words
+    fn align(&mut self) {
+        let (n, m) = (self.words.len(), self.generated.len());
+        self.alignment.clear();
+        let mut matched = 0;
+        for i in 0..n {
+            let same = matched < m && self.words.equals(i, &self.generated, matched);
+            self.alignment.push(if same { matched as u32 } else { UNMATCHED });
+            matched += usize::from(same);
+        }
+        self.condition = match (matched == m, n == m) {
+            (true, true) => Condition::Exact,
+            (true, false) => Condition::Subsequence,
+            (false, _) => Condition::Lcs,
+        };
+        if self.condition == Condition::Lcs {
+            self.align_by_lcs();
+        }
+    }
+
+    /// Numbers the distinct generated words, finds the input words among them, aligns.
+    #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
+    fn align_by_lcs(&mut self) {
+        let Self { distinct, generated_ids, generated, word_ids, words, .. } = self;
+        distinct.clear(generated.len());
+        generated_ids.clear();
+        for k in 0..generated.len() {
+            let same = |first: usize| generated.equals(first, generated, k);
+            generated_ids.push(distinct.number(generated.hash(k, &distinct.seed), k, same));
+        }
+        // Most words follow the one before them in the generated text, too.
+        let mut next = 0;
+        word_ids.clear();
+        word_ids.extend((0..words.len()).map(|i| {
+            let place = if next < generated.len() && words.equals(i, generated, next) {
+                next
+            } else {
+                let same = |first: usize| words.equals(i, generated, first);
+                match distinct.find(words.hash(i, &distinct.seed), same) {
+                    Some(first) => first,
+                    None => return UNMATCHED,
+                }
+            };
+            next = place + 1;
+            generated_ids[place]
+        }));
+        self.lcs.align(word_ids, generated_ids, distinct.firsts.len(), &mut self.alignment);
+    }
+}
+
+/// Numbers of distinct words: a table of their first places, searched from the hash on.
+///
+/// A general hash table costs twice as much for the twenty words of a sentence.
+#[derive(Debug, Default)]
+struct Distinct {
+    /// Number of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
+    slots: Vec<u32>,
+    /// Where each word stands first.
+    firsts: Vec<u32>,
+    seed: Seed,
+}
+
+/// What makes hashes differ from process to process, so that no text can make them collide.
+#[derive(Debug)]
+struct Seed {
+    odd: u64,
+    tails: RandomState,
+}
+
+impl Default for Seed {
+    fn default() -> Self {
+        let tails = RandomState::default();
+        Self { odd: tails.hash_one(0) | 1, tails }
+    }
+}
+
+impl Distinct {
+    fn clear(&mut self, words: usize) {
+        self.firsts.clear();
+        self.slots.clear();
+        self.slots.resize((2 * words).next_power_of_two().max(64), UNMATCHED);
+    }
+
+    /// The number of the word with this hash that stands at `place`.
+    #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
+    fn number(&mut self, hash: u64, place: usize, same: impl Fn(usize) -> bool) -> u32 {
+        let (slot, known) = self.search(hash, same);
+        if let Some(number) = known {
+            return number;
+        }
+        let number = self.firsts.len() as u32;
+        self.slots[slot] = number;
+        self.firsts.push(place as u32);
+        number
+    }
+
+    /// Where the word with this hash stands first.
+    fn find(&self, hash: u64, same: impl Fn(usize) -> bool) -> Option<usize> {
+        self.search(hash, same).1.map(|number| self.firsts[number as usize] as usize)
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // some bits of the high half choose the slot
+    fn search(&self, hash: u64, same: impl Fn(usize) -> bool) -> (usize, Option<u32>) {
+        let mask = self.slots.len() - 1;
+        let mut slot = (hash >> 32) as usize & mask;
+        loop {
+            match self.slots[slot] {
+                UNMATCHED => return (slot, None),
+                number if same(self.firsts[number as usize] as usize) => {
+                    return (slot, Some(number));
+                }
+                _ => slot = (slot + 1) & mask,
+            }
+        }
+    }
+}
+
+/// Calls `visit` with the unmatched words and generated words between neighbouring matches.
+fn visit_gaps(
+    alignment: &[u32],
+    generated: usize,
+    mut visit: impl FnMut(Range<usize>, Range<usize>),
+) {
+    let (mut word, mut next) = (0, 0);
+    for (i, &j) in alignment.iter().enumerate() {
+        if j != UNMATCHED {
+            visit(word..i, next..j as usize);
+            (word, next) = (i + 1, j as usize + 1);
+        }
+    }
+    visit(word..alignment.len(), next..generated);
+}
+
+/// The range without white space at its ends.
+#[inline]
+fn strip_range(text: &str, mut range: Range<usize>) -> Range<usize> {
+    let bytes = text.as_bytes();
+    range.start += usize::from(range.start < range.end && bytes[range.start] == b' ');
+    let is_plain = |place: usize| bytes[place].is_ascii_graphic();
+    if range.start < range.end && is_plain(range.start) && is_plain(range.end - 1) {
+        return range;
+    }
+    strip_any_space(text, range)
+}
+
+#[cold]
+fn strip_any_space(text: &str, range: Range<usize>) -> Range<usize> {
+    let end = range.start + text[range.clone()].trim_end_matches(is_space).len();
+    let start = end - text[range.start..end].trim_start_matches(is_space).len();
+    start..end
+}

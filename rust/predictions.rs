@@ -1,0 +1,28 @@
+//! Files and lists of predictions: from rows to scores, or to aligned rows.
+//!
+//! The definition is `reference/predictions.py`. Rows stream through in blocks; blocks are
+//! worked on by any number of threads and merged in order, so the result does not depend on
+//! the number of threads, and memory does not depend on the length of the input.
+
+mod align;
+mod back_tokens;
+mod blocks;
+mod row;
+mod scan;
+mod score;
+
+pub use align::{AlignOptions, AlignSummary, align_file, align_line};
+pub use back_tokens::BackTokenize;
+pub use blocks::{LineBlocks, Table};
+pub use row::{RowBuffer, RowRef};
+pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_file, score_tables};
+
+use crate::error::Result;
+
+/// What the caller can do while the core works.
+pub struct Hooks<'h> {
+    /// Called often, with the number of bytes or rows done so far; an error stops the work.
+    pub progress: &'h mut dyn FnMut(u64) -> Result<()>,
+    /// Maps distinct lower-case words to what a tokenizer makes of them (back tokenisation).
+    pub back_tokenize: Option<&'h mut BackTokenize<'h>>,
+}

@@ -1,0 +1,249 @@
+//! Input cut into blocks, and blocks worked on by threads and merged in order.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::row::{RowRef, check_lengths};
+use crate::error::{Error, Result, RowProblem};
+use crate::text::{Interner, StringRows, Strings};
+use crate::threads::{available, start_pool};
+
+/// How long to wait for a block before asking the caller whether to go on.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Whole lines of a file.
+#[derive(Debug)]
+pub struct Lines {
+    /// The bytes, with their line feeds.
+    pub bytes: Vec<u8>,
+    /// Number of the first line, from 1.
+    pub first_line: u64,
+    /// Bytes of the file up to the end of this block.
+    pub end: u64,
+}
+
+impl Lines {
+    /// The lines that are not blank, with their numbers.
+    pub fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let ends = memchr::memchr_iter(b'\n', &self.bytes).chain([self.bytes.len()]);
+        let lines = ends.scan(0, |start, end| {
+            let line = &self.bytes[std::mem::replace(start, end + 1).min(end)..end];
+            Some(line.trim_ascii())
+        });
+        (self.first_line..).zip(lines).filter(|(_, line)| !line.is_empty())
+    }
+}
+
+/// Reads a file in blocks of whole lines.
+#[derive(Debug)]
+pub struct LineBlocks {
+    file: File,
+    path: String,
+    block_bytes: usize,
+    rest: Vec<u8>,
+    next_line: u64,
+    read: u64,
+}
+
+impl LineBlocks {
+    /// Opens a file; a byte order mark at its start is skipped.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &str, block_bytes: usize) -> Result<Self> {
+        let file = File::open(path).map_err(|error| file_error(path, &error))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            block_bytes,
+            rest: Vec::new(),
+            next_line: 1,
+            read: 0,
+        })
+    }
+
+    /// The next block, if there is one.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn next_block(&mut self) -> Result<Option<Lines>> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        loop {
+            let start = bytes.len();
+            let got = (&mut self.file)
+                .take(self.block_bytes as u64)
+                .read_to_end(&mut bytes)
+                .map_err(|error| file_error(&self.path, &error))?;
+            if self.read == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
+                bytes.drain(..3);
+            }
+            self.read += got as u64;
+            if got == 0 {
+                break;
+            }
+            let start = start.min(bytes.len());
+            if let Some(last) = memchr::memrchr(b'\n', &bytes[start..]) {
+                self.rest = bytes.split_off(start + last + 1);
+                break;
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let first_line = self.next_line;
+        self.next_line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        Ok(Some(Lines { bytes, first_line, end: self.read - self.rest.len() as u64 }))
+    }
+}
+
+/// The error of a file that the system refused.
+pub(super) fn file_error(path: &str, error: &std::io::Error) -> Error {
+    let reason = error.to_string();
+    let reason = reason.split(" (os error").next().unwrap_or(&reason);
+    Error::File { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+/// Rows that came as lists, side by side.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// The words of each row.
+    pub words: StringRows,
+    /// The gold labels of each row.
+    pub labels: StringRows,
+    /// Label lists, shared by rows.
+    pub label_lists: StringRows,
+    predictions: Strings,
+    datasets: Interner,
+    rows: Vec<std::result::Result<TableRow, RowProblem>>,
+}
+
+#[derive(Debug)]
+struct TableRow {
+    label_list: usize,
+    dataset: Option<u32>,
+}
+
+impl Table {
+    /// Checks that the open row has as many words as labels; `key` names the labels.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_open_row(&self, key: &str) -> std::result::Result<(), RowProblem> {
+        check_lengths(key, self.words.open_len(), self.labels.open_len())
+    }
+
+    /// Ends the row: what was pushed to words and labels, with a label list by its place.
+    pub fn end_row(&mut self, prediction: &str, dataset: Option<&str>, label_list: usize) {
+        let dataset = dataset.map(|name| self.datasets.intern(name));
+        self.close_row(prediction, Ok(TableRow { label_list, dataset }));
+    }
+
+    /// Ends a row that cannot be used.
+    pub fn end_bad_row(&mut self, problem: RowProblem) {
+        self.close_row("", Err(problem));
+    }
+
+    fn close_row(&mut self, prediction: &str, row: std::result::Result<TableRow, RowProblem>) {
+        self.words.end_row();
+        self.labels.end_row();
+        self.predictions.push(prediction);
+        self.rows.push(row);
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// One row.
+    ///
+    /// # Errors
+    /// The row could not be used.
+    pub fn row(&self, index: usize) -> std::result::Result<RowRef<'_>, RowProblem> {
+        let row = self.rows[index].as_ref().map_err(Clone::clone)?;
+        Ok(RowRef {
+            dataset: row.dataset.map(|id| self.datasets.get(id)),
+            words: self.words.row(index),
+            labels: self.labels.row(index),
+            label_list: self.label_lists.row(row.label_list),
+            prediction: self.predictions.all().get(index),
+        })
+    }
+}
+
+/// Takes blocks from `next`, works on them in `threads` threads, and merges them in order.
+///
+/// `next` and `merge` run on the calling thread, which is also asked by `check` whether to go
+/// on, at least every 50 ms. At most `2 * threads` blocks exist at once.
+pub(super) fn run_blocks<B: Send, W: Default + Send, P: Send>(
+    threads: Option<usize>,
+    next: &mut dyn FnMut() -> Result<Option<B>>,
+    work: &(dyn Fn(&mut W, B) -> P + Sync),
+    merge: &mut dyn FnMut(P) -> Result<()>,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    let threads = threads.unwrap_or_else(available);
+    if threads <= 1 {
+        let mut worker = W::default();
+        while let Some(block) = next()? {
+            merge(work(&mut worker, block))?;
+            check()?;
+        }
+        return Ok(());
+    }
+    let Some(first) = next()? else { return Ok(()) };
+    let Some(second) = next()? else {
+        merge(work(&mut W::default(), first))?;
+        return check();
+    };
+    let mut ready = vec![second, first];
+    let pool = start_pool(threads)?;
+    let workers = Mutex::new(Vec::<W>::new());
+    pool.in_place_scope(|scope| {
+        let (sender, receiver) = channel();
+        let (mut started, mut merged, mut exhausted) = (0, 0, false);
+        let mut waiting = BTreeMap::new();
+        loop {
+            while !exhausted && started - merged < 2 * threads {
+                let Some(block) = ready.pop().map_or_else(&mut *next, |block| Ok(Some(block)))?
+                else {
+                    exhausted = true;
+                    break;
+                };
+                let (sender, workers, number) = (sender.clone(), &workers, started);
+                started += 1;
+                scope.spawn(move |_| {
+                    let lock = || workers.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut worker = lock().pop().unwrap_or_default();
+                    let part = work(&mut worker, block);
+                    lock().push(worker);
+                    // The receiver is gone only after an error, when no part is wanted.
+                    let _ = sender.send((number, part));
+                });
+            }
+            if exhausted && merged == started {
+                return Ok(());
+            }
+            match receiver.recv_timeout(PATIENCE) {
+                Ok((number, part)) => {
+                    waiting.insert(number, part);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            while let Some(part) = waiting.remove(&merged) {
+                merge(part)?;
+                merged += 1;
+            }
+            check()?;
+        }
+    })
+}

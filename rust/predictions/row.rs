@@ -1,0 +1,580 @@
+//! One row of JSON, read straight into reusable buffers.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::scan::{Found, Scanner};
+use crate::error::{RowProblem, quote};
+use crate::text::{Strings, StringsRef};
+
+/// A usable row.
+#[derive(Debug, Clone, Copy)]
+pub struct RowRef<'a> {
+    /// Name of its data set, where the row has one.
+    pub dataset: Option<&'a str>,
+    /// The words of the sentence.
+    pub words: StringsRef<'a>,
+    /// One gold BIO label per word; empty where rows are aligned and not scored.
+    pub labels: StringsRef<'a>,
+    /// The entity types that may occur.
+    pub label_list: StringsRef<'a>,
+    /// The generated text.
+    pub prediction: &'a str,
+}
+
+/// What stood under a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Missing,
+    Present,
+    /// A value of another type, in words.
+    Wrong(String),
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    /// The text, or where it stands in the line.
+    value: String,
+    in_line: Option<(usize, usize)>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// The strings, or where they stand in the line.
+    values: Strings,
+    in_line: Option<Vec<(usize, usize)>>,
+    state: State,
+}
+
+impl Text {
+    fn scan(&mut self, scanner: &mut Scanner<'_>) -> Option<()> {
+        match scanner.string()? {
+            Found::Plain(start, end) => self.in_line = Some((start, end)),
+            Found::Escaped(text) => {
+                self.in_line = None;
+                self.value = text;
+            }
+        }
+        self.state = State::Present;
+        Some(())
+    }
+
+    fn get<'a>(&'a self, line: &'a str) -> &'a str {
+        self.in_line.map_or(&self.value, |(start, end)| &line[start..end])
+    }
+}
+
+impl List {
+    fn scan(&mut self, scanner: &mut Scanner<'_>, line: &str) -> Option<()> {
+        self.state = State::Present;
+        let mut ranges = self.in_line.take().unwrap_or_default();
+        ranges.clear();
+        let mut escaped = false;
+        let values = &mut self.values;
+        scanner.strings(|found| match found {
+            Found::Plain(start, end) if !escaped => ranges.push((start, end)),
+            Found::Plain(start, end) => values.push(&line[start..end]),
+            Found::Escaped(text) => {
+                if !escaped {
+                    escaped = true;
+                    values.clear();
+                    for &(start, end) in &ranges {
+                        values.push(&line[start..end]);
+                    }
+                }
+                values.push(&text);
+            }
+        })?;
+        self.in_line = (!escaped).then_some(ranges);
+        Some(())
+    }
+
+    fn get<'a>(&'a self, line: &'a str) -> StringsRef<'a> {
+        self.in_line.as_ref().map_or(self.values.all(), |ranges| StringsRef::new(line, ranges))
+    }
+}
+
+/// Words and labels, at the top of the row or in its `instance`.
+#[derive(Debug, Default)]
+struct Sentence {
+    words: List,
+    labels: List,
+}
+
+/// The memory that rows are read into, one after the other.
+#[derive(Debug, Default)]
+pub struct RowBuffer {
+    /// The line, where strings without escapes stand.
+    line: String,
+    not_object: Option<&'static str>,
+    /// The key whose value is being read, for errors in the middle of it.
+    reading: Option<&'static str>,
+    dataset: Text,
+    text: Text,
+    prediction: Text,
+    label_list: List,
+    flat: Sentence,
+    instance: Sentence,
+    instance_state: State,
+}
+
+impl RowBuffer {
+    /// Reads a line as JSON.
+    ///
+    /// # Errors
+    /// It is not UTF-8, not JSON, not an object, or a text in it holds half a surrogate pair.
+    pub fn read(&mut self, line: &[u8]) -> Result<(), RowProblem> {
+        let line = std::str::from_utf8(line).map_err(|error| {
+            RowProblem::value(None, format!("not UTF-8 at byte {}", error.valid_up_to() + 1))
+        })?;
+        self.clear();
+        self.line.clear();
+        self.line.push_str(line);
+        if self.scan(line).is_some() {
+            return Ok(());
+        }
+        self.read_slowly(line)
+    }
+
+    /// Reads a plain row; at anything unusual it gives up.
+    fn scan(&mut self, line: &str) -> Option<()> {
+        let mut scanner = Scanner::new(line)?;
+        scanner.object(|key, scanner| match Key::from(key) {
+            Key::Dataset => self.dataset.scan(scanner),
+            Key::Text => self.text.scan(scanner),
+            Key::Prediction => self.prediction.scan(scanner),
+            Key::LabelList => self.label_list.scan(scanner, line),
+            Key::Words => self.flat.words.scan(scanner, line),
+            Key::Labels => self.flat.labels.scan(scanner, line),
+            Key::Instance => {
+                self.instance_state = State::Present;
+                self.instance.words.state = State::Missing;
+                self.instance.labels.state = State::Missing;
+                scanner.object(|key, scanner| match Key::from(key) {
+                    Key::Words => self.instance.words.scan(scanner, line),
+                    Key::Labels => self.instance.labels.scan(scanner, line),
+                    _ => scanner.skip_scalar(),
+                })
+            }
+            Key::Other => scanner.skip_scalar(),
+        })?;
+        scanner.end()
+    }
+
+    fn read_slowly(&mut self, line: &str) -> Result<(), RowProblem> {
+        self.clear();
+        let mut deserializer = serde_json::Deserializer::from_str(line);
+        let read = RowSeed(self).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+        read.map_err(|error| self.explain(&error))?;
+        match self.not_object {
+            Some(got) => Err(RowProblem {
+                wrong_type: true,
+                ..RowProblem::value(None, format!("expected a JSON object, got {got}"))
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.not_object = None;
+        self.reading = None;
+        for text in [&mut self.dataset, &mut self.text, &mut self.prediction] {
+            text.state = State::Missing;
+        }
+        self.label_list.state = State::Missing;
+        for sentence in [&mut self.flat, &mut self.instance] {
+            sentence.words.state = State::Missing;
+            sentence.labels.state = State::Missing;
+        }
+        self.instance_state = State::Missing;
+    }
+
+    fn explain(&self, error: &serde_json::Error) -> RowProblem {
+        let reason = error.to_string();
+        if reason.contains("surrogate") || reason.contains("end of hex escape") {
+            return RowProblem::value(self.reading, "holds a lone surrogate");
+        }
+        let reason = reason.replace("at line 1 column", "at column");
+        RowProblem::value(self.reading, format!("not valid JSON: {reason}"))
+    }
+
+    /// The row as the scorer needs it.
+    ///
+    /// # Errors
+    /// A key is missing or has a value of the wrong type, or words and labels differ in length.
+    pub fn scored(&self) -> Result<RowRef<'_>, RowProblem> {
+        let dataset = self.dataset()?;
+        let label_list = present_list("label_list", &self.label_list, &self.line)?;
+        self.check_instance()?;
+        let words = self.list("words", "instance.words", |sentence| &sentence.words)?;
+        let labels = self.list("labels", "instance.labels", |sentence| &sentence.labels)?;
+        let labels_key = self.key("labels", "instance.labels", |sentence| &sentence.labels);
+        check_lengths(labels_key, words.len(), labels.len())?;
+        let prediction = present_text("prediction", &self.prediction, &self.line)?;
+        Ok(RowRef { dataset, words, labels, label_list, prediction })
+    }
+
+    /// The row as the aligner needs it, with its text where it has one; without words, they
+    /// have to be cut from the text.
+    ///
+    /// # Errors
+    /// A key is missing or has a value of the wrong type.
+    pub fn aligned(&self) -> Result<(RowRef<'_>, Option<&str>, bool), RowProblem> {
+        let label_list = present_list("label_list", &self.label_list, &self.line)?;
+        self.check_instance()?;
+        let text = match &self.text.state {
+            State::Missing => None,
+            _ => Some(present_text("text", &self.text, &self.line)?),
+        };
+        let has_words = [&self.instance.words, &self.flat.words]
+            .iter()
+            .any(|list| list.state != State::Missing);
+        let words = match (text, has_words) {
+            (Some(_), false) => StringsRef::default(),
+            (None, false) => {
+                return Err(RowProblem::value(
+                    Some("words"),
+                    "this key is missing, and so is text",
+                ));
+            }
+            _ => self.list("words", "instance.words", |sentence| &sentence.words)?,
+        };
+        let prediction = present_text("prediction", &self.prediction, &self.line)?;
+        let labels = StringsRef::default();
+        let row = RowRef { dataset: None, words, labels, label_list, prediction };
+        Ok((row, text, has_words))
+    }
+
+    fn dataset(&self) -> Result<Option<&str>, RowProblem> {
+        match &self.dataset.state {
+            State::Missing => Ok(None),
+            _ => present_text("dataset", &self.dataset, &self.line).map(Some),
+        }
+    }
+
+    fn check_instance(&self) -> Result<(), RowProblem> {
+        match &self.instance_state {
+            State::Wrong(got) => Err(RowProblem::of_type("instance", "an object", got)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The list under a key of `instance`, or else under the same key at the top.
+    fn list(
+        &self,
+        key: &'static str,
+        instance_key: &'static str,
+        pick: fn(&Sentence) -> &List,
+    ) -> Result<StringsRef<'_>, RowProblem> {
+        let sentence = match pick(&self.instance).state {
+            State::Missing => &self.flat,
+            _ => &self.instance,
+        };
+        present_list(self.key(key, instance_key, pick), pick(sentence), &self.line)
+    }
+
+    fn key(
+        &self,
+        key: &'static str,
+        instance_key: &'static str,
+        pick: fn(&Sentence) -> &List,
+    ) -> &'static str {
+        if pick(&self.instance).state == State::Missing { key } else { instance_key }
+    }
+}
+
+pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> Result<(), RowProblem> {
+    if words == labels {
+        return Ok(());
+    }
+    let reason = format!("words and labels must have the same length: got {words} and {labels}");
+    Err(RowProblem::value(Some(key), reason))
+}
+
+/// The problem of a gold label that the row's label list does not allow.
+pub(super) fn label_outside_list(index: usize, label: &str) -> RowProblem {
+    RowProblem::value(Some("labels"), format!("[{index}] {} is not in label_list", quote(label)))
+}
+
+fn present_text<'a>(key: &str, text: &'a Text, line: &'a str) -> Result<&'a str, RowProblem> {
+    match &text.state {
+        State::Present => Ok(text.get(line)),
+        State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
+        State::Wrong(got) => Err(RowProblem::of_type(key, "a string", got)),
+    }
+}
+
+fn present_list<'a>(
+    key: &str,
+    list: &'a List,
+    line: &'a str,
+) -> Result<StringsRef<'a>, RowProblem> {
+    match &list.state {
+        State::Present => Ok(list.get(line)),
+        State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
+        State::Wrong(got) => Err(RowProblem::of_type(key, "a list of strings", got)),
+    }
+}
+
+/// What a JSON value is read into; anything but a string or list is refused by its name.
+trait Sink<'de>: Sized {
+    fn string(self, value: &str) {
+        let _ = value;
+        self.refuse("a string");
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        self.refuse("a list");
+        Ok(())
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        self.refuse("an object");
+        Ok(())
+    }
+
+    fn refuse(self, got: &'static str);
+}
+
+/// Hands any JSON value to a sink.
+struct Seed<S>(S);
+
+impl<'de, S: Sink<'de>> DeserializeSeed<'de> for Seed<S> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, S: Sink<'de>> Visitor<'de> for Seed<S> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.0.string(value);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        self.0.list(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {
+        self.0.object(entries)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        self.0.refuse("a boolean");
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.0.refuse("a number");
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.0.refuse("a number");
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.0.refuse("a number");
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.refuse("null");
+        Ok(())
+    }
+}
+
+impl Sink<'_> for &mut Text {
+    fn string(self, value: &str) {
+        self.value.clear();
+        self.value.push_str(value);
+        self.in_line = None;
+        self.state = State::Present;
+    }
+
+    fn refuse(self, got: &'static str) {
+        self.state = State::Wrong(got.to_owned());
+    }
+}
+
+impl<'de> Sink<'de> for &mut List {
+    fn list<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.values.clear();
+        self.in_line = None;
+        self.state = State::Present;
+        while items.next_element_seed(Seed(Item(self)))?.is_some() {}
+        Ok(())
+    }
+
+    fn refuse(self, got: &'static str) {
+        self.state = State::Wrong(got.to_owned());
+    }
+}
+
+/// The next item of a list of strings.
+struct Item<'l>(&'l mut List);
+
+impl Sink<'_> for Item<'_> {
+    fn string(self, value: &str) {
+        self.0.values.push(value);
+    }
+
+    fn refuse(self, got: &'static str) {
+        if self.0.state == State::Present {
+            self.0.state = State::Wrong(format!("{got} at [{}]", self.0.values.len()));
+        }
+    }
+}
+
+/// A key, told apart without a copy.
+#[derive(Clone, Copy)]
+enum Key {
+    Dataset,
+    Text,
+    Prediction,
+    LabelList,
+    Words,
+    Labels,
+    Instance,
+    Other,
+}
+
+impl From<&str> for Key {
+    fn from(key: &str) -> Self {
+        match key {
+            "dataset" => Self::Dataset,
+            "text" => Self::Text,
+            "prediction" => Self::Prediction,
+            "label_list" => Self::LabelList,
+            "words" => Self::Words,
+            "labels" => Self::Labels,
+            "instance" => Self::Instance,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Key;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Key;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(Key::from(key))
+    }
+}
+
+struct RowSeed<'r>(&'r mut RowBuffer);
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        Seed(self).deserialize(deserializer)
+    }
+}
+
+impl<'de> Sink<'de> for RowSeed<'_> {
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let row = self.0;
+        while let Some(key) = entries.next_key_seed(Key::Other)? {
+            row.reading = None;
+            let mut reading = |name| row.reading = Some(name);
+            match key {
+                Key::Dataset => {
+                    reading("dataset");
+                    entries.next_value_seed(Seed(&mut row.dataset))?;
+                }
+                Key::Text => {
+                    reading("text");
+                    entries.next_value_seed(Seed(&mut row.text))?;
+                }
+                Key::Prediction => {
+                    reading("prediction");
+                    entries.next_value_seed(Seed(&mut row.prediction))?;
+                }
+                Key::LabelList => {
+                    reading("label_list");
+                    entries.next_value_seed(Seed(&mut row.label_list))?;
+                }
+                Key::Words => {
+                    reading("words");
+                    entries.next_value_seed(Seed(&mut row.flat.words))?;
+                }
+                Key::Labels => {
+                    reading("labels");
+                    entries.next_value_seed(Seed(&mut row.flat.labels))?;
+                }
+                Key::Instance => {
+                    reading("instance");
+                    entries.next_value_seed(Seed(Instance(row)))?;
+                }
+                Key::Other => {
+                    entries.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        row.reading = None;
+        Ok(())
+    }
+
+    fn refuse(self, got: &'static str) {
+        self.0.not_object = Some(got);
+    }
+}
+
+struct Instance<'r>(&'r mut RowBuffer);
+
+impl<'de> Sink<'de> for Instance<'_> {
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let row = self.0;
+        row.instance_state = State::Present;
+        row.instance.words.state = State::Missing;
+        row.instance.labels.state = State::Missing;
+        while let Some(key) = entries.next_key_seed(Key::Other)? {
+            match key {
+                Key::Words => {
+                    row.reading = Some("instance.words");
+                    entries.next_value_seed(Seed(&mut row.instance.words))?;
+                }
+                Key::Labels => {
+                    row.reading = Some("instance.labels");
+                    entries.next_value_seed(Seed(&mut row.instance.labels))?;
+                }
+                _ => {
+                    row.reading = Some("instance");
+                    entries.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(self, got: &'static str) {
+        self.0.instance_state = State::Wrong(got.to_owned());
+    }
+}

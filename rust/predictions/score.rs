@@ -1,0 +1,437 @@
+//! Rows to counts: the evaluation of GNER, and those of other scorers, in one pass.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+
+use super::Hooks;
+use super::back_tokens::BackTokens;
+use super::blocks::{LineBlocks, Lines, Table, run_blocks};
+use super::row::{RowBuffer, RowRef, label_outside_list};
+use crate::entities::{EntityCounts, ErrorKinds, Label, Scheme, Scorer, Types};
+use crate::error::{Error, Result, RowProblem};
+use crate::matching::{Condition, DifferenceCounts, Matcher};
+use crate::text::{Interner, Strings};
+
+/// Bytes of a file that one thread works on at a time.
+const BLOCK_BYTES: usize = 1 << 18;
+/// The same with a tokenizer, which is asked once per block.
+const TOKENIZED_BLOCK_BYTES: usize = 1 << 22;
+/// Bad rows that are listed; the others are only counted.
+const LISTED_BAD_ROWS: usize = 1000;
+
+/// What to count, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoreOptions {
+    /// When two entities are the same.
+    pub scheme: Scheme,
+    /// Threads; the machine's if not given.
+    pub threads: Option<usize>,
+    /// Sentences with the most wrong entities to keep, per data set.
+    pub worst: usize,
+    /// Whether bad rows are counted and listed, instead of ending the work.
+    pub skip_bad_rows: bool,
+}
+
+/// The sums over the rows of one data set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DatasetScore {
+    /// Its name.
+    pub name: String,
+    /// Rows.
+    pub rows: u64,
+    /// Words.
+    pub words: u64,
+    /// Rows per condition: exact, subsequence, LCS.
+    pub conditions: [u64; 3],
+    /// Rows whose prediction holds no labelled word.
+    pub empty_predictions: u64,
+    /// Unmatched words.
+    pub differences: DifferenceCounts,
+    /// Generated labels outside the row's label list.
+    pub invalid_labels: u64,
+    /// Entities.
+    pub entities: EntityCounts,
+    /// Missed entities by kind.
+    pub errors: ErrorKinds,
+    /// Every entity type in a label list.
+    pub label_list: BTreeSet<String>,
+    /// The sentences with the most wrong entities.
+    pub worst: Vec<WorstRow>,
+}
+
+/// A sentence with wrong entities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorstRow {
+    /// Gold entities missed plus wrong predicted ones.
+    pub wrong: u64,
+    /// The file's path; empty for a list.
+    pub path: String,
+    /// Line or item number.
+    pub row: u64,
+    /// Its words.
+    pub words: Vec<String>,
+    /// Gold labels.
+    pub labels: Vec<String>,
+    /// Predicted labels.
+    pub predicted: Vec<String>,
+    /// The generated text.
+    pub prediction: String,
+    /// The condition that held.
+    pub condition: Condition,
+}
+
+/// Sums per data set, in the order of their first row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evaluation {
+    /// The data sets.
+    pub datasets: Vec<DatasetScore>,
+    /// Rows that could not be used.
+    pub bad_rows: u64,
+    /// The first of them.
+    pub listed_bad_rows: Vec<Error>,
+}
+
+/// Scores one file of predictions and adds the result to `evaluation`.
+///
+/// # Errors
+/// The file cannot be read or holds no rows, a row cannot be used, or the caller stopped.
+pub fn score_file(
+    path: &str,
+    options: &ScoreOptions,
+    hooks: &mut Hooks<'_>,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let tokenized = hooks.back_tokenize.is_some();
+    let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
+    let mut blocks = LineBlocks::open(path, block_bytes)?;
+    let tokens = RwLock::new(BackTokens::default());
+    let mut buffer = RowBuffer::default();
+    let mut rows = 0;
+    let done = Cell::new(0);
+    let Hooks { progress, back_tokenize } = hooks;
+    run_blocks(
+        options.threads,
+        &mut || {
+            let Some(lines) = blocks.next_block()? else { return Ok(None) };
+            if let Some(back_tokenize) = back_tokenize {
+                let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
+                for (_, line) in lines.rows() {
+                    if let (Ok(()), Ok(row)) = (buffer.read(line), buffer.scored()) {
+                        tokens.note(row.words);
+                    }
+                }
+                tokens.ask(back_tokenize)?;
+            }
+            Ok(Some(lines))
+        },
+        &|worker: &mut Worker, lines: Lines| {
+            let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
+            let tokens = tokenized.then_some(&*tokens);
+            let mut part = Part::new(options, path, &stem);
+            let mut buffer = std::mem::take(&mut worker.buffer);
+            for (number, line) in lines.rows() {
+                let scored = buffer
+                    .read(line)
+                    .and_then(|()| buffer.scored())
+                    .and_then(|row| worker.score(&row, number, tokens, &mut part));
+                if !part.accept(number, scored) {
+                    break;
+                }
+            }
+            worker.buffer = buffer;
+            (lines.end, part.finish(worker))
+        },
+        &mut |(end, part)| {
+            done.set(end);
+            rows += part.rows();
+            evaluation.merge(part, options.worst, |line, problem| Error::Line {
+                path: path.to_owned(),
+                line,
+                problem,
+            })
+        },
+        &mut || progress(done.get()),
+    )?;
+    progress(done.get())?;
+    if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }) } else { Ok(()) }
+}
+
+/// Scores rows that `next` hands over in tables, numbered from 0.
+///
+/// # Errors
+/// `next` fails, a row cannot be used, or the caller stopped.
+pub fn score_tables(
+    next: &mut dyn FnMut() -> Result<Option<Table>>,
+    options: &ScoreOptions,
+    hooks: &mut Hooks<'_>,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let tokens = RwLock::new(BackTokens::default());
+    let Hooks { progress, back_tokenize } = hooks;
+    let tokenized = back_tokenize.is_some();
+    let mut taken = 0;
+    let done = Cell::new(0);
+    run_blocks(
+        options.threads,
+        &mut || {
+            let Some(table) = next()? else { return Ok(None) };
+            if let Some(back_tokenize) = back_tokenize {
+                let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
+                for row in (0..table.len()).filter_map(|index| table.row(index).ok()) {
+                    tokens.note(row.words);
+                }
+                tokens.ask(back_tokenize)?;
+            }
+            let first = taken;
+            taken += table.len() as u64;
+            Ok(Some((first, table)))
+        },
+        &|worker: &mut Worker, (first, table): (u64, Table)| {
+            let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
+            let tokens = tokenized.then_some(&*tokens);
+            let mut part = Part::new(options, "", "examples");
+            for (number, index) in (first..).zip(0..table.len()) {
+                let scored =
+                    table.row(index).and_then(|row| worker.score(&row, number, tokens, &mut part));
+                if !part.accept(number, scored) {
+                    break;
+                }
+            }
+            part.finish(worker)
+        },
+        &mut |part| {
+            done.set(done.get() + part.rows());
+            evaluation
+                .merge(part, options.worst, |index, problem| Error::Example { index, problem })
+        },
+        &mut || progress(done.get()),
+    )?;
+    progress(done.get())
+}
+
+impl Evaluation {
+    fn merge(
+        &mut self,
+        part: FinishedPart,
+        worst: usize,
+        error: impl Fn(u64, RowProblem) -> Error,
+    ) -> Result<()> {
+        if let Some((row, problem)) = part.failed {
+            return Err(error(row, problem));
+        }
+        for score in part.datasets {
+            match self.datasets.iter_mut().find(|known| known.name == score.name) {
+                Some(known) => known.add(score, worst),
+                None => self.datasets.push(score),
+            }
+        }
+        self.bad_rows += part.bad_rows.len() as u64;
+        let room = LISTED_BAD_ROWS.saturating_sub(self.listed_bad_rows.len());
+        let listed = part.bad_rows.into_iter().take(room);
+        self.listed_bad_rows.extend(listed.map(|(row, problem)| error(row, problem)));
+        Ok(())
+    }
+}
+
+impl DatasetScore {
+    fn add(&mut self, other: Self, worst: usize) {
+        self.rows += other.rows;
+        self.words += other.words;
+        for (sum, more) in self.conditions.iter_mut().zip(other.conditions) {
+            *sum += more;
+        }
+        self.empty_predictions += other.empty_predictions;
+        self.differences.omitted += other.differences.omitted;
+        self.differences.added += other.differences.added;
+        self.differences.substituted += other.differences.substituted;
+        self.invalid_labels += other.invalid_labels;
+        self.entities += other.entities;
+        self.errors += other.errors;
+        self.label_list.extend(other.label_list);
+        self.worst.extend(other.worst);
+        self.keep_worst(worst);
+    }
+
+    /// Keeps the rows with the most wrong entities; of equal ones those that came first.
+    fn keep_worst(&mut self, count: usize) {
+        self.worst.sort_by_key(|row| std::cmp::Reverse(row.wrong));
+        self.worst.truncate(count);
+    }
+}
+
+/// The sums over one block.
+struct Part<'o> {
+    options: &'o ScoreOptions,
+    path: &'o str,
+    default_dataset: &'o str,
+    names: Interner,
+    datasets: Vec<OpenScore>,
+    /// The data set of the last row: rows of one data set stand together.
+    last: usize,
+    bad_rows: Vec<(u64, RowProblem)>,
+    failed: Option<(u64, RowProblem)>,
+}
+
+/// A data set's sums with its label set as marks on type numbers.
+#[derive(Default)]
+struct OpenScore {
+    score: DatasetScore,
+    listed: Vec<bool>,
+    least_wrong_kept: u64,
+}
+
+struct FinishedPart {
+    datasets: Vec<DatasetScore>,
+    bad_rows: Vec<(u64, RowProblem)>,
+    failed: Option<(u64, RowProblem)>,
+}
+
+impl FinishedPart {
+    fn rows(&self) -> u64 {
+        self.datasets.iter().map(|score| score.rows).sum::<u64>() + self.bad_rows.len() as u64
+    }
+}
+
+impl<'o> Part<'o> {
+    fn new(options: &'o ScoreOptions, path: &'o str, default_dataset: &'o str) -> Self {
+        Self {
+            options,
+            path,
+            default_dataset,
+            names: Interner::default(),
+            datasets: Vec::new(),
+            last: 0,
+            bad_rows: Vec::new(),
+            failed: None,
+        }
+    }
+
+    fn dataset(&mut self, name: Option<&str>) -> &mut OpenScore {
+        let name = name.unwrap_or(self.default_dataset);
+        if self.datasets.get(self.last).is_some_and(|open| open.score.name == name) {
+            return &mut self.datasets[self.last];
+        }
+        let id = self.names.intern(name);
+        self.last = id as usize;
+        if id as usize == self.datasets.len() {
+            let name = self.names.get(id).to_owned();
+            let score = DatasetScore { name, ..DatasetScore::default() };
+            self.datasets.push(OpenScore { score, ..OpenScore::default() });
+        }
+        &mut self.datasets[id as usize]
+    }
+
+    /// Notes a row's problem; says whether to go on.
+    fn accept(&mut self, number: u64, scored: std::result::Result<(), RowProblem>) -> bool {
+        match scored {
+            Ok(()) => true,
+            Err(problem) if self.options.skip_bad_rows => {
+                self.bad_rows.push((number, problem));
+                true
+            }
+            Err(problem) => {
+                self.failed = Some((number, problem));
+                false
+            }
+        }
+    }
+
+    fn finish(self, worker: &Worker) -> FinishedPart {
+        let worst = self.options.worst;
+        let datasets = self.datasets.into_iter().map(|OpenScore { mut score, listed, .. }| {
+            let ids = (0..).zip(listed).filter_map(|(id, listed)| listed.then_some(id));
+            score.label_list = ids.map(|id| worker.types.name(id).to_owned()).collect();
+            score.keep_worst(worst);
+            score
+        });
+        FinishedPart { datasets: datasets.collect(), bad_rows: self.bad_rows, failed: self.failed }
+    }
+}
+
+/// The memory of one thread.
+#[derive(Default)]
+struct Worker {
+    buffer: RowBuffer,
+    matcher: Matcher,
+    scorer: Scorer,
+    types: Types,
+    gold: Vec<Label>,
+    lower: String,
+    translated: Strings,
+}
+
+impl Worker {
+    fn score(
+        &mut self,
+        row: &RowRef<'_>,
+        number: u64,
+        tokens: Option<&BackTokens>,
+        part: &mut Part<'_>,
+    ) -> std::result::Result<(), RowProblem> {
+        self.types.allow(row.label_list);
+        self.gold.clear();
+        for index in 0..row.labels.len() {
+            let label = if row.labels.bytes(index) == b"O" {
+                Label::OUTSIDE
+            } else {
+                let text = row.labels.get(index);
+                self.types.read_allowed(text).ok_or_else(|| label_outside_list(index, text))?
+            };
+            self.gold.push(label);
+        }
+        if let Some(tokens) = tokens {
+            tokens.translate(row.words, &mut self.lower, &mut self.translated);
+        }
+        let comparison = tokens.map(|_| self.translated.all());
+        self.matcher
+            .match_words(row.words, row.prediction, &self.types, comparison)
+            .map_err(|error| RowProblem::value(Some("words"), error.to_string()))?;
+        let matcher = &self.matcher;
+        let scheme = part.options.scheme;
+        let (entities, errors) =
+            self.scorer.count(Some(row.words), &self.gold, &matcher.labels, &self.types, scheme);
+
+        let (path, worst) = (part.path, part.options.worst);
+        let OpenScore { score, listed, least_wrong_kept } = part.dataset(row.dataset);
+        score.rows += 1;
+        score.words += row.words.len() as u64;
+        score.conditions[matcher.condition as usize] += 1;
+        score.empty_predictions += u64::from(matcher.pairs.is_empty());
+        let differences = matcher.count_differences();
+        score.differences.omitted += differences.omitted;
+        score.differences.added += differences.added;
+        score.differences.substituted += differences.substituted;
+        score.invalid_labels += matcher.invalid_labels.len() as u64;
+        score.entities += entities;
+        score.errors += errors;
+        for &id in self.types.allowed_ids() {
+            if listed.len() <= id as usize {
+                listed.resize(id as usize + 1, false);
+            }
+            listed[id as usize] = true;
+        }
+        let wrong = entities.gold + entities.predicted - 2 * entities.correct;
+        if worst > 0 && wrong > *least_wrong_kept {
+            let texts =
+                |labels: &[Label]| labels.iter().map(|&l| self.types.label_text(l)).collect();
+            score.worst.push(WorstRow {
+                wrong,
+                path: path.to_owned(),
+                row: number,
+                words: row.words.to_vec(),
+                labels: texts(&self.gold),
+                predicted: texts(&matcher.labels),
+                prediction: row.prediction.to_owned(),
+                condition: matcher.condition,
+            });
+            if score.worst.len() >= 4 * worst {
+                score.keep_worst(worst);
+                *least_wrong_kept = score.worst.last().map_or(0, |row| row.wrong);
+            }
+        }
+        Ok(())
+    }
+}

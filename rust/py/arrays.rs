@@ -1,0 +1,127 @@
+//! Sequences of Python strings and arrays of numbers as the core takes them.
+
+use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+
+use crate::text::{StringRows, Strings};
+
+/// The name of a value's type, as users know it.
+pub fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string())
+}
+
+/// The text of a `str`.
+pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: &str) -> PyResult<&'a str> {
+    let string = value.cast::<PyString>().map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be a str: got {}", type_name(value)))
+    })?;
+    string.to_str().map_err(|_| PyValueError::new_err(format!("{name} holds a lone surrogate")))
+}
+
+/// The text of an item of a sequence.
+#[inline]
+fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &str, index: usize) -> PyResult<&'a str> {
+    match item.cast::<PyString>().ok().map(PyStringMethods::to_str) {
+        Some(Ok(value)) => Ok(value),
+        // Once more, for the message.
+        _ => text(item, &format!("{name}[{index}]")),
+    }
+}
+
+/// Appends the strings of a list, tuple or other sequence; a `str` itself is refused.
+pub fn extend_strings(
+    strings: &mut Strings,
+    sequence: &Bound<'_, PyAny>,
+    name: &str,
+) -> PyResult<()> {
+    let mut push = |index: usize, item: &Bound<'_, PyAny>| -> PyResult<()> {
+        strings.push(text_at(item, name, index)?);
+        Ok(())
+    };
+    if let Ok(list) = sequence.cast::<PyList>() {
+        list.iter().enumerate().try_for_each(|(index, item)| push(index, &item))
+    } else if let Ok(tuple) = sequence.cast::<PyTuple>() {
+        tuple.iter().enumerate().try_for_each(|(index, item)| push(index, &item))
+    } else if sequence.is_instance_of::<PyString>() {
+        Err(PyTypeError::new_err(format!("{name} must be a sequence of str: got str")))
+    } else {
+        let items = sequence.try_iter().map_err(|_| {
+            let got = type_name(sequence);
+            PyTypeError::new_err(format!("{name} must be a sequence of str: got {got}"))
+        })?;
+        items.enumerate().try_for_each(|(index, item)| push(index, &item?))
+    }
+}
+
+/// Appends labels: most are "O", which Python keeps once, so that looking suffices.
+pub fn extend_labels(
+    strings: &mut Strings,
+    sequence: &Bound<'_, PyAny>,
+    name: &str,
+) -> PyResult<()> {
+    let outside = intern!(sequence.py(), "O");
+    let Ok(list) = sequence.cast::<PyList>() else {
+        return extend_strings(strings, sequence, name);
+    };
+    list.iter().enumerate().try_for_each(|(index, item)| {
+        if item.is(outside) {
+            strings.push_letter(b'O');
+        } else {
+            strings.push(text_at(&item, name, index)?);
+        }
+        Ok(())
+    })
+}
+
+/// The strings of a list, tuple or other sequence.
+pub fn strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<Strings> {
+    let mut strings = Strings::default();
+    extend_strings(&mut strings, sequence, name)?;
+    Ok(strings)
+}
+
+/// Appends the strings of one sequence; the second text is its name.
+type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &str) -> PyResult<()>;
+
+/// A sequence of sequences of strings.
+pub fn nested_strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<StringRows> {
+    nested(sequence, name, extend_strings)
+}
+
+/// A sequence of sequences of labels.
+pub fn nested_labels(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<StringRows> {
+    nested(sequence, name, extend_labels)
+}
+
+fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> PyResult<StringRows> {
+    let items = sequence.try_iter().map_err(|_| {
+        let got = type_name(sequence);
+        PyTypeError::new_err(format!("{name} must be a sequence of sequences of str: got {got}"))
+    })?;
+    let mut rows = StringRows::default();
+    for (index, item) in items.enumerate() {
+        let item = item?;
+        if extend(rows.open(), &item, name).is_err() {
+            // Once more, with the place in the message.
+            extend(rows.open(), &item, &format!("{name}[{index}]"))?;
+        }
+        rows.end_row();
+    }
+    Ok(rows)
+}
+
+/// The values of a one-dimensional array.
+pub fn values<T: numpy::Element + Copy>(array: &PyReadonlyArray1<'_, T>) -> Vec<T> {
+    array.as_slice().map_or_else(|_| array.as_array().iter().copied().collect(), <[T]>::to_vec)
+}
+
+/// The values of an array of any shape, in C order, and the shape.
+pub fn shaped_values<T: numpy::Element + Copy>(
+    array: &PyReadonlyArrayDyn<'_, T>,
+) -> (Vec<T>, Vec<usize>) {
+    let view = array.as_array();
+    (view.iter().copied().collect(), view.shape().to_vec())
+}

@@ -1,0 +1,19 @@
+//! The one place where the core's errors become Python's.
+
+use pyo3::PyErr;
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+
+use crate::error::Error;
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Line { problem, .. } | Error::Example { problem, .. } if problem.wrong_type => {
+                PyTypeError::new_err(text)
+            }
+            Error::File { .. } => PyOSError::new_err(text),
+            _ => PyValueError::new_err(text),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The module `lmcore._core`: the list of its functions, nothing else.
+
+mod arrays;
+mod entities;
+mod error;
+mod lcs;
+mod matching;
+mod philox;
+mod predictions;
+mod words;
+
+use pyo3::prelude::pymodule;
+
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::entities::{
+        classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,
+        normalize_text,
+    };
+    #[pymodule_export]
+    use super::lcs::{longest_common_subsequence_integers, longest_common_subsequence_strings};
+    #[pymodule_export]
+    use super::matching::{align_words, match_labels, match_labels_batch, parse_generation};
+    #[pymodule_export]
+    use super::philox::{philox4x32, random_below, random_bits, random_uniform};
+    #[pymodule_export]
+    use super::predictions::{align_file, align_row, score_examples, score_files};
+    #[pymodule_export]
+    use super::words::{locate_words, split_words};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)] // Python's name for it
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

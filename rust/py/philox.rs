@@ -1,0 +1,74 @@
+//! Binding of [`crate::philox`].
+
+use numpy::{IxDyn, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, ToPyArray};
+use pyo3::prelude::*;
+
+use super::arrays::shaped_values;
+use crate::philox::{self, to_below, to_uniform};
+
+/// Returns the four words that Philox4x32-10 makes of a counter and a key.
+#[pyfunction]
+#[pyo3(signature = (counter, key, /))]
+pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox::philox4x32(counter, key)
+}
+
+/// Returns 64 random bits for each item and position.
+#[pyfunction]
+#[pyo3(signature = (seed, stream, items, position, count, /))]
+#[allow(clippy::needless_pass_by_value)] // PyO3 hands arrays over by value
+pub fn random_bits<'py>(
+    py: Python<'py>,
+    seed: u64,
+    stream: u32,
+    items: PyReadonlyArrayDyn<'py, u64>,
+    position: u64,
+    count: usize,
+) -> PyResult<Bound<'py, PyArrayDyn<u64>>> {
+    draw(py, seed, stream, &items, (position, count), |bits| bits)
+}
+
+/// Returns a number in [0, 1) for each item and position.
+#[pyfunction]
+#[pyo3(signature = (seed, stream, items, position, count, /))]
+#[allow(clippy::needless_pass_by_value)]
+pub fn random_uniform<'py>(
+    py: Python<'py>,
+    seed: u64,
+    stream: u32,
+    items: PyReadonlyArrayDyn<'py, u64>,
+    position: u64,
+    count: usize,
+) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
+    draw(py, seed, stream, &items, (position, count), to_uniform)
+}
+
+/// Returns an integer in [0, bound) for each item and position.
+#[pyfunction]
+#[pyo3(signature = (seed, stream, items, position, count, bound, /))]
+#[allow(clippy::needless_pass_by_value)]
+pub fn random_below<'py>(
+    py: Python<'py>,
+    seed: u64,
+    stream: u32,
+    items: PyReadonlyArrayDyn<'py, u64>,
+    position: u64,
+    count: usize,
+    bound: u64,
+) -> PyResult<Bound<'py, PyArrayDyn<u64>>> {
+    draw(py, seed, stream, &items, (position, count), |bits| to_below(bits, bound))
+}
+
+fn draw<'py, T: numpy::Element + Copy>(
+    py: Python<'py>,
+    seed: u64,
+    stream: u32,
+    items: &PyReadonlyArrayDyn<'py, u64>,
+    (position, count): (u64, usize),
+    make: impl Fn(u64) -> T + Send,
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    let (items, mut shape) = shaped_values(items);
+    let values = py.detach(|| philox::fill(seed, stream, &items, position, count, make))?;
+    shape.push(count);
+    values.to_pyarray(py).reshape(IxDyn(&shape))
+}

@@ -1,0 +1,296 @@
+//! Binding of [`crate::predictions`].
+
+use std::cell::RefCell;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use super::arrays::{extend_labels, extend_strings, text, type_name};
+use super::entities::{counts_tuple, kinds_tuple};
+use crate::entities::Scheme;
+use crate::error::{Error, Result, RowProblem};
+use crate::predictions::{
+    self, AlignOptions, DatasetScore, Evaluation, Hooks, ScoreOptions, Table, WorstRow,
+};
+
+/// Rows taken from a list before the interpreter is released for a moment.
+const TABLE_ROWS: usize = 128;
+/// Label lists that are looked at before one is read anew.
+const REMEMBERED_LISTS: usize = 8;
+/// The same with a tokenizer, which is asked once per table.
+const TOKENIZED_TABLE_ROWS: usize = 8192;
+
+/// Returns the sums over the rows of a list.
+#[pyfunction]
+#[pyo3(signature = (examples, scheme, threads, worst, skip_bad_rows, back_tokenize, /))]
+pub fn score_examples<'py>(
+    py: Python<'py>,
+    examples: &Bound<'py, PyList>,
+    scheme: &str,
+    threads: Option<usize>,
+    worst: usize,
+    skip_bad_rows: bool,
+    back_tokenize: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options =
+        ScoreOptions { scheme: Scheme::from_name(scheme)?, threads, worst, skip_bad_rows };
+    let rows = if back_tokenize.is_some() { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
+    let examples = examples.clone().unbind();
+    let evaluation = with_hooks(py, None, back_tokenize, move |hooks| {
+        let mut evaluation = Evaluation::default();
+        let mut taken = 0;
+        let mut next = || Ok(Python::attach(|py| read_table(examples.bind(py), &mut taken, rows)));
+        predictions::score_tables(&mut next, &options, hooks, &mut evaluation)?;
+        Ok(evaluation)
+    })?;
+    evaluation_dict(py, evaluation)
+}
+
+/// Returns the sums over the rows of files.
+#[pyfunction]
+#[pyo3(signature = (paths, scheme, threads, worst, skip_bad_rows, back_tokenize, progress, /))]
+#[allow(clippy::too_many_arguments)]
+pub fn score_files<'py>(
+    py: Python<'py>,
+    paths: Vec<String>,
+    scheme: &str,
+    threads: Option<usize>,
+    worst: usize,
+    skip_bad_rows: bool,
+    back_tokenize: Option<Py<PyAny>>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options =
+        ScoreOptions { scheme: Scheme::from_name(scheme)?, threads, worst, skip_bad_rows };
+    let evaluation = with_hooks(py, progress, back_tokenize, move |hooks| {
+        let mut evaluation = Evaluation::default();
+        for path in &paths {
+            predictions::score_file(path, &options, hooks, &mut evaluation)?;
+        }
+        Ok(evaluation)
+    })?;
+    evaluation_dict(py, evaluation)
+}
+
+/// Writes one aligned row per row of a file; returns the number of rows, and the bad ones.
+#[pyfunction]
+#[pyo3(signature = (input_path, output_path, scheme, threads, skip_bad_rows, back_tokenize, progress, /))]
+#[allow(clippy::too_many_arguments)]
+pub fn align_file(
+    py: Python<'_>,
+    input_path: String,
+    output_path: String,
+    scheme: &str,
+    threads: Option<usize>,
+    skip_bad_rows: bool,
+    back_tokenize: Option<Py<PyAny>>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(u64, Vec<String>)> {
+    let options = AlignOptions { scheme: Scheme::from_name(scheme)?, threads, skip_bad_rows };
+    let summary = with_hooks(py, progress, back_tokenize, move |hooks| {
+        predictions::align_file(&input_path, &output_path, &options, hooks)
+    })?;
+    Ok((summary.rows, summary.bad_rows.iter().map(ToString::to_string).collect()))
+}
+
+/// Returns one aligned row as JSON.
+#[pyfunction]
+#[pyo3(signature = (row, scheme, /))]
+pub fn align_row(py: Python<'_>, row: &str, scheme: &str) -> PyResult<String> {
+    let scheme = Scheme::from_name(scheme)?;
+    Ok(py.detach(|| {
+        predictions::align_line(row, scheme).map_err(|problem| Error::Example { index: 0, problem })
+    })?)
+}
+
+/// Runs the core without the interpreter; Python functions are called back on this thread,
+/// which is also where Ctrl-C arrives.
+fn with_hooks<T: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    back_tokenize: Option<Py<PyAny>>,
+    run: impl FnOnce(&mut Hooks<'_>) -> Result<T> + Send,
+) -> PyResult<T> {
+    let (result, raised) = py.detach(move || {
+        let raised = RefCell::new(None);
+        let stop = |error: PyErr| {
+            *raised.borrow_mut() = Some(error);
+            Error::Stopped
+        };
+        let mut on_progress = |done: u64| {
+            Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done,)).map(|_| ()))
+            })
+            .map_err(&stop)
+        };
+        let mut on_words = back_tokenize.map(|call| {
+            let stop = &stop;
+            move |words: &[String]| {
+                Python::attach(|py| call.call1(py, (words,))?.extract::<Vec<String>>(py))
+                    .map_err(stop)
+            }
+        });
+        let result = run(&mut Hooks {
+            progress: &mut on_progress,
+            back_tokenize: on_words.as_mut().map(|call| call as _),
+        });
+        drop(on_words);
+        (result, raised.into_inner())
+    });
+    match (result, raised) {
+        (Err(Error::Stopped), Some(error)) => Err(error),
+        (result, _) => Ok(result?),
+    }
+}
+
+/// Takes the next rows from a list of dicts.
+fn read_table(examples: &Bound<'_, PyList>, taken: &mut usize, rows: usize) -> Option<Table> {
+    let end = examples.len().min(*taken + rows);
+    if *taken >= end {
+        return None;
+    }
+    let mut table = Table::default();
+    let mut label_lists = Vec::new();
+    for index in *taken..end {
+        let read = examples
+            .get_item(index)
+            .map_err(|error| problem(examples.py(), "", &error))
+            .and_then(|row| read_row(&row, &mut table, &mut label_lists));
+        if let Err(problem) = read {
+            table.end_bad_row(problem);
+        }
+    }
+    *taken = end;
+    Some(table)
+}
+
+/// Reads one row in the order in which a file's row is checked.
+fn read_row<'py>(
+    row: &Bound<'py, PyAny>,
+    table: &mut Table,
+    label_lists: &mut Vec<(Bound<'py, PyAny>, usize)>,
+) -> std::result::Result<(), RowProblem> {
+    let py = row.py();
+    let row = row.cast::<PyDict>().map_err(|_| RowProblem {
+        wrong_type: true,
+        ..RowProblem::value(None, format!("expected a dict, got {}", type_name(row)))
+    })?;
+    let find = |dict: &Bound<'py, PyDict>, key: &Bound<'py, PyString>| {
+        dict.get_item(key).map_err(|error| problem(py, "", &error))
+    };
+    let dataset = find(row, intern!(py, "dataset"))?;
+    let dataset = dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
+
+    let list = find(row, intern!(py, "label_list"))?.ok_or_else(|| missing("label_list"))?;
+    // Comparing lists in Python is several times faster than reading one.
+    let same = |(known, _): &&(Bound<'py, PyAny>, usize)| {
+        known.is(&list) || known.eq(&list).unwrap_or(false)
+    };
+    let label_list = if let Some(&(_, place)) = label_lists.iter().find(same) {
+        place
+    } else {
+        let place = table.label_lists.len();
+        let read = extend_strings(table.label_lists.open(), &list, "");
+        table.label_lists.end_row();
+        read.map_err(|error| problem(py, "label_list", &error))?;
+        if label_lists.len() == REMEMBERED_LISTS {
+            label_lists.remove(0);
+        }
+        label_lists.push((list, place));
+        place
+    };
+
+    let instance = find(row, intern!(py, "instance"))?;
+    let instance = instance
+        .as_ref()
+        .map(|value| {
+            value
+                .cast::<PyDict>()
+                .map_err(|_| RowProblem::of_type("instance", "a dict", &type_name(value)))
+        })
+        .transpose()?;
+    let find_list = |key: &Bound<'py, PyString>, flat: &'static str, nested: &'static str| {
+        let inner = instance.map_or(Ok(None), |dict| find(dict, key))?;
+        match inner {
+            Some(list) => Ok((list, nested)),
+            None => find(row, key)?.map(|list| (list, flat)).ok_or_else(|| missing(flat)),
+        }
+    };
+    let (words, key) = find_list(intern!(py, "words"), "words", "instance.words")?;
+    extend_strings(table.words.open(), &words, "").map_err(|error| problem(py, key, &error))?;
+    let (labels, key) = find_list(intern!(py, "labels"), "labels", "instance.labels")?;
+    extend_labels(table.labels.open(), &labels, "").map_err(|error| problem(py, key, &error))?;
+    table.check_open_row(key)?;
+    let prediction = find(row, intern!(py, "prediction"))?.ok_or_else(|| missing("prediction"))?;
+    table.end_row(read_text(&prediction, "prediction")?, dataset, label_list);
+    Ok(())
+}
+
+fn missing(key: &str) -> RowProblem {
+    RowProblem::value(Some(key), "this key is missing")
+}
+
+fn read_text<'a>(
+    value: &'a Bound<'_, PyAny>,
+    key: &str,
+) -> std::result::Result<&'a str, RowProblem> {
+    text(value, "").map_err(|error| problem(value.py(), key, &error))
+}
+
+/// The problem that a Python error tells of.
+fn problem(py: Python<'_>, key: &str, error: &PyErr) -> RowProblem {
+    RowProblem {
+        key: (!key.is_empty()).then(|| key.to_owned()),
+        reason: error.value(py).to_string().trim().to_owned(),
+        wrong_type: error.is_instance_of::<PyTypeError>(py),
+    }
+}
+
+fn evaluation_dict(py: Python<'_>, evaluation: Evaluation) -> PyResult<Bound<'_, PyDict>> {
+    let result = PyDict::new(py);
+    let datasets = PyDict::new(py);
+    for score in evaluation.datasets {
+        datasets.set_item(&score.name, dataset_dict(py, &score)?)?;
+    }
+    result.set_item("datasets", datasets)?;
+    result.set_item("bad_rows", evaluation.bad_rows)?;
+    let listed: Vec<String> = evaluation.listed_bad_rows.iter().map(ToString::to_string).collect();
+    result.set_item("listed_bad_rows", listed)?;
+    Ok(result)
+}
+
+fn dataset_dict<'py>(py: Python<'py>, score: &DatasetScore) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("rows", score.rows)?;
+    dict.set_item("words", score.words)?;
+    dict.set_item("conditions", score.conditions)?;
+    dict.set_item("empty_predictions", score.empty_predictions)?;
+    let differences = score.differences;
+    dict.set_item(
+        "differences",
+        (differences.omitted, differences.added, differences.substituted),
+    )?;
+    dict.set_item("invalid_labels", score.invalid_labels)?;
+    dict.set_item("entities", counts_tuple(score.entities))?;
+    dict.set_item("errors", kinds_tuple(score.errors))?;
+    dict.set_item("label_list", score.label_list.iter().collect::<Vec<_>>())?;
+    let worst: PyResult<Vec<_>> = score.worst.iter().map(|row| worst_dict(py, row)).collect();
+    dict.set_item("worst", worst?)?;
+    Ok(dict)
+}
+
+fn worst_dict<'py>(py: Python<'py>, row: &WorstRow) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("wrong", row.wrong)?;
+    dict.set_item("path", &row.path)?;
+    dict.set_item("row", row.row)?;
+    dict.set_item("words", &row.words)?;
+    dict.set_item("labels", &row.labels)?;
+    dict.set_item("predicted", &row.predicted)?;
+    dict.set_item("prediction", &row.prediction)?;
+    dict.set_item("matching", row.condition.name())?;
+    Ok(dict)
+}

@@ -1,0 +1,127 @@
+//! Cutting raw text into words that remember where they stood.
+//!
+//! The rule stands in `reference/words.py`: white space separates; Chinese and Japanese
+//! characters are words of their own; letters, marks, numbers and "_" run together, single
+//! "-" between two runs joins them; any other character is a word with what modifies it.
+
+use crate::error::{Error, Result};
+use crate::text::{StringsRef, is_alphanumeric, is_mark, is_space};
+
+/// A half-open range of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// First place.
+    pub start: usize,
+    /// Place after the last.
+    pub end: usize,
+}
+
+/// The words of a text: their ranges in bytes.
+///
+/// ```
+/// let text = "EU-wide ban.";
+/// let words: Vec<&str> =
+///     lmcore::words::split_words(text).iter().map(|r| &text[r.start..r.end]).collect();
+/// assert_eq!(words, ["EU-wide", "ban", "."]);
+/// ```
+pub fn split_words(text: &str) -> Vec<Range> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    while let Some(first) = text[start..].chars().next() {
+        if is_space(first) {
+            start += first.len_utf8();
+            continue;
+        }
+        let end = if starts_run(first) {
+            let mut end = end_of_run(text, start);
+            while let Some(joined) = text[end..].strip_prefix('-') {
+                if !joined.starts_with(starts_run) {
+                    break;
+                }
+                end = end_of_run(text, end + 1);
+            }
+            end
+        } else {
+            end_of_character(text, start)
+        };
+        words.push(Range { start, end });
+        start = end;
+    }
+    words
+}
+
+/// Where each of the given words stands in `text`, in bytes, each after the one before.
+///
+/// # Errors
+/// A word that is not found, with its index and the number of characters already used.
+pub fn locate_words(text: &str, words: StringsRef<'_>) -> Result<Vec<Range>> {
+    let mut ranges = Vec::with_capacity(words.len());
+    let mut end = 0;
+    for (index, word) in words.iter().enumerate() {
+        let found = memchr::memmem::find(&text.as_bytes()[end..], word.as_bytes());
+        let Some(offset) = found else {
+            return Err(Error::WordNotInText {
+                index,
+                word: word.to_owned(),
+                after: text[..end].chars().count(),
+            });
+        };
+        let start = end + offset;
+        end = start + word.len();
+        ranges.push(Range { start, end });
+    }
+    Ok(ranges)
+}
+
+/// Turns ranges in bytes, in order and without overlap, into ranges in characters.
+pub fn to_characters(text: &str, ranges: &[Range]) -> Vec<Range> {
+    let (mut byte, mut character) = (0, 0);
+    let mut advance = |to: usize| {
+        character += text[byte..to].chars().count();
+        byte = to;
+        character
+    };
+    ranges.iter().map(|r| Range { start: advance(r.start), end: advance(r.end) }).collect()
+}
+
+fn is_unspaced(character: char) -> bool {
+    matches!(u32::from(character),
+        0x3005..=0x3007      // iteration mark, closing mark, zero
+        | 0x3041..=0x30FF    // Hiragana, Katakana
+        | 0x31F0..=0x31FF    // Katakana phonetic extensions
+        | 0x3400..=0x4DBF    // CJK extension A
+        | 0x4E00..=0x9FFF    // CJK unified ideographs
+        | 0xF900..=0xFAFF    // CJK compatibility ideographs
+        | 0xFF66..=0xFF9F    // half-width Katakana
+        | 0x20000..=0x3FFFF  // CJK extensions B and later
+    )
+}
+
+fn starts_run(character: char) -> bool {
+    (character == '_' || is_alphanumeric(character) || is_mark(character))
+        && !is_unspaced(character)
+}
+
+fn end_of_run(text: &str, start: usize) -> usize {
+    text[start..].find(|c| !starts_run(c)).map_or(text.len(), |length| start + length)
+}
+
+fn end_of_character(text: &str, start: usize) -> usize {
+    let mut rest = text[start..].chars();
+    let first = rest.next();
+    if first.is_some_and(is_flag_half) && rest.as_str().starts_with(is_flag_half) {
+        rest.next();
+    }
+    loop {
+        let mut ahead = rest.clone();
+        match ahead.next() {
+            Some(c) if is_mark(c) || ('\u{1f3fb}'..='\u{1f3ff}').contains(&c) => rest = ahead,
+            Some('\u{200d}') if ahead.next().is_some_and(|c| !is_space(c)) => rest = ahead,
+            _ => return text.len() - rest.as_str().len(),
+        }
+    }
+}
+
+fn is_flag_half(character: char) -> bool {
+    ('\u{1f1e6}'..='\u{1f1ff}').contains(&character)
+}
