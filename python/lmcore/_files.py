@@ -1,0 +1,42 @@
+"""Files that are either whole or not there."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 file under a temporary name and renames it when it is whole.
+
+    Args:
+        path: the file; its folder must exist.
+        text: what it shall hold.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "a.txt"), "text")
+        ...     Path(folder, "a.txt").read_text()
+        'text'
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".lmcore-", dir=target.parent)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+    temporary = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink()
+        raise

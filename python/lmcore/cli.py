@@ -1,0 +1,247 @@
+"""The command `lmcore`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import lmcore
+from lmcore.ops.entities import SCHEMES
+
+if TYPE_CHECKING:
+    from lmcore.ner import BackTokenizer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Six published language-model and recommendation systems.",
+)
+ner = typer.Typer(no_args_is_help=True, help="Named entities from generated text (GNER).")
+app.add_typer(ner, name="ner")
+
+_Scheme = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(SCHEMES),
+        help="How labels are read and entities compared: gner (normalised text and type, a set "
+        "per sentence), universalner (the same per type), strict and conll (positions and "
+        "type), iob2 (positions; only B- starts an entity).",
+    ),
+]
+_Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Compare with what this tokenizer (folder or name) makes of the words."
+    ),
+]
+_SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="List rows that cannot be used and go on.")
+]
+_Threads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Number of threads; all cores by default.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(lmcore.__version__)
+        raise typer.Exit
+
+
+@ner.command("score")
+def score_command(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="JSONL: one object per row.", show_default=False),
+    ],
+    scheme: _Scheme = SCHEMES[0],
+    html: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write a page with the worst sentences side by side."),
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Worst sentences per data set on the page.")
+    ] = 20,
+    tokenizer: _Tokenizer = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    skip_bad_rows: _SkipBadRows = False,
+    threads: _Threads = None,
+) -> None:
+    """Score files of predictions: precision, recall and F1 per data set, and how texts matched.
+
+    A row holds label_list, prediction, and words and labels (at the top or in "instance").
+    "dataset" names its data set; without it, the file's name does.
+    """
+    from lmcore._files import write_text
+    from lmcore.ner import score_files
+    from lmcore.ner.report import format_table, render_html
+
+    with _failures_as_lines():
+        back_tokenize = _load_tokenizer(tokenizer)
+        with _progress(files) as progress:
+            scores = score_files(
+                files,
+                scheme=scheme,
+                threads=threads,
+                worst=worst if html else 0,
+                skip_bad_rows=skip_bad_rows,
+                back_tokenize=back_tokenize,
+                progress=progress,
+            )
+        if not scores.datasets:
+            first = scores.listed_bad_rows[0]
+            raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
+        if html:
+            write_text(html, render_html(scores))
+    typer.echo(
+        json.dumps(scores.to_dict(), ensure_ascii=False) if as_json else format_table(scores)
+    )
+
+
+@ner.command("align")
+def align_command(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IN.jsonl OUT.jsonl]",
+            help="Rows with words or text, label_list and prediction; one aligned row for each.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="One sentence instead of files.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Its entity types, separated by commas.")
+    ] = None,
+    prediction: Annotated[str | None, typer.Option(help="What the model generated for it.")] = None,
+    scheme: _Scheme = SCHEMES[0],
+    tokenizer: _Tokenizer = None,
+    skip_bad_rows: _SkipBadRows = False,
+    threads: _Threads = None,
+) -> None:
+    """Turn generated text into labels and entities with offsets.
+
+    Offsets count characters of the text, or of the words joined with spaces.
+    """
+    from lmcore.ner import align_file, align_row
+
+    with _failures_as_lines():
+        if not files:
+            if text is None or labels is None or prediction is None:
+                raise ValueError(
+                    "give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction"
+                )
+            label_list = [label.strip() for label in labels.split(",") if label.strip()]
+            row = {"text": text, "label_list": label_list, "prediction": prediction}
+            typer.echo(json.dumps(align_row(row, scheme), ensure_ascii=False))
+            return
+        if len(files) != 2 or not text is labels is prediction is None:
+            raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
+        back_tokenize = _load_tokenizer(tokenizer)
+        with _progress(files[:1]) as progress:
+            rows, bad_rows = align_file(
+                files[0],
+                files[1],
+                scheme,
+                threads=threads,
+                skip_bad_rows=skip_bad_rows,
+                back_tokenize=back_tokenize,
+                progress=progress,
+            )
+    for bad_row in bad_rows:
+        typer.echo(f"skipped {bad_row}", err=True)
+    typer.echo(f"{rows} rows aligned, {len(bad_rows)} skipped", err=True)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Only these systems or claims.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")] = 3,
+    full: Annotated[bool, typer.Option("--full", help="Larger samples; takes longer.")] = False,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the report goes.")] = "report",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 unless every claim was reproduced.")
+    ] = False,
+) -> None:
+    """Measure the papers' claims here: a table, and FOLDER/index.html with plots."""
+    from lmcore.reproduce import reproduce
+    from lmcore.reproduce.report import format_table
+
+    with _failures_as_lines():
+        names = only.split(",") if only else None
+        rows = reproduce(names, seeds=seeds, quick=not full, out=Path(out), progress=True)
+    typer.echo(format_table(rows))
+    typer.echo(f"\nreport: {Path(out) / 'index.html'}")
+    if strict and any(row.verdict == "not reproduced" for row in rows):
+        raise typer.Exit(1)
+
+
+def _load_tokenizer(name: str | None) -> BackTokenizer | None:
+    if name is None:
+        return None
+    from lmcore.ner import BackTokenizer
+
+    try:
+        return BackTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--tokenizer {name}: {reason}") from None
+
+
+@contextmanager
+def _progress(paths: list[str]) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of all files, where somebody is looking."""
+    from tqdm import tqdm
+
+    sizes = [Path(path).stat().st_size if Path(path).is_file() else 0 for path in paths]
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        finished, last = 0, 0
+
+        def update(done: int) -> None:
+            nonlocal finished, last
+            if done < last:  # the next file began
+                finished += last
+            last = done
+            bar.update(finished + done - bar.n)
+
+        yield update
+
+
+@contextmanager
+def _failures_as_lines() -> Iterator[None]:
+    """One line on standard error and exit code 2, or 130 after Ctrl-C; no traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("lmcore: interrupted", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        else:
+            message = " ".join(str(error).split("\n"))
+        typer.echo(f"lmcore: {message}", err=True)
+        raise typer.Exit(2) from None
+
+
+def main() -> None:
+    """Runs the command line."""
+    app(prog_name="lmcore")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""A published claim, what was measured here, and the verdict that follows from both."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["reproduced", "not reproduced", "measured"]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Measurement:
+    """Named numbers of one run of an experiment with one seed."""
+
+    values: Mapping[str, float]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Estimate:
+    """A number measured with several seeds."""
+
+    mean: float
+    spread: float
+    """Sample standard deviation over the seeds; nan for one seed or a number that is not finite."""
+
+    def format(self, digits: int = 1, *, sign: bool = False) -> str:
+        """Returns `mean ± spread`, or the mean alone where there is no spread.
+
+        Args:
+            digits: digits after the decimal point.
+            sign: whether to write the sign of a positive mean.
+
+        Example:
+            >>> Estimate(mean=1.25, spread=0.04).format(2, sign=True)
+            '+1.25 ± 0.04'
+        """
+        mean = round(self.mean, digits) + 0.0  # the sum turns -0.0 into 0.0
+        text = f"{mean:{'+' if sign else ''}.{digits}f}"
+        return text if math.isnan(self.spread) else f"{text} ± {self.spread:.{digits}f}"
+
+
+Estimates = Mapping[str, Estimate]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Series:
+    """One line of a plot, or one colour of its bars."""
+
+    name: str
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+    """Half the height of the band or error bar at each x; nan for none."""
+    reference: bool = False
+    """Whether the others are held against it; it is drawn broad and pale."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    series: tuple[Series, ...]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Plot:
+    """A figure as data: panels side by side with the same axes and series names."""
+
+    title: str
+    kind: Literal["lines", "bars"]
+    x_label: str
+    y_label: str
+    x: tuple[str, ...]
+    """Ticks of the x axis, at equal distances."""
+    panels: tuple[Panel, ...]
+    logarithmic: bool = False
+    """Whether the y axis is logarithmic."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Claim:
+    """What a paper says, and how it is measured and judged here."""
+
+    id: str
+    system: str
+    """The package of lmcore that implements the system."""
+    statement: str
+    source: str
+    """Where the paper says it."""
+    paper: str
+    """The paper's numbers, as text."""
+    setting: str
+    """What is measured here, and what differs from the paper."""
+    measure: Callable[[int, bool], Measurement]
+    """(seed, quick) to the numbers of one run; a function of the seed, except for times."""
+    describe: Callable[[Estimates], str]
+    """The cell "measured here"; lines are kept."""
+    rule: str
+    """When the verdict is "reproduced", in words."""
+    holds: Callable[[Estimates], bool] | None = None
+    """The rule as a function; None where nothing is judged."""
+    describe_speed: Callable[[Estimates], str] | None = None
+    """The speed row; lines are kept."""
+    plot: Callable[[Estimates], tuple[Plot, ...]] = lambda _: ()
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ResultRow:
+    """A claim with the numbers of this run; holds data only, so that it can be saved."""
+
+    id: str
+    system: str
+    statement: str
+    source: str
+    paper: str
+    setting: str
+    measured: str
+    verdict: Verdict
+    rule: str
+    speed: str
+    """Empty where the claim has no speed row."""
+    estimates: Mapping[str, Estimate]
+    plots: tuple[Plot, ...]
+    seeds: tuple[int, ...]
+    seconds: float
+    """Wall time of all seeds."""
+
+
+def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
+    """Returns mean and spread of each named number.
+
+    Args:
+        measurements: one per seed, all with the same names.
+
+    Raises:
+        ValueError: no measurements, or their names differ.
+
+    Example:
+        >>> runs = [Measurement(values={"f1": 60.0}), Measurement(values={"f1": 62.0})]
+        >>> estimate(runs)["f1"].format()
+        '61.0 ± 1.4'
+    """
+    if not measurements:
+        raise ValueError("measurements must hold at least one: got none")
+    names = measurements[0].values.keys()
+    for i, measurement in enumerate(measurements):
+        if measurement.values.keys() != names:
+            different = sorted(measurement.values.keys() ^ names)
+            raise ValueError(
+                f"measurements[{i}] must have the names of measurements[0]: {different}"
+            )
+    estimates = {}
+    for name in names:
+        numbers = [measurement.values[name] for measurement in measurements]
+        spread = math.nan
+        if len(numbers) > 1 and all(map(math.isfinite, numbers)):
+            spread = statistics.stdev(numbers)
+        estimates[name] = Estimate(mean=statistics.fmean(numbers), spread=spread)
+    return estimates
+
+
+def decide_verdict(claim: Claim, estimates: Estimates, seed_count: int) -> Verdict:
+    """Returns what the claim's rule says about the measured numbers.
+
+    Args:
+        claim: its `holds` is asked; without one the verdict is `measured`.
+        estimates: what was measured; one number that is not finite fails every rule.
+        seed_count: with fewer than two seeds there is no spread, and the verdict is `measured`.
+
+    Example:
+        >>> from lmcore.reproduce.run import CLAIMS
+        >>> decide_verdict(CLAIMS["matching_rescue"], {}, seed_count=1)
+        'measured'
+    """
+    if claim.holds is None or seed_count < 2:
+        return "measured"
+    numbers = (number for e in estimates.values() for number in (e.mean, e.spread))
+    if not all(map(math.isfinite, numbers)):
+        return "not reproduced"
+    return "reproduced" if claim.holds(estimates) else "not reproduced"
+
+
+def make_row(
+    claim: Claim, measurements: Sequence[Measurement], seeds: Sequence[int], seconds: float
+) -> ResultRow:
+    """Returns the claim's row of the report.
+
+    Args:
+        claim: what was measured.
+        measurements: one per seed.
+        seeds: the seeds.
+        seconds: wall time of all measurements.
+
+    Raises:
+        ValueError: no measurements, their names differ, or there are not as many as seeds.
+    """
+    if len(measurements) != len(seeds):
+        raise ValueError(
+            "measurements must have the same length as seeds: "
+            f"got {len(measurements)} and {len(seeds)}"
+        )
+    estimates = estimate(measurements)
+    return ResultRow(
+        id=claim.id,
+        system=claim.system,
+        statement=claim.statement,
+        source=claim.source,
+        paper=claim.paper,
+        setting=claim.setting,
+        measured=claim.describe(estimates),
+        verdict=decide_verdict(claim, estimates, len(seeds)),
+        rule=claim.rule,
+        speed=claim.describe_speed(estimates) if claim.describe_speed else "",
+        estimates=estimates,
+        plots=claim.plot(estimates),
+        seeds=tuple(seeds),
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""Small generated data sets with planted truth, one module per system."""
