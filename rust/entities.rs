@@ -200,20 +200,23 @@ impl Types {
         Some(if begins { Label::begin(id) } else { Label::inside(id) })
     }
 
-    /// Reads a sequence of labels of any types.
+    /// Reads a sequence of labels of any types; `name` is for errors.
     ///
     /// # Errors
     /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
     pub fn read_all<'a>(
         &mut self,
+        name: &'static str,
         texts: impl IntoIterator<Item = &'a str>,
         labels: &mut Vec<Label>,
     ) -> Result<()> {
         labels.clear();
         for (index, text) in texts.into_iter().enumerate() {
-            let label = self
-                .read(text)
-                .ok_or_else(|| Error::LabelForm { index, label: text.to_owned() })?;
+            let label = self.read(text).ok_or_else(|| Error::LabelForm {
+                name,
+                index,
+                label: text.to_owned(),
+            })?;
             labels.push(label);
         }
         Ok(())
@@ -244,8 +247,11 @@ pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) {
     // An open entity runs from `start` in the type of `open`, which is `OUTSIDE` when none is.
     let (mut start, mut open) = (0, Label::OUTSIDE);
     let (renames, needs_begin) = (scheme == Scheme::Gner, scheme == Scheme::Iob2);
-    for (i, &label) in labels.iter().enumerate() {
-        if label == Label::OUTSIDE && open == Label::OUTSIDE {
+    let mut next = 0;
+    while let Some(&label) = labels.get(next) {
+        let i = next;
+        next += 1;
+        if label == open && label == Label::OUTSIDE {
             continue;
         }
         let continues = label.is_inside() && open != Label::OUTSIDE;
@@ -279,7 +285,7 @@ impl std::ops::AddAssign for EntityCounts {
     }
 }
 
-/// What became of the gold entities, by position (GNER, section 2.3 and table 1).
+/// What became of the gold entities, by position (GNER, table 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ErrorKinds {
     /// Gold entities.
@@ -325,7 +331,7 @@ pub fn decode_named_spans(
     scheme: Scheme,
 ) -> Result<Vec<(usize, usize, String)>> {
     let (mut types, mut read, mut spans) = (Types::default(), Vec::new(), Vec::new());
-    types.read_all(labels.iter(), &mut read)?;
+    types.read_all("labels", labels.iter(), &mut read)?;
     decode_spans(&read, scheme, &mut spans);
     Ok(spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned())).collect())
 }
@@ -369,7 +375,9 @@ pub fn count_batch(
         for row in chunk {
             let words = words.map(|words| words.row(row));
             let (counts, kinds) =
-                counter.count(words, gold.row(row), predicted.row(row), scheme)?;
+                counter
+                    .count(words, gold.row(row), predicted.row(row), scheme)
+                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })?;
             sums.0 += counts;
             sums.1 += kinds;
         }
@@ -406,8 +414,8 @@ impl Counter {
             check_lengths("words", words.len(), "predicted", predicted.len())?;
         }
         check_lengths("gold", gold.len(), "predicted", predicted.len())?;
-        self.types.read_all(gold.iter(), &mut self.gold)?;
-        self.types.read_all(predicted.iter(), &mut self.predicted)?;
+        self.types.read_all("gold", gold.iter(), &mut self.gold)?;
+        self.types.read_all("predicted", predicted.iter(), &mut self.predicted)?;
         Ok(self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme))
     }
 }
@@ -616,6 +624,7 @@ pub fn normalize_text_into(text: &str, out: &mut String) {
 fn normalize_bytes_into(text: &str, out: &mut Vec<u8>) {
     if text.is_ascii() {
         let characters = text.bytes().map(|byte| (ASCII_KINDS[usize::from(byte)], byte));
+        out.reserve(text.len());
         normalize_characters(characters, |byte, out| out.push(byte.to_ascii_lowercase()), out);
     } else {
         let lower = text.to_lowercase();

@@ -2,18 +2,22 @@
 
 use std::fmt::Write;
 
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
 /// What can go wrong in the core.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A scoring scheme that does not exist.
-    #[error("scheme must be one of {}: got {given:?}", crate::entities::SCHEME_NAMES.join(", "))]
+    #[error("scheme must be one of {}: got {}", crate::entities::SCHEME_NAMES.join(", "), quote(given))]
     UnknownScheme {
         /// The name that was given.
         given: String,
     },
     /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
-    #[error("labels[{index}] must be O, B-<type> or I-<type>: got {}", quote(label))]
+    #[error("{name}[{index}] must be O, B-<type> or I-<type>: got {}", quote(label))]
     LabelForm {
+        /// Name of the sequence.
+        name: &'static str,
         /// Place in the label sequence.
         index: usize,
         /// The label that was given.
@@ -43,6 +47,20 @@ pub enum Error {
         got: usize,
         /// Number of words.
         expected: usize,
+    },
+    /// One sentence of a batch is at fault.
+    #[error("sentence [{row}]: {error}")]
+    Sentence {
+        /// Its place in the batch.
+        row: usize,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
+    /// More values than memory holds.
+    #[error("not enough memory for {values} values")]
+    Memory {
+        /// Number of values.
+        values: u128,
     },
     /// A given word does not occur in the text where it should.
     #[error("words[{index}] {} is not in text after character {after}", quote(word))]
@@ -74,6 +92,12 @@ pub enum Error {
         /// Key and reason.
         problem: RowProblem,
     },
+    /// A row that cannot be used, and stands alone.
+    #[error("{problem}")]
+    Row {
+        /// Key and reason.
+        problem: RowProblem,
+    },
     /// A row of a list that cannot be used.
     #[error("examples[{index}]: {problem}")]
     Example {
@@ -95,6 +119,8 @@ pub enum Error {
         path: String,
         /// The system's words.
         reason: String,
+        /// The system's number, where it gave one.
+        code: Option<i32>,
     },
     /// The thread pool could not be started.
     #[error("cannot start {threads} threads: {reason}")]
@@ -155,13 +181,28 @@ pub fn quote(text: &str) -> String {
                 quoted.push('\\');
                 quoted.push(c);
             }
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+            c if c == ' ' || is_printable(c) => quoted.push(c),
+            c => {
+                let code = u32::from(c);
                 // Writing to a string cannot fail.
-                let _ = write!(quoted, "\\x{:02x}", c as u32);
+                let _ = if code <= 0xff {
+                    write!(quoted, "\\x{code:02x}")
+                } else if code <= 0xffff {
+                    write!(quoted, "\\u{code:04x}")
+                } else {
+                    write!(quoted, "\\U{code:08x}")
+                };
             }
-            c => quoted.push(c),
         }
     }
     quoted.push(mark);
     quoted
+}
+
+/// Whether Python's `str.isprintable` holds.
+fn is_printable(character: char) -> bool {
+    !matches!(
+        character.general_category_group(),
+        GeneralCategoryGroup::Other | GeneralCategoryGroup::Separator
+    )
 }

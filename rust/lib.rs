@@ -3,9 +3,9 @@
 //! | module | concept | source |
 //! | --- | --- | --- |
 //! | [`words`] | raw text cut into words that keep their offsets | |
-//! | [`lcs`] | longest common subsequence with a canonical alignment | GNER, section 3.3 |
-//! | [`matching`] | Hierarchical Matching of generated text | GNER, section 3.3 |
-//! | [`entities`] | BIO labels, entities, scoring schemes | GNER, section 4 |
+//! | [`lcs`] | longest common subsequence with a canonical alignment | GNER, Hierarchical Matching |
+//! | [`matching`] | Hierarchical Matching of generated text | GNER, Hierarchical Matching |
+//! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //!

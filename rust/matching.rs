@@ -1,6 +1,6 @@
 //! Hierarchical Matching: generated `word(label)` text becomes one label per input word.
 //!
-//! The definition is `reference/matching.py`; source: GNER (arXiv 2402.16602), section 3.
+//! The definition is `reference/matching.py`; source: GNER (arXiv 2402.16602).
 
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -160,6 +160,7 @@ pub fn match_batch(
                     comparison_words: comparison_words.map(|given| given.row(row)),
                 };
                 match_with(&mut matcher, &mut types, &input, false)
+                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })
             })
             .collect::<Result<Vec<_>>>()
     })?
@@ -250,17 +251,20 @@ impl Lowered {
 
     /// Whether a word equals a word of another text; the heads decide almost always.
     #[inline]
-    fn equals(&self, index: usize, other: &Self, other_index: usize) -> bool {
-        let (one, two) = (&self.words[index], &other.words[other_index]);
+    fn same(&self, one: &Word, other: &Self, two: &Word) -> bool {
         one.head == two.head
             && one.length == two.length
-            && (one.length <= 8 || self.tail(one) == other.tail(two))
+            && (one.length <= 8 || self.tails_equal(one, other, two))
+    }
+
+    #[inline(never)]
+    fn tails_equal(&self, one: &Word, other: &Self, two: &Word) -> bool {
+        self.tail(one) == other.tail(two)
     }
 
     /// A hash whose high half is well mixed: one multiplication for words of up to eight bytes.
     #[inline]
-    fn hash(&self, index: usize, seed: &Seed) -> u64 {
-        let word = &self.words[index];
+    fn hash(&self, word: &Word, seed: &Seed) -> u64 {
         let whole = word.head ^ (word.length as u64) << 56;
         if word.length <= 8 {
             return whole.wrapping_mul(seed.odd);
@@ -372,25 +376,23 @@ impl Matcher {
         let mut next = 0;
         while let Some(open) = find_near(bytes, next, b'(', b'(') {
             next = open + 1;
-            let close = match bytes[next..] {
-                [b'O', b')', ..] => open + 2,
-                [b'B' | b'I', b'-', ..] => {
+            let Some(&[first, second]) = bytes.get(next..).and_then(<[u8]>::first_chunk) else {
+                break;
+            };
+            let (close, label) = match (first, second) {
+                (b'O', b')') => (open + 2, next..open + 2),
+                (b'B' | b'I', b'-') => {
                     if stop < open + 3 {
-                        let from = open + 3;
-                        stop = memchr::memchr2(b')', b'\n', &bytes[from..])
-                            .map_or(bytes.len(), |offset| from + offset);
+                        stop = find_near(bytes, open + 3, b')', b'\n').unwrap_or(bytes.len());
                     }
                     if bytes.get(stop) != Some(&b')') {
                         continue;
                     }
-                    stop
+                    (stop, strip_range(generation, next..stop))
                 }
                 _ => continue,
             };
             let word = strip_range(generation, end..open);
-            // "O" is short for its parentheses: nothing to strip.
-            let label = open + 1..close;
-            let label = if label.len() == 1 { label } else { strip_range(generation, label) };
             if word.is_empty() {
                 self.dropped_labels.push(label);
             } else {
@@ -495,14 +497,17 @@ impl Matcher {
     /// Condition 1: equal. Condition 2: a subsequence, greedily from the left. Condition 3: LCS.
     #[allow(clippy::cast_possible_truncation)] // places are below the numbers of words
     fn align(&mut self) {
-        let (n, m) = (self.words.len(), self.generated.len());
-        self.alignment.clear();
+        let Self { words, generated, alignment, .. } = self;
+        let (n, m) = (words.len(), generated.len());
         let mut matched = 0;
-        for i in 0..n {
-            let same = matched < m && self.words.equals(i, &self.generated, matched);
-            self.alignment.push(if same { matched as u32 } else { UNMATCHED });
-            matched += usize::from(same);
-        }
+        alignment.clear();
+        alignment.extend(words.words.iter().map(|word| match generated.words.get(matched) {
+            Some(wanted) if words.same(word, generated, wanted) => {
+                matched += 1;
+                matched as u32 - 1
+            }
+            _ => UNMATCHED,
+        }));
         self.condition = match (matched == m, n == m) {
             (true, true) => Condition::Exact,
             (true, false) => Condition::Subsequence,
@@ -513,45 +518,46 @@ impl Matcher {
         }
     }
 
-    /// Numbers the distinct generated words, finds the input words among them, aligns.
+    /// Numbers words by where they stand first in the generated text, and aligns the numbers.
     #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
     fn align_by_lcs(&mut self) {
         let Self { distinct, generated_ids, generated, word_ids, words, .. } = self;
         distinct.clear(generated.len());
         generated_ids.clear();
-        for k in 0..generated.len() {
-            let same = |first: usize| generated.equals(first, generated, k);
-            generated_ids.push(distinct.number(generated.hash(k, &distinct.seed), k, same));
-        }
+        generated_ids.extend(generated.words.iter().zip(0..).map(|(word, place)| {
+            let same =
+                |first: u32| generated.same(&generated.words[first as usize], generated, word);
+            distinct.insert(generated.hash(word, &distinct.seed), place, same)
+        }));
         // Most words follow the one before them in the generated text, too.
         let mut next = 0;
         word_ids.clear();
-        word_ids.extend((0..words.len()).map(|i| {
-            let place = if next < generated.len() && words.equals(i, generated, next) {
-                next
-            } else {
-                let same = |first: usize| words.equals(i, generated, first);
-                match distinct.find(words.hash(i, &distinct.seed), same) {
-                    Some(first) => first,
-                    None => return UNMATCHED,
+        word_ids.extend(words.words.iter().map(|word| {
+            let place = match generated.words.get(next) {
+                Some(guess) if words.same(word, generated, guess) => next as u32,
+                _ => {
+                    let same =
+                        |first: u32| words.same(word, generated, &generated.words[first as usize]);
+                    distinct.find(words.hash(word, &distinct.seed), same)
                 }
             };
-            next = place + 1;
-            generated_ids[place]
+            if place == UNMATCHED {
+                return UNMATCHED;
+            }
+            next = place as usize + 1;
+            generated_ids[place as usize]
         }));
-        self.lcs.align(word_ids, generated_ids, distinct.firsts.len(), &mut self.alignment);
+        self.lcs.align(word_ids, generated_ids, generated_ids.len(), &mut self.alignment);
     }
 }
 
-/// Numbers of distinct words: a table of their first places, searched from the hash on.
+/// Where words stand first: a table that is searched from a word's hash on.
 ///
 /// A general hash table costs twice as much for the twenty words of a sentence.
 #[derive(Debug, Default)]
 struct Distinct {
-    /// Number of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
+    /// The place of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
     slots: Vec<u32>,
-    /// Where each word stands first.
-    firsts: Vec<u32>,
     seed: Seed,
 }
 
@@ -571,43 +577,36 @@ impl Default for Seed {
 
 impl Distinct {
     fn clear(&mut self, words: usize) {
-        self.firsts.clear();
         self.slots.clear();
         self.slots.resize((2 * words).next_power_of_two().max(64), UNMATCHED);
     }
 
-    /// The number of the word with this hash that stands at `place`.
-    #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
-    fn number(&mut self, hash: u64, place: usize, same: impl Fn(usize) -> bool) -> u32 {
-        let (slot, known) = self.search(hash, same);
-        if let Some(number) = known {
-            return number;
+    /// Where the word with this hash stands first; `place` if it was not seen before.
+    #[inline]
+    fn insert(&mut self, hash: u64, place: u32, same: impl Fn(u32) -> bool) -> u32 {
+        let slot = self.search(hash, same);
+        if self.slots[slot] == UNMATCHED {
+            self.slots[slot] = place;
         }
-        let number = self.firsts.len() as u32;
-        self.slots[slot] = number;
-        self.firsts.push(place as u32);
-        number
+        self.slots[slot]
     }
 
-    /// Where the word with this hash stands first.
-    fn find(&self, hash: u64, same: impl Fn(usize) -> bool) -> Option<usize> {
-        self.search(hash, same).1.map(|number| self.firsts[number as usize] as usize)
+    /// Where the word with this hash stands first, or [`UNMATCHED`].
+    #[inline]
+    fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> u32 {
+        self.slots[self.search(hash, same)]
     }
 
+    /// The slot of the word with this hash, or the free one where it would go.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // some bits of the high half choose the slot
-    fn search(&self, hash: u64, same: impl Fn(usize) -> bool) -> (usize, Option<u32>) {
+    fn search(&self, hash: u64, same: impl Fn(u32) -> bool) -> usize {
         let mask = self.slots.len() - 1;
         let mut slot = (hash >> 32) as usize & mask;
-        loop {
-            match self.slots[slot] {
-                UNMATCHED => return (slot, None),
-                number if same(self.firsts[number as usize] as usize) => {
-                    return (slot, Some(number));
-                }
-                _ => slot = (slot + 1) & mask,
-            }
+        while self.slots[slot] != UNMATCHED && !same(self.slots[slot]) {
+            slot = (slot + 1) & mask;
         }
+        slot
     }
 }
 

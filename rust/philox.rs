@@ -75,7 +75,7 @@ pub fn to_below(bits: u64, bound: u64) -> u64 {
 /// Makes a value of the bits at `count` positions from `position`, for each item.
 ///
 /// # Errors
-/// The last position is not below 2^33.
+/// The last position is not below 2^33, or memory does not suffice.
 #[allow(clippy::cast_possible_truncation)] // positions are below 2^33
 pub fn fill<T>(
     seed: u64,
@@ -93,7 +93,10 @@ pub fn fill<T>(
             got: end.saturating_sub(1).to_string(),
         });
     }
-    let mut values = Vec::with_capacity(items.len() * count);
+    let memory = || Error::Memory { values: items.len() as u128 * count as u128 };
+    let mut values = Vec::new();
+    let size = items.len().checked_mul(count).ok_or_else(memory)?;
+    values.try_reserve_exact(size).map_err(|_| memory())?;
     for &item in items {
         let draws = Draws::new(seed, stream, item);
         let mut place = position;

@@ -19,6 +19,11 @@ pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_file, sc
 
 use crate::error::Result;
 
+/// Bytes that are read at a time with a tokenizer, which is asked once per block.
+const TOKENIZED_BLOCK_BYTES: usize = 1 << 22;
+/// Bad rows that are listed; the others are only counted.
+const LISTED_BAD_ROWS: usize = 1000;
+
 /// What the caller can do while the core works.
 pub struct Hooks<'h> {
     /// Called often, with the number of bytes or rows done so far; an error stops the work.

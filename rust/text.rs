@@ -107,6 +107,13 @@ impl<'a> StringsRef<'a> {
         &self.text.as_bytes()[start..end]
     }
 
+    /// Whether string number `index` is this one letter.
+    #[inline]
+    pub fn is_letter(&self, index: usize, letter: u8) -> bool {
+        let (start, end) = self.ranges[index];
+        end - start == 1 && self.text.as_bytes()[start] == letter
+    }
+
     /// The strings in order.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
         self.ranges.iter().map(move |&(start, end)| &self.text[start..end])

@@ -87,7 +87,8 @@ pub fn to_characters(text: &str, ranges: &[Range]) -> Vec<Range> {
 fn is_unspaced(character: char) -> bool {
     matches!(u32::from(character),
         0x3005..=0x3007      // iteration mark, closing mark, zero
-        | 0x3041..=0x30FF    // Hiragana, Katakana
+        | 0x3041..=0x3096    // Hiragana
+        | 0x309B..=0x30FF    // voicing marks that stand alone, Katakana
         | 0x31F0..=0x31FF    // Katakana phonetic extensions
         | 0x3400..=0x4DBF    // CJK extension A
         | 0x4E00..=0x9FFF    // CJK unified ideographs

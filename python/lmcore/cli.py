@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,6 +144,8 @@ def align_command(
                 raise ValueError(
                     "give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction"
                 )
+            if tokenizer is not None or skip_bad_rows or threads is not None:
+                raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
             label_list = [label.strip() for label in labels.split(",") if label.strip()]
             row = {"text": text, "label_list": label_list, "prediction": prediction}
             typer.echo(json.dumps(align_row(row, scheme), ensure_ascii=False))
@@ -151,7 +154,7 @@ def align_command(
             raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
         back_tokenize = _load_tokenizer(tokenizer)
         with _progress(files[:1]) as progress:
-            rows, bad_rows = align_file(
+            rows, skipped, listed = align_file(
                 files[0],
                 files[1],
                 scheme,
@@ -160,9 +163,9 @@ def align_command(
                 back_tokenize=back_tokenize,
                 progress=progress,
             )
-    for bad_row in bad_rows:
+    for bad_row in listed:
         typer.echo(f"skipped {bad_row}", err=True)
-    typer.echo(f"{rows} rows aligned, {len(bad_rows)} skipped", err=True)
+    typer.echo(f"{rows} rows aligned, {skipped} skipped", err=True)
 
 
 @app.command("reproduce")
@@ -193,6 +196,8 @@ def reproduce_command(
 def _load_tokenizer(name: str | None) -> BackTokenizer | None:
     if name is None:
         return None
+    if os.sep in name and not Path(name).is_dir():
+        raise ValueError(f"--tokenizer {name}: no such folder")
     from lmcore.ner import BackTokenizer
 
     try:

@@ -8,16 +8,17 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::Serialize;
 
-use super::Hooks;
 use super::back_tokens::BackTokens;
 use super::blocks::{LineBlocks, Lines, file_error, run_blocks};
 use super::row::RowBuffer;
+use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{Scheme, Span, Types, decode_spans};
 use crate::error::{Error, Result, RowProblem};
 use crate::matching::Matcher;
 use crate::text::{Strings, StringsRef};
 use crate::words::{Range, locate_words, split_words, to_characters};
 
+/// Bytes of a file that one thread works on at a time.
 const BLOCK_BYTES: usize = 1 << 19;
 
 /// How to align, and what to do with rows that cannot be used.
@@ -37,7 +38,9 @@ pub struct AlignSummary {
     /// Rows written.
     pub rows: u64,
     /// Rows left out.
-    pub bad_rows: Vec<Error>,
+    pub bad_rows: u64,
+    /// The first of them.
+    pub listed_bad_rows: Vec<Error>,
 }
 
 /// An aligned row as it is written.
@@ -94,14 +97,15 @@ pub fn align_file(
     options: &AlignOptions,
     hooks: &mut Hooks<'_>,
 ) -> Result<AlignSummary> {
-    let mut blocks = LineBlocks::open(input, BLOCK_BYTES)?;
+    let tokenized = hooks.back_tokenize.is_some();
+    let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
+    let mut blocks = LineBlocks::open(input, block_bytes)?;
     let mut writer = BufWriter::new(Target::create(output)?);
     let tokens = RwLock::new(BackTokens::default());
     let mut buffer = RowBuffer::default();
     let mut summary = AlignSummary::default();
     let done = Cell::new(0);
     let Hooks { progress, back_tokenize } = hooks;
-    let tokenized = back_tokenize.is_some();
     run_blocks(
         options.threads,
         &mut || {
@@ -151,14 +155,17 @@ pub fn align_file(
                 if !options.skip_bad_rows {
                     return Err(error);
                 }
-                summary.bad_rows.push(error);
+                summary.bad_rows += 1;
+                if summary.listed_bad_rows.len() < LISTED_BAD_ROWS {
+                    summary.listed_bad_rows.push(error);
+                }
             }
             writer.write_all(&part.bytes).map_err(|error| file_error(output, &error))
         },
         &mut || progress(done.get()),
     )?;
     progress(done.get())?;
-    if summary.rows == 0 && summary.bad_rows.is_empty() {
+    if summary.rows == 0 && summary.bad_rows == 0 {
         return Err(Error::EmptyFile { path: input.to_owned() });
     }
     let target = writer.into_inner().map_err(|error| file_error(output, error.error()))?;

@@ -31,11 +31,16 @@ impl Lines {
     pub fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let ends = memchr::memchr_iter(b'\n', &self.bytes).chain([self.bytes.len()]);
         let lines = ends.scan(0, |start, end| {
-            let line = &self.bytes[std::mem::replace(start, end + 1).min(end)..end];
-            Some(line.trim_ascii())
+            Some(without_space_at_end(&self.bytes[std::mem::replace(start, end + 1).min(end)..end]))
         });
         (self.first_line..).zip(lines).filter(|(_, line)| !line.is_empty())
     }
+}
+
+/// A line without its carriage return and other white space of JSON at its end.
+fn without_space_at_end(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+    &line[..end.map_or(0, |last| last + 1)]
 }
 
 /// Reads a file in blocks of whole lines.
@@ -74,6 +79,7 @@ impl LineBlocks {
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
             let start = bytes.len();
+            bytes.reserve(self.block_bytes);
             let got = (&mut self.file)
                 .take(self.block_bytes as u64)
                 .read_to_end(&mut bytes)
@@ -104,7 +110,7 @@ impl LineBlocks {
 pub(super) fn file_error(path: &str, error: &std::io::Error) -> Error {
     let reason = error.to_string();
     let reason = reason.split(" (os error").next().unwrap_or(&reason);
-    Error::File { path: path.to_owned(), reason: reason.to_owned() }
+    Error::File { path: path.to_owned(), reason: reason.to_owned(), code: error.raw_os_error() }
 }
 
 /// Rows that came as lists, side by side.

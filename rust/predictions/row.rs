@@ -72,24 +72,19 @@ impl List {
         self.state = State::Present;
         let mut ranges = self.in_line.take().unwrap_or_default();
         ranges.clear();
-        let mut escaped = false;
+        if scanner.plain_strings(&mut ranges).is_some() {
+            self.in_line = Some(ranges);
+            return Some(());
+        }
         let values = &mut self.values;
-        scanner.strings(|found| match found {
-            Found::Plain(start, end) if !escaped => ranges.push((start, end)),
-            Found::Plain(start, end) => values.push(&line[start..end]),
-            Found::Escaped(text) => {
-                if !escaped {
-                    escaped = true;
-                    values.clear();
-                    for &(start, end) in &ranges {
-                        values.push(&line[start..end]);
-                    }
-                }
-                values.push(&text);
+        values.clear();
+        scanner.strings(|scanner| {
+            match scanner.string()? {
+                Found::Plain(start, end) => values.push(&line[start..end]),
+                Found::Escaped(text) => values.push(&text),
             }
-        })?;
-        self.in_line = (!escaped).then_some(ranges);
-        Some(())
+            Some(())
+        })
     }
 
     fn get<'a>(&'a self, line: &'a str) -> StringsRef<'a> {

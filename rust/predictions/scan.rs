@@ -44,37 +44,90 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Calls `item` with each string of a list of strings.
-    pub fn strings(&mut self, mut item: impl FnMut(Found)) -> Option<()> {
-        self.items(b'[', b']', |scanner| {
-            item(scanner.string()?);
-            Some(())
-        })
+    /// Appends where each string of a list of plain strings stands.
+    ///
+    /// The place stays if the list holds anything else.
+    pub fn plain_strings(&mut self, ranges: &mut Vec<(usize, usize)>) -> Option<()> {
+        let bytes = self.text.as_bytes();
+        let after_space = |mut place: usize| {
+            while bytes.get(place) == Some(&b' ') {
+                place += 1;
+            }
+            place
+        };
+        let mut place = after_space(self.place);
+        if *bytes.get(place)? != b'[' {
+            return None;
+        }
+        place = after_space(place + 1);
+        if *bytes.get(place)? == b']' {
+            self.place = place + 1;
+            return Some(());
+        }
+        loop {
+            if *bytes.get(place)? != b'"' {
+                return None;
+            }
+            let start = place + 1;
+            let end = find_near(bytes, start, b'"', b'\\')?;
+            if bytes[end] != b'"' {
+                return None;
+            }
+            ranges.push((start, end));
+            place = after_space(end + 1);
+            match *bytes.get(place)? {
+                b',' => place = after_space(place + 1),
+                b']' => {
+                    self.place = place + 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
     }
 
-    /// A string.
-    #[inline]
+    /// Calls `item` at each string of a list of strings; `item` must take the string.
+    pub fn strings(&mut self, item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.items(b'[', b']', item)
+    }
+
+    /// A string: plain, or else with escapes.
     pub fn string(&mut self) -> Option<Found> {
-        self.byte(b'"')?;
-        let start = self.place;
-        let end = self.plain_end(start);
-        if self.text.as_bytes().get(end) != Some(&b'"') {
-            return self.escaped_string(start, end);
+        match self.plain_string() {
+            Some((start, end)) => Some(Found::Plain(start, end)),
+            None => self.escaped_string().map(Found::Escaped),
         }
-        self.place = end + 1;
-        Some(Found::Plain(start, end))
     }
 
-    /// A string that starts at `start` and has its first escape at `end`.
-    #[cold]
-    fn escaped_string(&mut self, start: usize, mut end: usize) -> Option<Found> {
-        while *self.text.as_bytes().get(end)? == b'\\' {
-            end = self.plain_end(end + 2);
+    /// Where a string without escapes stands; the place stays if there is none.
+    #[inline]
+    pub fn plain_string(&mut self) -> Option<(usize, usize)> {
+        self.skip_space();
+        let bytes = self.text.as_bytes();
+        if bytes.get(self.place) != Some(&b'"') {
+            return None;
         }
-        let literal = self.text.get(start - 1..=end)?;
+        let start = self.place + 1;
+        let end = find_near(bytes, start, b'"', b'\\')?;
+        if bytes[end] != b'"' {
+            return None;
+        }
         self.place = end + 1;
-        // Whatever ends it other than a quote, this refuses.
-        serde_json::from_str(literal).ok().map(Found::Escaped)
+        Some((start, end))
+    }
+
+    /// A string with escapes, resolved.
+    #[cold]
+    pub fn escaped_string(&mut self) -> Option<String> {
+        self.byte(b'"')?;
+        let bytes = self.text.as_bytes();
+        let start = self.place;
+        let mut end = find_near(bytes, start, b'"', b'\\')?;
+        while bytes[end] == b'\\' {
+            end = find_near(bytes, end + 2, b'"', b'\\')?;
+        }
+        self.place = end + 1;
+        serde_json::from_str(&self.text[start - 1..=end]).ok()
     }
 
     /// A string, integer, boolean or null, whatever it says.
@@ -121,6 +174,10 @@ impl<'a> Scanner<'a> {
     /// This byte, after white space.
     #[inline]
     fn byte(&mut self, byte: u8) -> Option<()> {
+        if self.text.as_bytes().get(self.place) == Some(&byte) {
+            self.place += 1;
+            return Some(());
+        }
         self.skip_space();
         (self.text.as_bytes().get(self.place) == Some(&byte)).then(|| self.place += 1)
     }
@@ -130,12 +187,5 @@ impl<'a> Scanner<'a> {
         while let Some(b' ') = self.text.as_bytes().get(self.place) {
             self.place += 1;
         }
-    }
-
-    /// The first quote or backslash at or after `start`; there are no control characters.
-    #[inline]
-    fn plain_end(&self, start: usize) -> usize {
-        let bytes = self.text.as_bytes();
-        find_near(bytes, start, b'"', b'\\').unwrap_or(bytes.len())
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
-use super::Hooks;
 use super::back_tokens::BackTokens;
 use super::blocks::{LineBlocks, Lines, Table, run_blocks};
 use super::row::{RowBuffer, RowRef, label_outside_list};
+use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{EntityCounts, ErrorKinds, Label, Scheme, Scorer, Types};
 use crate::error::{Error, Result, RowProblem};
 use crate::matching::{Condition, DifferenceCounts, Matcher};
@@ -16,10 +16,6 @@ use crate::text::{Interner, Strings};
 
 /// Bytes of a file that one thread works on at a time.
 const BLOCK_BYTES: usize = 1 << 18;
-/// The same with a tokenizer, which is asked once per block.
-const TOKENIZED_BLOCK_BYTES: usize = 1 << 22;
-/// Bad rows that are listed; the others are only counted.
-const LISTED_BAD_ROWS: usize = 1000;
 
 /// What to count, and how.
 #[derive(Debug, Clone, Copy)]
@@ -374,7 +370,7 @@ impl Worker {
         self.types.allow(row.label_list);
         self.gold.clear();
         for index in 0..row.labels.len() {
-            let label = if row.labels.bytes(index) == b"O" {
+            let label = if row.labels.is_letter(index, b'O') {
                 Label::OUTSIDE
             } else {
                 let text = row.labels.get(index);

@@ -1,11 +1,14 @@
 //! Sequences of Python strings and arrays of numbers as the core takes them.
 
+use std::fmt::Write;
+
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyIterator, PyString};
 
+use crate::error::Error;
 use crate::text::{StringRows, Strings};
 
 /// The name of a value's type, as users know it.
@@ -24,36 +27,25 @@ pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: &str) -> PyResult<&'a str> {
 /// The text of an item of a sequence.
 #[inline]
 fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &str, index: usize) -> PyResult<&'a str> {
-    match item.cast::<PyString>().ok().map(PyStringMethods::to_str) {
+    match item.cast_exact::<PyString>().ok().map(PyStringMethods::to_str) {
         Some(Ok(value)) => Ok(value),
-        // Once more, for the message.
+        // Once more, for subclasses and for the message.
         _ => text(item, &format!("{name}[{index}]")),
     }
 }
 
 /// Appends the strings of a list, tuple or other sequence; a `str` itself is refused.
+///
+/// Under the stable ABI, one step of an iterator is one call; an item of a list is three.
 pub fn extend_strings(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
     name: &str,
 ) -> PyResult<()> {
-    let mut push = |index: usize, item: &Bound<'_, PyAny>| -> PyResult<()> {
-        strings.push(text_at(item, name, index)?);
-        Ok(())
-    };
-    if let Ok(list) = sequence.cast::<PyList>() {
-        list.iter().enumerate().try_for_each(|(index, item)| push(index, &item))
-    } else if let Ok(tuple) = sequence.cast::<PyTuple>() {
-        tuple.iter().enumerate().try_for_each(|(index, item)| push(index, &item))
-    } else if sequence.is_instance_of::<PyString>() {
-        Err(PyTypeError::new_err(format!("{name} must be a sequence of str: got str")))
-    } else {
-        let items = sequence.try_iter().map_err(|_| {
-            let got = type_name(sequence);
-            PyTypeError::new_err(format!("{name} must be a sequence of str: got {got}"))
-        })?;
-        items.enumerate().try_for_each(|(index, item)| push(index, &item?))
+    for (index, item) in items(sequence, name)?.enumerate() {
+        strings.push(text_at(&item?, name, index)?);
     }
+    Ok(())
 }
 
 /// Appends labels: most are "O", which Python keeps once, so that looking suffices.
@@ -63,17 +55,26 @@ pub fn extend_labels(
     name: &str,
 ) -> PyResult<()> {
     let outside = intern!(sequence.py(), "O");
-    let Ok(list) = sequence.cast::<PyList>() else {
-        return extend_strings(strings, sequence, name);
-    };
-    list.iter().enumerate().try_for_each(|(index, item)| {
+    for (index, item) in items(sequence, name)?.enumerate() {
+        let item = item?;
         if item.is(outside) {
             strings.push_letter(b'O');
         } else {
             strings.push(text_at(&item, name, index)?);
         }
-        Ok(())
-    })
+    }
+    Ok(())
+}
+
+fn items<'py>(sequence: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyIterator>> {
+    let refuse = || {
+        let got = type_name(sequence);
+        PyTypeError::new_err(format!("{name} must be a sequence of str: got {got}"))
+    };
+    if sequence.is_instance_of::<PyString>() {
+        return Err(refuse());
+    }
+    sequence.try_iter().map_err(|_| refuse())
 }
 
 /// The strings of a list, tuple or other sequence.
@@ -102,12 +103,12 @@ fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> PyResult<S
         PyTypeError::new_err(format!("{name} must be a sequence of sequences of str: got {got}"))
     })?;
     let mut rows = StringRows::default();
+    let mut row_name = String::new();
     for (index, item) in items.enumerate() {
-        let item = item?;
-        if extend(rows.open(), &item, name).is_err() {
-            // Once more, with the place in the message.
-            extend(rows.open(), &item, &format!("{name}[{index}]"))?;
-        }
+        row_name.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(row_name, "{name}[{index}]");
+        extend(rows.open(), &item?, &row_name)?;
         rows.end_row();
     }
     Ok(rows)
@@ -124,4 +125,17 @@ pub fn shaped_values<T: numpy::Element + Copy>(
 ) -> (Vec<T>, Vec<usize>) {
     let view = array.as_array();
     (view.iter().copied().collect(), view.shape().to_vec())
+}
+
+/// A number of threads: at least one, or none for the machine's.
+pub fn thread_count(threads: Option<i64>) -> PyResult<Option<usize>> {
+    let refuse = |got: i64| Error::OutOfRange {
+        name: "threads",
+        range: "at least 1".to_owned(),
+        got: got.to_string(),
+    };
+    threads
+        .map(|count| usize::try_from(count).ok().filter(|&n| n > 0).ok_or_else(|| refuse(count)))
+        .transpose()
+        .map_err(PyErr::from)
 }

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::arrays::{nested_labels, nested_strings, strings, text};
+use super::arrays::{nested_labels, nested_strings, strings, text, thread_count};
 use crate::entities::{self, EntityCounts, ErrorKinds, Scheme};
 
 type Counts = (u64, u64, u64);
@@ -77,9 +77,10 @@ pub fn count_entities_batch(
     gold: &Bound<'_, PyAny>,
     predicted: &Bound<'_, PyAny>,
     scheme: &str,
-    threads: Option<usize>,
+    threads: Option<i64>,
 ) -> PyResult<(Counts, Kinds)> {
     let scheme = Scheme::from_name(scheme)?;
+    let threads = thread_count(threads)?;
     let words = words.map(|words| nested_strings(words, "words")).transpose()?;
     let gold = nested_labels(gold, "gold")?;
     let predicted = nested_labels(predicted, "predicted")?;

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::arrays::{nested_strings, strings, text};
+use super::arrays::{nested_strings, strings, text, thread_count};
 use super::lcs::signed;
 use crate::matching::{self, Differences, MatchInput, MatchedRow, Matcher};
 
@@ -81,8 +81,9 @@ pub fn match_labels_batch(
     generations: &Bound<'_, PyAny>,
     label_lists: &Bound<'_, PyAny>,
     comparison_words: Option<&Bound<'_, PyAny>>,
-    threads: Option<usize>,
+    threads: Option<i64>,
 ) -> PyResult<Vec<Match>> {
+    let threads = thread_count(threads)?;
     let words = nested_strings(words, "words")?;
     let generations = strings(generations, "generations")?;
     let label_lists = nested_strings(label_lists, "label_lists")?;

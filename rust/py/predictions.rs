@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::arrays::{extend_labels, extend_strings, text, type_name};
+use super::arrays::{extend_labels, extend_strings, text, thread_count, type_name};
 use super::entities::{counts_tuple, kinds_tuple};
 use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
@@ -29,13 +29,17 @@ pub fn score_examples<'py>(
     py: Python<'py>,
     examples: &Bound<'py, PyList>,
     scheme: &str,
-    threads: Option<usize>,
+    threads: Option<i64>,
     worst: usize,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options =
-        ScoreOptions { scheme: Scheme::from_name(scheme)?, threads, worst, skip_bad_rows };
+    let options = ScoreOptions {
+        scheme: Scheme::from_name(scheme)?,
+        threads: thread_count(threads)?,
+        worst,
+        skip_bad_rows,
+    };
     let rows = if back_tokenize.is_some() { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
     let examples = examples.clone().unbind();
     let evaluation = with_hooks(py, None, back_tokenize, move |hooks| {
@@ -56,14 +60,18 @@ pub fn score_files<'py>(
     py: Python<'py>,
     paths: Vec<String>,
     scheme: &str,
-    threads: Option<usize>,
+    threads: Option<i64>,
     worst: usize,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options =
-        ScoreOptions { scheme: Scheme::from_name(scheme)?, threads, worst, skip_bad_rows };
+    let options = ScoreOptions {
+        scheme: Scheme::from_name(scheme)?,
+        threads: thread_count(threads)?,
+        worst,
+        skip_bad_rows,
+    };
     let evaluation = with_hooks(py, progress, back_tokenize, move |hooks| {
         let mut evaluation = Evaluation::default();
         for path in &paths {
@@ -83,16 +91,21 @@ pub fn align_file(
     input_path: String,
     output_path: String,
     scheme: &str,
-    threads: Option<usize>,
+    threads: Option<i64>,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(u64, Vec<String>)> {
-    let options = AlignOptions { scheme: Scheme::from_name(scheme)?, threads, skip_bad_rows };
+) -> PyResult<(u64, u64, Vec<String>)> {
+    let options = AlignOptions {
+        scheme: Scheme::from_name(scheme)?,
+        threads: thread_count(threads)?,
+        skip_bad_rows,
+    };
     let summary = with_hooks(py, progress, back_tokenize, move |hooks| {
         predictions::align_file(&input_path, &output_path, &options, hooks)
     })?;
-    Ok((summary.rows, summary.bad_rows.iter().map(ToString::to_string).collect()))
+    let listed = summary.listed_bad_rows.iter().map(ToString::to_string).collect();
+    Ok((summary.rows, summary.bad_rows, listed))
 }
 
 /// Returns one aligned row as JSON.
@@ -101,7 +114,7 @@ pub fn align_file(
 pub fn align_row(py: Python<'_>, row: &str, scheme: &str) -> PyResult<String> {
     let scheme = Scheme::from_name(scheme)?;
     Ok(py.detach(|| {
-        predictions::align_line(row, scheme).map_err(|problem| Error::Example { index: 0, problem })
+        predictions::align_line(row, scheme).map_err(|problem| Error::Row { problem })
     })?)
 }
 

@@ -2,7 +2,7 @@
 
 A tokenizer that does not know a character cannot write it. The paper therefore passes each
 lower-cased input word through the tokenizer and compares the result with the generated words
-(GNER, arXiv 2402.16602, section 3.3).
+(GNER, arXiv 2402.16602, back tokenisation).
 """
 
 from __future__ import annotations

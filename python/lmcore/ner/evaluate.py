@@ -130,7 +130,7 @@ def score(
 ) -> Scores:
     """Returns the scores of predictions in memory.
 
-    Source: GNER (arXiv 2402.16602), section 4; the numbers of the authors' evaluator.
+    Source: GNER (arXiv 2402.16602); the numbers of the authors' evaluator.
 
     Args:
         examples: dicts with `label_list`, `prediction`, and `words` and `labels` at the top or

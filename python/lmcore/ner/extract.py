@@ -32,7 +32,7 @@ def extract(
 ) -> list[Entity]:
     """Returns the entities that a generated text names, with their places in `text`.
 
-    Source: GNER (arXiv 2402.16602), section 3.3 (Hierarchical Matching).
+    Source: GNER (arXiv 2402.16602), Hierarchical Matching.
 
     Args:
         text: what was given to the model.

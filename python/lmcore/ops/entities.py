@@ -69,7 +69,7 @@ def count_entities(
 ) -> EntityCounts:
     """Returns the numbers of gold, predicted and correct entities of one sentence.
 
-    Source: GNER (arXiv 2402.16602), section 4, and the evaluators that the schemes name.
+    Source: GNER (arXiv 2402.16602), the authors' scorer, and the evaluators that the schemes name.
 
     Args:
         words: n words.
@@ -96,7 +96,7 @@ def classify_errors(
     Unlabelled: no predicted entity touches it. Noisy: only entities of other types touch it.
     Boundary: an entity of its type touches it, with another extent.
 
-    Source: GNER (arXiv 2402.16602), section 2.3 and table 1.
+    Source: GNER (arXiv 2402.16602), table 1.
 
     Args:
         gold: n BIO labels.
@@ -118,7 +118,7 @@ def count_entities_batch(
     gold: Sequence[Sequence[str]],
     predicted: Sequence[Sequence[str]],
     words: Sequence[Sequence[str]] | None = None,
-    scheme: str = "strict",
+    scheme: str = "gner",
     *,
     threads: int | None = None,
 ) -> tuple[EntityCounts, ErrorKinds]:

@@ -22,7 +22,7 @@ def longest_common_subsequence(
     (the definition is `lmcore.reference.lcs`), found by a banded bit-parallel LCS: about
     n + n * (unmatched items) / 64 word operations, and memory that does not grow with n * m.
 
-    Source: GNER (arXiv 2402.16602), section 3.3.
+    Source: GNER (arXiv 2402.16602), Hierarchical Matching.
 
     Args:
         a: n strings, or `[n]` integers.

@@ -22,7 +22,7 @@ def parse_generation(text: str) -> Parsed:
     A label is `(B-...)` or `(I-...)` up to the next `)` on the same line, or exactly `(O)`;
     the word is the stripped text since the label before. A label without a word is dropped.
 
-    Source: GNER (arXiv 2402.16602), section 3.2; details of the authors' parser in
+    Source: GNER (arXiv 2402.16602), its output format; details of the authors' parser in
     docs/papers/gner.md.
 
     Args:
@@ -50,7 +50,7 @@ def align_words(words: Sequence[str], generated: Sequence[str]) -> tuple[str, li
     words, taken greedily from the left. Condition 3: their longest common subsequence.
     Words are compared as they are: lower-case them first.
 
-    Source: GNER (arXiv 2402.16602), section 3.3.
+    Source: GNER (arXiv 2402.16602), Hierarchical Matching.
 
     Args:
         words: n words of the input.
@@ -80,7 +80,7 @@ def match_labels(
 ) -> Match:
     """Returns one BIO label per word, read from the generated text.
 
-    Source: GNER (arXiv 2402.16602), section 3.3.
+    Source: GNER (arXiv 2402.16602), Hierarchical Matching.
 
     Args:
         words: n words of the input.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 from lmcore import _core
@@ -114,7 +115,7 @@ def random_below(
         >>> random_below(seed=1, stream=0, items=7, count=4, bound=1).tolist()
         [0, 0, 0, 0]
     """
-    _check("bound", bound, 1, 63)
+    _check("bound", bound, 1, 1 << 63)
     return _core.random_below(*_arguments(seed, stream, items, position, count), bound)
 
 
@@ -123,20 +124,32 @@ def _arguments(
 ) -> tuple[int, int, NDArray[np.uint64], int, int]:
     import numpy as np
 
-    _check("seed", seed, 0, 64)
-    _check("stream", stream, 0, 32)
-    _check("position", position, 0, 33)
-    _check("count", count, 0, 33)
+    _check("seed", seed, 0, 1 << 64)
+    _check("stream", stream, 0, 1 << 32)
+    _check("position", position, 0, 1 << 33)
+    _check("count", count, 0, (1 << 33) + 1)
     array = np.asarray(items)
     if array.size == 0:
         array = array.astype(np.uint64)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"items must be integers: got {array.dtype}")
+        # Integers that fit no type of numpy become objects or floats.
+        flat = np.asarray(items, dtype=object).ravel()
+        if not all(type(item) is int or isinstance(item, np.integer) for item in flat):
+            raise TypeError(f"items must be integers: got {array.dtype}")
+        for item in flat:
+            if not 0 <= item < 1 << 64:
+                raise ValueError(f"items must be at least 0 and below 2**64: got {item}")
+        array = np.asarray(items, dtype=np.uint64)
     if array.size and array.min() < 0:
         raise ValueError(f"items must be at least 0 and below 2**64: got {array.min()}")
     return seed, stream, array.astype(np.uint64, copy=False), position, count
 
 
-def _check(name: str, value: int, least: int, bits: int) -> None:
-    if not least <= value < 1 << bits:
-        raise ValueError(f"{name} must be at least {least} and below 2**{bits}: got {value}")
+def _check(name: str, value: int, least: int, end: int) -> None:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int: got {type(value).__name__}") from None
+    if not least <= number < end:
+        limit = f"2**{end.bit_length() - 1}" if end & (end - 1) == 0 else str(end)
+        raise ValueError(f"{name} must be at least {least} and below {limit}: got {number}")

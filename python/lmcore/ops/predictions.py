@@ -103,8 +103,8 @@ def align_file(
     skip_bad_rows: bool = False,
     back_tokenize: BackTokenize | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[int, list[str]]:
-    """Returns the number of rows aligned from one JSONL file into another, and the bad rows.
+) -> tuple[int, int, list[str]]:
+    """Returns how many rows went from one JSONL file to another, and which were skipped.
 
     The output appears under its name when it is whole.
 
@@ -117,6 +117,9 @@ def align_file(
         back_tokenize: as for `score_examples`.
         progress: called with the number of bytes done so far.
 
+    Returns:
+        Numbers of aligned and of skipped rows, and the problems of the first 1000 skipped.
+
     Raises:
         OSError: a file cannot be read or written.
         TypeError: a row or a value in it has the wrong type.
@@ -128,7 +131,7 @@ def align_file(
         ...     source, target = pathlib.Path(folder, "in"), pathlib.Path(folder, "out")
         ...     _ = source.write_text('{"words": ["a"], "label_list": [], "prediction": ""}')
         ...     align_file(source, target)
-        (1, [])
+        (1, 0, [])
     """
     return _core.align_file(
         os.fspath(input_path),
@@ -163,5 +166,10 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
         >>> align_row(row)["entities"]
         [{'start': 3, 'end': 7, 'type': 'city', 'text': 'York'}]
     """
+    if isinstance(row, Mapping):
+        read = {key: row[key] for key in ("text", "words", "label_list", "prediction") if key in row}
+        if "words" in row.get("instance", ()):
+            read["instance"] = {"words": row["instance"]["words"]}
+        row = read
     aligned: dict[str, Any] = json.loads(_core.align_row(json.dumps(row), scheme))
     return aligned

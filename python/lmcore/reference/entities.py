@@ -1,6 +1,6 @@
 """BIO labels become entities, and entities become counts under a named scheme.
 
-Source: GNER (arXiv 2402.16602), section 4 and the authors' scorer for `gner`; the
+Source: GNER (arXiv 2402.16602), the authors' scorer, for `gner`; the
 UniversalNER evaluator for `universalner`; conlleval and seqeval for `conll` and `iob2`.
 
 | scheme        | I- without a B- before it    | I- of another type          | an entity is       |
@@ -43,7 +43,7 @@ class EntityCounts(NamedTuple):
 
 
 class ErrorKinds(NamedTuple):
-    """What became of the gold entities, by position (GNER, section 2.3, table 1)."""
+    """What became of the gold entities, by position (GNER, table 1)."""
 
     gold: int
     unlabelled: int
@@ -82,23 +82,7 @@ def decode_spans(labels: Sequence[str], scheme: str = "gner") -> list[Span]:
         [Span(start=0, end=1, type='per'), Span(start=1, end=2, type='org')]
     """
     _check_scheme(scheme)
-    spans: list[Span] = []
-    start, kind = -1, ""
-    for i, label in enumerate([*labels, "O"]):
-        if label != "O" and label[:2] not in ("B-", "I-"):
-            raise ValueError(f"labels[{i}] must be O, B-<type> or I-<type>: got {label!r}")
-        inside = label[:2] == "I-"
-        renames = inside and scheme == "gner"
-        if start >= 0 and not (inside and (label[2:] == kind or renames)):
-            spans.append(Span(start, i, kind))
-            start = -1
-        if label == "O":
-            continue
-        if start < 0 and not (inside and scheme == "iob2"):
-            start = i
-        if start >= 0:
-            kind = label[2:]
-    return spans
+    return _decode(labels, scheme, "labels")
 
 
 def normalize_text(text: str) -> str:
@@ -137,8 +121,8 @@ def count_entities(
     _check_scheme(scheme)
     _check_lengths(words=words, gold=gold)
     _check_lengths(words=words, predicted=predicted)
-    wanted = _entities(words, gold, scheme)
-    found = _entities(words, predicted, scheme)
+    wanted = _entities(words, gold, scheme, "gold")
+    found = _entities(words, predicted, scheme, "predicted")
     return EntityCounts(len(wanted), len(found), sum(entity in wanted for entity in found))
 
 
@@ -161,7 +145,8 @@ def classify_errors(
     """
     _check_scheme(scheme)
     _check_lengths(gold=gold, predicted=predicted)
-    wanted, found = decode_spans(gold, scheme), decode_spans(predicted, scheme)
+    wanted = _decode(gold, scheme, "gold")
+    found = _decode(predicted, scheme, "predicted")
     unlabelled = noisy = boundary = 0
     for entity in wanted:
         touching = [s for s in found if s.start < entity.end and entity.start < s.end]
@@ -203,10 +188,32 @@ def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
     return Quality(precision, recall, ratio(2 * precision * recall, precision + recall))
 
 
-def _entities(words: Sequence[str], labels: Sequence[str], scheme: str) -> list[tuple[object, ...]]:
+def _decode(labels: Sequence[str], scheme: str, name: str) -> list[Span]:
+    spans: list[Span] = []
+    start, kind = -1, ""
+    for i, label in enumerate([*labels, "O"]):
+        if label != "O" and label[:2] not in ("B-", "I-"):
+            raise ValueError(f"{name}[{i}] must be O, B-<type> or I-<type>: got {label!r}")
+        inside = label[:2] == "I-"
+        renames = inside and scheme == "gner"
+        if start >= 0 and not (inside and (label[2:] == kind or renames)):
+            spans.append(Span(start, i, kind))
+            start = -1
+        if label == "O":
+            continue
+        if start < 0 and not (inside and scheme == "iob2"):
+            start = i
+        if start >= 0:
+            kind = label[2:]
+    return spans
+
+
+def _entities(
+    words: Sequence[str], labels: Sequence[str], scheme: str, name: str
+) -> list[tuple[object, ...]]:
     """Returns the comparable entities of one sentence, without repetition, in order."""
     entities: dict[tuple[object, ...], None] = {}
-    for span in decode_spans(labels, scheme):
+    for span in _decode(labels, scheme, name):
         text = normalize_text(" ".join(words[span.start : span.end]))
         if scheme == "gner":
             entities[text, normalize_text(span.type)] = None

@@ -1,6 +1,6 @@
 """Longest common subsequence with the alignment that GNER's fast matcher picks.
 
-Source: GNER (arXiv 2402.16602), section 3.3 and algorithm 1: the LCS of two word
+Source: GNER (arXiv 2402.16602), Hierarchical Matching: the LCS of two word
 sequences is the longest strictly increasing subsequence (LIS) of their matching
 pairs, found by patience sorting.
 

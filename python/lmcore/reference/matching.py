@@ -1,6 +1,6 @@
 """Hierarchical Matching: generated `word(label)` text becomes one label per input word.
 
-Source: GNER (arXiv 2402.16602), sections 3.2 and 3.3 of the paper, and the behaviour of
+Source: GNER (arXiv 2402.16602), output format and Hierarchical Matching, and the behaviour of
 the authors' evaluator where the paper is silent (docs/papers/gner.md lists each case).
 """
 

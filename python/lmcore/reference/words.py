@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 _UNSPACED = (
     (0x3005, 0x3007),  # iteration mark, closing mark, zero
-    (0x3041, 0x30FF),  # Hiragana, Katakana
+    (0x3041, 0x3096),  # Hiragana
+    (0x309B, 0x30FF),  # voicing marks that stand alone, Katakana
     (0x31F0, 0x31FF),  # Katakana phonetic extensions
     (0x3400, 0x4DBF),  # CJK extension A
     (0x4E00, 0x9FFF),  # CJK unified ideographs

@@ -143,7 +143,7 @@ def generate_sentences(language: str, count: int, seed: int) -> list[Sentence]:
 def write_generation(words: Sequence[str], labels: Sequence[str]) -> str:
     """Returns `word_1(label_1) word_2(label_2) ...`, the text that GNER is trained to write.
 
-    Source: GNER (arXiv 2402.16602), section 3.1.
+    Source: GNER (arXiv 2402.16602), its output format.
 
     Args:
         words: n words.

@@ -1,0 +1,70 @@
+"""Scoring of tag sequences against seqeval and nervaluate."""
+
+from __future__ import annotations
+
+import warnings
+
+from nervaluate import Evaluator
+from seqeval.metrics import precision_recall_fscore_support
+from seqeval.scheme import IOB2
+
+import inputs
+from lmcore.ops.entities import compute_quality, count_entities_batch
+from timing import compare, print_conditions, save
+
+
+def main() -> None:
+    """Runs all cases."""
+    print_conditions()
+    gold, predicted = inputs.tag_sequences()
+    types = sorted({label[2:] for labels in gold for label in labels if label != "O"})
+
+    def seqeval(**mode: object) -> tuple[float, float, float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scores = precision_recall_fscore_support(gold, predicted, average="micro", **mode)
+        precision, recall, f1, _ = scores
+        return precision, recall, f1
+
+    def ours(scheme: str, threads: int) -> tuple[float, float, float]:
+        counts, _ = count_entities_batch(gold, predicted, scheme=scheme, threads=threads)
+        precision, recall, f1 = compute_quality(counts, scheme)
+        return precision, recall, f1
+
+    strict = {"mode": "strict", "scheme": IOB2}
+    for scheme, mode in (("conll", {}), ("iob2", strict)):
+        pairs = zip(ours(scheme, 1), seqeval(**mode), strict=True)
+        assert all(abs(mine - theirs) < 1e-12 for mine, theirs in pairs)
+    name = f"{len(gold)} tag sequences"
+    rows = compare(
+        "entities",
+        name,
+        ("seqeval", seqeval),
+        ("conll, 1 thread", lambda: ours("conll", 1), "30"),
+        ("conll, 2 threads", lambda: ours("conll", 2), "30"),
+    )
+    rows += compare(
+        "entities",
+        name,
+        ("seqeval strict IOB2", lambda: seqeval(**strict)),
+        ("iob2, 1 thread", lambda: ours("iob2", 1), "30"),
+        rounds=3,
+    )
+
+    def nervaluate() -> dict:
+        return Evaluator(gold, predicted, tags=types, loader="list").evaluate()
+
+    overall = nervaluate()["overall"]["strict"]
+    assert abs(overall.f1 - ours("strict", 1)[2]) < 1e-12
+    rows += compare(
+        "entities",
+        name,
+        ("nervaluate", nervaluate),
+        ("strict, 1 thread", lambda: ours("strict", 1), ""),
+        rounds=3,
+    )
+    save("entities", rows)
+
+
+if __name__ == "__main__":
+    main()

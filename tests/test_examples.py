@@ -1,0 +1,124 @@
+"""What the documents and examples show is what happens."""
+
+import contextlib
+import io
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_NAME = re.compile(r"`(lmcore(?:\.\w+)+)`")
+
+
+def _blocks(document: Path, language: str) -> list[str]:
+    found = _BLOCK.findall(document.read_text(encoding="utf-8"))
+    return [body for name, body in found if name == language]
+
+
+def _with(language: str) -> list[Path]:
+    return [document for document in DOCUMENTS if _blocks(document, language)]
+
+
+def _without_code(text: str) -> str:
+    return _BLOCK.sub("", text)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _run_python(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("document", _with("python"), ids=_name)
+def test_python_blocks_run_and_print_their_comments(document: Path) -> None:
+    """Blocks share one namespace; lines that are comments alone are what the block prints."""
+    namespace: dict[str, Any] = {"__name__": "__document__"}
+    for block in _blocks(document, "python"):
+        expected = [line[2:] for line in block.splitlines() if line.startswith("# ")]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, document.name, "exec"), namespace)
+        assert printed.getvalue().splitlines() == expected
+
+
+def test_readme_starts_with_ten_lines_of_code() -> None:
+    first = _blocks(ROOT / "README.md", "python")[0]
+    code = [line for line in first.splitlines() if line and not line.startswith("#")]
+    assert len(code) <= 10
+
+
+def _commands(block: str) -> Iterator[tuple[str, str]]:
+    """The commands of a console block and what is shown under each."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+@pytest.mark.parametrize("document", _with("console"), ids=_name)
+def test_console_blocks_show_what_happens(document: Path, tmp_path: Path) -> None:
+    """`cat` of a file that is not there yet makes it; everything else is run and compared."""
+    status = 0
+    for block in _blocks(document, "console"):
+        for command, shown in _commands(block):
+            program, *arguments = shlex.split(command)
+            if program == "cat":
+                path = tmp_path / arguments[0]
+                if not path.exists():
+                    path.write_text(shown, encoding="utf-8")
+                output = path.read_text(encoding="utf-8")
+            elif command == "echo $?":
+                output = f"{status}\n"
+            else:
+                assert program == "lmcore", command
+                done = _run_python("-m", "lmcore", *arguments, folder=tmp_path)
+                status, output = done.returncode, done.stdout
+            assert output == shown, command
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=_name)
+def test_example_runs_anywhere(example: Path, tmp_path: Path) -> None:
+    done = _run_python("-W", "error", example, folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout
+    assert not list(tmp_path.iterdir()), "an example leaves no files"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=_name)
+def test_example_is_short(example: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 60
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    targets = _LINK.findall(_without_code(document.read_text(encoding="utf-8")))
+    paths = [target.partition("#")[0] for target in targets if "://" not in target]
+    missing = [path for path in paths if path and not (document.parent / path).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/**/*.md")), ids=_name)
+def test_names_in_the_docs_exist(document: Path) -> None:
+    for name in _NAME.findall(_without_code(document.read_text(encoding="utf-8"))):
+        pkgutil.resolve_name(name)
