@@ -15,8 +15,8 @@ SENTENCES = 10_000
 def noisy_rows(count: int = SENTENCES) -> list[dict[str, Any]]:
     """Returns rows in the authors' form whose generations differ from the input almost always.
 
-    Damage hits a tenth of the words with the mix of LLaMA (GNER, its analysis of mismatches); rows that
-    are still whole are left out.
+    Damage hits a tenth of the words with the mix of LLaMA (GNER, its analysis of mismatches);
+    rows that are still whole are left out.
     """
     rows = ner.generate_predictions("en", 2 * count, seed=1, rate=0.1, mix=ner.LLAMA_MIX)
     damaged = [row for row in rows if row["prediction"] != _whole(row)]

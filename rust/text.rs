@@ -30,14 +30,16 @@ impl Strings {
         self.ranges.push((start, self.text.len()));
     }
 
-    /// Appends a string of one byte, once more if it is already the first one.
-    pub fn push_letter(&mut self, letter: u8) {
-        match self.ranges.first() {
-            Some(&first) if self.text.as_bytes().get(first.0..first.1) == Some(&[letter]) => {
-                self.ranges.push(first);
-            }
-            _ => self.push(char::from(letter).encode_utf8(&mut [0; 4])),
-        }
+    /// Puts a text into the buffer, as no string yet, and says where it stands.
+    pub fn keep(&mut self, text: &str) -> (usize, usize) {
+        let start = self.text.len();
+        self.text.push_str(text);
+        (start, self.text.len())
+    }
+
+    /// Appends a string that was kept.
+    pub fn push_kept(&mut self, kept: (usize, usize)) {
+        self.ranges.push(kept);
     }
 
     /// Number of strings.

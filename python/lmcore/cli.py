@@ -196,7 +196,7 @@ def reproduce_command(
 def _load_tokenizer(name: str | None) -> BackTokenizer | None:
     if name is None:
         return None
-    if os.sep in name and not Path(name).is_dir():
+    if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
         raise ValueError(f"--tokenizer {name}: no such folder")
     from lmcore.ner import BackTokenizer
 
@@ -238,8 +238,8 @@ def _failures_as_lines() -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
         else:
-            message = " ".join(str(error).split("\n"))
-        typer.echo(f"lmcore: {message}", err=True)
+            message = str(error)
+        typer.echo("lmcore: " + message.replace("\n", "\\n"), err=True)
         raise typer.Exit(2) from None
 
 

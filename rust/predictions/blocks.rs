@@ -108,9 +108,12 @@ impl LineBlocks {
 
 /// The error of a file that the system refused.
 pub(super) fn file_error(path: &str, error: &std::io::Error) -> Error {
-    let reason = error.to_string();
-    let reason = reason.split(" (os error").next().unwrap_or(&reason);
-    Error::File { path: path.to_owned(), reason: reason.to_owned(), code: error.raw_os_error() }
+    // An error with more to tell than the system's number has it in its text alone.
+    let text = error.to_string();
+    let (reason, rest) = text.split_once(" (os error ").unwrap_or((&text, ""));
+    let number = rest.split_once(')').and_then(|(number, _)| number.parse().ok());
+    let code = error.raw_os_error().or(number);
+    Error::File { path: path.to_owned(), reason: reason.to_owned(), code }
 }
 
 /// Rows that came as lists, side by side.

@@ -497,7 +497,6 @@ impl<'de> Sink<'de> for RowSeed<'_> {
     fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let row = self.0;
         while let Some(key) = entries.next_key_seed(Key::Other)? {
-            row.reading = None;
             let mut reading = |name| row.reading = Some(name);
             match key {
                 Key::Dataset => {
@@ -532,8 +531,8 @@ impl<'de> Sink<'de> for RowSeed<'_> {
                     entries.next_value::<IgnoredAny>()?;
                 }
             }
+            row.reading = None;
         }
-        row.reading = None;
         Ok(())
     }
 
@@ -561,10 +560,10 @@ impl<'de> Sink<'de> for Instance<'_> {
                     entries.next_value_seed(Seed(&mut row.instance.labels))?;
                 }
                 _ => {
-                    row.reading = Some("instance");
                     entries.next_value::<IgnoredAny>()?;
                 }
             }
+            row.reading = Some("instance");
         }
         Ok(())
     }

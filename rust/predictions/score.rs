@@ -76,6 +76,8 @@ pub struct WorstRow {
     pub prediction: String,
     /// The condition that held.
     pub condition: Condition,
+    /// For each word the index of its generated word, or [`crate::lcs::UNMATCHED`].
+    pub alignment: Vec<u32>,
 }
 
 /// Sums per data set, in the order of their first row.
@@ -422,8 +424,9 @@ impl Worker {
                 predicted: texts(&matcher.labels),
                 prediction: row.prediction.to_owned(),
                 condition: matcher.condition,
+                alignment: matcher.alignment.clone(),
             });
-            if score.worst.len() >= 4 * worst {
+            if score.worst.len() >= worst.saturating_mul(4) {
                 score.keep_worst(worst);
                 *least_wrong_kept = score.worst.last().map_or(0, |row| row.wrong);
             }

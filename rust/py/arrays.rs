@@ -55,10 +55,11 @@ pub fn extend_labels(
     name: &str,
 ) -> PyResult<()> {
     let outside = intern!(sequence.py(), "O");
+    let kept = strings.keep("O");
     for (index, item) in items(sequence, name)?.enumerate() {
         let item = item?;
         if item.is(outside) {
-            strings.push_letter(b'O');
+            strings.push_kept(kept);
         } else {
             strings.push(text_at(&item, name, index)?);
         }

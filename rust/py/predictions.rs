@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::arrays::{extend_labels, extend_strings, text, thread_count, type_name};
 use super::entities::{counts_tuple, kinds_tuple};
+use super::lcs::signed;
 use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
 use crate::predictions::{
@@ -305,5 +306,6 @@ fn worst_dict<'py>(py: Python<'py>, row: &WorstRow) -> PyResult<Bound<'py, PyDic
     dict.set_item("predicted", &row.predicted)?;
     dict.set_item("prediction", &row.prediction)?;
     dict.set_item("matching", row.condition.name())?;
+    dict.set_item("alignment", signed(&row.alignment))?;
     Ok(dict)
 }

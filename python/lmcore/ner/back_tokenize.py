@@ -44,7 +44,7 @@ class BackTokenizer:
         # The batch calls of the library itself give the same texts without its Python
         # objects around each word, unless the wrapper changes the decoded text.
         cleans = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
-        self._backend = backend if is_tokenizers and not cleans else None
+        self._backend: Any = backend if is_tokenizers and not cleans else None
         self._known: dict[str, str] = {}
 
     @classmethod
@@ -81,6 +81,21 @@ class BackTokenizer:
             ids = self._tokenizer(words)["input_ids"]
             texts: list[str] = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         else:
-            encoded = self._backend.encode_batch_fast(words)
-            texts = self._backend.decode_batch([encoding.ids for encoding in encoded])
+            texts = self._whole_round_trip(words)
+        return texts
+
+    def _whole_round_trip(self, words: list[str]) -> list[str]:
+        """Returns round trips without the padding and truncation that the tokenizer may have."""
+        backend = self._backend
+        padding, truncation = backend.padding, backend.truncation
+        backend.no_padding()
+        backend.no_truncation()
+        try:
+            encoded = backend.encode_batch_fast(words)
+            texts: list[str] = backend.decode_batch([encoding.ids for encoding in encoded])
+        finally:
+            if padding is not None:
+                backend.enable_padding(**padding)
+            if truncation is not None:
+                backend.enable_truncation(**truncation)
         return texts

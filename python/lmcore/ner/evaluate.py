@@ -29,6 +29,8 @@ class WorstSentence:
     """The generated text."""
     matching: str
     """`exact`, `subsequence` or `lcs`."""
+    alignment: tuple[int, ...]
+    """For each word the index of its generated word, or -1."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -300,6 +302,7 @@ def _dataset_scores(name: str, scheme: str, sums: Mapping[str, Any]) -> DatasetS
                     "words": tuple(row["words"]),
                     "labels": tuple(row["labels"]),
                     "predicted": tuple(row["predicted"]),
+                    "alignment": tuple(row["alignment"]),
                 }
             )
             for row in sums["worst"]

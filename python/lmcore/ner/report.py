@@ -7,7 +7,7 @@ from html import escape
 
 from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence
 from lmcore.ops.entities import decode_spans
-from lmcore.ops.matching import match_labels
+from lmcore.ops.matching import parse_generation
 
 _MATCHING = "exact, subsequence, lcs: rows by the condition that matched them"
 _WORDS = "omitted, added, replaced: words of the input or the generation that found no partner"
@@ -142,19 +142,17 @@ def render_html(scores: Scores) -> str:
 
 
 def _sentence(dataset: DatasetScores, sentence: WorstSentence) -> str:
-    match = match_labels(sentence.words, sentence.prediction, dataset.label_list)
+    parsed = parse_generation(sentence.prediction)
     place = f"{sentence.path}:{sentence.row}" if sentence.path else f"row {sentence.row}"
     gold = _entities(sentence.words, sentence.labels, dataset)
     found = _entities(sentence.words, sentence.predicted, dataset)
-    unmatched = {*match.added, *(generated for _, generated in match.substituted)}
+    matched = set(sentence.alignment)
     words = []
-    for index, (word, label) in enumerate(
-        zip(match.parsed.words, match.parsed.labels, strict=True)
-    ):
+    for index, (word, label) in enumerate(zip(parsed.words, parsed.labels, strict=True)):
         text = escape(word) + ("" if label == "O" else f"<sub>{escape(label)}</sub>")
-        words.append(f"<del>{text}</del>" if index in unmatched else text)
-    lost = {*match.omitted, *(word for word, _ in match.substituted)}
-    missing = "".join(f" <ins>{escape(sentence.words[index])}</ins>" for index in sorted(lost))
+        words.append(f"<del>{text}</del>" if index not in matched else text)
+    lost = [word for word, k in zip(sentence.words, sentence.alignment, strict=True) if k == -1]
+    missing = "".join(f" <ins>{escape(word)}</ins>" for word in lost)
     report = f"<p class=note>Words without a partner:{missing}</p>" if missing else ""
     return (
         f"<section><header><span>{escape(place)}</span>"

@@ -90,6 +90,8 @@ def score_files(
         >>> [dataset["rows"] for dataset in sums["datasets"].values()]
         [1]
     """
+    if isinstance(paths, str | os.PathLike):
+        raise TypeError(f"paths must be a sequence of paths: got {type(paths).__name__}")
     names = [os.fspath(path) for path in paths]
     return _core.score_files(names, scheme, threads, worst, skip_bad_rows, back_tokenize, progress)
 
@@ -167,9 +169,14 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
         [{'start': 3, 'end': 7, 'type': 'city', 'text': 'York'}]
     """
     if isinstance(row, Mapping):
-        read = {key: row[key] for key in ("text", "words", "label_list", "prediction") if key in row}
-        if "words" in row.get("instance", ()):
-            read["instance"] = {"words": row["instance"]["words"]}
+        read = {
+            key: row[key] for key in ("text", "words", "label_list", "prediction") if key in row
+        }
+        instance = row.get("instance", {})
+        if not isinstance(instance, Mapping):
+            read["instance"] = instance
+        elif "words" in instance:
+            read["instance"] = {"words": instance["words"]}
         row = read
     aligned: dict[str, Any] = json.loads(_core.align_row(json.dumps(row), scheme))
     return aligned

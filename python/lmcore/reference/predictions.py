@@ -74,12 +74,16 @@ def read_row(line: bytes) -> Row:
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(row, dict):
         raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(row)]}")
+    if any(map(_has_surrogate, row)):
+        raise ValueError("holds a lone surrogate")
 
     dataset = _text(row, "dataset") if "dataset" in row else None
     label_list = _list(row, "label_list", "label_list")
     instance = row.get("instance", {})
     if not isinstance(instance, dict):
         raise TypeError(f"instance: expected an object, got {_JSON_TYPES[type(instance)]}")
+    if any(map(_has_surrogate, instance)):
+        raise ValueError("instance: holds a lone surrogate")
     words_in, words_key = (instance, "instance.words") if "words" in instance else (row, "words")
     labels_in, labels_key = (
         (instance, "instance.labels") if "labels" in instance else (row, "labels")
@@ -149,7 +153,7 @@ def score_lines(
     """
     sums: dict[str, RowCounts] = {}
     for line in lines:
-        if not line.strip():
+        if not line.strip(b" \t\r\n"):
             continue
         row = read_row(line)
         counts = score_row(row, scheme)
@@ -190,8 +194,12 @@ def _list(row: dict[str, Any], key: str, name: str) -> list[str]:
     return values
 
 
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_surrogates(text: str, name: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _has_surrogate(text):
         raise ValueError(f"{name}: holds a lone surrogate")
 
 

@@ -9,11 +9,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lmcore.ops.entities import count_entities_batch
 from lmcore.ops.lcs import longest_common_subsequence
-from lmcore.ops.matching import align_words, match_labels_batch
+from lmcore.ops.matching import align_words
 from lmcore.ops.philox import random_below
+from lmcore.ops.predictions import score_examples
 from lmcore.reference import entities as reference_entities
 from lmcore.reference import lcs as reference_lcs
 from lmcore.reference import matching as reference_matching
@@ -86,21 +87,22 @@ def measure_speed(seed: int, quick: bool) -> Measurement:
         for name in _OPPONENTS:
             values[f"{band.name}/{name}"] = _speedup(seconds["dynamic_programme"], seconds[name])
     for language in ("en", "zh"):
-        corpus = _Corpus.generate(language, 1_000 if quick else 10_000, seed)
-        if corpus.evaluate() != corpus.evaluate_by_definition():
+        count = 1_000 if quick else 10_000
+        rows = generate_predictions(language, count, seed, _RATE, LLAMA_MIX)
+        if _evaluate(rows) != _evaluate_by_definition(rows):
             raise RuntimeError(f"lmcore.ops and its definition disagree on seed {seed}, {language}")
         seconds = _time(
             {
-                "python": corpus.evaluate_by_definition,
-                "one_thread": functools.partial(corpus.evaluate, threads=1),
-                "all_threads": corpus.evaluate,
+                "python": functools.partial(_evaluate_by_definition, rows),
+                "one_thread": functools.partial(_evaluate, rows, 1),
+                "all_threads": functools.partial(_evaluate, rows),
             },
             repetitions,
         )
         for threads in ("one_thread", "all_threads"):
             values[f"corpus/{language}/{threads}"] = _speedup(seconds["python"], seconds[threads])
         median = statistics.median(seconds["all_threads"])
-        values[f"corpus/{language}/sentences_per_second"] = len(corpus.words) / median
+        values[f"corpus/{language}/sentences_per_second"] = count / median
     return Measurement(values=values)
 
 
@@ -231,42 +233,20 @@ def _length(alignment: Sequence[int]) -> int:
     return sum(j != -1 for j in alignment)
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class _Corpus:
-    """Generations of a whole data set, and two ways to parse, match and count them."""
+def _evaluate(rows: list[dict[str, Any]], threads: int | None = None) -> tuple[int, ...]:
+    """Returns the numbers of gold, predicted and correct entities."""
+    datasets = score_examples(rows, "gner", threads=threads)["datasets"].values()
+    return tuple(map(sum, zip(*(dataset["entities"] for dataset in datasets), strict=True)))
 
-    words: list[list[str]]
-    gold: list[list[str]]
-    generations: list[str]
-    label_lists: list[list[str]]
 
-    @classmethod
-    def generate(cls, language: str, count: int, seed: int) -> "_Corpus":
-        rows = generate_predictions(language, count, seed, _RATE, LLAMA_MIX)
-        return cls(
-            words=[row["instance"]["words"] for row in rows],
-            gold=[row["instance"]["labels"] for row in rows],
-            generations=[row["prediction"] for row in rows],
-            label_lists=[row["label_list"] for row in rows],
-        )
-
-    def evaluate(self, threads: int | None = None) -> tuple[int, ...]:
-        matches = match_labels_batch(
-            self.words, self.generations, self.label_lists, threads=threads
-        )
-        predicted = [match.labels for match in matches]
-        counts, _ = count_entities_batch(self.gold, predicted, self.words, "gner", threads=threads)
-        return tuple(counts)
-
-    def evaluate_by_definition(self) -> tuple[int, ...]:
-        sums = [0, 0, 0]
-        for words, gold, generation, label_list in zip(
-            self.words, self.gold, self.generations, self.label_lists, strict=True
-        ):
-            match = reference_matching.match_labels(words, generation, label_list)
-            counts = reference_entities.count_entities(words, gold, match.labels, "gner")
-            sums = [total + count for total, count in zip(sums, counts, strict=True)]
-        return tuple(sums)
+def _evaluate_by_definition(rows: list[dict[str, Any]]) -> tuple[int, ...]:
+    sums = [0, 0, 0]
+    for row in rows:
+        words, gold = row["instance"]["words"], row["instance"]["labels"]
+        match = reference_matching.match_labels(words, row["prediction"], row["label_list"])
+        counts = reference_entities.count_entities(words, gold, match.labels, "gner")
+        sums = [total + count for total, count in zip(sums, counts, strict=True)]
+    return tuple(sums)
 
 
 def _time(

@@ -1,0 +1,601 @@
+//! `lmcore::predictions`: what is a row, and rows through blocks, threads and files.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::Write;
+
+use lmcore::entities::{EntityCounts, Scheme};
+use lmcore::error::{Error, RowProblem};
+use lmcore::predictions::{
+    AlignOptions, BackTokenize, Evaluation, Hooks, LineBlocks, RowBuffer, ScoreOptions, Table,
+    align_file, align_line, score_file, score_tables,
+};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Map, Value, json};
+
+fn config() -> ProptestConfig {
+    // PROPTEST_CASES is read by the default; a failure prints its input, so no file is kept.
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// A row as owned strings: data set, words, labels, label list, prediction.
+type Row = (Option<String>, Vec<String>, Vec<String>, Vec<String>, String);
+/// An aligned row's input: words, label list, prediction, text, whether there were words.
+type RowToAlign = (Vec<String>, Vec<String>, String, Option<String>, bool);
+
+fn read_scored(buffer: &mut RowBuffer, line: &[u8]) -> Result<Row, RowProblem> {
+    buffer.read(line)?;
+    let row = buffer.scored()?;
+    Ok((
+        row.dataset.map(str::to_owned),
+        row.words.to_vec(),
+        row.labels.to_vec(),
+        row.label_list.to_vec(),
+        row.prediction.to_owned(),
+    ))
+}
+
+fn read_aligned(buffer: &mut RowBuffer, line: &[u8]) -> Result<RowToAlign, RowProblem> {
+    buffer.read(line)?;
+    let (row, text, has_words) = buffer.aligned()?;
+    let (words, label_list) = (row.words.to_vec(), row.label_list.to_vec());
+    Ok((words, label_list, row.prediction.to_owned(), text.map(str::to_owned), has_words))
+}
+
+/// What `scored` means, read from a whole JSON value; `None` stands for any problem.
+fn scored_by_definition(value: &Value) -> Option<Row> {
+    let row = value.as_object()?;
+    let strings = |value: &Value| -> Option<Vec<String>> {
+        value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let text = |key: &str| row.get(key)?.as_str().map(str::to_owned);
+    let dataset = match row.get("dataset") {
+        None => None,
+        Some(_) => Some(text("dataset")?),
+    };
+    let nothing = Map::new();
+    let instance = match row.get("instance") {
+        None => &nothing,
+        Some(value) => value.as_object()?,
+    };
+    let find = |key: &str| strings(instance.get(key).or_else(|| row.get(key))?);
+    let (words, labels) = (find("words")?, find("labels")?);
+    let label_list = strings(row.get("label_list")?)?;
+    (words.len() == labels.len()).then_some(())?;
+    Some((dataset, words, labels, label_list, text("prediction")?))
+}
+
+/// Pieces of JSON: one list joins to a plain line, or with white space to an unusual one.
+#[derive(Debug, Clone)]
+struct Tokens(Vec<String>);
+
+impl Tokens {
+    fn join(&self, space: &str) -> Vec<u8> {
+        self.0.join(space).into_bytes()
+    }
+
+    fn mark(&mut self, mark: &str) {
+        self.0.push(mark.to_owned());
+    }
+
+    fn list<T>(&mut self, frame: [&str; 2], items: &[T], write: impl Fn(&mut Self, &T)) {
+        self.mark(frame[0]);
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.mark(",");
+            }
+            write(self, item);
+        }
+        self.mark(frame[1]);
+    }
+
+    fn value(&mut self, value: &Json) {
+        match value {
+            Json::Literal(text) => self.mark(text),
+            Json::List(items) => self.list(["[", "]"], items, Self::value),
+            Json::Object(entries) => self.list(["{", "}"], entries, |tokens, (key, value)| {
+                tokens.mark(key);
+                tokens.mark(":");
+                tokens.value(value);
+            }),
+        }
+    }
+}
+
+/// JSON whose strings and keys are literals, so that escapes and doubled keys can be chosen.
+#[derive(Debug, Clone)]
+enum Json {
+    Literal(String),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+fn literal() -> impl Strategy<Value = String> {
+    let plain = prop_oneof!["[a-c]{0,3}", "\\PC{0,12}", Just("B-x".to_owned())]
+        .prop_map(|text| serde_json::to_string(&text).unwrap());
+    let escaped = select(vec![
+        r#""\u0041\n""#,
+        r#""\"""#,
+        r#""\\""#,
+        r#""a\\\"b""#,
+        r#""\ud83d\ude00x""#,
+        r#""x\/\b\f\r\t""#,
+        r#""北\u5317""#,
+        r#""\u00""#,
+        r#""\ud800""#,
+        r#""\x""#,
+        "\"\u{7f}\"",
+    ]);
+    prop_oneof![9 => plain, 1 => escaped.prop_map(str::to_owned)]
+}
+
+/// A string that is what the row's texts are made of: never broken.
+fn good_literal() -> impl Strategy<Value = String> {
+    literal().prop_filter("a JSON string", |text| serde_json::from_str::<String>(text).is_ok())
+}
+
+fn other_value() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        select(vec![
+            "0",
+            "-1",
+            "17",
+            "1.5",
+            "1e5",
+            "-0.0",
+            "1E+2",
+            "10000000000000000000000",
+            "true",
+            "false",
+            "null",
+            "01",
+            "1.",
+            "-",
+            "tru",
+            "nulls",
+            "+1",
+            ".5",
+            "NaN",
+            "''",
+            "",
+        ])
+        .prop_map(str::to_owned),
+        literal(),
+    ]
+    .prop_map(Json::Literal);
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Json::List),
+            prop::collection::vec((literal(), inner), 0..3).prop_map(Json::Object),
+        ]
+    })
+}
+
+fn strings() -> impl Strategy<Value = Json> {
+    prop::collection::vec(good_literal().prop_map(Json::Literal), 0..5).prop_map(Json::List)
+}
+
+fn key() -> impl Strategy<Value = String> {
+    select(vec![
+        r#""dataset""#,
+        r#""text""#,
+        r#""prediction""#,
+        r#""label_list""#,
+        r#""words""#,
+        r#""labels""#,
+        r#""instance""#,
+        r#""w\u006frds""#,
+        r#""other""#,
+        r#""""#,
+    ])
+    .prop_map(str::to_owned)
+}
+
+/// An object that looks like a row: usable, doubled keys, wrong types, and unread keys.
+fn entries(hostile: bool) -> BoxedStrategy<Vec<(String, Json)>> {
+    let pair = |name: &'static str, value: BoxedStrategy<Json>| {
+        value.prop_map(move |value| (format!("\"{name}\""), value)).boxed()
+    };
+    let text = || good_literal().prop_map(Json::Literal).boxed();
+    let sentence = || {
+        prop::collection::vec((good_literal(), good_literal()), 0..5).prop_map(|pairs| {
+            let (words, labels): (Vec<_>, Vec<_>) =
+                pairs.into_iter().map(|(w, l)| (Json::Literal(w), Json::Literal(l))).unzip();
+            vec![
+                ("\"words\"".to_owned(), Json::List(words)),
+                ("\"labels\"".to_owned(), Json::List(labels)),
+            ]
+        })
+    };
+    let nested =
+        sentence().prop_map(|entries| vec![("\"instance\"".to_owned(), Json::Object(entries))]);
+    let both = prop_oneof![sentence(), nested];
+    let optional = prop::option::of(prop_oneof![pair("dataset", text()), pair("text", text())]);
+    let scalar = select(vec!["1", "17", "true", "false", "null", r#""a\n""#, r#""{[""#])
+        .prop_map(|text| Json::Literal(text.to_owned()));
+    let unread = prop::collection::vec((Just("\"other\"".to_owned()), scalar), 0..2);
+    let usable =
+        (both, pair("label_list", strings().boxed()), pair("prediction", text()), optional, unread)
+            .prop_map(|(mut row, list, prediction, optional, unread)| {
+                row.extend([list, prediction]);
+                row.extend(optional);
+                row.extend(unread);
+                row
+            })
+            .prop_shuffle();
+    if !hostile {
+        return usable.boxed();
+    }
+    let change = prop_oneof![
+        2 => other_value(),
+        1 => strings(),
+        1 => prop::collection::vec((key(), prop_oneof![strings(), other_value()]), 0..3).prop_map(Json::Object),
+    ];
+    (usable, prop::collection::vec((any::<Index>(), any::<bool>(), key(), change), 0..3))
+        .prop_map(|(mut row, changes)| {
+            for (place, replace, key, value) in changes {
+                let place = place.index(row.len());
+                if replace {
+                    row[place].1 = value;
+                } else {
+                    row.insert(place, (key, value));
+                }
+            }
+            row
+        })
+        .boxed()
+}
+
+fn tokens(hostile: bool) -> impl Strategy<Value = Tokens> {
+    entries(hostile).prop_map(|entries| {
+        let mut tokens = Tokens(Vec::new());
+        tokens.value(&Json::Object(entries));
+        tokens
+    })
+}
+
+/// Bytes that mean something in JSON, and others.
+fn byte() -> impl Strategy<Value = u8> {
+    prop_oneof![select(br#"{}[]",:\ /u0189-.eEtfnab"#.to_vec()), any::<u8>()]
+}
+
+fn is_refused_text(problem: &RowProblem) -> bool {
+    problem.reason == "holds a lone surrogate" || problem.reason.contains("number out of range")
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// The quick reader refuses a tab between tokens; the general one must read the same.
+    #[test]
+    fn quick_and_general_reader_agree(tokens in tokens(true)) {
+        let mut buffer = RowBuffer::default();
+        let (plain, spaced, tabbed) = (tokens.join(""), tokens.join("  "), tokens.join("\t"));
+        let scored = read_scored(&mut RowBuffer::default(), &tabbed);
+        let aligned = read_aligned(&mut RowBuffer::default(), &tabbed);
+        for line in [plain, spaced, tabbed] {
+            let (row, to_align) = (read_scored(&mut buffer, &line), read_aligned(&mut buffer, &line));
+            match (&scored, row) {
+                (Err(one), Err(other)) if one.reason.starts_with("not valid JSON") => {
+                    // The column is another one.
+                    prop_assert!(other.reason.starts_with("not valid JSON"), "{other}");
+                    prop_assert_eq!(&one.key, &other.key);
+                }
+                (expected, got) => prop_assert_eq!(expected, &got),
+            }
+            if aligned.is_ok() || to_align.is_ok() {
+                prop_assert_eq!(&aligned, &to_align);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_rows_are_read(tokens in tokens(false)) {
+        for space in ["", " ", "\t"] {
+            let line = tokens.join(space);
+            let value: Value = serde_json::from_slice(&line).unwrap();
+            let expected = scored_by_definition(&value).unwrap();
+            prop_assert_eq!(read_scored(&mut RowBuffer::default(), &line), Ok(expected));
+            let (_, _, prediction, text, has_words) =
+                read_aligned(&mut RowBuffer::default(), &line).unwrap();
+            prop_assert_eq!(Some(prediction.as_str()), value["prediction"].as_str());
+            prop_assert_eq!(text.as_deref(), value["text"].as_str());
+            prop_assert!(has_words);
+        }
+    }
+
+    /// One buffer, whatever it read before, reads what the definition reads.
+    #[test]
+    fn rows_mean_what_their_json_says(all in prop::collection::vec((tokens(true), any::<bool>()), 1..4)) {
+        let mut buffer = RowBuffer::default();
+        for (tokens, plain) in all {
+            let line = tokens.join(if plain { "" } else { "\t" });
+            let got = read_scored(&mut buffer, &line);
+            match serde_json::from_slice::<Value>(&line) {
+                Ok(value) => prop_assert_eq!(got.ok(), scored_by_definition(&value)),
+                Err(_) => {
+                    // A value that nobody reads may hold what only a whole value refuses.
+                    if let Ok((_, words, labels, ..)) = got {
+                        prop_assert_eq!(words.len(), labels.len());
+                        prop_assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A damaged line is a row exactly if it is a JSON object.
+    #[test]
+    fn damaged_lines(
+        tokens in tokens(false),
+        tab in any::<bool>(),
+        damage in prop::collection::vec((any::<Index>(), 0..4u8, byte()), 0..5),
+    ) {
+        let mut line = tokens.join(if tab { "\t" } else { "" });
+        for (place, kind, byte) in damage {
+            let place = place.index(line.len() + 1);
+            match kind {
+                0 => line.insert(place, byte),
+                1 if place < line.len() => line[place] = byte,
+                2 if place < line.len() => { line.remove(place); }
+                3 if byte < 32 => line.truncate(place),
+                _ => {}
+            }
+        }
+        let mut buffer = RowBuffer::default();
+        let read = buffer.read(&line);
+        if read.is_ok() {
+            let _ = (buffer.scored(), buffer.aligned());
+        }
+        let Ok(text) = std::str::from_utf8(&line) else {
+            let byte = std::str::from_utf8(&line).unwrap_err().valid_up_to() + 1;
+            prop_assert_eq!(read.unwrap_err().reason, format!("not UTF-8 at byte {byte}"));
+            return Ok(());
+        };
+        match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(_)) => prop_assert_eq!(read, Ok(())),
+            Ok(_) => {
+                let problem = read.unwrap_err();
+                prop_assert!(problem.wrong_type);
+                prop_assert!(problem.reason.starts_with("expected a JSON object, got "));
+            }
+            Err(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+                prop_assert!(read.as_ref().map_or_else(is_refused_text, |()| true), "{:?}", read);
+            }
+            Err(_) => prop_assert!(read.is_err()),
+        }
+    }
+
+    #[test]
+    fn any_bytes(line in prop::collection::vec(byte(), 0..60)) {
+        let mut buffer = RowBuffer::default();
+        let accepted = buffer.read(&line).is_ok();
+        if accepted {
+            let _ = (buffer.scored(), buffer.aligned());
+        }
+        let is_object = serde_json::from_slice::<Map<String, Value>>(&line).is_ok();
+        prop_assert!(accepted || !is_object);
+    }
+
+    #[test]
+    fn blocks_hold_each_line_once(
+        lines in prop::collection::vec("[ ab\r\t]{0,12}", 0..30),
+        mark in any::<bool>(),
+        last in any::<bool>(),
+        block_bytes in 4..40usize,
+    ) {
+        let content = lines.join("\n") + if last { "\n" } else { "" };
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let start = if mark { "\u{feff}" } else { "" };
+        write!(file, "{start}{content}").unwrap();
+        let mut blocks = LineBlocks::open(file.path().to_str().unwrap(), block_bytes).unwrap();
+        let (mut joined, mut rows, mut end) = (Vec::new(), Vec::new(), start.len() as u64);
+        while let Some(block) = blocks.next_block().unwrap() {
+            rows.extend(block.rows().map(|(number, line)| (number, line.to_vec())));
+            let number = joined.split(|&byte| byte == b'\n').count() as u64;
+            prop_assert_eq!(block.first_line, number);
+            end += block.bytes.len() as u64;
+            prop_assert_eq!(block.end, end);
+            joined.extend_from_slice(&block.bytes);
+        }
+        prop_assert_eq!(joined, content.as_bytes());
+        let expected: Vec<_> = (1..)
+            .zip(content.split('\n').map(|line| line.trim_end_matches([' ', '\t', '\r'])))
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(number, line)| (number, line.as_bytes().to_vec()))
+            .collect();
+        prop_assert_eq!(rows, expected);
+    }
+}
+
+// Scoring and aligning, without an interpreter.
+
+fn row(dataset: usize, right: bool) -> Value {
+    let prediction = if right { "in(O) York(B-x)" } else { "In(B-x) york.(B-x)" };
+    json!({
+        "dataset": format!("d{dataset}"), "label_list": ["x", format!("only {dataset}")],
+        "words": ["in", "York"], "labels": ["O", "B-x"], "prediction": prediction,
+    })
+}
+
+/// A file of some megabytes: rows of three data sets, of which every seventh is wrong.
+fn rows_file(count: usize, bad: &[usize]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut content = String::new();
+    for k in 0..count {
+        if bad.contains(&k) {
+            content.push_str("{\n");
+        } else {
+            content.push_str(&row(k % 3, k % 7 != 0).to_string());
+            content.push('\n');
+        }
+    }
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+fn options(threads: usize) -> ScoreOptions {
+    ScoreOptions { scheme: Scheme::Strict, threads: Some(threads), worst: 5, skip_bad_rows: false }
+}
+
+fn score(path: &str, options: &ScoreOptions) -> Result<Evaluation, Error> {
+    let mut evaluation = Evaluation::default();
+    let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
+    score_file(path, options, &mut hooks, &mut evaluation).map(|()| evaluation)
+}
+
+const ROWS: usize = 21_000;
+
+#[test]
+fn threads_change_nothing() {
+    let file = rows_file(ROWS, &[]);
+    let path = file.path().to_str().unwrap();
+    let one = score(path, &options(1)).unwrap();
+    for threads in [2, 3, 8] {
+        assert_eq!(score(path, &options(threads)).unwrap(), one);
+    }
+    let names: Vec<_> = one.datasets.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names, ["d0", "d1", "d2"]);
+    for (k, part) in one.datasets.iter().enumerate() {
+        assert_eq!((part.rows, part.words), (7000, 14000));
+        assert_eq!(part.entities, EntityCounts { gold: 7000, predicted: 7000, correct: 6000 });
+        assert_eq!(part.conditions, [6000, 0, 1000]);
+        assert_eq!(part.differences.substituted, 1000);
+        let first_wrong: Vec<u64> =
+            (0..).filter(|n| n % 7 == 0 && n % 3 == k as u64).take(5).collect();
+        assert_eq!(part.worst.iter().map(|row| row.row - 1).collect::<Vec<_>>(), first_wrong);
+        let label_list: Vec<_> = part.label_list.iter().cloned().collect();
+        assert_eq!(label_list, [format!("only {k}"), "x".to_owned()]);
+    }
+}
+
+#[test]
+fn tables_count_as_files_do() {
+    let file = rows_file(ROWS, &[]);
+    let from_file = score(file.path().to_str().unwrap(), &options(2)).unwrap();
+    for threads in [1, 3] {
+        let mut taken = 0;
+        let mut next = || {
+            if taken == ROWS {
+                return Ok(None);
+            }
+            let mut table = Table::default();
+            for k in taken..ROWS.min(taken + 1000) {
+                let value = row(k % 3, k % 7 != 0);
+                let texts = |key: &str| -> Vec<String> {
+                    serde_json::from_value(value[key].clone()).unwrap()
+                };
+                for (key, strings) in [("words", &mut table.words), ("labels", &mut table.labels)] {
+                    for text in texts(key) {
+                        strings.open().push(&text);
+                    }
+                }
+                for text in texts("label_list") {
+                    table.label_lists.open().push(&text);
+                }
+                table.label_lists.end_row();
+                table.check_open_row("labels").unwrap();
+                let place = table.len();
+                table.end_row(
+                    value["prediction"].as_str().unwrap(),
+                    value["dataset"].as_str(),
+                    place,
+                );
+            }
+            taken += table.len();
+            Ok(Some(table))
+        };
+        let mut evaluation = Evaluation::default();
+        let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
+        score_tables(&mut next, &options(threads), &mut hooks, &mut evaluation).unwrap();
+        for (one, other) in from_file.datasets.iter().zip(&mut evaluation.datasets) {
+            for sentence in &mut other.worst {
+                sentence.row += 1;
+                file.path().to_str().unwrap().clone_into(&mut sentence.path);
+            }
+            assert_eq!(one, other);
+        }
+    }
+}
+
+#[test]
+fn first_bad_row_is_named() {
+    for bad in [&[15_000, 15_001, 20_999][..], &[0, 20_999], &[20_999]] {
+        let file = rows_file(ROWS, bad);
+        let path = file.path().to_str().unwrap();
+        for threads in [1, 2, 8] {
+            let error = score(path, &options(threads)).unwrap_err();
+            let start = format!("{path}:{}: not valid JSON: ", bad[0] + 1);
+            assert!(error.to_string().starts_with(&start), "{error}");
+            let skipped =
+                score(path, &ScoreOptions { skip_bad_rows: true, ..options(threads) }).unwrap();
+            assert_eq!(skipped.bad_rows, bad.len() as u64);
+            assert_eq!(skipped.listed_bad_rows[0], error);
+        }
+    }
+}
+
+#[test]
+fn the_caller_stops_the_work() {
+    let file = rows_file(ROWS, &[]);
+    let path = file.path().to_str().unwrap();
+    for threads in [1, 3] {
+        let mut evaluation = Evaluation::default();
+        let mut hooks = Hooks { progress: &mut |_| Err(Error::Stopped), back_tokenize: None };
+        let stopped = score_file(path, &options(threads), &mut hooks, &mut evaluation);
+        assert_eq!(stopped, Err(Error::Stopped));
+    }
+}
+
+fn align(input: &str, output: &str, threads: usize) -> Result<u64, Error> {
+    let options =
+        AlignOptions { scheme: Scheme::Gner, threads: Some(threads), skip_bad_rows: false };
+    let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
+    align_file(input, output, &options, &mut hooks).map(|summary| summary.rows)
+}
+
+#[test]
+fn aligned_file_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.jsonl");
+    let (good, bad) = (rows_file(ROWS, &[]), rows_file(ROWS, &[20_000]));
+    let (good, bad) = (good.path().to_str().unwrap(), bad.path().to_str().unwrap());
+    for threads in [1, 3] {
+        assert!(align(bad, output.to_str().unwrap(), threads).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    let mut written = Vec::new();
+    for threads in [1, 2, 8] {
+        assert_eq!(align(good, output.to_str().unwrap(), threads), Ok(ROWS as u64));
+        written.push(fs::read_to_string(&output).unwrap());
+    }
+    assert!(written.iter().all(|text| *text == written[0]));
+    let input = fs::read_to_string(good).unwrap();
+    for (line, aligned) in input.lines().zip(written[0].lines()).step_by(100) {
+        assert_eq!(align_line(line, Scheme::Gner).unwrap(), aligned);
+    }
+    assert_eq!(written[0].lines().count(), ROWS);
+}
+
+#[test]
+fn distinct_words_are_asked_for_once() {
+    let file = rows_file(ROWS, &[]);
+    for threads in [1, 3] {
+        let asked = RefCell::new(Vec::new());
+        let mut answer = |words: &[String]| {
+            asked.borrow_mut().extend_from_slice(words);
+            Ok(words.iter().map(|word| word.replace("york", "york.")).collect())
+        };
+        let back_tokenize: &mut BackTokenize<'_> = &mut answer;
+        let mut evaluation = Evaluation::default();
+        let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: Some(back_tokenize) };
+        let path = file.path().to_str().unwrap();
+        score_file(path, &options(threads), &mut hooks, &mut evaluation).unwrap();
+        assert_eq!(*asked.borrow(), ["in", "york"]);
+        // Now the other rows match: the answer stands for the word.
+        assert!(evaluation.datasets.iter().all(|part| part.conditions == [1000, 0, 6000]));
+    }
+}

@@ -1,0 +1,232 @@
+"""A concept has one name, and that name is a file in each tree; imports go one way."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lmcore
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python/lmcore"
+CONCEPTS = ["words", "lcs", "matching", "entities", "predictions", "philox"]
+TREES = [
+    "rust/{}.rs",
+    "rust/py/{}.rs",
+    "python/lmcore/reference/{}.py",
+    "python/lmcore/ops/{}.py",
+    "tests/ops/test_{}.py",
+    "tests/{}.rs",
+    "benches/bench_{}.py",
+    "benches/{}.rs",
+]
+# What is in those folders without being a concept.
+OTHERS = {
+    "rust": {"lib", "error", "text", "threads"},
+    "rust/py": {"mod", "arrays", "error"},
+    "python/lmcore/reference": {"__init__"},
+    "python/lmcore/ops": {"__init__", "_dispatch"},
+}
+SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
+# Systems that may import another one.
+SIBLINGS = {("compression", "openba")}
+# Modules outside of ops that may import the compiled module or definitions.
+EXCEPTIONS = {
+    "__init__.py": {"lmcore._core"},  # the version
+    "reproduce/matching_speed.py": {"lmcore.reference"},  # times the definition against the op
+}
+
+
+def python_files() -> list[Path]:
+    """The package's files; kernels stand in a folder of their own."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of what a module imports, also within functions."""
+    parents = ["lmcore", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+# Files.
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_concept_is_a_file_in_each_tree(concept: str) -> None:
+    assert [t.format(concept) for t in TREES if not (ROOT / t.format(concept)).is_file()] == []
+
+
+@pytest.mark.parametrize("folder", OTHERS)
+def test_trees_hold_concepts_and_nothing_else(folder: str) -> None:
+    stems = {p.stem for p in (ROOT / folder).iterdir() if p.suffix in (".rs", ".py")}
+    assert stems - OTHERS[folder] == set(CONCEPTS)
+
+
+def test_parts_of_a_concept_stand_in_its_folder() -> None:
+    folders = {path.name for path in (ROOT / "rust").iterdir() if path.is_dir()}
+    assert folders - {"py"} <= set(CONCEPTS)
+
+
+def test_benches_and_tests_are_declared() -> None:
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    assert sorted(bench["name"] for bench in cargo["bench"]) == sorted(CONCEPTS)
+    table = (ROOT / "rust/lib.rs").read_text(encoding="utf-8")
+    assert [c for c in CONCEPTS if f"| [`{c}`] |" not in table] == []
+
+
+def test_core_knows_no_python() -> None:
+    for path in (ROOT / "rust").rglob("*.rs"):
+        if (ROOT / "rust/py") not in path.parents:
+            text = path.read_text(encoding="utf-8")
+            named = re.findall(r"\b(?:pyo3|numpy)\b", text)
+            assert named == [], path.relative_to(ROOT)
+
+
+def test_kernels_are_no_package_of_that_name() -> None:
+    """transformers imports a package named `kernels` where there is one."""
+    assert not (ROOT / "kernels/__init__.py").exists()
+    link = PACKAGE / "kernels"
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "kernels"
+
+
+def test_ignored_files_are_anchored() -> None:
+    """An unanchored `data/` would leave a package out of the wheel."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert [line for line in lines if not line.startswith("/")] == ["__pycache__/"]
+
+
+# The direction of imports.
+
+
+@pytest.mark.parametrize("folder", ["reference", "kernels"])
+def test_definitions_and_kernels_stand_alone(folder: str) -> None:
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        for name in imports(path):
+            assert not is_in(name, "lmcore") or is_in(name, f"lmcore.{folder}"), (path, name)
+
+
+def test_only_ops_reach_below() -> None:
+    below = ["lmcore._core", "lmcore.reference", "lmcore.kernels"]
+    for path in python_files():
+        place = path.relative_to(PACKAGE)
+        if place.parts[0] in ("ops", "reference", "kernels"):
+            continue
+        allowed = EXCEPTIONS.get(place.as_posix(), set())
+        for name in imports(path):
+            reached = {package for package in below if is_in(name, package)}
+            assert reached <= allowed, (place, name)
+
+
+def test_ops_reach_nothing_above() -> None:
+    allowed = ("lmcore._core", "lmcore.reference", "lmcore.kernels", "lmcore.ops")
+    for path in (PACKAGE / "ops").glob("*.py"):
+        for name in imports(path):
+            assert not is_in(name, "lmcore") or any(is_in(name, package) for package in allowed)
+
+
+def test_no_system_imports_another() -> None:
+    for path in python_files():
+        system = path.relative_to(PACKAGE).parts[0]
+        if system not in SYSTEMS:
+            continue
+        for name in imports(path):
+            if is_in(name, "lmcore"):
+                other = (name.split(".", 2) if "." in name else [name, ""])[1]
+                assert other == system or other not in SYSTEMS or (system, other) in SIBLINGS
+                assert other not in ("reproduce", "cli"), (path, name)
+
+
+def test_no_relative_import_of_a_parent() -> None:
+    for path in python_files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        levels = [node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert max(levels, default=0) <= 1, path
+
+
+# The import of the package.
+
+
+def run_python(code: str, *options: str) -> str:
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_import_is_light() -> None:
+    code = "import sys, lmcore, lmcore.cli; print(*sorted(m for m in sys.modules if '.' not in m))"
+    modules = set(run_python(code).split())
+    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib"} == set()
+    assert "lmcore" in modules
+
+
+def test_import_is_quick() -> None:
+    """Under 150 ms, best of several: the machine may do other things at the same time."""
+    code = (
+        "import time; start = time.perf_counter(); import lmcore; "
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run_python(code)) for _ in range(7)) < 0.150
+
+
+# The distribution.
+
+
+def cargo_version() -> str:
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    return str(cargo["package"]["version"])
+
+
+def test_version_is_written_once() -> None:
+    assert lmcore.__version__ == cargo_version()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project
+    assert project["dynamic"] == ["version"]
+    try:
+        installed = importlib.metadata.version("lmcore")
+    except importlib.metadata.PackageNotFoundError:
+        return  # a checkout on the path has no metadata
+    assert installed == lmcore.__version__
+
+
+def test_wheel() -> None:
+    wheel = os.environ.get("LMCORE_WHEEL")
+    if not wheel:
+        pytest.skip("LMCORE_WHEEL is not set: it names a built wheel, as `make test` does")
+    path = Path(wheel)
+    assert path.name.startswith(f"lmcore-{cargo_version()}-cp311-abi3-")
+    expected = {file.relative_to(ROOT / "python").as_posix() for file in python_files()}
+    kernels = (ROOT / "kernels").glob("*.py")
+    expected |= {f"lmcore/kernels/{file.name}" for file in kernels}
+    expected |= {f"lmcore/{name}" for name in ("_core.abi3.so", "_core.pyi", "py.typed")}
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        metadata = f"lmcore-{cargo_version()}.dist-info"
+        tags = archive.read(f"{metadata}/WHEEL").decode()
+        scripts = archive.read(f"{metadata}/entry_points.txt").decode()
+        description = archive.read(f"{metadata}/METADATA").decode()
+    assert len(names) == len(set(names))
+    held = {name for name in names if not name.startswith(f"{metadata}/") and name[-1] != "/"}
+    assert sorted(held - {"lmcore/kernels/README.md"}) == sorted(expected)
+    assert re.search(r"^Tag: cp311-abi3-", tags, re.MULTILINE)
+    assert "lmcore=lmcore.cli:main" in scripts.replace(" ", "")
+    assert f"\nVersion: {cargo_version()}\n" in description
+    assert any(name.startswith(f"{metadata}/licenses/") for name in names)
