@@ -4,11 +4,12 @@
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use std::cell::Cell;
 use std::hash::BuildHasher;
 
 use crate::error::{Error, Result};
-use crate::text::{Interner, StringRows, Strings, StringsRef, is_alphanumeric, is_space};
+use crate::labels::normalize_bytes_into;
+pub use crate::labels::{Label, Types, normalize_text_into};
+use crate::text::{StringRows, StringsRef};
 use crate::threads::map_chunks;
 
 /// The schemes' names, in the order of [`Scheme`].
@@ -41,192 +42,11 @@ impl Scheme {
             .iter()
             .position(|known| *known == name)
             .map(|place| ALL[place])
-            .ok_or_else(|| Error::UnknownScheme { given: name.to_owned() })
+            .ok_or_else(|| Error::UnknownScheme { known: &SCHEME_NAMES, given: name.to_owned() })
     }
 
     fn compares_text(self) -> bool {
         matches!(self, Self::Gner | Self::UniversalNer)
-    }
-}
-
-/// A BIO label: outside, or the number of a type with B- or I-.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Label(u32);
-
-impl Label {
-    /// The label `O`.
-    pub const OUTSIDE: Self = Self(0);
-
-    /// B- of a type.
-    pub fn begin(type_id: u32) -> Self {
-        Self((type_id + 1) << 1)
-    }
-
-    /// I- of a type.
-    pub fn inside(type_id: u32) -> Self {
-        Self((type_id + 1) << 1 | 1)
-    }
-
-    /// The label of the next word of the same entity.
-    #[must_use]
-    pub fn continued(self) -> Self {
-        if self == Self::OUTSIDE { self } else { Self(self.0 | 1) }
-    }
-
-    /// Whether it is I- of some type.
-    pub fn is_inside(self) -> bool {
-        self.0 & 1 == 1
-    }
-
-    /// The number of its type, unless it is `O`.
-    pub fn type_id(self) -> Option<u32> {
-        (self.0 >> 1).checked_sub(1)
-    }
-}
-
-/// Label lists that are remembered: rows of a few data sets take turns in shuffled files.
-const REMEMBERED_LISTS: usize = 8;
-
-/// Entity types by number, and which of them the current row allows.
-#[derive(Debug, Default)]
-pub struct Types {
-    names: Interner,
-    /// The number of each type's normalised name in `normalized`.
-    normalized_ids: Vec<u32>,
-    normalized: Interner,
-    lists: Vec<LabelList>,
-    current: usize,
-    /// The type that was read last.
-    last: Cell<u32>,
-    scratch: String,
-}
-
-/// A label list and the numbers of its types.
-#[derive(Debug, Default)]
-struct LabelList {
-    names: Strings,
-    ids: Vec<u32>,
-    /// Whether a type is in the list, by number.
-    allowed: Vec<bool>,
-}
-
-impl Types {
-    /// The number of a type.
-    pub fn intern(&mut self, name: &str) -> u32 {
-        let id = self.names.intern(name);
-        if id as usize == self.normalized_ids.len() {
-            self.scratch.clear();
-            normalize_text_into(name, &mut self.scratch);
-            self.normalized_ids.push(self.normalized.intern(&self.scratch));
-        }
-        id
-    }
-
-    /// The name of a type.
-    pub fn name(&self, type_id: u32) -> &str {
-        self.names.get(type_id)
-    }
-
-    /// The label as text.
-    pub fn label_text(&self, label: Label) -> String {
-        match label.type_id() {
-            None => "O".to_owned(),
-            Some(id) if label.is_inside() => format!("I-{}", self.name(id)),
-            Some(id) => format!("B-{}", self.name(id)),
-        }
-    }
-
-    /// From now on, allows the listed types and no others.
-    pub fn allow(&mut self, label_list: StringsRef<'_>) {
-        let is_same = |list: &LabelList| list.names.all().equals(label_list);
-        if self.lists.get(self.current).is_some_and(is_same) {
-            return;
-        }
-        if let Some(known) = self.lists.iter().position(is_same) {
-            self.current = known;
-            return;
-        }
-        if self.lists.len() < REMEMBERED_LISTS {
-            self.current = self.lists.len();
-            self.lists.push(LabelList::default());
-        } else {
-            self.current = (self.current + 1) % REMEMBERED_LISTS;
-        }
-        let mut fresh = std::mem::take(&mut self.lists[self.current]);
-        fresh.names.clear();
-        fresh.ids.clear();
-        fresh.allowed.fill(false);
-        for name in label_list.iter() {
-            let id = self.intern(name);
-            fresh.names.push(name);
-            fresh.ids.push(id);
-            if fresh.allowed.len() <= id as usize {
-                fresh.allowed.resize(id as usize + 1, false);
-            }
-            fresh.allowed[id as usize] = true;
-        }
-        self.lists[self.current] = fresh;
-    }
-
-    /// The numbers of the types that are allowed.
-    pub fn allowed_ids(&self) -> &[u32] {
-        self.lists.get(self.current).map_or(&[], |list| &list.ids)
-    }
-
-    /// Reads a label whose type is allowed.
-    pub fn read_allowed(&self, text: &str) -> Option<Label> {
-        if text == "O" {
-            return Some(Label::OUTSIDE);
-        }
-        let (begins, name) = split_label(text)?;
-        // The words of an entity follow each other.
-        let previous = self.last.get();
-        let id = if self.names.is(previous, name) { previous } else { self.names.find(name)? };
-        self.last.set(id);
-        let list = self.lists.get(self.current)?;
-        if !list.allowed.get(id as usize).copied().unwrap_or(false) {
-            return None;
-        }
-        Some(if begins { Label::begin(id) } else { Label::inside(id) })
-    }
-
-    /// Reads a label of any type.
-    pub fn read(&mut self, text: &str) -> Option<Label> {
-        if text == "O" {
-            return Some(Label::OUTSIDE);
-        }
-        let (begins, name) = split_label(text)?;
-        let id = self.intern(name);
-        Some(if begins { Label::begin(id) } else { Label::inside(id) })
-    }
-
-    /// Reads a sequence of labels of any types; `name` is for errors.
-    ///
-    /// # Errors
-    /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
-    pub fn read_all<'a>(
-        &mut self,
-        name: &'static str,
-        texts: impl IntoIterator<Item = &'a str>,
-        labels: &mut Vec<Label>,
-    ) -> Result<()> {
-        labels.clear();
-        for (index, text) in texts.into_iter().enumerate() {
-            let label = self.read(text).ok_or_else(|| Error::LabelForm {
-                name,
-                index,
-                label: text.to_owned(),
-            })?;
-            labels.push(label);
-        }
-        Ok(())
-    }
-}
-
-fn split_label(text: &str) -> Option<(bool, &str)> {
-    match text.strip_prefix("B-") {
-        Some(name) => Some((true, name)),
-        None => text.strip_prefix("I-").map(|name| (false, name)),
     }
 }
 
@@ -529,7 +349,7 @@ impl Scorer {
         self.table.clear();
         let mut counts = EntityCounts::default();
         let kind = |span: &Span| match scheme {
-            Scheme::Gner => types.normalized_ids[span.type_id as usize],
+            Scheme::Gner => types.normalized_id(span.type_id),
             _ => span.type_id,
         };
         for place in 0..self.gold.len() {
@@ -609,118 +429,4 @@ impl Scorer {
         keys.push(new);
         keys.len() - 1
     }
-}
-
-/// Appends lower-case text without ASCII punctuation, articles and extra white space.
-///
-/// An article is a whole run of letters and numbers, after punctuation is gone.
-pub fn normalize_text_into(text: &str, out: &mut String) {
-    let mut bytes = std::mem::take(out).into_bytes();
-    normalize_bytes_into(text, &mut bytes);
-    // Whole characters went in.
-    *out = String::from_utf8(bytes).unwrap_or_default();
-}
-
-fn normalize_bytes_into(text: &str, out: &mut Vec<u8>) {
-    if text.is_ascii() {
-        let characters = text.bytes().map(|byte| (ASCII_KINDS[usize::from(byte)], byte));
-        out.reserve(text.len());
-        normalize_characters(characters, |byte, out| out.push(byte.to_ascii_lowercase()), out);
-    } else {
-        let lower = text.to_lowercase();
-        let characters = lower.chars().map(|character| (CharacterKind::of(character), character));
-        let write = |character: char, out: &mut Vec<u8>| {
-            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        };
-        normalize_characters(characters, write, out);
-    }
-}
-
-/// What a character is to [`normalize_text_into`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CharacterKind {
-    Alphanumeric,
-    Punctuation,
-    Space,
-    Other,
-}
-
-impl CharacterKind {
-    fn of(character: char) -> Self {
-        if is_alphanumeric(character) {
-            Self::Alphanumeric
-        } else if character.is_ascii_punctuation() {
-            Self::Punctuation
-        } else if is_space(character) {
-            Self::Space
-        } else {
-            Self::Other
-        }
-    }
-}
-
-/// The kinds of the ASCII characters.
-const ASCII_KINDS: [CharacterKind; 128] = {
-    let mut kinds = [CharacterKind::Other; 128];
-    let mut code = 0_u8;
-    while code < 128 {
-        kinds[code as usize] = if code.is_ascii_alphanumeric() {
-            CharacterKind::Alphanumeric
-        } else if code.is_ascii_punctuation() {
-            CharacterKind::Punctuation
-        } else if matches!(code, 0x09..=0x0d | 0x1c..=0x20) {
-            CharacterKind::Space
-        } else {
-            CharacterKind::Other
-        };
-        code += 1;
-    }
-    kinds
-};
-
-fn normalize_characters<C>(
-    characters: impl Iterator<Item = (CharacterKind, C)>,
-    write: impl Fn(C, &mut Vec<u8>),
-    out: &mut Vec<u8>,
-) {
-    let start = out.len();
-    let mut space_before = false; // white space was read since the last character was written
-    let mut run: Option<(usize, bool)> = None; // where a run begins, and whether a space is before
-    let end_run = |run: Option<(usize, bool)>, out: &mut Vec<u8>| {
-        let Some((begin, spaced)) = run else { return false };
-        let is_article = matches!(&out[begin..], b"a" | b"an" | b"the");
-        if is_article {
-            out.truncate(begin - usize::from(spaced));
-        }
-        is_article
-    };
-    for (kind, character) in characters {
-        match kind {
-            CharacterKind::Punctuation => {}
-            CharacterKind::Alphanumeric => {
-                if run.is_none() {
-                    let spaced = space_before && out.len() > start;
-                    if spaced {
-                        out.push(b' ');
-                    }
-                    run = Some((out.len(), spaced));
-                    space_before = false;
-                }
-                write(character, out);
-            }
-            CharacterKind::Space => {
-                end_run(run.take(), out);
-                space_before = true;
-            }
-            CharacterKind::Other => {
-                space_before |= end_run(run.take(), out);
-                if space_before && out.len() > start {
-                    out.push(b' ');
-                }
-                space_before = false;
-                write(character, out);
-            }
-        }
-    }
-    end_run(run, out);
 }

@@ -8,8 +8,10 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A scoring scheme that does not exist.
-    #[error("scheme must be one of {}: got {}", crate::entities::SCHEME_NAMES.join(", "), quote(given))]
+    #[error("scheme must be one of {}: got {}", known.join(", "), quote(given))]
     UnknownScheme {
+        /// The names that exist.
+        known: &'static [&'static str],
         /// The name that was given.
         given: String,
     },

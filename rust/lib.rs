@@ -9,10 +9,11 @@
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //!
-//! [`text`] and [`threads`] hold what they share, [`error`] is the one error type.
+//! [`text`], [`labels`] and [`threads`] hold what they share, [`error`] is the one error type.
 
 pub mod entities;
 pub mod error;
+pub mod labels;
 pub mod lcs;
 pub mod matching;
 pub mod philox;

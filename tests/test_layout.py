@@ -30,7 +30,7 @@ TREES = [
 ]
 # What is in those folders without being a concept.
 OTHERS = {
-    "rust": {"lib", "error", "text", "threads"},
+    "rust": {"lib", "error", "labels", "text", "threads"},
     "rust/py": {"mod", "arrays", "error"},
     "python/lmcore/reference": {"__init__"},
     "python/lmcore/ops": {"__init__", "_dispatch"},

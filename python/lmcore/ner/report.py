@@ -40,7 +40,7 @@ def format_table(scores: Scores) -> str:
         for d in datasets
     ]
     missed = [
-        (d.name, *map(_count, d.errors), *(_share(part, d.errors.gold) for part in d.errors[1:]))
+        (d.name, _count(d.errors.gold), *(_part(n, d.errors.gold) for n in d.errors[1:]))
         for d in datasets
     ]
     lines = [
@@ -61,9 +61,7 @@ def format_table(scores: Scores) -> str:
         ),
         "",
         "gold entities that were missed, by position",
-        *_align(
-            ("data set", "gold", "unlabelled", "noisy", "boundary", "%", "%", "%"), missed
-        ),
+        *_align(("data set", "gold", "unlabelled", "noisy", "boundary"), missed),
     ]  # fmt: skip
     if scores.bad_rows:
         listed = scores.listed_bad_rows
@@ -105,7 +103,7 @@ def render_html(scores: Scores) -> str:
         [
             escape(d.name),
             _count(d.errors.gold),
-            *(f"{_count(part)} ({_share(part, d.errors.gold)} %)" for part in d.errors[1:]),
+            *(_part(number, d.errors.gold) for number in d.errors[1:]),
         ]
         for d in datasets
     ]
@@ -200,8 +198,8 @@ def _count(number: int) -> str:
     return f"{number}"
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "0.0"
+def _part(number: int, whole: int) -> str:
+    return f"{number} ({100 * number / max(whole, 1):.1f} %)"
 
 
 _PAGE = """<!doctype html>

@@ -1,0 +1,168 @@
+//! Words made ready to be compared: by their first eight bytes, and by where they stand first.
+
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use foldhash::fast::RandomState;
+
+use crate::lcs::UNMATCHED;
+use crate::text::{StringsRef, push_lowercase};
+
+/// Lower-cased words of one text, ready to be compared.
+#[derive(Debug, Default)]
+pub(super) struct Lowered {
+    text: String,
+    pub words: Vec<Word>,
+}
+
+/// The first 0 to 8 bytes of a word.
+const KEPT: [u64; 9] = {
+    let mut kept = [u64::MAX; 9];
+    let mut length = 0;
+    while length < 8 {
+        kept[length] = (1 << (8 * length)) - 1;
+        length += 1;
+    }
+    kept
+};
+
+/// A word by its first eight bytes, its length, and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Word {
+    head: u64,
+    start: usize,
+    length: usize,
+}
+
+impl Lowered {
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether a word equals a word of another text; the heads decide almost always.
+    #[inline]
+    pub fn same(&self, one: &Word, other: &Self, two: &Word) -> bool {
+        one.head == two.head
+            && one.length == two.length
+            && (one.length <= 8 || self.tails_equal(one, other, two))
+    }
+
+    #[inline(never)]
+    fn tails_equal(&self, one: &Word, other: &Self, two: &Word) -> bool {
+        self.tail(one) == other.tail(two)
+    }
+
+    /// A hash whose high half is well mixed: one multiplication for words of up to eight bytes.
+    #[inline]
+    pub fn hash(&self, word: &Word, seed: &Seed) -> u64 {
+        let whole = word.head ^ (word.length as u64) << 56;
+        if word.length <= 8 {
+            return whole.wrapping_mul(seed.odd);
+        }
+        whole.wrapping_mul(seed.odd) ^ seed.tails.hash_one(self.tail(word))
+    }
+
+    fn tail(&self, word: &Word) -> &[u8] {
+        &self.text.as_bytes()[word.start + 8..word.start + word.length]
+    }
+
+    /// Lower-cases ranges of a text; in ASCII the ranges stay as they are.
+    pub fn fill(&mut self, text: &str, ranges: impl Iterator<Item = Range<usize>>) {
+        if text.is_ascii() {
+            self.text.clear();
+            self.text.push_str(text);
+            self.text.make_ascii_lowercase();
+            self.read_heads(ranges);
+            return;
+        }
+        let mut lower = std::mem::take(&mut self.text);
+        lower.clear();
+        let mut end = 0;
+        let ends: Vec<usize> = ranges
+            .map(|range| {
+                push_lowercase(&text[range], &mut lower);
+                lower.len()
+            })
+            .collect();
+        self.text = lower;
+        self.read_heads(ends.into_iter().map(|next| std::mem::replace(&mut end, next)..next));
+    }
+
+    pub fn fill_as_is(&mut self, words: StringsRef<'_>) {
+        self.text.clear();
+        self.text.push_str(words.region());
+        self.read_heads(words.ranges());
+    }
+
+    fn read_heads(&mut self, ranges: impl Iterator<Item = Range<usize>>) {
+        // Eight more bytes, so that a head can be read at once wherever a word stands.
+        self.text.push_str("\0\0\0\0\0\0\0\0");
+        let bytes = self.text.as_bytes();
+        self.words.clear();
+        self.words.extend(ranges.map(|range| {
+            let length = range.len();
+            let head =
+                bytes[range.start..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+            Word { head: head & KEPT[length.min(8)], start: range.start, length }
+        }));
+    }
+}
+
+/// Where words stand first: a table that is searched from a word's hash on.
+///
+/// A general hash table costs twice as much for the twenty words of a sentence.
+#[derive(Debug, Default)]
+pub(super) struct Distinct {
+    /// The place of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
+    slots: Vec<u32>,
+    pub seed: Seed,
+}
+
+/// What makes hashes differ from process to process, so that no text can make them collide.
+#[derive(Debug)]
+pub(super) struct Seed {
+    odd: u64,
+    tails: RandomState,
+}
+
+impl Default for Seed {
+    fn default() -> Self {
+        let tails = RandomState::default();
+        Self { odd: tails.hash_one(0) | 1, tails }
+    }
+}
+
+impl Distinct {
+    pub fn clear(&mut self, words: usize) {
+        self.slots.clear();
+        self.slots.resize((2 * words).next_power_of_two().max(64), UNMATCHED);
+    }
+
+    /// Where the word with this hash stands first; `place` if it was not seen before.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, place: u32, same: impl Fn(u32) -> bool) -> u32 {
+        let slot = self.search(hash, same);
+        if self.slots[slot] == UNMATCHED {
+            self.slots[slot] = place;
+        }
+        self.slots[slot]
+    }
+
+    /// Where the word with this hash stands first, or [`UNMATCHED`].
+    #[inline]
+    pub fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> u32 {
+        self.slots[self.search(hash, same)]
+    }
+
+    /// The slot of the word with this hash, or the free one where it would go.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // some bits of the high half choose the slot
+    fn search(&self, hash: u64, same: impl Fn(u32) -> bool) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = (hash >> 32) as usize & mask;
+        while self.slots[slot] != UNMATCHED && !same(self.slots[slot]) {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+}
