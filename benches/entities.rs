@@ -12,10 +12,10 @@ fn bench(criterion: &mut Criterion) {
         let words: Strings = (0..size).map(|i| format!("Word{}", i * 7 % 90)).collect();
         let pattern = ["O", "B-person", "I-person", "O", "O", "B-place"];
         let (mut types, mut gold, mut predicted) = (Types::default(), Vec::new(), Vec::new());
-        let read = types.read_all("labels", (0..size).map(|i| pattern[i % 6]), &mut gold).is_ok()
-            && types
-                .read_all("labels", (0..size).map(|i| pattern[i * 5 / 4 % 6]), &mut predicted)
-                .is_ok();
+        let wanted: Strings = (0..size).map(|i| pattern[i % 6]).collect();
+        let found: Strings = (0..size).map(|i| pattern[i * 5 / 4 % 6]).collect();
+        let read = types.read_all("labels", wanted.all(), &mut gold).is_ok()
+            && types.read_all("labels", found.all(), &mut predicted).is_ok();
         assert!(read, "all labels have the right form");
 
         group.throughput(Throughput::Elements(size as u64));

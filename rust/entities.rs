@@ -151,7 +151,7 @@ pub fn decode_named_spans(
     scheme: Scheme,
 ) -> Result<Vec<(usize, usize, String)>> {
     let (mut types, mut read, mut spans) = (Types::default(), Vec::new(), Vec::new());
-    types.read_all("labels", labels.iter(), &mut read)?;
+    types.read_all("labels", labels, &mut read)?;
     decode_spans(&read, scheme, &mut spans);
     Ok(spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned())).collect())
 }
@@ -234,8 +234,8 @@ impl Counter {
             check_lengths("words", words.len(), "predicted", predicted.len())?;
         }
         check_lengths("gold", gold.len(), "predicted", predicted.len())?;
-        self.types.read_all("gold", gold.iter(), &mut self.gold)?;
-        self.types.read_all("predicted", predicted.iter(), &mut self.predicted)?;
+        self.types.read_all("gold", gold, &mut self.gold)?;
+        self.types.read_all("predicted", predicted, &mut self.predicted)?;
         Ok(self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme))
     }
 }

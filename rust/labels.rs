@@ -165,19 +165,24 @@ impl Types {
     ///
     /// # Errors
     /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
-    pub fn read_all<'a>(
+    pub fn read_all(
         &mut self,
         name: &'static str,
-        texts: impl IntoIterator<Item = &'a str>,
+        texts: StringsRef<'_>,
         labels: &mut Vec<Label>,
     ) -> Result<()> {
         labels.clear();
-        for (index, text) in texts.into_iter().enumerate() {
-            let label = self.read(text).ok_or_else(|| Error::LabelForm {
-                name,
-                index,
-                label: text.to_owned(),
-            })?;
+        for index in 0..texts.len() {
+            let label = if texts.is_letter(index, b'O') {
+                Label::OUTSIDE
+            } else {
+                let text = texts.get(index);
+                self.read(text).ok_or_else(|| Error::LabelForm {
+                    name,
+                    index,
+                    label: text.to_owned(),
+                })?
+            };
             labels.push(label);
         }
         Ok(())

@@ -1,7 +1,12 @@
 """Rows of predictions: drawn ones, generated ones, and JSON written in any style."""
 
+import itertools
 import json
 import random
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,3 +218,34 @@ def write_rows(path: Path, made: Iterable[Any]) -> Path:
             line = row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode()
             file.write(line + b"\n")
     return path
+
+
+def interrupt_reader(process: subprocess.Popen[str], pipe: Path) -> tuple[str, str]:
+    """Feeds a process that reads a named pipe, sends Ctrl-C, and returns what it printed.
+
+    The pipe is fed as long as it is read: it stands for a file of any size.
+    """
+    reading = threading.Event()
+
+    def feed() -> None:
+        chunk = (json.dumps(VALID) + "\n").encode() * 1000
+        try:
+            with pipe.open("wb", buffering=0) as file:
+                for written in itertools.count():
+                    file.write(chunk)
+                    if written == 20:  # some blocks
+                        reading.set()
+        except BrokenPipeError:
+            pass
+
+    threading.Thread(target=feed, daemon=True).start()
+    try:
+        assert reading.wait(timeout=60)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+    finally:
+        process.kill()
+        process.communicate()
+    return output, errors
