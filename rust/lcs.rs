@@ -230,7 +230,8 @@ impl Wide {
         let (n, m) = (a.len(), b.len());
         self.index_columns(b, ids);
 
-        // Widen the band until it holds a quarter of what the bound asks for.
+        // Widen the band until the last pass costs at most some times what this one did: the
+        // bound is mostly tight long before the band is as wide as it asks for.
         let mut slack = FIRST_BAND;
         let length = loop {
             let band = Band::new(n.saturating_sub(m) + slack, m.saturating_sub(n) + slack, m);
@@ -239,7 +240,7 @@ impl Wide {
                 self.step(id, band.range(row));
             }
             let length: usize = self.state.iter().map(|word| word.count_zeros() as usize).sum();
-            if n.min(m) - length <= slack * 4 {
+            if n.min(m) - length <= slack * 16 {
                 break length;
             }
             slack *= 4;

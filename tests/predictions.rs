@@ -411,6 +411,23 @@ proptest! {
     }
 }
 
+#[test]
+fn nothing_stands_around_an_object() {
+    let line = row(0, true).to_string();
+    let mut buffer = RowBuffer::default();
+    for space in ["", " ", "  ", "\t", " \r"] {
+        for frame in [format!("{line}{space}"), format!("{space}{line}")] {
+            assert_eq!(buffer.read(frame.as_bytes()), Ok(()));
+        }
+        for other in ["x", "}", ",", "{}", "[]", "\"", "\"\"", "1", "é", "\u{feff}", "\0", &line] {
+            for frame in [format!("{line}{space}{other}"), format!("{other}{space}{line}")] {
+                let problem = buffer.read(frame.as_bytes()).unwrap_err();
+                assert!(problem.reason.starts_with("not valid JSON: "), "{frame}: {problem}");
+            }
+        }
+    }
+}
+
 // Scoring and aligning, without an interpreter.
 
 fn row(dataset: usize, right: bool) -> Value {

@@ -42,8 +42,18 @@ pub fn extend_strings(
     sequence: &Bound<'_, PyAny>,
     name: &str,
 ) -> PyResult<()> {
+    // Equal neighbours are often one object: its text stands in the buffer already.
+    let mut last: Option<(Bound<'_, PyAny>, (usize, usize))> = None;
     for (index, item) in items(sequence, name)?.enumerate() {
-        strings.push(text_at(&item?, name, index)?);
+        let item = item?;
+        match &last {
+            Some((known, kept)) if known.is(&item) => strings.push_kept(*kept),
+            _ => {
+                let kept = strings.keep(text_at(&item, name, index)?);
+                strings.push_kept(kept);
+                last = Some((item, kept));
+            }
+        }
     }
     Ok(())
 }
