@@ -62,7 +62,7 @@ clean:  ## Remove the environment and all that was built
 	rm -rf $(VENV) target dist report
 
 $(ENV_STAMP): pyproject.toml
-	@command -v cargo > /dev/null || { echo "lmcore needs a Rust toolchain (cargo): see https://rustup.rs" >&2; exit 1; }
+	@command -v cargo > /dev/null || { echo "lmcore needs a Rust toolchain: cargo was not found" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lmcore needs Python 3.11 or later: set PYTHON=..." >&2; exit 1; }
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "maturin>=1.14,<2"

@@ -1,6 +1,6 @@
 //! Sequences of Python strings and arrays of numbers as the core takes them.
 
-use std::fmt::Write;
+use std::fmt::{self, Display};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -17,20 +17,32 @@ pub fn type_name(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// The text of a `str`.
-pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: &str) -> PyResult<&'a str> {
+pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: impl Display) -> PyResult<&'a str> {
     let string = value.cast::<PyString>().map_err(|_| {
         PyTypeError::new_err(format!("{name} must be a str: got {}", type_name(value)))
     })?;
     string.to_str().map_err(|_| PyValueError::new_err(format!("{name} holds a lone surrogate")))
 }
 
+/// The name of an item of a sequence, put together only where an error needs it.
+struct Place<'a> {
+    name: &'a dyn Display,
+    index: usize,
+}
+
+impl Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}[{}]", self.name, self.index)
+    }
+}
+
 /// The text of an item of a sequence.
 #[inline]
-fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &str, index: usize) -> PyResult<&'a str> {
+fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &dyn Display, index: usize) -> PyResult<&'a str> {
     match item.cast_exact::<PyString>().ok().map(PyStringMethods::to_str) {
         Some(Ok(value)) => Ok(value),
         // Once more, for subclasses and for the message.
-        _ => text(item, &format!("{name}[{index}]")),
+        _ => text(item, Place { name, index }),
     }
 }
 
@@ -40,7 +52,7 @@ fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &str, index: usize) -> PyResult
 pub fn extend_strings(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
-    name: &str,
+    name: &dyn Display,
 ) -> PyResult<()> {
     // Equal neighbours are often one object: its text stands in the buffer already.
     let mut last: Option<(Bound<'_, PyAny>, (usize, usize))> = None;
@@ -62,7 +74,7 @@ pub fn extend_strings(
 pub fn extend_labels(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
-    name: &str,
+    name: &dyn Display,
 ) -> PyResult<()> {
     let outside = intern!(sequence.py(), "O");
     let kept = strings.keep("O");
@@ -77,7 +89,10 @@ pub fn extend_labels(
     Ok(())
 }
 
-fn items<'py>(sequence: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyIterator>> {
+fn items<'py>(
+    sequence: &Bound<'py, PyAny>,
+    name: &dyn Display,
+) -> PyResult<Bound<'py, PyIterator>> {
     let refuse = || {
         let got = type_name(sequence);
         PyTypeError::new_err(format!("{name} must be a sequence of str: got {got}"))
@@ -91,12 +106,12 @@ fn items<'py>(sequence: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, P
 /// The strings of a list, tuple or other sequence.
 pub fn strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<Strings> {
     let mut strings = Strings::default();
-    extend_strings(&mut strings, sequence, name)?;
+    extend_strings(&mut strings, sequence, &name)?;
     Ok(strings)
 }
 
 /// Appends the strings of one sequence; the second text is its name.
-type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &str) -> PyResult<()>;
+type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &dyn Display) -> PyResult<()>;
 
 /// A sequence of sequences of strings.
 pub fn nested_strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<StringRows> {
@@ -114,12 +129,8 @@ fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> PyResult<S
         PyTypeError::new_err(format!("{name} must be a sequence of sequences of str: got {got}"))
     })?;
     let mut rows = StringRows::default();
-    let mut row_name = String::new();
     for (index, item) in items.enumerate() {
-        row_name.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(row_name, "{name}[{index}]");
-        extend(rows.open(), &item?, &row_name)?;
+        extend(rows.open(), &item?, &Place { name: &name, index })?;
         rows.end_row();
     }
     Ok(rows)

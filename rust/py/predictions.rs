@@ -207,7 +207,7 @@ fn read_row<'py>(
         place
     } else {
         let place = table.label_lists.len();
-        let read = extend_strings(table.label_lists.open(), &list, "");
+        let read = extend_strings(table.label_lists.open(), &list, &"");
         table.label_lists.end_row();
         read.map_err(|error| problem(py, "label_list", &error))?;
         if label_lists.len() == REMEMBERED_LISTS {
@@ -234,9 +234,9 @@ fn read_row<'py>(
         }
     };
     let (words, key) = find_list(intern!(py, "words"), "words", "instance.words")?;
-    extend_strings(table.words.open(), &words, "").map_err(|error| problem(py, key, &error))?;
+    extend_strings(table.words.open(), &words, &"").map_err(|error| problem(py, key, &error))?;
     let (labels, key) = find_list(intern!(py, "labels"), "labels", "instance.labels")?;
-    extend_labels(table.labels.open(), &labels, "").map_err(|error| problem(py, key, &error))?;
+    extend_labels(table.labels.open(), &labels, &"").map_err(|error| problem(py, key, &error))?;
     table.check_open_row(key)?;
     let prediction = find(row, intern!(py, "prediction"))?.ok_or_else(|| missing("prediction"))?;
     table.end_row(read_text(&prediction, "prediction")?, dataset, label_list);
