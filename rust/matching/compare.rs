@@ -110,7 +110,8 @@ impl Lowered {
 
 /// Where words stand first: a table that is searched from a word's hash on.
 ///
-/// A general hash table costs twice as much for the twenty words of a sentence.
+/// Fewer steps than a general hash table for the twenty words of a sentence: words compare by
+/// their heads, one multiplication hashes them, and clearing writes a few hundred bytes.
 #[derive(Debug, Default)]
 pub(super) struct Distinct {
     /// The place of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.

@@ -199,7 +199,7 @@ fn read_row<'py>(
     let dataset = dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
 
     let list = find(row, intern!(py, "label_list"))?.ok_or_else(|| missing("label_list"))?;
-    // Comparing lists in Python is several times faster than reading one.
+    // Equal lists are read once, and the rows share what was read.
     let same = |(known, _): &&(Bound<'py, PyAny>, usize)| {
         known.is(&list) || known.eq(&list).unwrap_or(false)
     };
