@@ -268,9 +268,10 @@ pub struct Scorer {
 /// An entity as the text schemes compare it.
 #[derive(Debug, Clone, Copy)]
 struct Key {
-    start: usize,
-    end: usize,
+    span: Span,
     kind: u32,
+    /// Where its normalised text stands, once another entity of its kind asked for it.
+    text: Option<(usize, usize)>,
     in_gold: bool,
     in_predicted: bool,
 }
@@ -383,50 +384,67 @@ impl Scorer {
     /// The place of an entity's key, new if the sentence did not have it yet.
     #[allow(clippy::cast_possible_truncation)] // at most one key per word
     fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> usize {
-        let start = self.texts.len();
-        self.joined.clear();
-        for place in span.start..span.end {
-            if place > span.start {
-                self.joined.push(' ');
-            }
-            self.joined.push_str(words.get(place));
-        }
-        normalize_bytes_into(&self.joined, &mut self.texts);
-        let Self { texts, keys, table, hasher, .. } = self;
-        let text = &texts[start..];
-        let equals = |key: &Key| key.kind == kind && &texts[key.start..key.end] == text;
-        if keys.len() <= 8 {
-            // Few entities, as in most sentences: looking at each is faster than hashing.
-            if let Some(found) = keys.iter().position(equals) {
-                texts.truncate(start);
-                return found;
-            }
-        }
-        let hash_of = |key: &Key| hasher.hash_one((&texts[key.start..key.end], key.kind));
-        let new = Key { start, end: texts.len(), kind, in_gold: false, in_predicted: false };
-        if keys.len() >= 8 {
-            if table.is_empty() {
-                for (place, key) in keys.iter().enumerate() {
-                    table
-                        .insert_unique(hash_of(key), place as u32, |&k| hash_of(&keys[k as usize]));
-                }
-            }
-            match table.entry(
-                hash_of(&new),
-                |&place| equals(&keys[place as usize]),
-                |&place| hash_of(&keys[place as usize]),
-            ) {
-                Entry::Occupied(found) => {
-                    let found = *found.get() as usize;
-                    texts.truncate(start);
-                    return found;
-                }
-                Entry::Vacant(place) => {
-                    place.insert(keys.len() as u32);
+        let place = self.keys.len();
+        let key = Key { span: *span, kind, text: None, in_gold: false, in_predicted: false };
+        self.keys.push(key);
+        if place <= 8 {
+            // Few entities, as in most sentences: looking at each is faster than hashing, and
+            // texts matter only between entities of one kind.
+            for known in 0..place {
+                if self.keys[known].kind == kind {
+                    let (old, new) = (self.spell(words, known), self.spell(words, place));
+                    if self.texts[old.0..old.1] == self.texts[new.0..new.1] {
+                        self.keys.pop();
+                        return known;
+                    }
                 }
             }
         }
-        keys.push(new);
-        keys.len() - 1
+        if place >= 8 {
+            let first = if self.table.is_empty() { 0 } else { place };
+            for place in first..=place {
+                self.spell(words, place);
+                let Self { texts, keys, table, hasher, .. } = self;
+                let text = |key: &Key| key.text.map(|(start, end)| &texts[start..end]);
+                let hash_of = |key: &Key| hasher.hash_one((text(key), key.kind));
+                let new = &keys[place];
+                match table.entry(
+                    hash_of(new),
+                    |&known| {
+                        let known = &keys[known as usize];
+                        known.kind == new.kind && text(known) == text(new)
+                    },
+                    |&known| hash_of(&keys[known as usize]),
+                ) {
+                    Entry::Occupied(found) => {
+                        let found = *found.get() as usize;
+                        keys.pop();
+                        return found;
+                    }
+                    Entry::Vacant(free) => {
+                        free.insert(place as u32);
+                    }
+                }
+            }
+        }
+        place
+    }
+
+    /// Where the normalised text of a key's entity stands.
+    fn spell(&mut self, words: StringsRef<'_>, place: usize) -> (usize, usize) {
+        let Self { keys, texts, joined, .. } = self;
+        let key = &mut keys[place];
+        *key.text.get_or_insert_with(|| {
+            joined.clear();
+            for place in key.span.start..key.span.end {
+                if place > key.span.start {
+                    joined.push(' ');
+                }
+                joined.push_str(words.get(place));
+            }
+            let start = texts.len();
+            normalize_bytes_into(joined, texts);
+            (start, texts.len())
+        })
     }
 }

@@ -135,10 +135,13 @@ impl Types {
     }
 
     /// Reads a label whose type is allowed.
+    #[inline]
     pub fn read_allowed(&self, text: &str) -> Option<Label> {
-        if text == "O" {
-            return Some(Label::OUTSIDE);
-        }
+        if text == "O" { Some(Label::OUTSIDE) } else { self.read_allowed_type(text) }
+    }
+
+    #[inline(never)]
+    fn read_allowed_type(&self, text: &str) -> Option<Label> {
         let (begins, name) = split_label(text)?;
         // The words of an entity follow each other.
         let previous = self.last.get();

@@ -400,20 +400,29 @@ impl Matcher {
     fn align(&mut self) {
         let Self { words, generated, alignment, .. } = self;
         let (n, m) = (words.len(), generated.len());
-        let mut matched = 0;
         alignment.clear();
-        alignment.extend(words.words.iter().map(|word| match generated.words.get(matched) {
-            Some(wanted) if words.same(word, generated, wanted) => {
-                matched += 1;
-                matched as u32 - 1
+        self.condition = Condition::Lcs;
+        // As many words as there are too many may stay unmatched; one more, and it is no
+        // subsequence.
+        if let Some(mut spare) = n.checked_sub(m) {
+            let mut matched = 0;
+            for word in &words.words {
+                match generated.words.get(matched) {
+                    Some(wanted) if words.same(word, generated, wanted) => {
+                        alignment.push(matched as u32);
+                        matched += 1;
+                    }
+                    _ if spare == 0 => break,
+                    _ => {
+                        alignment.push(UNMATCHED);
+                        spare -= 1;
+                    }
+                }
             }
-            _ => UNMATCHED,
-        }));
-        self.condition = match (matched == m, n == m) {
-            (true, true) => Condition::Exact,
-            (true, false) => Condition::Subsequence,
-            (false, _) => Condition::Lcs,
-        };
+            if matched == m {
+                self.condition = if n == m { Condition::Exact } else { Condition::Subsequence };
+            }
+        }
         if self.condition == Condition::Lcs {
             self.align_by_lcs();
         }
@@ -461,7 +470,9 @@ fn visit_gaps(
     let (mut word, mut next) = (0, 0);
     for (i, &j) in alignment.iter().enumerate() {
         if j != UNMATCHED {
-            visit(word..i, next..j as usize);
+            if word < i || next < j as usize {
+                visit(word..i, next..j as usize);
+            }
             (word, next) = (i + 1, j as usize + 1);
         }
     }

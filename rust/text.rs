@@ -19,6 +19,11 @@ impl Strings {
         self.ranges.clear();
     }
 
+    /// Forgets all strings but the first ones.
+    pub fn truncate(&mut self, length: usize) {
+        self.ranges.truncate(length);
+    }
+
     /// Appends one string.
     pub fn push(&mut self, string: &str) {
         let start = self.text.len();
@@ -35,6 +40,12 @@ impl Strings {
         let start = self.text.len();
         self.text.push_str(text);
         (start, self.text.len())
+    }
+
+    /// The text, and the range of each string in it.
+    #[cfg(feature = "python")]
+    pub(crate) fn parts(&mut self) -> (&mut String, &mut Vec<(usize, usize)>) {
+        (&mut self.text, &mut self.ranges)
     }
 
     /// Appends a string that was kept.
@@ -187,6 +198,17 @@ pub struct StringRows {
 }
 
 impl StringRows {
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.strings.clear();
+        self.ends.clear();
+    }
+
+    /// Forgets the row that is being put together.
+    pub fn drop_open(&mut self) {
+        self.strings.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
     /// The row that is being put together: what is pushed here belongs to it.
     pub fn open(&mut self) -> &mut Strings {
         &mut self.strings
@@ -200,6 +222,19 @@ impl StringRows {
     /// Ends the row.
     pub fn end_row(&mut self) {
         self.ends.push(self.strings.len());
+    }
+
+    /// Ends the row, or drops it if it equals one of the last `count`; returns its place.
+    pub fn end_row_unless_known(&mut self, count: usize) -> usize {
+        let start = self.ends.last().copied().unwrap_or(0);
+        let open = self.strings.range(start, self.strings.len());
+        let recent = (0..self.len()).rev().take(count);
+        if let Some(known) = recent.into_iter().find(|&k| self.row(k).equals(open)) {
+            self.drop_open();
+            return known;
+        }
+        self.end_row();
+        self.len() - 1
     }
 
     /// Number of rows.
@@ -293,23 +328,29 @@ impl Interner {
 ///
 /// Eight bytes fit one machine word, in which a comparison is a subtraction: a byte's high bit
 /// shows where it is equal, and a borrow can only add marks above the first true one. A
-/// general search follows where the next sixteen bytes hold neither.
+/// general search follows where the next sixteen bytes hold neither, or do not exist.
 #[inline]
 pub fn find_near(bytes: &[u8], start: usize, first: u8, second: u8) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
-    let mut place = start;
-    for _ in 0..2 {
-        let Some(eight) = bytes.get(place..).and_then(<[u8]>::first_chunk) else { break };
-        let eight = u64::from_le_bytes(*eight);
+    let marks = |eight: u64| {
         let equal = |byte: u8| {
             let difference = eight ^ (ONES * u64::from(byte));
             difference.wrapping_sub(ONES) & !difference
         };
-        let marks = (equal(first) | equal(second)) & (ONES << 7);
-        if marks != 0 {
-            return Some(place + marks.trailing_zeros() as usize / 8);
+        (equal(first) | equal(second)) & (ONES << 7)
+    };
+    let mut place = start;
+    if let Some(sixteen) = bytes.get(place..).and_then(<[u8]>::first_chunk::<16>) {
+        let sixteen = u128::from_le_bytes(*sixteen);
+        #[allow(clippy::cast_possible_truncation)] // each half is taken
+        let (low, high) = (marks(sixteen as u64), marks((sixteen >> 64) as u64));
+        if low | high != 0 {
+            // Which half it is cannot be foreseen: both are counted, and one is chosen.
+            let in_low = low.trailing_zeros() as usize / 8;
+            let in_high = high.trailing_zeros() as usize / 8 + 8;
+            return Some(place + if low == 0 { in_high } else { in_low });
         }
-        place += 8;
+        place += 16;
     }
     memchr::memchr2(first, second, bytes.get(place..)?).map(|offset| place + offset)
 }

@@ -31,7 +31,7 @@ TREES = [
 # What is in those folders without being a concept.
 OTHERS = {
     "rust": {"lib", "error", "labels", "text", "threads"},
-    "rust/py": {"mod", "arrays", "error"},
+    "rust/py": {"mod", "arrays", "borrowed", "error"},
     "python/lmcore/reference": {"__init__"},
     "python/lmcore/ops": {"__init__", "_dispatch"},
 }
@@ -98,6 +98,13 @@ def test_core_knows_no_python() -> None:
             text = path.read_text(encoding="utf-8")
             named = re.findall(r"\b(?:pyo3|numpy)\b", text)
             assert named == [], path.relative_to(ROOT)
+
+
+def test_unsafe_code_stands_in_one_file() -> None:
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    assert cargo["lints"]["rust"]["unsafe_code"] == "deny"
+    allowing = {p.name for p in (ROOT / "rust").rglob("*.rs") if "unsafe_code" in p.read_text()}
+    assert allowing == {"borrowed.rs"}
 
 
 def test_kernels_are_no_package_of_that_name() -> None:

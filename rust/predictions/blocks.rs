@@ -137,6 +137,16 @@ struct TableRow {
 }
 
 impl Table {
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.words.clear();
+        self.labels.clear();
+        self.label_lists.clear();
+        self.predictions.clear();
+        self.datasets.clear();
+        self.rows.clear();
+    }
+
     /// Checks that the open row has as many words as labels; `key` names the labels.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::back_tokens::BackTokens;
 use super::blocks::{LineBlocks, Lines, Table, run_blocks};
@@ -157,12 +157,13 @@ pub fn score_file(
     if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// Scores rows that `next` hands over in tables, numbered from 0.
+/// Scores rows that `next` puts into the empty table it is given, numbered from 0; it puts none
+/// after the last one.
 ///
 /// # Errors
 /// `next` fails, a row cannot be used, or the caller stopped.
 pub fn score_tables(
-    next: &mut dyn FnMut() -> Result<Option<Table>>,
+    next: &mut dyn FnMut(&mut Table) -> Result<()>,
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
     evaluation: &mut Evaluation,
@@ -172,10 +173,18 @@ pub fn score_tables(
     let tokenized = back_tokenize.is_some();
     let mut taken = 0;
     let done = Cell::new(0);
+    // Tables that were worked on: their memory is used again.
+    let spare = Mutex::new(Vec::<Table>::new());
+    let lock_spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
     run_blocks(
         options.threads,
         &mut || {
-            let Some(table) = next()? else { return Ok(None) };
+            let mut table = lock_spare().pop().unwrap_or_default();
+            table.clear();
+            next(&mut table)?;
+            if table.is_empty() {
+                return Ok(None);
+            }
             if let Some(back_tokenize) = back_tokenize {
                 let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
                 for row in (0..table.len()).filter_map(|index| table.row(index).ok()) {
@@ -198,6 +207,7 @@ pub fn score_tables(
                     break;
                 }
             }
+            lock_spare().push(table);
             part.finish(worker)
         },
         &mut |part| {
@@ -371,14 +381,10 @@ impl Worker {
     ) -> std::result::Result<(), RowProblem> {
         self.types.allow(row.label_list);
         self.gold.clear();
-        for index in 0..row.labels.len() {
-            let label = if row.labels.is_letter(index, b'O') {
-                Label::OUTSIDE
-            } else {
-                let text = row.labels.get(index);
-                self.types.read_allowed(text).ok_or_else(|| label_outside_list(index, text))?
-            };
-            self.gold.push(label);
+        self.gold.reserve(row.labels.len());
+        for (index, text) in row.labels.iter().enumerate() {
+            let label = self.types.read_allowed(text);
+            self.gold.push(label.ok_or_else(|| label_outside_list(index, text))?);
         }
         if let Some(tokens) = tokens {
             tokens.translate(row.words, &mut self.lower, &mut self.translated);

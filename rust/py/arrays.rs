@@ -6,8 +6,9 @@ use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyString};
+use pyo3::types::{PyIterator, PyList, PyString};
 
+use super::borrowed::extend_from_list;
 use crate::error::Error;
 use crate::text::{StringRows, Strings};
 
@@ -47,27 +48,12 @@ fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &dyn Display, index: usize) -> 
 }
 
 /// Appends the strings of a list, tuple or other sequence; a `str` itself is refused.
-///
-/// Under the stable ABI, one step of an iterator is one call; an item of a list is three.
 pub fn extend_strings(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
     name: &dyn Display,
 ) -> PyResult<()> {
-    // Equal neighbours are often one object: its text stands in the buffer already.
-    let mut last: Option<(Bound<'_, PyAny>, (usize, usize))> = None;
-    for (index, item) in items(sequence, name)?.enumerate() {
-        let item = item?;
-        match &last {
-            Some((known, kept)) if known.is(&item) => strings.push_kept(*kept),
-            _ => {
-                let kept = strings.keep(text_at(&item, name, index)?);
-                strings.push_kept(kept);
-                last = Some((item, kept));
-            }
-        }
-    }
-    Ok(())
+    extend(strings, sequence, name, None)
 }
 
 /// Appends labels: most are "O", which Python keeps once, so that looking suffices.
@@ -76,15 +62,24 @@ pub fn extend_labels(
     sequence: &Bound<'_, PyAny>,
     name: &dyn Display,
 ) -> PyResult<()> {
-    let outside = intern!(sequence.py(), "O");
-    let kept = strings.keep("O");
-    for (index, item) in items(sequence, name)?.enumerate() {
-        let item = item?;
-        if item.is(outside) {
-            strings.push_kept(kept);
-        } else {
-            strings.push(text_at(&item, name, index)?);
+    extend(strings, sequence, name, Some(intern!(sequence.py(), "O")))
+}
+
+fn extend(
+    strings: &mut Strings,
+    sequence: &Bound<'_, PyAny>,
+    name: &dyn Display,
+    known: Option<&Bound<'_, PyString>>,
+) -> PyResult<()> {
+    let mut done = 0;
+    if let Ok(list) = sequence.cast_exact::<PyList>() {
+        done = extend_from_list(strings, list, known);
+        if done == list.len() {
+            return Ok(());
         }
+    }
+    for (index, item) in items(sequence, name)?.enumerate().skip(done) {
+        strings.push(text_at(&item?, name, index)?);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The module `lmcore._core`: the list of its functions, nothing else.
 
 mod arrays;
+mod borrowed;
 mod entities;
 mod error;
 mod lcs;

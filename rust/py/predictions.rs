@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::arrays::{extend_labels, extend_strings, text, thread_count, type_name};
+use super::borrowed::prefetch_items;
 use super::entities::{counts_tuple, kinds_tuple};
 use super::lcs::signed;
 use crate::entities::Scheme;
@@ -18,7 +19,7 @@ use crate::predictions::{
 
 /// Rows taken from a list before the interpreter is released for a moment.
 const TABLE_ROWS: usize = 128;
-/// Label lists that are looked at before one is read anew.
+/// Label lists that a new one is compared with: rows with equal ones share what was read.
 const REMEMBERED_LISTS: usize = 8;
 /// The same with a tokenizer, which is asked once per table.
 const TOKENIZED_TABLE_ROWS: usize = 8192;
@@ -46,7 +47,10 @@ pub fn score_examples<'py>(
     let evaluation = with_hooks(py, None, back_tokenize, move |hooks| {
         let mut evaluation = Evaluation::default();
         let mut taken = 0;
-        let mut next = || Ok(Python::attach(|py| read_table(examples.bind(py), &mut taken, rows)));
+        let mut next = |table: &mut Table| {
+            Python::attach(|py| read_table(examples.bind(py), &mut taken, rows, table));
+            Ok(())
+        };
         predictions::score_tables(&mut next, &options, hooks, &mut evaluation)?;
         Ok(evaluation)
     })?;
@@ -161,86 +165,106 @@ fn with_hooks<T: Send>(
 }
 
 /// Takes the next rows from a list of dicts.
-fn read_table(examples: &Bound<'_, PyList>, taken: &mut usize, rows: usize) -> Option<Table> {
+fn read_table(examples: &Bound<'_, PyList>, taken: &mut usize, rows: usize, table: &mut Table) {
     let end = examples.len().min(*taken + rows);
-    if *taken >= end {
-        return None;
-    }
-    let mut table = Table::default();
-    let mut label_lists = Vec::new();
+    let find = |index: usize| {
+        let row = examples.get_item(index).map_err(|error| problem(examples.py(), "", &error))?;
+        RowParts::find(&row)
+    };
+    let mut last_list = None;
+    // The values of a row are found while those of the row before it are still to be read:
+    // meanwhile they come near.
+    let mut ahead = (*taken < end).then(|| find(*taken));
     for index in *taken..end {
-        let read = examples
-            .get_item(index)
-            .map_err(|error| problem(examples.py(), "", &error))
-            .and_then(|row| read_row(&row, &mut table, &mut label_lists));
-        if let Err(problem) = read {
+        let next = (index + 1 < end).then(|| find(index + 1));
+        if let Some(found) = std::mem::replace(&mut ahead, next)
+            && let Err(problem) = found.and_then(|parts| parts.read(table, &mut last_list))
+        {
             table.end_bad_row(problem);
         }
     }
-    *taken = end;
-    Some(table)
+    *taken = end.max(*taken);
 }
 
-/// Reads one row in the order in which a file's row is checked.
-fn read_row<'py>(
-    row: &Bound<'py, PyAny>,
-    table: &mut Table,
-    label_lists: &mut Vec<(Bound<'py, PyAny>, usize)>,
-) -> std::result::Result<(), RowProblem> {
-    let py = row.py();
-    let row = row.cast::<PyDict>().map_err(|_| RowProblem {
-        wrong_type: true,
-        ..RowProblem::value(None, format!("expected a dict, got {}", type_name(row)))
-    })?;
-    let find = |dict: &Bound<'py, PyDict>, key: &Bound<'py, PyString>| {
-        dict.get_item(key).map_err(|error| problem(py, "", &error))
-    };
-    let dataset = find(row, intern!(py, "dataset"))?;
-    let dataset = dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
+/// The values of one row, where it has them, with the names of their keys.
+struct RowParts<'py> {
+    dataset: Option<Bound<'py, PyAny>>,
+    label_list: Option<Bound<'py, PyAny>>,
+    instance_problem: Option<RowProblem>,
+    words: (Option<Bound<'py, PyAny>>, &'static str),
+    labels: (Option<Bound<'py, PyAny>>, &'static str),
+    prediction: Option<Bound<'py, PyAny>>,
+}
 
-    let list = find(row, intern!(py, "label_list"))?.ok_or_else(|| missing("label_list"))?;
-    // Equal lists are read once, and the rows share what was read.
-    let same = |(known, _): &&(Bound<'py, PyAny>, usize)| {
-        known.is(&list) || known.eq(&list).unwrap_or(false)
-    };
-    let label_list = if let Some(&(_, place)) = label_lists.iter().find(same) {
-        place
-    } else {
-        let place = table.label_lists.len();
-        let read = extend_strings(table.label_lists.open(), &list, &"");
-        table.label_lists.end_row();
-        read.map_err(|error| problem(py, "label_list", &error))?;
-        if label_lists.len() == REMEMBERED_LISTS {
-            label_lists.remove(0);
-        }
-        label_lists.push((list, place));
-        place
-    };
-
-    let instance = find(row, intern!(py, "instance"))?;
-    let instance = instance
-        .as_ref()
-        .map(|value| {
-            value
-                .cast::<PyDict>()
-                .map_err(|_| RowProblem::of_type("instance", "a dict", &type_name(value)))
+impl<'py> RowParts<'py> {
+    fn find(row: &Bound<'py, PyAny>) -> std::result::Result<Self, RowProblem> {
+        let py = row.py();
+        let row = row.cast::<PyDict>().map_err(|_| RowProblem {
+            wrong_type: true,
+            ..RowProblem::value(None, format!("expected a dict, got {}", type_name(row)))
+        })?;
+        let find = |dict: &Bound<'py, PyDict>, key: &Bound<'py, PyString>| {
+            dict.get_item(key).map_err(|error| problem(py, "", &error))
+        };
+        let value = find(row, intern!(py, "instance"))?;
+        let instance = value.as_ref().and_then(|value| value.cast::<PyDict>().ok());
+        let instance_problem = match &value {
+            Some(value) if instance.is_none() => {
+                Some(RowProblem::of_type("instance", "a dict", &type_name(value)))
+            }
+            _ => None,
+        };
+        let find_list = |key: &Bound<'py, PyString>, flat: &'static str, nested: &'static str| {
+            let inner = instance.map_or(Ok(None), |dict| find(dict, key))?;
+            let found = if inner.is_some() { (inner, nested) } else { (find(row, key)?, flat) };
+            found.0.iter().for_each(prefetch_items);
+            Ok(found)
+        };
+        Ok(Self {
+            words: find_list(intern!(py, "words"), "words", "instance.words")?,
+            labels: find_list(intern!(py, "labels"), "labels", "instance.labels")?,
+            dataset: find(row, intern!(py, "dataset"))?,
+            label_list: find(row, intern!(py, "label_list"))?,
+            prediction: find(row, intern!(py, "prediction"))?,
+            instance_problem,
         })
-        .transpose()?;
-    let find_list = |key: &Bound<'py, PyString>, flat: &'static str, nested: &'static str| {
-        let inner = instance.map_or(Ok(None), |dict| find(dict, key))?;
-        match inner {
-            Some(list) => Ok((list, nested)),
-            None => find(row, key)?.map(|list| (list, flat)).ok_or_else(|| missing(flat)),
+    }
+
+    /// Reads the row in the order in which a file's row is checked.
+    fn read(
+        self,
+        table: &mut Table,
+        last_list: &mut Option<(Bound<'py, PyAny>, usize)>,
+    ) -> std::result::Result<(), RowProblem> {
+        let dataset = self.dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
+        let list = self.label_list.ok_or_else(|| missing("label_list"))?;
+        let label_list = match last_list {
+            Some((known, place)) if known.is(&list) => *place,
+            _ => {
+                let strings = table.label_lists.open();
+                extend_strings(strings, &list, &"").map_err(|error| {
+                    table.label_lists.drop_open();
+                    problem(list.py(), "label_list", &error)
+                })?;
+                let place = table.label_lists.end_row_unless_known(REMEMBERED_LISTS);
+                *last_list = Some((list, place));
+                place
+            }
+        };
+        if let Some(problem) = self.instance_problem {
+            return Err(problem);
         }
-    };
-    let (words, key) = find_list(intern!(py, "words"), "words", "instance.words")?;
-    extend_strings(table.words.open(), &words, &"").map_err(|error| problem(py, key, &error))?;
-    let (labels, key) = find_list(intern!(py, "labels"), "labels", "instance.labels")?;
-    extend_labels(table.labels.open(), &labels, &"").map_err(|error| problem(py, key, &error))?;
-    table.check_open_row(key)?;
-    let prediction = find(row, intern!(py, "prediction"))?.ok_or_else(|| missing("prediction"))?;
-    table.end_row(read_text(&prediction, "prediction")?, dataset, label_list);
-    Ok(())
+        let (words, key) = (self.words.0.ok_or_else(|| missing(self.words.1))?, self.words.1);
+        extend_strings(table.words.open(), &words, &"")
+            .map_err(|error| problem(words.py(), key, &error))?;
+        let (labels, key) = (self.labels.0.ok_or_else(|| missing(self.labels.1))?, self.labels.1);
+        extend_labels(table.labels.open(), &labels, &"")
+            .map_err(|error| problem(labels.py(), key, &error))?;
+        table.check_open_row(key)?;
+        let prediction = self.prediction.ok_or_else(|| missing("prediction"))?;
+        table.end_row(read_text(&prediction, "prediction")?, dataset, label_list);
+        Ok(())
+    }
 }
 
 fn missing(key: &str) -> RowProblem {
