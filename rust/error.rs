@@ -84,6 +84,30 @@ pub enum Error {
         /// The value that was given.
         got: String,
     },
+    /// An item of an argument outside its range.
+    #[error("{name}[{index}] must be {range}: got {got}")]
+    ItemOutOfRange {
+        /// Name of the argument.
+        name: &'static str,
+        /// Place of the item, with several dimensions as `row, column`.
+        index: String,
+        /// The range in words.
+        range: String,
+        /// The value that was given.
+        got: String,
+    },
+    /// An id that names nothing.
+    #[error("{name}[{index}] must be {range}: got {got}")]
+    IdOutOfRange {
+        /// Name of the argument.
+        name: &'static str,
+        /// Place of the id.
+        index: String,
+        /// The range in words.
+        range: String,
+        /// The id that was given.
+        got: String,
+    },
     /// A row of a predictions file or list that cannot be used.
     #[error("{path}:{line}: {problem}")]
     Line {
@@ -199,6 +223,23 @@ pub fn quote(text: &str) -> String {
     }
     quoted.push(mark);
     quoted
+}
+
+/// Writes a number as Python's `repr` writes a float, so that both sides agree.
+pub fn display_float(value: f64) -> String {
+    if !value.is_finite() {
+        return value.to_string().to_lowercase();
+    }
+    // The shortest digits that give this number back; only the form differs from Python's.
+    let text = format!("{value:e}");
+    match text.split_once('e').map(|(digits, power)| (digits, power.parse::<i32>())) {
+        Some((digits, Ok(power))) if !(-4..16).contains(&power) => {
+            let sign = if power < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", power.abs())
+        }
+        _ if value.fract() == 0.0 => format!("{value:.1}"),
+        _ => value.to_string(),
+    }
 }
 
 /// Whether Python's `str.isprintable` holds.

@@ -8,6 +8,7 @@
 //! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
+//! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
 //! [`text`], [`labels`] and [`threads`] hold what they share, [`error`] is the one error type.
 
@@ -18,6 +19,7 @@ pub mod lcs;
 pub mod matching;
 pub mod philox;
 pub mod predictions;
+pub mod ranking;
 pub mod text;
 pub mod threads;
 pub mod words;

@@ -17,7 +17,7 @@ import lmcore
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python/lmcore"
-CONCEPTS = ["words", "lcs", "matching", "entities", "predictions", "philox"]
+CONCEPTS = ["words", "lcs", "matching", "entities", "predictions", "philox", "ranking"]
 TREES = [
     "rust/{}.rs",
     "rust/py/{}.rs",

@@ -25,6 +25,7 @@ __all__ = [
     "count_entities",
     "count_entities_batch",
     "decode_spans",
+    "list_excluded",
     "locate_words",
     "longest_common_subsequence_integers",
     "longest_common_subsequence_strings",
@@ -36,6 +37,8 @@ __all__ = [
     "random_below",
     "random_bits",
     "random_uniform",
+    "rank_targets",
+    "ranking_metrics",
     "score_examples",
     "score_files",
     "split_words",
@@ -126,3 +129,22 @@ def random_uniform(
 def random_below(
     seed: int, stream: int, items: NDArray[np.uint64], position: int, count: int, bound: int, /
 ) -> NDArray[np.uint64]: ...
+def rank_targets(
+    scores: NDArray[np.float32] | NDArray[np.float64],
+    targets: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    excluded: NDArray[np.int64],
+    ties: str,
+    threads: int | None,
+    /,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+def list_excluded(
+    width: int,
+    targets: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    excluded: NDArray[np.int64],
+    /,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def ranking_metrics(
+    ranks: NDArray[np.float64], cutoffs: list[int], /
+) -> tuple[list[float], list[float], float]: ...

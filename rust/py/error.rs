@@ -1,7 +1,7 @@
 //! The one place where the core's errors become Python's.
 
 use pyo3::PyErr;
-use pyo3::exceptions::{PyMemoryError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyOSError, PyTypeError, PyValueError};
 
 use crate::error::Error;
 
@@ -21,6 +21,7 @@ impl From<Error> for PyErr {
                 PyOSError::new_err((code, reason, path))
             }
             Error::File { .. } => PyOSError::new_err(text),
+            Error::IdOutOfRange { .. } => PyIndexError::new_err(text),
             Error::Memory { .. } => PyMemoryError::new_err(text),
             _ => PyValueError::new_err(text),
         }

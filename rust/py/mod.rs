@@ -8,6 +8,7 @@ mod lcs;
 mod matching;
 mod philox;
 mod predictions;
+mod ranking;
 mod words;
 
 use pyo3::prelude::pymodule;
@@ -27,6 +28,8 @@ mod _core {
     use super::philox::{philox4x32, random_below, random_bits, random_uniform};
     #[pymodule_export]
     use super::predictions::{align_file, align_row, score_examples, score_files};
+    #[pymodule_export]
+    use super::ranking::{list_excluded, rank_targets, ranking_metrics};
     #[pymodule_export]
     use super::words::{locate_words, split_words};
 

@@ -1,0 +1,133 @@
+"""Where a target stands among scored candidates, and the means that are reported of it.
+
+Source: UFNRec (arXiv 2208.04116), its evaluator, for HR@k and NDCG@k over sampled candidates;
+Krichene and Rendle, "On sampled metrics for item recommendation" (KDD 2020), for ranking the
+whole catalogue. The authors' evaluator leaves ties to the order of its sort; here a rule says.
+
+| ties          | the target stands                                                   |
+| ------------- | ------------------------------------------------------------------- |
+| `average`     | in the middle of those with its score: the mean over all their orders |
+| `optimistic`  | before them                                                         |
+| `pessimistic` | behind them                                                         |
+"""
+
+import math
+from collections.abc import Sequence
+
+TIES = ("average", "optimistic", "pessimistic")
+
+
+def rank_targets(
+    scores: Sequence[Sequence[float]],
+    targets: Sequence[int],
+    offsets: Sequence[int],
+    excluded: Sequence[int],
+    ties: str = "average",
+) -> tuple[list[float], list[int]]:
+    """Returns the rank of each user's target, from 0, and how many others have its score.
+
+    Args:
+        scores: U rows of C scores, one per candidate.
+        targets: U columns.
+        offsets: U + 1 places; user u's part of `excluded` is offsets[u]:offsets[u + 1].
+        excluded: columns that are no candidates, in any order, also repeated; a target is a
+            candidate all the same.
+        ties: one of `TIES`.
+
+    Raises:
+        ValueError: unknown rule, wrong lengths or offsets, or a candidate's score is not a number.
+        IndexError: a column outside 0..C-1.
+
+    Example:
+        >>> rank_targets([[0.1, 0.9, 0.5, 0.5]], targets=[2], offsets=[0, 1], excluded=[1])
+        ([0.5], [1])
+    """
+    if ties not in TIES:
+        raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
+    size = len(scores[0]) if scores else 0
+    _check(len(scores), size, targets, offsets, excluded)
+    ranks, tied = [], []
+    for u, (row, t) in enumerate(zip(scores, targets, strict=True)):
+        left_out = set(excluded[offsets[u] : offsets[u + 1]]) - {t}
+        greater = equal = 0
+        for c in range(size):
+            if c in left_out:
+                continue
+            if math.isnan(row[c]) or math.isnan(row[t]):
+                place = next(k for k in range(size) if k not in left_out and math.isnan(row[k]))
+                raise ValueError(f"scores[{u}, {place}] must be a number: got nan")
+            greater += row[c] > row[t]
+            equal += c != t and row[c] == row[t]
+        before = {"average": equal / 2, "optimistic": 0, "pessimistic": equal}[ties]
+        ranks.append(float(greater + before))
+        tied.append(equal)
+    return ranks, tied
+
+
+def ranking_metrics(
+    ranks: Sequence[float], cutoffs: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """Returns the means over users of HR@k and NDCG@k for each cutoff, and of 1 / (rank + 1).
+
+    Args:
+        ranks: one per user, from 0.
+        cutoffs: each at least 1.
+
+    Raises:
+        ValueError: no ranks, a rank that is negative or not finite, or a cutoff below 1.
+
+    Example:
+        >>> ranking_metrics([0, 2], cutoffs=[1, 5])
+        {'HR@1': 0.5, 'HR@5': 1.0, 'NDCG@1': 0.5, 'NDCG@5': 0.75, 'MRR': 0.6666666666666666}
+    """
+    if len(ranks) == 0:
+        raise ValueError("the length of ranks must be at least 1: got 0")
+    for i, rank in enumerate(ranks):
+        if not 0 <= rank < math.inf:
+            raise ValueError(f"ranks[{i}] must be at least 0 and finite: got {float(rank)!r}")
+    for i, k in enumerate(cutoffs):
+        if k < 1:
+            raise ValueError(f"cutoffs[{i}] must be at least 1: got {k}")
+    users = len(ranks)
+    hits = {f"HR@{k}": sum(rank < k for rank in ranks) / users for k in cutoffs}
+    gains = {
+        f"NDCG@{k}": math.fsum(1 / math.log2(rank + 2) for rank in ranks if rank < k) / users
+        for k in cutoffs
+    }
+    return {**hits, **gains, "MRR": math.fsum(1 / (rank + 1) for rank in ranks) / users}
+
+
+def _check(
+    users: int,
+    size: int,
+    targets: Sequence[int],
+    offsets: Sequence[int],
+    excluded: Sequence[int],
+) -> None:
+    if len(targets) != users:
+        raise ValueError(
+            f"targets and scores must have the same length: got {len(targets)} and {users}"
+        )
+    if len(offsets) != users + 1:
+        raise ValueError(f"the length of offsets must be {users + 1}: got {len(offsets)}")
+    if offsets[0] != 0:
+        raise ValueError(f"offsets[0] must be 0: got {offsets[0]}")
+    for u in range(users):
+        if offsets[u + 1] < offsets[u]:
+            raise ValueError(
+                f"offsets[{u + 1}] must be at least {offsets[u]}: got {offsets[u + 1]}"
+            )
+    if offsets[users] != len(excluded):
+        raise ValueError(
+            f"offsets[{users}] must be {len(excluded)}, the length of excluded: "
+            f"got {offsets[users]}"
+        )
+    for u in range(users):
+        if not 0 <= targets[u] < size:
+            raise IndexError(f"targets[{u}] must be at least 0 and below {size}: got {targets[u]}")
+        for k in range(offsets[u], offsets[u + 1]):
+            if not 0 <= excluded[k] < size:
+                raise IndexError(
+                    f"excluded[{k}] must be at least 0 and below {size}: "
+                    f"got {excluded[k]} (row {u})"
+                )
