@@ -51,7 +51,8 @@ fmt: $(BUILD_STAMP)  ## Format all code
 
 fuzz:  ## A million random cases per property of the core
 	PROPTEST_CASES=1000000 cargo test --release --test lcs --test matching --test entities \
-		--test words --test predictions --test ranking -- --nocapture
+		--test words --test predictions --test ranking --test negatives \
+		--test false_negatives -- --nocapture
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 

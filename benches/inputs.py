@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmcore.ops.philox import random_below, random_uniform
 from lmcore.worlds import ner
 
@@ -67,6 +70,26 @@ def tag_sequences(count: int = SENTENCES) -> tuple[list[list[str]], list[list[st
         for row in rows
     ]
     return gold, predicted
+
+
+def interactions(
+    users: int, item_count: int, shortest: int, mean: float, seed: int = 4
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns offsets `[U + 1]` and items of histories without repeats, both int64.
+
+    Lengths are at least `shortest` and fall off exponentially; some items are far more
+    frequent than others.
+    """
+    tail = -np.log1p(-random_uniform(seed, 1, range(users), 1)[:, 0]) * (mean - shortest + 0.5)
+    lengths = np.minimum(shortest + tail.astype(np.int64), item_count // 2)
+    draws = random_uniform(seed, 2, range(users), int(lengths.max()) * 3)
+    ranks = np.floor(draws**2 * item_count).astype(np.int64) + 1
+    rows = []
+    for length, row in zip(lengths, ranks, strict=True):
+        kept = np.sort(np.unique(row, return_index=True)[1])[:length]
+        rows.append(row[kept])
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return offsets, np.concatenate(rows)
 
 
 def _whole(row: dict[str, Any]) -> str:

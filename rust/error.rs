@@ -156,6 +156,39 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
+    /// A name that is not one of those that exist.
+    #[error("{name} must be one of {}: got {}", known.join(", "), quote(given))]
+    UnknownName {
+        /// Name of the argument.
+        name: &'static str,
+        /// The names that exist.
+        known: &'static [&'static str],
+        /// The name that was given.
+        given: String,
+    },
+    /// An id that does not exist.
+    #[error("{name}[{index}] must be at least {least} and at most {most}: got {got}")]
+    Index {
+        /// Name of the sequence.
+        name: &'static str,
+        /// Place in the sequence.
+        index: usize,
+        /// The smallest id.
+        least: u64,
+        /// The largest id.
+        most: u64,
+        /// The id that was given.
+        got: i64,
+    },
+    /// No user has enough items to learn from.
+    #[error("no user has at least 2 items")]
+    NoEligibleUser,
+    /// All items that could be drawn for a user are in her history.
+    #[error("user {user}: no item is left to draw, as all are in the history")]
+    NoItemLeft {
+        /// The user.
+        user: u64,
+    },
     /// The caller asked to stop, or a function of the caller's failed.
     #[error("stopped by the caller")]
     Stopped,

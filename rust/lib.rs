@@ -7,6 +7,7 @@
 //! | [`matching`] | Hierarchical Matching of generated text | GNER, Hierarchical Matching |
 //! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
+//! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
@@ -17,6 +18,7 @@ pub mod error;
 pub mod labels;
 pub mod lcs;
 pub mod matching;
+pub mod negatives;
 pub mod philox;
 pub mod predictions;
 pub mod ranking;

@@ -33,6 +33,42 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
+/// How many blocks [`philox4x32_lanes`] makes at once.
+pub const LANES: usize = 16;
+
+/// The blocks of `LANES` counters under one key: word `w` of block `l` at `[w][l]`.
+///
+/// A lane is 64 bits wide because a product is; only its lower half counts, going in and
+/// coming out. Inlined, so that it is compiled for the instructions of its caller.
+///
+/// ```
+/// use lmcore::philox::{LANES, philox4x32_lanes};
+///
+/// let words = philox4x32_lanes([[0; LANES]; 4], [0; 2]);
+/// assert_eq!(words[0][LANES - 1] & 0xFFFF_FFFF, 0x6627_e8d5);
+/// ```
+#[allow(clippy::inline_always)] // a call would leave the instructions of the caller
+#[inline(always)]
+pub fn philox4x32_lanes(counters: [[u64; LANES]; 4], key: [u32; 2]) -> [[u64; LANES]; 4] {
+    const LOW: u64 = 0xFFFF_FFFF;
+    let [mut c0, mut c1, mut c2, mut c3] = counters;
+    let [mut k0, mut k1] = key;
+    for _ in 0..ROUNDS {
+        for lane in 0..LANES {
+            let product_0 = u64::from(MULTIPLIERS[0]) * (c0[lane] & LOW);
+            let product_1 = u64::from(MULTIPLIERS[1]) * (c2[lane] & LOW);
+            // The upper halves of c1 and c3 are never read.
+            c0[lane] = (product_1 >> 32) ^ c1[lane] ^ u64::from(k0);
+            c1[lane] = product_1;
+            c2[lane] = (product_0 >> 32) ^ c3[lane] ^ u64::from(k1);
+            c3[lane] = product_0;
+        }
+        k0 = k0.wrapping_add(WEYL[0]);
+        k1 = k1.wrapping_add(WEYL[1]);
+    }
+    [c0, c1, c2, c3]
+}
+
 /// One stream of random numbers for one item.
 #[derive(Debug, Clone, Copy)]
 pub struct Draws {
@@ -52,6 +88,29 @@ impl Draws {
         let words = philox4x32([block, self.item[0], self.item[1], self.stream], self.key);
         let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         [join(words[0], words[1]), join(words[2], words[3])]
+    }
+
+    /// The words of `LANES` neighbouring blocks from `LANES * group`: word `w` of block `l` of
+    /// them at `w * LANES + l`.
+    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[allow(clippy::cast_possible_truncation)] // the lower halves are meant
+    #[inline(always)]
+    pub fn words(&self, group: u32) -> [u32; 4 * LANES] {
+        let mut counters = [[0; LANES]; 4];
+        for (lane, block) in counters[0].iter_mut().enumerate() {
+            *block = u64::from(group.wrapping_mul(LANES as u32) + lane as u32);
+        }
+        counters[1] = [u64::from(self.item[0]); LANES];
+        counters[2] = [u64::from(self.item[1]); LANES];
+        counters[3] = [u64::from(self.stream); LANES];
+        let blocks = philox4x32_lanes(counters, self.key);
+        let mut words = [0; 4 * LANES];
+        for word in 0..4 {
+            for lane in 0..LANES {
+                words[word * LANES + lane] = blocks[word][lane] as u32;
+            }
+        }
+        words
     }
 
     /// 64 random bits at `position`, of which the lower 33 bits count.
@@ -97,20 +156,59 @@ pub fn fill<T>(
     let mut values = Vec::new();
     let size = items.len().checked_mul(count).ok_or_else(memory)?;
     values.try_reserve_exact(size).map_err(|_| memory())?;
-    for &item in items {
-        let draws = Draws::new(seed, stream, item);
-        let mut place = position;
-        while place < end {
-            let bits = draws.block((place >> 1) as u32);
-            for &bits in &bits[(place & 1) as usize..] {
-                if place < end {
-                    values.push(make(bits));
+    let task = Fill { seed, stream, items, position, end, make, values: &mut values };
+    pulp::Arch::new().dispatch(task);
+    Ok(values)
+}
+
+/// The work of [`fill`], compiled once for each set of instructions.
+struct Fill<'a, T, F> {
+    seed: u64,
+    stream: u32,
+    items: &'a [u64],
+    position: u64,
+    end: u64,
+    make: F,
+    values: &'a mut Vec<T>,
+}
+
+impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
+    type Output = ();
+
+    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[inline(always)]
+    fn call(self) {
+        let Self { seed, stream, items, position, end, make, values } = self;
+        // Items follow each other through the lanes, so that short rows share them too.
+        let per_item = end.div_ceil(2) - position / 2;
+        let (mut item, mut block) = (0, 0);
+        while position < end && item < items.len() {
+            let mut counters = [[0; LANES]; 4];
+            let mut used = 0;
+            while used < LANES && item < items.len() {
+                counters[0][used] = position / 2 + block;
+                counters[1][used] = items[item];
+                counters[2][used] = items[item] >> 32;
+                counters[3][used] = u64::from(stream);
+                used += 1;
+                block += 1;
+                if block == per_item {
+                    (item, block) = (item + 1, 0);
                 }
-                place += 1;
+            }
+            let words = philox4x32_lanes(counters, halves(seed));
+            for lane in 0..used {
+                let place = 2 * counters[0][lane];
+                let word = |index: usize| words[index][lane] & 0xFFFF_FFFF;
+                if place >= position {
+                    values.push(make(word(1) << 32 | word(0)));
+                }
+                if place + 1 < end {
+                    values.push(make(word(3) << 32 | word(2)));
+                }
             }
         }
     }
-    Ok(values)
 }
 
 #[allow(clippy::cast_possible_truncation)] // both halves are taken

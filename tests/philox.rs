@@ -5,7 +5,7 @@
 
 use std::convert::identity;
 
-use lmcore::philox::{Draws, POSITION_BITS, fill, philox4x32, to_below, to_uniform};
+use lmcore::philox::{Draws, LANES, POSITION_BITS, fill, philox4x32, to_below, to_uniform};
 use proptest::prelude::*;
 
 fn config() -> ProptestConfig {
@@ -132,4 +132,16 @@ fn high(value: u32, multiplier: u32) -> u32 {
 /// The number that undoes a multiplication modulo 2^32 (Newton's iteration).
 fn inverse(odd: u32) -> u32 {
     (0..5).fold(odd, |x, _| x.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(x))))
+}
+
+#[test]
+fn lanes_hold_the_blocks() {
+    for group in [0, 1, 77, u32::MAX / 16] {
+        let words = Draws::new(5 << 40 | 3, 9, 7 << 35 | 1).words(group);
+        for (index, &word) in words.iter().enumerate() {
+            let block = group * 16 + u32::try_from(index % LANES).unwrap();
+            let expected = philox4x32([block, 1, 7 << 3, 9], [3, 5 << 8]);
+            assert_eq!(word, expected[index / LANES], "group {group}, word {index}");
+        }
+    }
 }

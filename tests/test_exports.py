@@ -60,7 +60,7 @@ def test_core_names_are_typed() -> None:
         for node in stub.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    defined = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    defined = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert sorted(listed) == sorted(_core.__all__)
     assert defined == set(_core.__all__) - {"__version__"}
     assert listed == sorted(listed)

@@ -17,7 +17,16 @@ import lmcore
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python/lmcore"
-CONCEPTS = ["words", "lcs", "matching", "entities", "predictions", "philox", "ranking"]
+CONCEPTS = [
+    "words",
+    "lcs",
+    "matching",
+    "entities",
+    "predictions",
+    "philox",
+    "negatives",
+    "ranking",
+]
 TREES = [
     "rust/{}.rs",
     "rust/py/{}.rs",

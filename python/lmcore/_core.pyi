@@ -1,7 +1,7 @@
 # Types of the compiled module. Users call `lmcore.ops`.
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ _Kinds: TypeAlias = tuple[int, int, int, int]
 _BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
 
 __all__ = [
+    "SequenceSampler",
     "__version__",
     "align_file",
     "align_row",
@@ -118,6 +119,58 @@ def align_file(
     progress: Callable[[int], None] | None,
     /,
 ) -> tuple[int, int, list[str]]: ...
+
+@final
+class SequenceSampler:
+    def __new__(
+        cls,
+        offsets: NDArray[np.int64],
+        items: NDArray[np.int64],
+        weights: NDArray[np.uint32] | None,
+        item_count: int,
+        batch_size: int,
+        max_length: int,
+        negative_count: int,
+        seed: int,
+        order: str,
+        threads: int | None,
+        /,
+    ) -> SequenceSampler: ...
+    @property
+    def eligible_count(self, /) -> int: ...
+    @property
+    def steps_per_epoch(self, /) -> int: ...
+    def sample(
+        self,
+        epoch: int,
+        step: int,
+        users: NDArray[Any],
+        sequences: NDArray[Any],
+        positives: NDArray[Any],
+        negatives: NDArray[Any],
+        previous: NDArray[np.int64],
+        /,
+    ) -> None: ...
+    def sample_packed(
+        self,
+        epoch: int,
+        step: int,
+        users: NDArray[Any],
+        sequences: NDArray[Any],
+        positives: NDArray[Any],
+        places: NDArray[np.int64],
+        negatives: NDArray[Any],
+        /,
+    ) -> int: ...
+    def candidates(
+        self,
+        users: NDArray[np.int64],
+        exclude: NDArray[np.int64],
+        seed: int,
+        out: NDArray[np.int64],
+        /,
+    ) -> None: ...
+
 def align_row(row: str, scheme: str, /) -> str: ...
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int], /) -> list[int]: ...
 def random_bits(

@@ -23,6 +23,7 @@ impl From<Error> for PyErr {
             Error::File { .. } => PyOSError::new_err(text),
             Error::IdOutOfRange { .. } => PyIndexError::new_err(text),
             Error::Memory { .. } => PyMemoryError::new_err(text),
+            Error::Index { .. } => PyIndexError::new_err(text),
             _ => PyValueError::new_err(text),
         }
     }

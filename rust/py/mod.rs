@@ -6,6 +6,7 @@ mod entities;
 mod error;
 mod lcs;
 mod matching;
+mod negatives;
 mod philox;
 mod predictions;
 mod ranking;
@@ -24,6 +25,8 @@ mod _core {
     use super::lcs::{longest_common_subsequence_integers, longest_common_subsequence_strings};
     #[pymodule_export]
     use super::matching::{align_words, match_labels, match_labels_batch, parse_generation};
+    #[pymodule_export]
+    use super::negatives::SequenceSampler;
     #[pymodule_export]
     use super::philox::{philox4x32, random_below, random_bits, random_uniform};
     #[pymodule_export]
