@@ -8,6 +8,7 @@
 //! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
+//! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
@@ -15,6 +16,7 @@
 
 pub mod entities;
 pub mod error;
+pub mod false_negatives;
 pub mod labels;
 pub mod lcs;
 pub mod matching;

@@ -25,6 +25,7 @@ CONCEPTS = [
     "predictions",
     "philox",
     "negatives",
+    "false_negatives",
     "ranking",
 ]
 TREES = [

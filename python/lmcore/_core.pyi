@@ -1,7 +1,7 @@
 # Types of the compiled module. Users call `lmcore.ops`.
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ _MatchRow: TypeAlias = tuple[
 ]
 _Counts: TypeAlias = tuple[int, int, int]
 _Kinds: TypeAlias = tuple[int, int, int, int]
+_Reversed: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]
 _BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
 
 __all__ = [
+    "FalseNegativeMemory",
     "SequenceSampler",
     "__version__",
     "align_file",
@@ -73,6 +75,71 @@ def match_labels_batch(
     threads: int | None,
     /,
 ) -> list[_MatchRow]: ...
+
+@final
+class FalseNegativeMemory:
+    def __new__(cls, threshold: int | None, max_keys: int | None, /) -> Self: ...
+    def inject(
+        self, users: NDArray[np.int64], positives: NDArray[np.int64], negatives: NDArray[Any], /
+    ) -> _Reversed: ...
+    def inject_packed(
+        self,
+        users: NDArray[np.int64],
+        places: NDArray[np.int64],
+        max_length: int,
+        negatives: NDArray[Any],
+        /,
+    ) -> _Reversed: ...
+    def observe(
+        self,
+        users: NDArray[np.int64],
+        positives: NDArray[np.int64],
+        negatives: NDArray[Any],
+        scores: NDArray[Any],
+        reversed_: NDArray[np.int64],
+        /,
+    ) -> int: ...
+    def observe_packed(
+        self,
+        users: NDArray[np.int64],
+        places: NDArray[np.int64],
+        max_length: int,
+        negatives: NDArray[Any],
+        scores: NDArray[Any],
+        reversed_: NDArray[np.int64],
+        /,
+    ) -> int: ...
+    def state(
+        self, /
+    ) -> tuple[
+        NDArray[np.uint32],
+        NDArray[np.int64],
+        NDArray[np.uint32],
+        NDArray[np.uint64],
+        NDArray[np.uint32],
+        int,
+    ]: ...
+    def load(
+        self,
+        hard_keys: NDArray[np.uint32],
+        hard_offsets: NDArray[np.int64],
+        hard_items: NDArray[np.uint32],
+        count_keys: NDArray[np.uint64],
+        counts: NDArray[np.uint32],
+        evicted_count: int,
+        /,
+    ) -> None: ...
+    @property
+    def hard_count(self) -> int: ...
+    @property
+    def key_count(self) -> int: ...
+    @property
+    def reversed_key_count(self) -> int: ...
+    @property
+    def evicted_count(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+
 def decode_spans(labels: Sequence[str], scheme: str, /) -> list[tuple[int, int, str]]: ...
 def normalize_text(text: str, /) -> str: ...
 def count_entities(

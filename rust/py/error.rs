@@ -24,6 +24,11 @@ impl From<Error> for PyErr {
             Error::IdOutOfRange { .. } => PyIndexError::new_err(text),
             Error::Memory { .. } => PyMemoryError::new_err(text),
             Error::Index { .. } => PyIndexError::new_err(text),
+            Error::UserRange { .. }
+            | Error::ItemRange { .. }
+            | Error::PlaceRange { .. }
+            | Error::NotReversed { .. } => PyIndexError::new_err(text),
+            Error::ItemWidth { .. } => PyTypeError::new_err(text),
             _ => PyValueError::new_err(text),
         }
     }

@@ -4,6 +4,7 @@ mod arrays;
 mod borrowed;
 mod entities;
 mod error;
+mod false_negatives;
 mod lcs;
 mod matching;
 mod negatives;
@@ -21,6 +22,8 @@ mod _core {
         classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,
         normalize_text,
     };
+    #[pymodule_export]
+    use super::false_negatives::FalseNegativeMemory;
     #[pymodule_export]
     use super::lcs::{longest_common_subsequence_integers, longest_common_subsequence_strings};
     #[pymodule_export]

@@ -1,0 +1,62 @@
+//! What the two halves of a step cost, by density.
+
+#![allow(missing_docs, reason = "the macro's functions are no interface")]
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use lmcore::false_negatives::{Memory, Place, Scores};
+use lmcore::philox::Draws;
+
+const SLOTS: usize = 100;
+const ROWS: usize = 128;
+
+/// Every row is a user of her own with as many positions; one negative in `share` is hard.
+struct Batch {
+    users: Vec<i64>,
+    places: Vec<Place>,
+    negatives: Vec<i64>,
+    hard: Vec<u8>,
+}
+
+fn batch(positions: usize, share: u64) -> Batch {
+    let draws = Draws::new(1, 0, positions as u64);
+    let bits: Vec<u64> = (0..(ROWS * positions * SLOTS) as u64).map(|k| draws.bits(k)).collect();
+    let place = |row: usize, p: usize| Place {
+        row,
+        position: u32::try_from(p).unwrap_or(0),
+        block: row * positions + p,
+    };
+    Batch {
+        users: (1..).take(ROWS).collect(),
+        places: (0..ROWS)
+            .flat_map(|row| (0..positions).rev().map(move |p| place(row, p)))
+            .collect(),
+        negatives: bits.iter().map(|bits| 1 + i64::from((bits >> 48) as u16)).collect(),
+        hard: bits.iter().map(|bits| u8::from(bits % share == 0)).collect(),
+    }
+}
+
+fn bench(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("false_negatives");
+    for (positions, share) in [(5, 12), (43, 12)] {
+        let Batch { users, places, negatives, hard } = batch(positions, share);
+        let shape = format!("{} positions", places.len());
+        let mut memory = Memory::new(Some(5), None);
+        group.throughput(Throughput::Elements(negatives.len() as u64));
+        group.bench_function(BenchmarkId::new("observe", &shape), |bencher| {
+            let scores = Scores::Hard(&hard);
+            bencher
+                .iter(|| memory.observe(&users, &places, SLOTS, &negatives, scores, &[]).is_ok());
+        });
+        group.bench_function(BenchmarkId::new("inject", &shape), |bencher| {
+            bencher.iter_batched_ref(
+                || negatives.clone(),
+                |written| memory.inject(&users, &places, SLOTS, written).is_ok(),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

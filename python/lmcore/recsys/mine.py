@@ -1,0 +1,423 @@
+"""Mining of false negatives in any training loop (UFNRec, the paper's own step).
+
+Shape letters: B batch, L window length, N negatives per position, P valid positions.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmcore.ops.false_negatives import FalseNegativeMemory, Reversed
+
+__all__ = [
+    "EpochLossStart",
+    "FalseNegativeMiner",
+    "Injection",
+    "MinerStats",
+    "StartRule",
+    "StepStart",
+]
+
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor."""
+
+_STATE = ("active", "reversed_count", "withheld_count")
+
+
+class StartRule(Protocol):
+    """Says when mining starts."""
+
+    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
+        """Returns whether mining starts now; see `FalseNegativeMiner.update_start`."""
+
+
+@dataclass(slots=True, frozen=True)
+class EpochLossStart:
+    """The authors' rule: the loss of the last epoch fell by little.
+
+    In epoch e, with loss sums S of the finished epochs: e is at least 9, and S[e-2] - S[e-1]
+    is below (S[1] - S[6]) / 200, half a percent of what the first five improvements came to.
+    It counts epochs: where an epoch is a few steps, it fires long before the model has
+    learned anything, and `StepStart` is the better choice.
+
+    Source: UFNRec (arXiv 2208.04116), the authors' `main.py`.
+
+    Example:
+        >>> sums = [9.0, 6.0, 4.0, 3.0, 2.5, 2.2, 2.1, 2.095]
+        >>> EpochLossStart().is_reached(9, 1, sums), EpochLossStart().is_reached(8, 1, sums)
+        (True, False)
+    """
+
+    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
+        """Returns whether mining starts now.
+
+        Args:
+            epoch: e, from 1.
+            step: not used.
+            epoch_loss_sums: S, the loss sums of epochs 1 to e - 1 at least.
+
+        Raises:
+            ValueError: `epoch` is below 1, or sums are missing.
+
+        Example:
+            >>> EpochLossStart().is_reached(1, 1, [])
+            False
+        """
+        if epoch < 1 or len(epoch_loss_sums) < epoch - 1:
+            raise ValueError(
+                f"epoch_loss_sums must hold the epochs before epoch {epoch}, counted from 1: got "
+                f"{len(epoch_loss_sums)}"
+            )
+        if epoch < 9:
+            return False
+        last_gain = epoch_loss_sums[epoch - 3] - epoch_loss_sums[epoch - 2]
+        return last_gain < (epoch_loss_sums[0] - epoch_loss_sums[5]) / 200
+
+
+@dataclass(slots=True, frozen=True)
+class StepStart:
+    """Mining starts when that many steps are done: a warm-up.
+
+    Args:
+        step: global number of steps, counted from 1; 0 and 1 start with the first.
+
+    Raises:
+        ValueError: `step` is below 0.
+
+    Example:
+        >>> StepStart(1_000).is_reached(3, 999, []), StepStart(1_000).is_reached(3, 1_000, [])
+        (False, True)
+    """
+
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"step must be at least 0: got {self.step}")
+
+    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
+        """Returns whether mining starts now.
+
+        Args:
+            epoch: not used.
+            step: global number of the step that ends now, from 1.
+            epoch_loss_sums: not used.
+
+        Example:
+            >>> StepStart(0).is_reached(1, 1, [])
+            True
+        """
+        return step >= self.step
+
+
+@dataclass(slots=True, frozen=True)
+class Injection:
+    """What a step trains on; arrays are of the kind and on the device of the given negatives."""
+
+    negatives: Array
+    """`[B, L, N]` or `[P, N]`: the given array, or a new one for other devices than the CPU."""
+    labels: Array
+    """`[B, L, 1 + N]` or `[P, 1 + N]` float32: 1 for the positive in column 0 (at padding too)
+    and for the reversed negatives, 0 for the others."""
+    reversed_indices: Array
+    """`[R]` int64: places of the reversed negatives in the flattened negatives."""
+    reversed: Reversed
+    """The same as rows, positions, slots and counts, in numpy."""
+    host_negatives: NDArray[Any]
+    """The negatives in numpy."""
+
+    @property
+    def reversed_count(self) -> int:
+        """R."""
+        return len(self.reversed)
+
+
+@dataclass(slots=True, frozen=True)
+class MinerStats:
+    """Sums over a miner's life so far."""
+
+    active: bool
+    """Whether mining has started."""
+    reversed_count: int
+    """Labels that were turned to 1, over all steps."""
+    withheld_count: int
+    """Labels that `max_reversed_share` left at 0."""
+    hard_count: int
+    """Hard negatives that are stored now."""
+    key_count: int
+    """(user, position, item) that were presented again at least once."""
+    reversed_key_count: int
+    """Those that were above the threshold at least once."""
+    evicted_count: int
+    """Counts that were given up because of `max_keys`."""
+    memory_bytes: int
+    """What lists and counts take."""
+
+
+class FalseNegativeMiner:
+    """Finds false negatives while a model trains, and turns their labels.
+
+    A step of any loop: `inject`, forward pass and loss with the labels, optimizer,
+    `update_start`, `observe`. Batches are padded (`negatives` of three dimensions) or packed:
+    two dimensions, a row for each positive that is not 0, rows of the batch in order, positions
+    from left to right.
+
+    Tensors on the CPU share their memory with the miner. Of tensors elsewhere, the negatives
+    are copied to the host and back, and of the logits only one bool per negative crosses.
+
+    Source: UFNRec (arXiv 2208.04116); `lmcore.ops.false_negatives` is what it remembers.
+
+    Args:
+        threshold: m; an item presented again more than m times is reversed. None: never, which
+            leaves re-presentation alone.
+        start: when mining starts; None: at once.
+        max_reversed_share: at most this share of a batch's negatives is reversed in a step,
+            those with the highest counts first, in the authors' order where counts are equal.
+            The others keep the label 0, and may be stored again. None: no limit, as published.
+        max_keys: bound on the counts kept; see `FalseNegativeMemory`.
+
+    Raises:
+        TypeError: an argument has another type.
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> miner = FalseNegativeMiner(threshold=0)
+        >>> users, positives, negatives = [1], [[5]], np.array([[7, 9]])
+        >>> injection = miner.inject(users, positives, negatives)
+        >>> miner.observe(users, positives, injection, np.array([[0.0, 1.0, -1.0]]))
+        >>> miner.inject(users, positives, np.array([[3, 4]])).labels.tolist()
+        [[1.0, 1.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: int | None = 5,
+        start: StartRule | None = None,
+        max_reversed_share: float | None = None,
+        max_keys: int | None = None,
+    ) -> None:
+        if max_reversed_share is not None and not 0 <= max_reversed_share <= 1:
+            raise ValueError(
+                f"max_reversed_share must be at least 0 and at most 1: got {max_reversed_share}"
+            )
+        if start is not None and not callable(getattr(start, "is_reached", None)):
+            raise TypeError(f"start must have is_reached, or be None: got {type(start).__name__}")
+        self.memory = FalseNegativeMemory(threshold=threshold, max_keys=max_keys)
+        self.start = start
+        self.max_reversed_share = max_reversed_share
+        self._active = start is None
+        self._reversed_count = 0
+        self._withheld_count = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether mining has started; it never stops."""
+        return self._active
+
+    def update_start(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
+        """Returns whether mining has started, after asking the start rule once.
+
+        The authors ask after every optimizer step and before they observe, so that the step in
+        which mining starts is already remembered.
+
+        Args:
+            epoch: number of the epoch, from 1.
+            step: global number of the step that ends now, from 1.
+            epoch_loss_sums: loss sums of the finished epochs.
+
+        Raises:
+            ValueError: the sums are not those that the rule needs.
+
+        Example:
+            >>> miner = FalseNegativeMiner(start=StepStart(2))
+            >>> miner.update_start(1, 1, []), miner.update_start(1, 2, []), miner.active
+            (False, True, True)
+        """
+        if not self._active and self.start is not None:
+            self._active = self.start.is_reached(epoch, step, epoch_loss_sums)
+        return self._active
+
+    def inject(self, users: Array, positives: Array, negatives: Array) -> Injection:
+        """Returns the negatives to train on, their labels, and which of them are reversed.
+
+        Args:
+            users: `[B]` integers from 1, below 2**24.
+            positives: `[B, L]` integers, 0 at padding, left padded; L at most 256.
+            negatives: `[B, L, N]` or `[P, N]`, int64 or int32, contiguous; an array or a tensor
+                on the CPU is written in place.
+
+        Raises:
+            IndexError: a user id is out of its range.
+            TypeError: an argument has another type.
+            ValueError: another shape, or positives that are not left padded.
+
+        Example:
+            >>> injection = FalseNegativeMiner().inject([1], [[5]], np.array([[[7, 9]]]))
+            >>> injection.labels.tolist(), injection.reversed_count
+            ([[[1.0, 0.0, 0.0]]], 0)
+        """
+        host = _to_host(negatives)
+        if not isinstance(host, np.ndarray):
+            raise TypeError(
+                f"negatives must be a numpy array or a torch tensor: got {type(host).__name__}"
+            )
+        turned = self._inject(_to_host(users), _to_host(positives), host)
+        shape = (*host.shape[:-1], host.shape[-1] + 1)
+        indices = turned.flat_indices(host.shape[-1])
+        label_indices = indices + turned.places + 1
+        if not _is_tensor(negatives):
+            ones = np.zeros(shape, dtype=np.float32)
+            ones[..., 0] = 1
+            ones.reshape(-1)[label_indices] = 1
+            return Injection(host, ones, indices, turned, host)
+        import torch
+
+        device = negatives.device
+        written = negatives if device.type == "cpu" else torch.from_numpy(host).to(device)
+        # Labels are made on their device: only the places of the reversed ones cross.
+        labels = torch.zeros(shape, dtype=torch.float32, device=device)
+        labels[..., 0] = 1
+        labels.view(-1)[torch.from_numpy(label_indices).to(device)] = 1
+        return Injection(written, labels, torch.from_numpy(indices).to(device), turned, host)
+
+    def observe(self, users: Array, positives: Array, injection: Injection, logits: Array) -> None:
+        """Remembers which negatives scored above their positive; nothing before the start.
+
+        Args:
+            users: `[B]` integers, as given to `inject`.
+            positives: `[B, L]` integers, as given to `inject`.
+            injection: what `inject` returned for this batch.
+            logits: `[B, L, 1 + N]` or `[P, 1 + N]`, the positive's first: an array, or a tensor
+                of any floating type on any device. At padding they are not read.
+
+        Raises:
+            IndexError: an id is out of its range, or the injection is of another batch.
+            TypeError: an argument has another type.
+            ValueError: another shape, or a logit is NaN.
+
+        Example:
+            >>> miner = FalseNegativeMiner()
+            >>> injection = miner.inject([1], [[5]], np.array([[7, 9]]))
+            >>> miner.observe([1], [[5]], injection, np.array([[0.0, 1.0, 1.0]]))
+            >>> miner.stats().hard_count
+            2
+        """
+        if not self._active:
+            return
+        u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
+        negatives, turned = injection.host_negatives, injection.reversed
+        if negatives.ndim == 2:
+            places = _places(pos, negatives)
+            self.memory.observe_packed(u, places, pos.shape[1], negatives, scores, turned)
+        else:
+            self.memory.observe(u, pos, negatives, scores, turned)
+
+    def stats(self) -> MinerStats:
+        """Returns sums over the miner's life so far.
+
+        Example:
+            >>> FalseNegativeMiner().stats().key_count
+            0
+        """
+        return MinerStats(
+            active=self._active,
+            reversed_count=self._reversed_count,
+            withheld_count=self._withheld_count,
+            hard_count=self.memory.hard_count,
+            key_count=self.memory.key_count,
+            reversed_key_count=self.memory.reversed_key_count,
+            evicted_count=self.memory.evicted_count,
+            memory_bytes=self.memory.memory_bytes,
+        )
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Returns all that the miner holds, as numpy arrays; settings are not in it.
+
+        Example:
+            >>> bool(FalseNegativeMiner().state_dict()["active"])
+            True
+        """
+        stats = asdict(self.stats())
+        own = {name: np.array(int(stats[name]), dtype=np.int64) for name in _STATE}
+        return own | self.memory.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Replaces all that the miner holds.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            ValueError: arrays are missing, or are no state.
+
+        Example:
+            >>> FalseNegativeMiner().load_state_dict(FalseNegativeMiner().state_dict())
+        """
+        missing = [name for name in _STATE if name not in state]
+        if missing:
+            raise ValueError(f"state must hold {', '.join(missing)}")
+        self.memory.load_state_dict({k: v for k, v in state.items() if k not in _STATE})
+        active, self._reversed_count, self._withheld_count = (
+            int(np.asarray(state[name])) for name in _STATE
+        )
+        self._active = bool(active)
+
+    def _inject(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:
+        pos = np.asarray(positives)
+        if negatives.ndim == 2:
+            places = _places(pos, negatives)
+            turned = self.memory.inject_packed(users, places, pos.shape[1], negatives)
+        else:
+            turned = self.memory.inject(users, pos, negatives)
+        if self.max_reversed_share is not None and len(turned):
+            candidates = np.count_nonzero(pos) * negatives.shape[-1]
+            most = int(self.max_reversed_share * candidates)
+            if most < len(turned):
+                self._withheld_count += len(turned) - most
+                highest = np.argsort(-turned.counts.astype(np.int64), kind="stable")[:most]
+                turned = turned.select(np.sort(highest))
+        self._reversed_count += len(turned)
+        return turned
+
+
+def _places(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
+    if positives.ndim != 2:
+        raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
+    places = np.flatnonzero(positives)
+    if len(places) != len(negatives):
+        raise ValueError(
+            f"packed negatives must have a row for each of the {len(places)} positives that are "
+            f"not 0: got {len(negatives)}"
+        )
+    return places
+
+
+def _is_tensor(array: Array) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _to_host(array: Array) -> Any:
+    """Returns a numpy array, on the memory of a tensor where that is the host's."""
+    return array.detach().cpu().numpy() if _is_tensor(array) else array
+
+
+def _to_scores(logits: Array) -> NDArray[Any]:
+    """Returns logits of the host as they are, and a mask of others."""
+    if not _is_tensor(logits):
+        return np.asarray(logits)
+    import torch
+
+    z = logits.detach()
+    wide = z.dtype in (torch.float32, torch.float64)
+    if (wide and z.device.type == "cpu") or bool(z.isnan().any()):
+        # The memory names the NaN, unless it stands at padding.
+        return np.asarray((z if wide else z.float()).cpu().numpy())
+    return np.asarray((z[..., 1:] > z[..., :1]).cpu().numpy())
