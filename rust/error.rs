@@ -166,20 +166,6 @@ pub enum Error {
         /// The name that was given.
         given: String,
     },
-    /// An id that does not exist.
-    #[error("{name}[{index}] must be at least {least} and at most {most}: got {got}")]
-    Index {
-        /// Name of the sequence.
-        name: &'static str,
-        /// Place in the sequence.
-        index: usize,
-        /// The smallest id.
-        least: u64,
-        /// The largest id.
-        most: u64,
-        /// The id that was given.
-        got: i64,
-    },
     /// No user has enough items to learn from.
     #[error("no user has at least 2 items")]
     NoEligibleUser,

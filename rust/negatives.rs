@@ -527,9 +527,14 @@ fn check_offsets(offsets: &[i64], items: usize) -> Result<Vec<usize>> {
 
 fn check_ids(name: &'static str, items: &[i64], item_count: u32, least: u32) -> Result<Vec<u32>> {
     let check = |(index, &item): (usize, &i64)| {
-        u32::try_from(item).ok().filter(|id| (least..=item_count).contains(id)).ok_or(
-            Error::Index { name, index, least: least.into(), most: item_count.into(), got: item },
-        )
+        u32::try_from(item).ok().filter(|id| (least..=item_count).contains(id)).ok_or_else(|| {
+            Error::IdOutOfRange {
+                name,
+                index: index.to_string(),
+                range: format!("at least {least} and at most {item_count}"),
+                got: item.to_string(),
+            }
+        })
     };
     items.iter().enumerate().map(check).collect()
 }

@@ -21,13 +21,12 @@ impl From<Error> for PyErr {
                 PyOSError::new_err((code, reason, path))
             }
             Error::File { .. } => PyOSError::new_err(text),
-            Error::IdOutOfRange { .. } => PyIndexError::new_err(text),
-            Error::Memory { .. } => PyMemoryError::new_err(text),
-            Error::Index { .. } => PyIndexError::new_err(text),
-            Error::UserRange { .. }
+            Error::IdOutOfRange { .. }
+            | Error::UserRange { .. }
             | Error::ItemRange { .. }
             | Error::PlaceRange { .. }
             | Error::NotReversed { .. } => PyIndexError::new_err(text),
+            Error::Memory { .. } => PyMemoryError::new_err(text),
             Error::ItemWidth { .. } => PyTypeError::new_err(text),
             _ => PyValueError::new_err(text),
         }
