@@ -1,8 +1,13 @@
 """The memory of false negatives against the authors' bookkeeping and a numba version.
 
 A step writes stored negatives into the batch, makes the labels, and stores what scored above the
-positive. Four of five stored negatives score above it again at the next visit, so that memories
-fill as in training; all contenders start from the same filled memory.
+positive. Four of five stored negatives score above it again at the next visit, and three of a
+hundred new ones, so that a position holds about a dozen and memories fill as in training; all
+contenders start from the same filled memory.
+
+"Next batch" is what training does: each step meets other users, whose memory is far from the
+processor. "Same batch again" repeats one half of one step: all is near, and every stored negative
+is reversed, which training never sees.
 """
 
 from __future__ import annotations
@@ -323,7 +328,7 @@ def bench(name: str, world: World, fill_steps: int, goal: str) -> list[Any]:
 
     rows = []
     for part, asked in (
-        ("next batch: inject + labels + observe", ""),
+        ("next batch: inject + labels + observe", goal),
         ("next batch: inject", ""),
         ("next batch: observe", ""),
         ("same batch again: inject", goal),

@@ -189,6 +189,7 @@ pub struct Memory {
 /// Working memory of [`Memory::observe`].
 #[derive(Debug, Default)]
 struct Scratch {
+    /// A byte for each negative of each place: 1 where it is hard.
     above: Vec<u8>,
     /// Hard items of all places, and where those of each place end.
     items: Vec<u32>,
@@ -352,13 +353,14 @@ impl Memory {
     ) -> Result<usize> {
         check_users(users)?;
         let Scratch { above, items, ends, .. } = &mut self.scratch;
+        let nan = compare(scores, places, negative_count, above);
         items.clear();
         ends.clear();
         let mut bound = self.item_bound;
         let mut left = reversed;
-        for place in places {
-            let (first, end) = (place.block * negative_count, (place.block + 1) * negative_count);
-            compare(scores, place, negative_count, above)?;
+        // What stands before a NaN is looked at first: errors come in the order of places.
+        for (k, place) in places.iter().enumerate().take(nan.map_or(places.len(), |nan| nan.0)) {
+            let above = &mut above[k * negative_count..(k + 1) * negative_count];
             while let [row, position, slot, rest @ ..] = left {
                 let here = *row == as_i64(place.row) && *position == i64::from(place.position);
                 let slot = usize::try_from(*slot).ok().filter(|&slot| slot < negative_count);
@@ -366,7 +368,7 @@ impl Memory {
                 above[slot] = 0;
                 left = rest;
             }
-            let block = &negatives[first..end];
+            let block = &negatives[place.block * negative_count..][..negative_count];
             for_each_set(above, |slot| {
                 let got = block[slot].widen();
                 let item = u32::try_from(got).ok().filter(|&item| item > 0).ok_or_else(|| {
@@ -378,6 +380,10 @@ impl Memory {
                 Ok(())
             })?;
             ends.push(items.len());
+        }
+        if let Some((k, column)) = nan {
+            let Place { row, position, .. } = places[k];
+            return Err(Error::NanLogit { row, position, column });
         }
         if let [row, position, slot, ..] = *left {
             let index = (reversed.len() - left.len()) / 3;
@@ -392,6 +398,7 @@ impl Memory {
     #[allow(clippy::cast_possible_truncation)] // a user has fewer than 2^32 hard items
     fn store(&mut self, users: &[i64], places: &[Place]) {
         let mut scratch = std::mem::take(&mut self.scratch);
+        black_box(self.touch(users, places));
         let (mut start, mut next) = (0, 0);
         for row in places.chunk_by(|a, b| a.row == b.row) {
             let ends = &scratch.ends[next..next + row.len()];
@@ -538,6 +545,15 @@ impl Memory {
         }
     }
 
+    /// Something that depends on the lists of all users of a batch.
+    ///
+    /// Reads that do not wait for each other overlap where memory is far.
+    fn touch(&self, users: &[i64], places: &[Place]) -> u32 {
+        let rows = places.chunk_by(|a, b| a.row == b.row);
+        let found = rows.filter_map(|row| self.find(users, row[0].row));
+        found.fold(0, |sum, user| sum ^ self.users[user].touch())
+    }
+
     fn in_order(&self) -> Vec<&User> {
         let mut users: Vec<&User> = self.users.iter().collect();
         users.sort_unstable_by_key(|user| user.id);
@@ -615,46 +631,108 @@ fn as_i64(size: usize) -> i64 {
     size as i64
 }
 
-/// Writes a byte for each negative of a place: 1 where it scored above the positive.
-fn compare(scores: Scores<'_>, place: &Place, count: usize, above: &mut Vec<u8>) -> Result<()> {
-    above.clear();
-    let nan = |column: Option<usize>| match column {
-        Some(column) => Err(Error::NanLogit { row: place.row, position: place.position, column }),
-        None => Ok(()),
-    };
-    match scores {
-        Scores::Hard(hard) => {
-            above.extend_from_slice(&hard[place.block * count..(place.block + 1) * count]);
-            Ok(())
-        }
-        Scores::Single(logits) => {
-            let logits = &logits[place.block * (count + 1)..(place.block + 1) * (count + 1)];
-            above.extend(logits[1..].iter().map(|&z| u8::from(z > logits[0])));
-            let sound = logits.iter().fold(true, |sound, z| sound & !z.is_nan());
-            if sound { Ok(()) } else { nan(logits.iter().position(|z| z.is_nan())) }
-        }
-        Scores::Double(logits) => {
-            let logits = &logits[place.block * (count + 1)..(place.block + 1) * (count + 1)];
-            above.extend(logits[1..].iter().map(|&z| u8::from(z > logits[0])));
-            let sound = logits.iter().fold(true, |sound, z| sound & !z.is_nan());
-            if sound { Ok(()) } else { nan(logits.iter().position(|z| z.is_nan())) }
-        }
+/// A logit.
+trait Logit: Copy + PartialOrd {
+    fn is_nan(self) -> bool;
+}
+
+impl Logit for f32 {
+    fn is_nan(self) -> bool {
+        self.is_nan()
     }
 }
 
-/// Calls `visit` with the place of each byte that is not 0.
-fn for_each_set(bytes: &[u8], mut visit: impl FnMut(usize) -> Result<()>) -> Result<()> {
-    let (groups, rest) = bytes.as_chunks::<8>();
-    for (k, group) in groups.iter().enumerate() {
-        let mut word = u64::from_le_bytes(*group);
-        while word != 0 {
-            let byte = word.trailing_zeros() / 8;
-            visit(k * 8 + byte as usize)?;
-            word &= !(0xFF << (byte * 8));
-        }
+impl Logit for f64 {
+    fn is_nan(self) -> bool {
+        self.is_nan()
     }
-    for (k, _) in rest.iter().enumerate().filter(|(_, byte)| **byte != 0) {
-        visit(groups.len() * 8 + k)?;
+}
+
+/// Writes a byte for each negative of each place: 1 where it scored above the positive.
+///
+/// Returns which place has a NaN first, and in which column.
+fn compare(
+    scores: Scores<'_>,
+    places: &[Place],
+    count: usize,
+    above: &mut Vec<u8>,
+) -> Option<(usize, usize)> {
+    above.resize(places.len() * count, 0);
+    let place = match scores {
+        Scores::Hard(hard) => {
+            for (k, place) in places.iter().enumerate() {
+                let hard = &hard[place.block * count..][..count];
+                let above = &mut above[k * count..][..count];
+                above.iter_mut().zip(hard).for_each(|(above, &hard)| *above = u8::from(hard != 0));
+            }
+            return None;
+        }
+        Scores::Single(logits) => {
+            pulp::Arch::new().dispatch(Compare { logits, places, count, above })
+        }
+        Scores::Double(logits) => {
+            pulp::Arch::new().dispatch(Compare { logits, places, count, above })
+        }
+    }?;
+    let first = places[place].block * (count + 1);
+    let column = match scores {
+        Scores::Hard(_) => None,
+        Scores::Single(logits) => logits[first..].iter().position(|z| z.is_nan()),
+        Scores::Double(logits) => logits[first..].iter().position(|z| z.is_nan()),
+    };
+    Some((place, column.unwrap_or(0)))
+}
+
+/// The work of [`compare`], compiled once for each set of instructions.
+struct Compare<'a, F> {
+    logits: &'a [F],
+    places: &'a [Place],
+    count: usize,
+    above: &'a mut [u8],
+}
+
+impl<F: Logit> pulp::NullaryFnOnce for Compare<'_, F> {
+    /// Which place has a NaN first.
+    type Output = Option<usize>;
+
+    #[allow(clippy::inline_always)] // or it is compiled for the least processor
+    #[inline(always)]
+    fn call(self) -> Option<usize> {
+        let Self { logits, places, count, above } = self;
+        for (k, place) in places.iter().enumerate() {
+            let (&positive, negatives) =
+                logits[place.block * (count + 1)..][..=count].split_first()?;
+            let above = &mut above[k * count..][..count];
+            let mut nan = u8::from(positive.is_nan());
+            for (above, &z) in above.iter_mut().zip(negatives) {
+                *above = u8::from(z > positive);
+                nan |= u8::from(z.is_nan());
+            }
+            if nan != 0 {
+                return Some(k);
+            }
+        }
+        None
+    }
+}
+
+/// Calls `visit` with the place of each byte that is 1; the others are 0.
+fn for_each_set(bytes: &[u8], mut visit: impl FnMut(usize) -> Result<()>) -> Result<()> {
+    for (group, bytes) in bytes.chunks(64).enumerate() {
+        let mut bits = 0;
+        let (eights, rest) = bytes.as_chunks::<8>();
+        for (k, eight) in eights.iter().enumerate() {
+            // Byte i goes to bit 56 + i.
+            let high = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080);
+            bits |= (high >> 56) << (k * 8);
+        }
+        for (k, &byte) in rest.iter().enumerate() {
+            bits |= u64::from(byte) << (eights.len() * 8 + k);
+        }
+        while bits != 0 {
+            visit(group * 64 + bits.trailing_zeros() as usize)?;
+            bits &= bits - 1;
+        }
     }
     Ok(())
 }

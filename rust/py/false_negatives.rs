@@ -1,8 +1,8 @@
 //! Binding of [`crate::false_negatives`].
 
 use numpy::{
-    PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyReadonlyArrayDyn, PyUntypedArrayMethods, ToPyArray,
+    IntoPyArray, PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1,
+    PyReadonlyArray2, PyReadonlyArrayDyn, PyUntypedArrayMethods, ToPyArray,
 };
 use pyo3::prelude::*;
 
@@ -202,9 +202,9 @@ impl FalseNegativeMemory {
         };
         let shape = [reversed.counts.len(), 3];
         Ok((
-            reversed.coordinates.to_pyarray(py).reshape(shape)?,
-            reversed.counts.to_pyarray(py),
-            reversed.blocks.to_pyarray(py),
+            reversed.coordinates.into_pyarray(py).reshape(shape)?,
+            reversed.counts.into_pyarray(py),
+            reversed.blocks.into_pyarray(py),
         ))
     }
 

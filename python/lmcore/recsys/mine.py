@@ -272,15 +272,21 @@ class FalseNegativeMiner:
         shape = (*host.shape[:-1], host.shape[-1] + 1)
         indices = turned.flat_indices(host.shape[-1])
         label_indices = indices + turned.places + 1
-        if not _is_tensor(negatives):
+        if not _is_tensor(negatives) or negatives.device.type == "cpu":
             ones = np.zeros(shape, dtype=np.float32)
             ones[..., 0] = 1
             ones.reshape(-1)[label_indices] = 1
-            return Injection(host, ones, indices, turned, host)
+            if not _is_tensor(negatives):
+                return Injection(host, ones, indices, turned, host)
+            import torch
+
+            # Calls of torch cost more than writing so few numbers; the memory is shared.
+            labels, places = torch.from_numpy(ones), torch.from_numpy(indices)
+            return Injection(negatives, labels, places, turned, host)
         import torch
 
         device = negatives.device
-        written = negatives if device.type == "cpu" else torch.from_numpy(host).to(device)
+        written = torch.from_numpy(host).to(device)
         # Labels are made on their device: only the places of the reversed ones cross.
         labels = torch.zeros(shape, dtype=torch.float32, device=device)
         labels[..., 0] = 1
@@ -390,7 +396,7 @@ class FalseNegativeMiner:
 def _places(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
     if positives.ndim != 2:
         raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
-    places = np.flatnonzero(positives)
+    places = np.flatnonzero(positives != 0)  # numpy finds bools in a third of the time
     if len(places) != len(negatives):
         raise ValueError(
             f"packed negatives must have a row for each of the {len(places)} positives that are "
