@@ -4,7 +4,8 @@ PYTHON ?= python3
 TORCH_SPEC ?= torch>=2.6,<3
 VENV := .venv
 BIN := $(VENV)/bin
-ENV_STAMP := $(VENV)/.environment
+BASE_STAMP := $(VENV)/.base
+DEV_STAMP := $(VENV)/.dev
 BUILD_STAMP := $(VENV)/.build
 WHEEL_STAMP := dist/.wheel
 SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs')
@@ -22,15 +23,15 @@ help:  ## List the targets
 demo: $(BUILD_STAMP)  ## Measure the papers' claims here: a table and report/index.html
 	$(BIN)/lmcore reproduce $(ARGS)
 
-test: $(BUILD_STAMP) wheel  ## Run every test
+test: $(DEV_STAMP) $(BUILD_STAMP) wheel  ## Run every test
 	cargo test --quiet
 	LMCORE_WHEEL=$$(ls $(CURDIR)/dist/*.whl) $(BIN)/python -m pytest -q $(ARGS)
 
-bench: $(BUILD_STAMP)  ## Time everything against its opponents; writes benches/results/
-	$(BIN)/python -m pip install --quiet rapidfuzz
+bench: $(DEV_STAMP) $(BUILD_STAMP)  ## Time everything against its opponents; writes benches/results/
+	$(BIN)/python -m pip install --quiet rapidfuzz numba
 	cd benches && for bench in bench_*.py; do ../$(BIN)/python $$bench $(ARGS) || exit 1; done
 
-lint: $(BUILD_STAMP)  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
+lint: $(DEV_STAMP) $(BUILD_STAMP)  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features python -- -D warnings
@@ -41,10 +42,10 @@ lint: $(BUILD_STAMP)  ## Format checks, clippy with and without Python, ruff, my
 
 check: lint test examples  ## Everything that must hold before a change lands
 
-dev: $(BUILD_STAMP)  ## The environment, with hooks that run before a commit
+dev: $(DEV_STAMP) $(BUILD_STAMP)  ## The environment, with hooks that run before a commit
 	$(BIN)/pre-commit install
 
-fmt: $(BUILD_STAMP)  ## Format all code
+fmt: $(DEV_STAMP) $(BUILD_STAMP)  ## Format all code
 	cargo fmt
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -56,22 +57,28 @@ fuzz:  ## A million random cases per property of the core
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 
-examples: $(BUILD_STAMP)  ## Run the examples
+examples: $(DEV_STAMP) $(BUILD_STAMP)  ## Run the examples
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
 	rm -rf $(VENV) target dist report
 
-$(ENV_STAMP): pyproject.toml
+# What a user has, and matplotlib: enough for `make demo`.
+$(BASE_STAMP): pyproject.toml
 	@command -v cargo > /dev/null || { echo "lmcore needs a Rust toolchain: cargo was not found" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lmcore needs Python 3.11 or later: set PYTHON=..." >&2; exit 1; }
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "maturin>=1.14,<2"
 	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet "$(TORCH_SPEC)"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report]"
+	touch $@ $(BUILD_STAMP)
+
+# What the tests and the lints need besides.
+$(DEV_STAMP): $(BASE_STAMP)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@ $(BUILD_STAMP)
 
-$(BUILD_STAMP): $(ENV_STAMP) $(SOURCES)
+$(BUILD_STAMP): $(BASE_STAMP) $(SOURCES)
 	$(BIN)/maturin develop --quiet --release --skip-install
 	touch $@
 

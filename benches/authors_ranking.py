@@ -1,4 +1,4 @@
-"""The UFNRec authors' evaluator and its model, written for timing.
+"""The UFNRec authors' evaluator, written for timing.
 
 Same steps, same data structures and same cost as their script, in our words: one user at a
 time, 100 drawn items beside the target, the whole data set copied at each call.
@@ -7,12 +7,11 @@ time, 100 drawn items beside the target, the whole data set copied at each call.
 from __future__ import annotations
 
 import copy
-import math
 import random
 
 import numpy as np
-import torch
-from torch import nn
+
+from authors_training import SASRec
 
 # Train, validation and test items of each user, from 1, and the numbers of users and items.
 Histories = dict[int, list[int]]
@@ -20,46 +19,6 @@ Dataset = tuple[Histories, Histories, Histories, int, int]
 
 DRAWN = 100
 CUTOFFS = (1, 5, 10)
-
-
-class SASRec(nn.Module):
-    """The authors' backbone with fresh weights; only its cost matters here."""
-
-    def __init__(self, items: int, length: int = 50, hidden: int = 50, blocks: int = 2) -> None:
-        super().__init__()
-        self.item_emb = nn.Embedding(items + 1, hidden, padding_idx=0)
-        self.pos_emb = nn.Embedding(length, hidden)
-        self.query_norms = nn.ModuleList(nn.LayerNorm(hidden, 1e-8) for _ in range(blocks))
-        self.attentions = nn.ModuleList(nn.MultiheadAttention(hidden, 1) for _ in range(blocks))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden, 1e-8) for _ in range(blocks))
-        self.first = nn.ModuleList(nn.Conv1d(hidden, hidden, 1) for _ in range(blocks))
-        self.second = nn.ModuleList(nn.Conv1d(hidden, hidden, 1) for _ in range(blocks))
-        self.last_norm = nn.LayerNorm(hidden, 1e-8)
-
-    def forward(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Returns features `[B, L, H]` of ids `[B, L]`."""
-        length, hidden = self.pos_emb.weight.shape
-        kept = (sequences != 0)[:, :, None]
-        x = self.item_emb(sequences) * math.sqrt(hidden) + self.pos_emb.weight
-        x = x * kept
-        causal = torch.ones(length, length, dtype=torch.bool).triu(1)
-        layers = zip(
-            self.query_norms, self.attentions, self.norms, self.first, self.second, strict=True
-        )
-        for query_norm, attention, norm, first, second in layers:
-            x = x.transpose(0, 1)
-            query = query_norm(x)
-            x = query + attention(query, x, x, attn_mask=causal, need_weights=False)[0]
-            x = norm(x.transpose(0, 1))
-            x = x + second(first(x.transpose(1, 2)).relu()).transpose(1, 2)
-            x = x * kept
-        return self.last_norm(x)
-
-    def predict(self, sequences: np.ndarray, items: np.ndarray) -> torch.Tensor:
-        """Returns scores `[B, C]` of items `[C]`."""
-        features = self(torch.LongTensor(sequences))[:, -1, :]
-        table = self.item_emb(torch.LongTensor(items))
-        return table.matmul(features.unsqueeze(-1)).squeeze(-1)
 
 
 def evaluate(

@@ -1,12 +1,11 @@
 """Full-catalogue ranking against the authors' loop, and against sorting and counting.
 
-The authors rank among 101 candidates, one user at a time; ours ranks the same users among all
-12,101 items with the same model, in batches and without computing on padding.
+The authors rank among 101 candidates, one user at a time; lmcore ranks the same users among all
+12,101 items with the same weights.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 import authors_ranking
-from authors_ranking import Dataset, SASRec
+from authors_ranking import Dataset
+from authors_training import SASRec
 from lmcore.ops.philox import random_below, random_uniform
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
+from lmcore.recsys.configuration_sasrec import SASRecConfig
+from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.evaluate import evaluate, iterate_features
+from lmcore.recsys.modeling_sasrec import SASRecModel
 from timing import compare, is_full, print_conditions, save
 
 # Beauty 5-core.
 USERS, ITEMS = 22_363, 12_101
 LENGTH = 50
-BLOCK = 256
 
 
 def make_dataset(users: int) -> Dataset:
@@ -36,126 +39,64 @@ def make_dataset(users: int) -> Dataset:
     return train, valid, test, users, ITEMS
 
 
-class Evaluation:
-    """A batched evaluation: users in the order of their lengths, arrays made once."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        train, valid, test, users, _ = dataset
-        histories = [[*train[user], *valid[user]] for user in range(1, users + 1)]
-        lengths = np.array([min(len(history), LENGTH) for history in histories])
-        self.order = lengths.argsort(kind="stable")
-        histories = [histories[user] for user in self.order]
-        self.lengths = torch.from_numpy(lengths[self.order])
-        self.sequences = torch.zeros(users, LENGTH, dtype=torch.int64)
-        for row, history in zip(self.sequences, histories, strict=True):
-            row[-len(history[-LENGTH:]) :] = torch.tensor(history[-LENGTH:])
-        self.targets = np.array([test[user + 1][0] for user in self.order]) - 1
-        self.offsets = np.cumsum([0, *map(len, histories)])
-        self.excluded = np.concatenate(histories) - 1
-
-    def rank_all(self, model: SASRec, threads: int) -> NDArray[np.float64]:
-        """Returns ranks in the whole catalogue without the history."""
-        torch.set_num_threads(threads)
-        table = model.item_emb.weight[1:].T
-        ranks = np.empty(len(self.targets))
-        for start in range(0, len(self.targets), BLOCK):
-            rows = slice(start, start + BLOCK)
-            scores = last_features(model, self.sequences[rows], self.lengths[rows]) @ table
-            bounds = self.offsets[start : start + BLOCK + 1]
-            part = self.excluded[bounds[0] : bounds[-1]]
-            found = rank_targets(
-                scores, self.targets[rows], bounds - bounds[0], part, threads=threads
-            )
-            ranks[self.order[rows]] = found.ranks
-        return ranks
-
-    def rank_drawn(self, model: SASRec, drawn: torch.Tensor, threads: int) -> NDArray[np.float64]:
-        """Returns ranks among given candidates, of which the first is the target."""
-        torch.set_num_threads(threads)
-        ranks = np.empty(len(self.targets))
-        for start in range(0, len(self.targets), BLOCK):
-            rows = slice(start, start + BLOCK)
-            features = last_features(model, self.sequences[rows], self.lengths[rows])
-            candidates = model.item_emb(drawn[torch.from_numpy(self.order[rows])])
-            scores = (candidates @ features[:, :, None])[:, :, 0]
-            found = rank_targets(scores, np.zeros(len(scores), np.int64), threads=threads)
-            ranks[self.order[rows]] = found.ranks
-        return ranks
+def split(dataset: Dataset) -> Split:
+    """Returns the same histories in lmcore's form."""
+    train, valid, test, users, items = dataset
+    rows = [[*train[user], *valid[user], *test[user]] for user in range(1, users + 1)]
+    offsets = np.cumsum([0, *map(len, rows)])
+    return leave_one_out(make_interactions(offsets, np.concatenate(rows), items))
 
 
-def last_features(model: SASRec, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Returns the features `[B, H]` of the last position, without computing on padding.
-
-    Padding positions are zero vectors in every block, so their keys are all alike and their
-    values too: one zero vector in front stands for n of them if log n joins its logits. The
-    last block asks for the last position alone.
-    """
-    length, hidden = model.pos_emb.weight.shape
-    kept_length = int(lengths.max())
-    sequences = sequences[:, -kept_length:]
-    kept = torch.nn.functional.pad(sequences != 0, (1, 0))
-    x = model.item_emb(sequences) * math.sqrt(hidden) + model.pos_emb.weight[-kept_length:]
-    x = torch.nn.functional.pad(x, (0, 0, 1, 0)) * kept[:, :, None]
-    # Not minus infinity: a row of nothing else would give what is no number.
-    weights = torch.where(kept, 0.0, -1e9)
-    padding = (length - lengths).float()
-    weights[:, 0] = torch.where(padding > 0, padding.log(), -1e9)
-    causal = torch.full((kept_length + 1, kept_length + 1), -1e9).triu(1)
-    mask = weights[:, None, :] + causal
-    for block, attention in enumerate(model.attentions):
-        is_last = block == len(model.attentions) - 1
-        query = model.query_norms[block](x[:, -1:] if is_last else x)
-        own, other = attention.in_proj_weight.split([hidden, 2 * hidden])
-        own_bias, other_bias = attention.in_proj_bias.split([hidden, 2 * hidden])
-        key, value = torch.nn.functional.linear(x, other, other_bias).chunk(2, dim=-1)
-        found = torch.nn.functional.scaled_dot_product_attention(
-            torch.nn.functional.linear(query, own, own_bias),
-            key,
-            value,
-            attn_mask=mask[:, -1:] if is_last else mask,
-        )
-        x = model.norms[block](query + attention.out_proj(found))
-        first, second = model.first[block], model.second[block]
-        inner = torch.nn.functional.linear(x, first.weight[:, :, 0], first.bias).relu()
-        x = x + torch.nn.functional.linear(inner, second.weight[:, :, 0], second.bias)
-        x = x if is_last else x * kept[:, :, None]
-    return model.last_norm(x[:, -1])
+def check(ours: SASRecModel, theirs: SASRec, dataset: Dataset) -> None:
+    """Asserts their ranks among their candidates, and the full ranks of a plain computation."""
+    data = split(dataset)
+    metrics, ranks, candidates = authors_ranking.evaluate(theirs, dataset, LENGTH)
+    users, sequences, targets = data.sequences("test", LENGTH)
+    features = torch.cat([part for _, part in iterate_features(ours, sequences, 256)])
+    scores = ours.score_items(features, torch.tensor(candidates))
+    found = rank_targets(scores, np.zeros(len(users), np.int64))
+    # A batch may round scores otherwise than a single row, and their sort orders ties by chance.
+    assert np.mean(np.abs(found.ranks - ranks) < 1) > 0.99
+    mine = ranking_metrics(found.ranks)
+    assert all(abs(mine[name] - value) < 5e-3 for name, value in metrics.items())
+    full = ours.score_catalogue(features).numpy()
+    own = full[np.arange(len(users)), targets - 1]
+    offsets, columns = data.history("test")
+    rows = np.repeat(np.arange(len(users)), np.diff(offsets))
+    kept = columns != targets[rows] - 1
+    full[rows[kept], columns[kept]] = -np.inf
+    expected = ranking_metrics((full > own[:, None]).sum(1).astype(np.float64))
+    got = evaluate(ours, data, ties="optimistic").metrics
+    assert all(abs(value - expected[name]) < 1e-3 for name, value in got.items())
 
 
 def compare_evaluations(users: int, rounds: int) -> list[Any]:
-    """Times the authors' loop against batches, on the same users with the same model."""
+    """Times the authors' loop against `lmcore.recsys.evaluate`, with the same weights."""
     torch.set_num_threads(1)
-    dataset = make_dataset(users)
-    evaluation = Evaluation(dataset)
     torch.manual_seed(1)
-    model = SASRec(ITEMS, LENGTH).eval()
+    ours = SASRecModel(SASRecConfig(item_count=ITEMS, max_length=LENGTH)).eval()
+    theirs = SASRec(ITEMS, LENGTH).eval()
+    theirs.load_state_dict(ours.state_dict())
+    check(ours, theirs, make_dataset(min(users, 1_000)))
+    dataset = make_dataset(users)
+    data = split(dataset)
 
     def authors() -> Any:
         torch.set_num_threads(1)
-        return authors_ranking.evaluate(model, dataset, LENGTH)
+        return authors_ranking.evaluate(theirs, dataset, LENGTH)
 
-    few = 1_000
-    part = (*dataset[:3], few, ITEMS)
-    metrics, ranks, candidates = authors_ranking.evaluate(model, part, LENGTH)
-    drawn = torch.tensor(candidates)
-    first = Evaluation(part)
-    features = last_features(model, first.sequences, first.lengths)
-    assert torch.allclose(features, model(first.sequences)[:, -1], atol=1e-5)
-    batched = first.rank_drawn(model, drawn, 1)
-    # A batch may round scores otherwise than a single row, and their sort orders ties by chance.
-    assert np.mean(np.abs(batched - ranks) < 1) > 0.99
-    mine = ranking_metrics(batched)
-    assert all(abs(mine[name] - value) < 5e-3 for name, value in metrics.items())
-    copies = drawn.repeat(-(-users // few), 1)[:users]
+    def rank(protocol: str, threads: int) -> Any:
+        torch.set_num_threads(threads)
+        return evaluate(ours, data, protocol=protocol, threads=threads)
 
     count = f"{users:,} users" if users <= 10_000 else "10,000 users, as theirs takes at most"
     return compare(
         "ranking",
         f"evaluation of {users:,} users x {ITEMS:,} items with SASRec",
         (f"authors' loop: {count}, 101 candidates", authors),
-        ("all items, 1 thread", lambda: evaluation.rank_all(model, 1), ""),
-        ("all items, 2 threads", lambda: evaluation.rank_all(model, 2), "10"),
-        ("101 candidates, 1 thread", lambda: evaluation.rank_drawn(model, copies, 1), ""),
+        ("all items, 1 thread", lambda: rank("full", 1), ""),
+        ("all items, 2 threads", lambda: rank("full", 2), "10"),
+        ("101 candidates, 1 thread", lambda: rank("sampled", 1), ""),
         rounds=rounds,
         repeats=1,
     )
@@ -165,8 +106,9 @@ def compare_counts(users: int = 1_000) -> list[Any]:
     """Times ranking alone, on scores that are there."""
     source = np.random.default_rng(1)
     scores = source.standard_normal((users, ITEMS), dtype=np.float32)
-    evaluation = Evaluation(make_dataset(users))
-    targets, offsets, excluded = evaluation.targets, evaluation.offsets, evaluation.excluded
+    data = split(make_dataset(users))
+    targets = data.test - 1
+    offsets, excluded = data.history("test")
     rows = np.repeat(np.arange(users), np.diff(offsets))
     kept = excluded != targets[rows]
     rows, columns = rows[kept], excluded[kept]

@@ -19,7 +19,18 @@ from lmcore.ner import align_row, score_files
 from lmcore.ops.entities import SCHEMES
 from prediction_rows import VALID, interrupt_reader, make_rows, write_rows
 
-COMMANDS = [[], ["ner"], ["ner", "score"], ["ner", "align"], ["reproduce"]]
+COMMANDS = [
+    [],
+    ["ner"],
+    ["ner", "score"],
+    ["ner", "align"],
+    ["recsys"],
+    ["recsys", "train"],
+    ["recsys", "recipe"],
+    ["recsys", "evaluate"],
+    ["recsys", "recommend"],
+    ["reproduce"],
+]
 _START = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
@@ -119,6 +130,11 @@ def test_version_and_module() -> None:
         ["ner", "score", "--worst", "-1", "a.jsonl"],
         ["ner", "score", "a.jsonl", "--scheme"],
         ["reproduce", "--seeds", "0"],
+        ["recsys", "train"],
+        ["recsys", "train", "plain", "--data", "a.txt"],
+        ["recsys", "train", "plain", "--data", "a.txt", "--out", "b", "--epochs", "0"],
+        ["recsys", "evaluate", "b"],
+        ["recsys", "recommend", "b"],
     ],
 )
 def test_wrong_use(arguments: list[str]) -> None:

@@ -1,10 +1,12 @@
 """Every name that is offered exists, is typed, is used and is documented."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,21 @@ import pytest
 import lmcore
 import lmcore.ner
 import lmcore.ops
+import lmcore.recsys
+import lmcore.training
 from lmcore import _core
 
 PACKAGE = Path(lmcore.__file__).parent
-OPS = [
-    importlib.import_module(f"lmcore.ops.{module.name}")
-    for module in pkgutil.iter_modules(lmcore.ops.__path__)
-]
+
+
+def import_all(package: ModuleType) -> list[ModuleType]:
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+OPS = import_all(lmcore.ops)
+TRAINING = import_all(lmcore.training)
+RECSYS = import_all(lmcore.recsys)
 
 
 def parse(path: Path) -> ast.Module:
@@ -44,9 +54,23 @@ def public_names(module: ModuleType) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{value.__module__}.{name}": value
-    for module in [*OPS, lmcore.ner, *(sys.modules[f"lmcore.ner.{m}"] for m in ("extract",))]
+    for module in [*OPS, lmcore.ner, sys.modules["lmcore.ner.extract"], *TRAINING, *RECSYS]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
+}
+CLASSES: dict[str, type] = {
+    f"{module.__name__}.{name}": value
+    for module in [lmcore.ner, lmcore.recsys, *TRAINING]
+    for name, value in ((name, getattr(module, name)) for name in public_names(module))
+    if inspect.isclass(value)
+}
+# Those that do the work of a system; the others are records, which functions return.
+WORKERS = {
+    name: value
+    for name, value in CLASSES.items()
+    if name.startswith(("lmcore.recsys.", "lmcore.training."))
+    and not (dataclasses.is_dataclass(value) or issubclass(value, tuple))
+    and not getattr(value, "_is_protocol", False)
 }
 
 
@@ -102,6 +126,10 @@ def raises_or_calls(function: Callable[..., Any]) -> bool:
     )
 
 
+def described_arguments(documentation: str) -> list[str]:
+    return re.findall(r"^    (\w+): ", documentation.partition("Args:")[2], re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_documented(name: str) -> None:
     function = FUNCTIONS[name]
@@ -110,43 +138,84 @@ def test_functions_are_documented(name: str) -> None:
     first = documentation.splitlines()[0]
     assert first.endswith(".")
     assert re.match(r"(Returns|Writes|Yields)\b", first), first
-    sections = re.findall(r"^(Args|Returns|Raises|Example):$", documentation, re.MULTILINE)
-    assert sections == [s for s in ("Args", "Returns", "Raises", "Example") if s in sections]
+    known = ("Args", "Returns", "Yields", "Raises", "Example")
+    sections = re.findall(rf"^({'|'.join(known)}):$", documentation, re.MULTILINE)
+    assert sections == [s for s in known if s in sections]
     assert "Example" in sections
     assert ">>> " in documentation
     parameters = inspect.signature(function).parameters
     assert ("Args" in sections) == bool(parameters)
-    described = re.findall(r"^    (\w+): ", documentation.partition("Args:")[2], re.MULTILINE)
-    assert described[: len(parameters)] == list(parameters)
+    assert described_arguments(documentation)[: len(parameters)] == list(parameters)
     if raises_or_calls(function):
         assert "Raises" in sections
     annotations = inspect.get_annotations(function)
     assert set(annotations) == {*parameters, "return"}
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in lmcore.ner.__all__ if inspect.isclass(getattr(lmcore.ner, n))]
-)
+@pytest.mark.parametrize("name", CLASSES)
 def test_classes_are_documented(name: str) -> None:
-    value = getattr(lmcore.ner, name)
+    value = CLASSES[name]
     assert value.__doc__
     for method, function in vars(value).items():
         if method[0] != "_" and inspect.isfunction(function):
             assert inspect.getdoc(function), f"{name}.{method}"
 
 
+@pytest.mark.parametrize("name", WORKERS)
+def test_working_classes_have_examples(name: str) -> None:
+    value = WORKERS[name]
+    documentation = inspect.getdoc(value) or ""
+    assert ">>> " in documentation
+    for method, function in vars(value).items():
+        parameters = list(inspect.signature(function).parameters) if callable(function) else []
+        if method[0] != "_" and inspect.isfunction(function) and len(parameters) > 1:
+            described = described_arguments(inspect.getdoc(function) or "")
+            assert described[: len(parameters) - 1] == parameters[1:], f"{name}.{method}"
+
+
 # The packages.
 
 
 def test_top_level_names() -> None:
-    assert sorted(lmcore.__all__) == ["__version__", "ner", "ops"]
+    assert lmcore.__all__ == ["__version__", "ner", "ops", "recsys", "training"]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
         assert hasattr(lmcore, name)
+    with pytest.raises(AttributeError, match=r"^module 'lmcore' has no attribute 'recsis'$"):
+        lmcore.recsis  # noqa: B018
 
 
-def test_names_of_ner() -> None:
-    assert lmcore.ner.__all__ == sorted(lmcore.ner.__all__)
-    for name in lmcore.ner.__all__:
-        assert getattr(lmcore.ner, name).__module__.startswith("lmcore.")
+def test_packages_with_torch_are_imported_at_first_use() -> None:
+    code = (
+        "import sys, lmcore; "
+        "assert {'recsys', 'training', 'ner'} <= set(dir(lmcore)); "
+        "assert 'torch' not in sys.modules and 'lmcore.training' not in sys.modules; "
+        "lmcore.training; assert 'torch' not in sys.modules; "
+        "print(lmcore.recsys.plain().negatives)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8"
+    )
+    assert done.stdout == "100\n"
+
+
+@pytest.mark.parametrize("package", [lmcore.ner, lmcore.recsys], ids=lambda p: p.__name__)
+def test_names_of_systems(package: ModuleType) -> None:
+    assert package.__all__ == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith("lmcore.")
+
+
+def test_names_that_documents_promise() -> None:
     assert {"extract", "score", "score_file", "Entity", "Scores"} <= set(lmcore.ner.__all__)
+    assert {
+        "EMATeacher",
+        "FalseNegativeMiner",
+        "SequenceSampler",
+        "evaluate",
+        "rank_targets",
+        "ranking_metrics",
+        "read_interactions",
+        "recommend",
+        "train",
+    } <= set(lmcore.recsys.__all__)

@@ -3,6 +3,8 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,6 +24,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         ...     Path(folder, "a.txt").read_text()
         'text'
     """
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary name beside a file, and renames it to the file at the end.
+
+    After an error the temporary file is removed, and the file is as it was.
+
+    Args:
+        path: the file; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole_file(Path(folder, "a.txt")) as temporary:
+        ...         written = temporary.write_bytes(b"text")
+        ...     Path(folder, "a.txt").read_bytes()
+        b'text'
+    """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
@@ -29,14 +54,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         descriptor, name = tempfile.mkstemp(prefix=".lmcore-", dir=target.parent)
     except OSError as error:
         raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+    os.close(descriptor)
     temporary = Path(name)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        yield temporary
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(target)
     except BaseException:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)  # an interrupt may come after the renaming
         raise

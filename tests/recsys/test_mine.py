@@ -120,6 +120,38 @@ def test_other_devices_take_masks() -> None:
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_mined_pairs_are_those_that_were_reversed() -> None:
+    miner = FalseNegativeMiner(threshold=1)
+    reversed_pairs, most = set(), dict[tuple[int, int], int]()
+    for users, positives, negatives, logits in make_batches(3, 60):
+        injection = miner.inject(users, positives, negatives)
+        turned = injection.reversed
+        for (row, position, slot), count in zip(turned.coordinates, turned.counts, strict=True):
+            pair = (int(users[row]), int(injection.negatives[row, position, slot]))
+            reversed_pairs.add(pair)
+            most[pair] = max(most.get(pair, 0), int(count))
+        miner.observe(users, positives, injection, logits)
+    found = miner.mined_pairs()
+    assert found.dtype == np.int64
+    assert [tuple(pair) for pair in found.tolist()] == sorted(reversed_pairs)
+    assert len(found) > 20
+    higher = [pair for pair, count in most.items() if count > 3]
+    assert [tuple(pair) for pair in miner.mined_pairs(3).tolist()] == sorted(higher)
+    assert 0 < len(higher) < len(found) < len(miner.mined_pairs(0))
+    assert miner.mined_pairs(1000).shape == (0, 2)
+    assert FalseNegativeMiner(threshold=None).mined_pairs().shape == (0, 2)
+    with pytest.raises(ValueError, match="threshold must be at least 0: got -1"):
+        miner.mined_pairs(-1)
+
+
+def test_mined_pairs_of_the_highest_ids() -> None:
+    miner, user, item = FalseNegativeMiner(threshold=0), 2**24 - 1, 2**31 - 1
+    for _ in range(2):
+        injection = miner.inject([user], [[5]], np.array([[item]]))
+        miner.observe([user], [[5]], injection, np.array([[0.0, 1.0]]))
+    assert miner.mined_pairs().tolist() == [[user, item]]
+
+
 # The share of reversed negatives.
 
 

@@ -122,15 +122,40 @@ class Injection:
 
     negatives: Array
     """`[B, L, N]` or `[P, N]`: the given array, or a new one for other devices than the CPU."""
-    labels: Array
-    """`[B, L, 1 + N]` or `[P, 1 + N]` float32: 1 for the positive in column 0 (at padding too)
-    and for the reversed negatives, 0 for the others."""
     reversed_indices: Array
     """`[R]` int64: places of the reversed negatives in the flattened negatives."""
     reversed: Reversed
     """The same as rows, positions, slots and counts, in numpy."""
     host_negatives: NDArray[Any]
     """The negatives in numpy."""
+
+    @property
+    def labels(self) -> Array:
+        """`[B, L, 1 + N]` or `[P, 1 + N]` float32, made anew at each call.
+
+        1 for the positive in column 0 (at padding too) and for the reversed negatives, else 0.
+        """
+        host = self.host_negatives
+        shape = (*host.shape[:-1], host.shape[-1] + 1)
+        indices = self.reversed.flat_indices(host.shape[-1]) + self.reversed.places + 1
+        device = self.negatives.device if _is_tensor(self.negatives) else None
+        if device is None or device.type == "cpu":
+            ones = np.zeros(shape, dtype=np.float32)
+            ones[..., 0] = 1
+            ones.reshape(-1)[indices] = 1
+            if device is None:
+                return ones
+            import torch
+
+            # Calls of torch cost more than writing so few numbers; the memory is shared.
+            return torch.from_numpy(ones)
+        import torch
+
+        # Labels are made on their device: only the places of the reversed ones cross.
+        labels = torch.zeros(shape, dtype=torch.float32, device=device)
+        labels[..., 0] = 1
+        labels.view(-1).index_fill_(0, torch.from_numpy(indices).to(device), 1)
+        return labels
 
     @property
     def reversed_count(self) -> int:
@@ -269,29 +294,14 @@ class FalseNegativeMiner:
                 f"negatives must be a numpy array or a torch tensor: got {type(host).__name__}"
             )
         turned = self._inject(_to_host(users), _to_host(positives), host)
-        shape = (*host.shape[:-1], host.shape[-1] + 1)
         indices = turned.flat_indices(host.shape[-1])
-        label_indices = indices + turned.places + 1
-        if not _is_tensor(negatives) or negatives.device.type == "cpu":
-            ones = np.zeros(shape, dtype=np.float32)
-            ones[..., 0] = 1
-            ones.reshape(-1)[label_indices] = 1
-            if not _is_tensor(negatives):
-                return Injection(host, ones, indices, turned, host)
-            import torch
-
-            # Calls of torch cost more than writing so few numbers; the memory is shared.
-            labels, places = torch.from_numpy(ones), torch.from_numpy(indices)
-            return Injection(negatives, labels, places, turned, host)
+        if not _is_tensor(negatives):
+            return Injection(host, indices, turned, host)
         import torch
 
         device = negatives.device
-        written = torch.from_numpy(host).to(device)
-        # Labels are made on their device: only the places of the reversed ones cross.
-        labels = torch.zeros(shape, dtype=torch.float32, device=device)
-        labels[..., 0] = 1
-        labels.view(-1)[torch.from_numpy(label_indices).to(device)] = 1
-        return Injection(written, labels, torch.from_numpy(indices).to(device), turned, host)
+        written = negatives if device.type == "cpu" else torch.from_numpy(host).to(device)
+        return Injection(written, torch.from_numpy(indices).to(device), turned, host)
 
     def observe(self, users: Array, positives: Array, injection: Injection, logits: Array) -> None:
         """Remembers which negatives scored above their positive; nothing before the start.
@@ -342,6 +352,41 @@ class FalseNegativeMiner:
             evicted_count=self.memory.evicted_count,
             memory_bytes=self.memory.memory_bytes,
         )
+
+    def mined_pairs(self, threshold: int | None = None) -> NDArray[np.int64]:
+        """Returns the (user, item) pairs that this miner takes for false negatives.
+
+        A pair counts if the item was presented again more than `threshold` times at one of the
+        user's positions. What `max_keys` made the memory forget is not among them; what
+        `max_reversed_share` left at 0 is.
+
+        Args:
+            threshold: m; None: the miner's own, above which it reverses.
+
+        Returns:
+            `[K, 2]` int64, distinct rows in ascending order; none where m is None in both places.
+
+        Raises:
+            ValueError: `threshold` is below 0.
+
+        Example:
+            >>> miner = FalseNegativeMiner(threshold=0)
+            >>> for _ in range(2):
+            ...     injection = miner.inject([1], [[5]], np.array([[7, 9]]))
+            ...     miner.observe([1], [[5]], injection, np.array([[0.0, 1.0, -1.0]]))
+            >>> miner.mined_pairs().tolist(), miner.mined_pairs(1).tolist()
+            ([[1, 7]], [])
+        """
+        most = self.memory.threshold if threshold is None else threshold
+        if most is None:
+            return np.zeros((0, 2), dtype=np.int64)
+        if most < 0:
+            raise ValueError(f"threshold must be at least 0: got {most}")
+        state = self.memory.state_dict()
+        keys = state["count_keys"][state["counts"] > most]
+        width, low = np.uint64(32), np.uint64(2**32 - 1)
+        pairs = np.unique(keys >> np.uint64(40) << width | keys & low)
+        return np.stack([pairs >> width, pairs & low], axis=1).astype(np.int64)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Returns all that the miner holds, as numpy arrays; settings are not in it.
@@ -396,7 +441,7 @@ class FalseNegativeMiner:
 def _places(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
     if positives.ndim != 2:
         raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
-    places = np.flatnonzero(positives != 0)  # numpy finds bools in a third of the time
+    places = np.flatnonzero(positives != 0)  # of bools it is several times as fast
     if len(places) != len(negatives):
         raise ValueError(
             f"packed negatives must have a row for each of the {len(places)} positives that are "

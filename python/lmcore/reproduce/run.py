@@ -12,12 +12,24 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lmcore import __version__
-from lmcore.reproduce import matching_rescue, matching_speed, report
+from lmcore.reproduce import (
+    four_arms,
+    matching_rescue,
+    matching_speed,
+    mined_false_negatives,
+    report,
+)
 from lmcore.reproduce.claim import Claim, Measurement, ResultRow, make_row
 from lmcore.reproduce.report import RunInfo
 
 CLAIMS: dict[str, Claim] = {
-    claim.id: claim for claim in (*matching_rescue.CLAIMS, *matching_speed.CLAIMS)
+    claim.id: claim
+    for claim in (
+        *matching_rescue.CLAIMS,
+        *matching_speed.CLAIMS,
+        *mined_false_negatives.CLAIMS,
+        *four_arms.CLAIMS,
+    )
 }
 
 
@@ -57,7 +69,7 @@ def reproduce(
     report.import_matplotlib()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    info = _describe_run(seeds, quick)
+    started = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
 
     rows: list[ResultRow] = []
     with tqdm(total=len(claims) * seeds, disable=not progress, unit="run") as bar:
@@ -70,7 +82,7 @@ def reproduce(
                 bar.update()
             seconds = time.perf_counter() - start
             rows.append(make_row(claim, measurements, range(seeds), seconds))
-            report.write_report(rows, info, folder)
+            report.write_report(rows, _describe_run(seeds, quick, started), folder)
     return rows
 
 
@@ -87,8 +99,8 @@ def _select(only: Sequence[str] | None) -> list[Claim]:
     return [claim for claim in CLAIMS.values() if claim.id in only or claim.system in only]
 
 
-def _describe_run(seeds: int, quick: bool) -> RunInfo:
-    # A package that no claim has imported had no part in the numbers.
+def _describe_run(seeds: int, quick: bool, started: str) -> RunInfo:
+    # A package that no claim has imported by now had no part in the numbers.
     versions = {"lmcore": __version__, "Python": platform.python_version()}
     for package in ("numpy", "torch", "triton", "transformers"):
         if package in sys.modules:
@@ -98,7 +110,7 @@ def _describe_run(seeds: int, quick: bool) -> RunInfo:
         quick=quick,
         versions=versions,
         device=_describe_device(),
-        started=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        started=started,
     )
 
 

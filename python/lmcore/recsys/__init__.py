@@ -1,0 +1,102 @@
+"""Sequential recommendation that uses its false negatives (UFNRec, arXiv 2208.04116)."""
+
+from transformers import AutoConfig, AutoModel
+
+from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler
+from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
+from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.configuration_fmlp import FMLPConfig
+from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
+from lmcore.recsys.configuration_sasrec import SASRecConfig
+from lmcore.recsys.data import (
+    EvaluationRows,
+    IdMap,
+    InteractionReport,
+    Interactions,
+    Split,
+    leave_one_out,
+    make_interactions,
+    read_interactions,
+)
+from lmcore.recsys.evaluate import Evaluation, evaluate, load_model
+from lmcore.recsys.mine import (
+    EpochLossStart,
+    FalseNegativeMiner,
+    Injection,
+    MinerStats,
+    StartRule,
+    StepStart,
+)
+from lmcore.recsys.modeling_fmlp import FMLPModel
+from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
+from lmcore.recsys.objective import (
+    Counts,
+    Loss,
+    count_labels,
+    packed_logits,
+    take_negatives,
+    ufn_loss,
+)
+from lmcore.recsys.recipes import TrainConfig, consistency, plain, representation, reversal
+from lmcore.recsys.recommend import Recommendation, recommend
+from lmcore.recsys.train import TrainResult, train
+from lmcore.training.ema import EMATeacher
+
+for _config, _model in (
+    (SASRecConfig, SASRecModel),
+    (GRU4RecConfig, GRU4RecModel),
+    (FMLPConfig, FMLPModel),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+
+__all__ = [
+    "Batch",
+    "Counts",
+    "EMATeacher",
+    "EpochLossStart",
+    "Evaluation",
+    "EvaluationRows",
+    "FMLPConfig",
+    "FMLPModel",
+    "FalseNegativeMiner",
+    "GRU4RecConfig",
+    "GRU4RecModel",
+    "IdMap",
+    "Injection",
+    "InteractionReport",
+    "Interactions",
+    "Loss",
+    "MinerStats",
+    "PackedBatch",
+    "Ranks",
+    "Recommendation",
+    "SASRecConfig",
+    "SASRecModel",
+    "SequenceModel",
+    "SequenceSampler",
+    "Split",
+    "StartRule",
+    "StepStart",
+    "TrainConfig",
+    "TrainResult",
+    "consistency",
+    "count_labels",
+    "evaluate",
+    "leave_one_out",
+    "load_model",
+    "load_sasrec",
+    "make_interactions",
+    "packed_logits",
+    "plain",
+    "rank_targets",
+    "ranking_metrics",
+    "read_interactions",
+    "recommend",
+    "representation",
+    "reversal",
+    "take_negatives",
+    "train",
+    "ufn_loss",
+]

@@ -1,0 +1,276 @@
+"""The exact rank of every user's target: over the full catalogue, or among drawn candidates."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmcore.ops.negatives import SequenceSampler
+from lmcore.ops.ranking import rank_targets, ranking_metrics
+from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.data import Split
+from lmcore.recsys.modeling_fmlp import FMLPModel
+from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
+from lmcore.training.checkpoint import no_bars
+from lmcore.training.loop import find_device
+
+PROTOCOLS = ("full", "sampled")
+METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+
+_MODELS: dict[str, type[SequenceModel]] = {
+    "sasrec": SASRecModel,
+    "gru4rec": GRU4RecModel,
+    "fmlp": FMLPModel,
+}
+
+# Scores of a block take about this many bytes: on a CPU, more would leave the cache.
+_BLOCK_BYTES = {"cpu": 1 << 22, "other": 1 << 26}
+# Users of a block, at least and at most; features are computed for the most.
+_USERS = (64, 1024)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Evaluation:
+    """How well targets were ranked."""
+
+    protocol: str
+    """`full` or `sampled`."""
+    split: str
+    """`valid` or `test`."""
+    users: int
+    """Users with a target."""
+    ties: int
+    """Users whose target had exactly the score of another candidate."""
+    metrics: dict[str, float]
+    """HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR: means over the users."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, metrics as a dict of their own."""
+        return {
+            "protocol": self.protocol,
+            "split": self.split,
+            "users": self.users,
+            "ties": self.ties,
+            "metrics": dict(self.metrics),
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    model: SequenceModel,
+    data: Split,
+    *,
+    split: str = "test",
+    protocol: str = "full",
+    ties: str = "average",
+    candidates: int = 100,
+    seed: int = 0,
+    threads: int | None = None,
+    block: int | None = None,
+) -> Evaluation:
+    """Returns the metrics of a model on the users' held-out items.
+
+    `full` ranks the target among all items that are not in the user's history. `sampled` ranks it
+    among the target and drawn items that are not in the user's training part, as the paper does:
+    with replacement, so that an item may come twice and may be the target itself, which counts as
+    a tie. Unlike the paper's, the draws depend on the seed alone, and all users are ranked.
+
+    Source: SASRec's and UFNRec's evaluation; `sampled` is spec section 2.2.
+
+    Args:
+        model: a backbone; its mode is restored afterwards.
+        data: the split; test inputs end with the validation item.
+        split: `valid` or `test`.
+        protocol: `full` or `sampled`.
+        ties: how equal scores count: half of them before the target, none or all.
+        candidates: drawn for each user in the sampled protocol.
+        seed: of these draws.
+        threads: of the ranking; None: all.
+        block: users scored at a time; by default 64 to 1,024, by the size of the catalogue.
+
+    Raises:
+        ValueError: an unknown split, protocol or rule for ties, no user with a target, a model of
+            another catalogue, or a score that is not a number.
+
+    Example:
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.data import leave_one_out, make_interactions
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> data = leave_one_out(make_interactions([0, 3, 6], [1, 2, 3, 3, 2, 1]))
+        >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=4, hidden_size=8))
+        >>> evaluate(model, data).users
+        2
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}: got {protocol!r}")
+    check_catalogue(model, data.item_count)
+    users, sequences, targets = data.sequences(split, model.config.max_length)
+    if not len(users):
+        raise ValueError(f"no user has a {split} item: that takes 3 interactions")
+    drawn = None
+    if protocol == "sampled":
+        sampler = SequenceSampler(data.train_offsets, data.train_items, data.item_count, seed=seed)
+        drawn = sampler.candidates(users, candidates, seed=seed)
+    offsets, columns = data.history(split)
+    width = data.item_count if drawn is None else 1 + candidates
+    room = _BLOCK_BYTES.get(model.device.type, _BLOCK_BYTES["other"])
+    size = block or max(_USERS[0], min(_USERS[1], room // (4 * width)))
+    ranks, tied = [], 0
+    for start, features in _iterate_blocks(model, sequences, size):
+        rows = slice(start, start + len(features))
+        wanted = targets[rows]
+        if drawn is None:
+            scores = model.score_catalogue(features)
+            bounds = offsets[start : start + len(features) + 1]
+            excluded = columns[bounds[0] : bounds[-1]]
+            places, bounds = wanted - 1, bounds - bounds[0]
+        else:
+            items = torch.from_numpy(np.concatenate([wanted[:, None], drawn[rows]], 1))
+            items = items.to(features.device)
+            scores = model.score_items(features, items)
+            # The same item has the same score wherever it stands, whatever rounding did.
+            scores = torch.where(items == items[:, :1], scores[:, :1], scores)
+            places = np.zeros(len(wanted), dtype=np.int64)
+            bounds = np.zeros(len(wanted) + 1, dtype=np.int64)
+            excluded = np.zeros(0, dtype=np.int64)
+        found = rank_targets(scores.float(), places, bounds, excluded, ties=ties, threads=threads)
+        ranks.append(np.asarray(found.ranks))
+        tied += int(np.count_nonzero(np.asarray(found.ties)))
+    metrics = ranking_metrics(np.concatenate(ranks), cutoffs=(1, 5, 10))
+    return Evaluation(
+        protocol=protocol,
+        split=split,
+        users=len(users),
+        ties=tied,
+        metrics={name: float(metrics[name]) for name in METRICS},
+    )
+
+
+def load_model(
+    path: str | os.PathLike[str], *, num_attention_heads: int = 1, device: str = "auto"
+) -> SequenceModel:
+    """Returns a trained backbone, ready for evaluation.
+
+    Args:
+        path: the folder of a run or of `save_pretrained`, or a file of SASRec weights in the
+            names of pmixer's code (`.pth`, `.pt`, `.safetensors`).
+        num_attention_heads: heads of the weights in such a file, which do not tell it.
+        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no model of this package, or the device does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     SASRecModel(SASRecConfig(item_count=3)).save_pretrained(folder)
+        ...     load_model(folder).config.item_count
+        3
+    """
+    source = Path(path)
+    place = find_device(device)
+    if source.is_file():
+        return _prepare(load_sasrec(source, num_attention_heads=num_attention_heads), place)
+    file = source / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{source}: no such file, or a folder without config.json")
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
+        with no_bars():
+            model: SequenceModel = _MODELS[kind].from_pretrained(source)
+    except KeyError as error:
+        known = ", ".join(_MODELS)
+        raise ValueError(f"{file}: model_type must be one of {known}: {error}") from None
+    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: not the configuration of a model: {error}") from None
+    return _prepare(model, place)
+
+
+def check_catalogue(model: SequenceModel, item_count: int) -> None:
+    """Returns nothing if a model scores a catalogue of this size.
+
+    Args:
+        model: a backbone.
+        item_count: items of the data.
+
+    Raises:
+        ValueError: it has another number of items.
+
+    Example:
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> check_catalogue(SASRecModel(SASRecConfig(item_count=3)), 3)
+    """
+    if model.config.item_count != item_count:
+        raise ValueError(
+            f"the model has {model.config.item_count} items and the data {item_count}: "
+            "it was trained on other data or other ids"
+        )
+
+
+@torch.no_grad()
+def iterate_features(
+    model: SequenceModel, sequences: NDArray[np.int64], size: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields the features at the last position, block after block, in evaluation mode.
+
+    Args:
+        model: a backbone.
+        sequences: `[M, L]` int64 windows; each ends with an item.
+        size: windows at a time.
+
+    Yields:
+        The first row of the block, and `[block, H]` features on the model's device.
+
+    Example:
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=2, hidden_size=8))
+        >>> windows = np.array([[0, 1], [2, 3], [0, 2]])
+        >>> [(start, len(block)) for start, block in iterate_features(model, windows, 2)]
+        [(0, 2), (2, 1)]
+    """
+    with _evaluating(model):
+        for start in range(0, len(sequences), size):
+            windows = torch.from_numpy(sequences[start : start + size]).to(model.device)
+            count, length = windows.shape
+            last = torch.arange(1, count + 1, device=model.device) * length - 1
+            yield start, model.forward_packed(windows, last)
+
+
+def _iterate_blocks(
+    model: SequenceModel, sequences: NDArray[np.int64], size: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields what `iterate_features` does, computed for more windows at a time."""
+    for start, features in iterate_features(model, sequences, max(size, _USERS[1])):
+        for first in range(0, len(features), size):
+            yield start + first, features[first : first + size]
+
+
+def _prepare(model: SequenceModel, device: torch.device) -> SequenceModel:
+    torch.nn.Module.to(model, device)  # transformers' own `to` is untyped
+    model.train(False)
+    return model
+
+
+@contextmanager
+def _evaluating(model: SequenceModel) -> Iterator[None]:
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,311 @@
+"""The loss of UFNRec on packed positions.
+
+Shapes: B rows, L positions, P packed positions, N negatives, H hidden size, I items, R reversed
+negatives.  Column 0 of the logits is the positive, column 1 + j is negative j.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+# 320 KB of float32: what the second level of a cache holds.
+_BUFFER_ELEMENTS = 80_000
+
+NORMALIZATIONS = ("mean", "balanced")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Loss:
+    """The loss of a step and its parts; each is a scalar tensor."""
+
+    total: Tensor
+    """What to differentiate: `bce + alpha * consistency + l2_emb * norm`."""
+    bce: Tensor
+    """Binary cross-entropy of the labels, 2 x mean or balanced."""
+    consistency: Tensor | None
+    """Binary cross-entropy against the teacher, without its weight; None where it is absent."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Counts:
+    """By what the sums of a loss are divided; those of all processes together, if several."""
+
+    entries: int
+    """All logits, P (1 + N)."""
+    positives: int
+    """Those with label 1: P positives and the reversed negatives."""
+    reversed: int
+    """Reversed negatives, R."""
+
+
+def count_labels(labels: Tensor) -> Counts:
+    """Returns the counts that divide the loss of these labels.
+
+    Several processes that share a batch add theirs up and hand the sums to `ufn_loss`.
+
+    Args:
+        labels: `[P, 1 + N]`, 1 for column 0 and for reversed negatives, else 0.
+
+    Example:
+        >>> count_labels(torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+        Counts(entries=6, positives=3, reversed=1)
+    """
+    positives = int(labels.sum())
+    return Counts(entries=labels.numel(), positives=positives, reversed=positives - labels.shape[0])
+
+
+def packed_logits(
+    features: Tensor,
+    item_emb: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    places: Tensor | None = None,
+) -> Tensor:
+    """Returns the logits of the positive and the negatives of each packed position.
+
+    Args:
+        features: `[P, H]`, or `[B, L, H]` with `places`.
+        item_emb: `[I + 1, H]`, the table of item embeddings.
+        positives: `[P]` int64 item ids, or `[B, L]` with `places`.
+        negatives: `[P, N]` int64 item ids.
+        places: `[P]` int64, indices `row * L + p` of the packed positions.
+
+    Returns:
+        `[P, 1 + N]`.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+
+    Example:
+        >>> table = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> packed_logits(torch.ones(1, 1), table, torch.tensor([2]), torch.tensor([[1, 1]]))
+        tensor([[2., 1., 1.]])
+    """
+    if places is not None:
+        features = features.flatten(0, 1).index_select(0, places)
+        positives = positives.flatten().index_select(0, places)
+    if features.ndim != 2 or positives.ndim != 1 or negatives.ndim != 2:
+        raise ValueError(
+            f"features, positives and negatives must be [P, H], [P] and [P, N]: got "
+            f"{list(features.shape)}, {list(positives.shape)} and {list(negatives.shape)}"
+        )
+    if not len(features) == len(positives) == len(negatives):
+        raise ValueError(
+            f"features, positives and negatives must have one row per position: got "
+            f"{len(features)}, {len(positives)} and {len(negatives)}"
+        )
+    items = torch.cat([positives.unsqueeze(1), negatives], 1)
+    if items.device.type == "cpu" and item_emb.dtype == features.dtype == torch.float32:
+        logits: Tensor = _Products.apply(features, item_emb, items)
+        return logits
+    candidates = functional.embedding(items, item_emb, padding_idx=0)
+    return (candidates @ features.unsqueeze(-1)).squeeze(-1)
+
+
+class _Products(torch.autograd.Function):
+    """Products of features with rows of a table, without the gathered rows `[P, 1 + N, H]`.
+
+    Forward gathers a few positions at a time into one buffer that stays in the cache.  Backward
+    sums weighted rows: those of the table for each position, and, with the items sorted, those of
+    the features for each item.  As F.embedding with padding_idx=0, it gives row 0 no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, table: Tensor, items: Tensor) -> Tensor:
+        rows, columns = items.shape
+        logits = features.new_empty(rows, columns)
+        step = max(_BUFFER_ELEMENTS // max(columns * table.shape[1], 1), 1)
+        buffer = table.new_empty(min(step, rows) * columns, table.shape[1])
+        flat = items.flatten()
+        for start in range(0, rows, step):
+            end = min(start + step, rows)
+            part = buffer[: (end - start) * columns]
+            torch.index_select(table, 0, flat[start * columns : end * columns], out=part)
+            torch.bmm(
+                part.view(end - start, columns, -1),
+                features[start:end].unsqueeze(-1),
+                out=logits[start:end].unsqueeze(-1),
+            )
+        ctx.save_for_backward(features, table, items)
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, table, items = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        for_features = for_table = None
+        if ctx.needs_input_grad[0]:
+            for_features = functional.embedding_bag(
+                items, table, per_sample_weights=gradient, mode="sum"
+            )
+        if ctx.needs_input_grad[1]:
+            flat = items.flatten()
+            counts = torch.bincount(flat, minlength=len(table))
+            # Sorting 32-bit keys takes half the time.
+            order = flat.to(torch.int32).sort(stable=True).indices
+            for_table = functional.embedding_bag(
+                order // items.shape[1],
+                features,
+                counts.cumsum(0) - counts,
+                per_sample_weights=gradient.flatten()[order],
+                mode="sum",
+            )
+            for_table[0] = 0
+        return for_features, for_table, None
+
+
+def ufn_loss(
+    logits: Tensor,
+    labels: Tensor | None = None,
+    *,
+    reversed_indices: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    alpha: float = 0.0,
+    normalization: str = "mean",
+    item_emb: Tensor | None = None,
+    l2_emb: float = 0.0,
+    counts: Counts | None = None,
+) -> Loss:
+    """Returns the loss of UFNRec for the packed positions of a batch.
+
+    `mean` is the paper's: twice the mean binary cross-entropy of all entries, so that a positive
+    weighs as much as a negative.  `balanced` is the mean over the entries with label 1 plus the
+    mean over those with label 0.  The consistency term is the mean over the reversed negatives of
+    the binary cross-entropy against `sigmoid(teacher_logits)`, times `alpha`.  It is absent
+    without a teacher and where nothing is reversed.
+
+    Source: UFNRec (arXiv 2208.04116), `main.py`; alpha in the paper.
+
+    Args:
+        logits: `[P, 1 + N]`.
+        labels: `[P, 1 + N]`, 1 for column 0 and for reversed negatives, else 0. None: what
+            `reversed_indices` says, without making such an array where the loss can do without.
+        reversed_indices: `[R]` int64, `place * N + slot` of the reversed negatives, each once.
+        teacher_logits: `[R]`, what the teacher gives for them; no gradient flows into it.
+        alpha: weight of the consistency term.
+        normalization: one of `NORMALIZATIONS`.
+        item_emb: `[I + 1, H]`, for `l2_emb`.
+        l2_emb: weight of the norm (not squared) of the whole table.
+        counts: what divides the sums; by default what `count_labels` gives for these labels.
+
+    Raises:
+        ValueError: shapes do not fit, an option is unknown, or `l2_emb` lacks `item_emb`.
+
+    Example:
+        >>> labels = torch.tensor([[1.0, 0.0]])
+        >>> round(ufn_loss(torch.zeros(1, 2), labels).total.item(), 4)
+        1.3863
+    """
+    if normalization not in NORMALIZATIONS:
+        expected = ", ".join(NORMALIZATIONS)
+        raise ValueError(f"normalization must be one of {expected}: got {normalization!r}")
+    if logits.ndim != 2 or (labels is not None and logits.shape != labels.shape):
+        other = "none" if labels is None else list(labels.shape)
+        raise ValueError(
+            f"logits and labels must both be [P, 1 + N]: got {list(logits.shape)} and {other}"
+        )
+    if labels is not None:
+        labels = labels.to(logits.dtype)
+    elif normalization != "mean":
+        labels = _make_labels(logits, reversed_indices)
+    if normalization == "mean":
+        entries = logits.numel() if counts is None else counts.entries
+        bce: Tensor
+        if labels is None:
+            bce = _SummedBCE.apply(logits, reversed_indices)
+        else:
+            bce = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        bce = bce * (2 / max(entries, 1))
+    else:
+        assert labels is not None
+        counts = counts or count_labels(labels)
+        # softplus(-z) = -ln sigmoid(z), softplus(z) = -ln(1 - sigmoid(z))
+        ones = (functional.softplus(-logits) * labels).sum()
+        zeros = (functional.softplus(logits) * (1 - labels)).sum()
+        bce = ones / max(counts.positives, 1)
+        bce = bce + zeros / max(counts.entries - counts.positives, 1)
+    total = bce
+    consistency = None
+    if teacher_logits is not None:
+        consistency = _compute_consistency(logits, reversed_indices, teacher_logits, counts)
+    if consistency is not None:
+        total = total + alpha * consistency
+    if l2_emb:
+        if item_emb is None:
+            raise ValueError("l2_emb needs item_emb: got None")
+        total = total + l2_emb * torch.linalg.vector_norm(item_emb)
+    return Loss(total=total, bce=bce, consistency=consistency)
+
+
+class _SummedBCE(torch.autograd.Function):
+    """The sum of the binary cross-entropies of all logits, without an array of labels.
+
+    It is the sum of softplus(z) over all logits less the sum of z over those with label 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, reversed_indices: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, reversed_indices)
+        summed = functional.softplus(logits).sum() - logits[:, 0].sum()
+        if reversed_indices is not None:
+            summed = summed - logits.take(_among_logits(logits, reversed_indices)).sum()
+        return summed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, reversed_indices = ctx.saved_tensors
+        slopes = logits.sigmoid()
+        slopes[:, 0] -= 1
+        if reversed_indices is not None:
+            slopes.view(-1)[_among_logits(logits, reversed_indices)] -= 1
+        return slopes.mul_(gradient), None
+
+
+def _make_labels(logits: Tensor, reversed_indices: Tensor | None) -> Tensor:
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1
+    if reversed_indices is not None:
+        labels.view(-1).index_fill_(0, _among_logits(logits, reversed_indices), 1)
+    return labels
+
+
+def _among_logits(logits: Tensor, indices: Tensor) -> Tensor:
+    """Turns `place * N + slot` into indices of the flattened logits."""
+    return indices + indices // max(logits.shape[1] - 1, 1) + 1
+
+
+def _compute_consistency(
+    logits: Tensor, indices: Tensor | None, teacher_logits: Tensor, counts: Counts | None
+) -> Tensor | None:
+    if indices is None or indices.ndim != 1 or teacher_logits.shape != indices.shape:
+        shape = None if indices is None else list(indices.shape)
+        raise ValueError(
+            f"teacher_logits and reversed_indices must both be [R]: "
+            f"got {list(teacher_logits.shape)} and {shape}"
+        )
+    if not len(indices) and not (counts and counts.reversed):
+        return None
+    student = take_negatives(logits, indices)
+    targets = teacher_logits.detach().to(logits.dtype).sigmoid()
+    summed = functional.binary_cross_entropy_with_logits(student, targets, reduction="sum")
+    return summed / (len(indices) if counts is None else counts.reversed)
+
+
+def take_negatives(logits: Tensor, indices: Tensor) -> Tensor:
+    """Returns the logits of chosen negatives, `[R]`.
+
+    Args:
+        logits: `[P, 1 + N]`.
+        indices: `[R]` int64, `place * N + slot`.
+
+    Example:
+        >>> take_negatives(torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.tensor([1, 2])).tolist()
+        [2, 4]
+    """
+    return logits[:, 1:].flatten().index_select(0, indices)

@@ -1,0 +1,99 @@
+"""The items that a model would show to users next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.data import Interactions
+from lmcore.recsys.evaluate import check_catalogue, iterate_features
+
+_BLOCK = 512
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Recommendation:
+    """What one user is recommended."""
+
+    user: int | str
+    """Original id."""
+    items: list[tuple[int | str, float]]
+    """Original ids and scores, the best first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the user and a list of items with scores."""
+        items = [{"item": item, "score": score} for item, score in self.items]
+        return {"user": self.user, "items": items}
+
+
+@torch.no_grad()
+def recommend(
+    model: SequenceModel,
+    data: Interactions,
+    users: Iterable[int | str] | None = None,
+    *,
+    count: int = 10,
+) -> Iterator[Recommendation]:
+    """Yields for each user the items with the highest scores that are not in the history.
+
+    The history is everything that `data` holds of the user, held-out items included. Equal scores
+    stand in the order of the items.
+
+    Args:
+        model: a backbone.
+        data: the interactions, with the ids that the model was trained on.
+        users: original ids; all users if None.
+        count: items for each user; fewer where the history leaves fewer.
+
+    Raises:
+        ValueError: an unknown user, a count below 1, a model of another catalogue, or a score
+            that is not a number.
+
+    Example:
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.data import make_interactions
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=2, hidden_size=8))
+        >>> data = make_interactions([0, 2, 3], [1, 3, 2], 3)
+        >>> [item for item, score in next(recommend(model, data, [1])).items]
+        [2]
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1: got {count}")
+    check_catalogue(model, data.item_count)
+    if users is None:
+        chosen = np.arange(1, data.user_count + 1, dtype=np.int64)
+    else:
+        chosen = data.id_map.find_users(users)
+    empty = chosen[data.offsets[chosen] == data.offsets[chosen - 1]]
+    if empty.size:
+        raise ValueError(f"user {data.user_ids[int(empty[0]) - 1]} has no interactions")
+    sequences = data.sequences(model.config.max_length, chosen)
+    for start, features in iterate_features(model, sequences, _BLOCK):
+        block = chosen[start : start + len(features)]
+        offsets, columns = data.history(block)
+        scores = model.score_catalogue(features).float().cpu()
+        wrong = scores.isnan().any(dim=1).nonzero()
+        if len(wrong):
+            user = data.user_ids[int(block[int(wrong[0])]) - 1]
+            raise ValueError(f"user {user} has scores that are not numbers: the model is broken")
+        rows = np.repeat(np.arange(len(block)), np.diff(offsets))
+        scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
+        best = scores.sort(dim=1, descending=True, stable=True)
+        for row, user in enumerate(block.tolist()):
+            kept = min(count, data.item_count - len(set(columns[rows == row].tolist())))
+            values = best.values[row, :kept].tolist()
+            items = best.indices[row, :kept].tolist()
+            yield Recommendation(
+                user=_plain(data.user_ids[user - 1]),
+                items=[(_plain(data.item_ids[c]), v) for c, v in zip(items, values, strict=True)],
+            )
+
+
+def _plain(value: Any) -> int | str:
+    return value if isinstance(value, str) else int(value)

@@ -1,0 +1,1 @@
+"""What the training of every system shares: loop, configuration, checkpoints, seeds, averages."""

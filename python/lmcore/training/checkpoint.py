@@ -1,0 +1,139 @@
+"""The state of a run in one file, and folders of models: whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmcore._files import whole_file
+
+_ARRAY = "__array__"
+
+
+def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Writes the state of a run under a temporary name and renames it when it is whole.
+
+    Args:
+        path: the file; its folder must exist.
+        state: mappings, lists, numbers, texts, tensors and numpy arrays, nested as needed.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(Path(folder, "state.pt"), {"epoch": 3, "keys": np.arange(2)})
+        ...     load_state(Path(folder, "state.pt"))
+        {'epoch': 3, 'keys': array([0, 1])}
+    """
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        torch.save(_without_arrays(state), file)
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what `save_state` wrote; tensors come to the CPU. No code of the file is run.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file holds something else.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(Path(folder, "state.pt"), {"epoch": 3})
+        ...     load_state(Path(folder, "state.pt"))
+        {'epoch': 3}
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a broken file makes the reader fail in any way
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"{os.fspath(path)}: not the state of a run: {reason[0]}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{os.fspath(path)}: not the state of a run: {type(state).__name__}")
+    return {key: _with_arrays(value) for key, value in state.items()}
+
+
+def save_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Writes files into a folder, each renamed to its place when all of them are whole.
+
+    Other files of the folder stay.
+
+    Args:
+        path: the folder; it is made if it does not exist.
+        write: is called with an empty folder and writes files there, such as
+            `model.save_pretrained`.
+
+    Raises:
+        OSError: a file cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_folder(folder, lambda new: Path(new, "a.txt").write_text("a"))
+        ...     os.listdir(folder)
+        ['a.txt']
+    """
+    target = Path(path)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as temporary:
+        write(Path(temporary))
+        mask = os.umask(0)
+        os.umask(mask)
+        # The weights come last: a killed run leaves the old ones with an equal configuration.
+        for file in sorted(Path(temporary).iterdir(), key=lambda f: f.suffix == ".safetensors"):
+            file.chmod(0o666 & ~mask)
+            file.replace(target / file.name)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Yields while transformers shows no bars for reading and writing weights.
+
+    Example:
+        >>> with no_bars():
+        ...     pass
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _without_arrays(value: Any) -> Any:
+    """Arrays as tensors of bytes: a file of tensors and plain values can be read safely."""
+    if isinstance(value, np.ndarray):
+        data = np.ascontiguousarray(value)
+        flat = torch.from_numpy(data.reshape(-1).view(np.uint8).copy())
+        return {_ARRAY: flat, "dtype": data.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_arrays(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _with_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            flat = value[_ARRAY].numpy().view(np.dtype(value["dtype"]))
+            return flat.reshape(value["shape"])
+        return {key: _with_arrays(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_with_arrays(item) for item in value)
+    return value

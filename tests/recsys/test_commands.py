@@ -1,0 +1,225 @@
+"""The commands `lmcore recsys ...`: what they print, where, and with which exit code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from lmcore.cli import app
+from lmcore.recsys.data import leave_one_out, read_interactions
+from lmcore.recsys.evaluate import evaluate, load_model
+
+SMALL = [
+    "--threads", "1", "--device", "cpu", "--set", "hidden_size=8", "--set", "max_length=6",
+    "--set", "batch_size=8", "--set", "negatives=5", "--set", "eval_every=1", "--set", "start=3",
+    "--set", "save_seconds=0",
+]  # fmt: skip
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["recsys", *[str(a) for a in arguments]], prog_name="lmcore")
+
+
+def check_failed(result: Result, text: str) -> None:
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(r"(?:skipped .*\n)*lmcore: [^\n]+\n", result.stderr), result.stderr
+    assert text in result.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ids with gaps, and one user with two items."""
+    generator = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "pairs.txt"
+    lines = [
+        f"{10 * user} {3 * item + 5}\n"
+        for user in range(1, 41)
+        for item in generator.choice(30, 2 if user == 7 else 8, replace=False)
+    ]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "out"
+    result = run("train", "consistency", "--data", file, "--out", out, "--epochs", 2, *SMALL)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def test_train_says_what_it_read_and_did(file: Path, tmp_path: Path) -> None:
+    arguments = ("train", "plain", "--data", file, "--out", tmp_path, "--epochs", 2, *SMALL)
+    result = run(*arguments)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["out"], summary["epochs"]) == (str(tmp_path), 2)
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("40 users, 30 items, 314 interactions")
+    assert lines[1] == "1 users have fewer than 3 items: for training only"
+    assert re.match(r"epoch 1/2  loss \d\.\d+  NDCG@10 0\.\d+  best at epoch 1", lines[2])
+    again = run(*arguments, "--quiet")
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert json.loads(again.stdout) == summary
+
+
+def test_options_change_the_recipe(file: Path, tmp_path: Path) -> None:
+    options = ["--backbone", "gru4rec", "--seed", 5, "--set", "lr=0.01", "--quiet"]
+    result = run(
+        "train", "reversal", "--data", file, "--out", tmp_path, "--epochs", 1, *SMALL, *options
+    )
+    assert result.exit_code == 0, result.stderr
+    config = json.loads((tmp_path / "recipe.json").read_text())["config"]
+    assert (config["backbone"], config["seed"], config["lr"]) == ("gru4rec", 5, 0.01)
+    assert (config["threshold"], config["start"], config["hidden_size"]) == (5, 3, 8)
+    assert load_model(tmp_path).config.model_type == "gru4rec"
+
+
+def test_recipe() -> None:
+    shown = json.loads(run("recipe", "consistency", "--set", "alpha=0.5").stdout)
+    assert (shown["alpha"], shown["threshold"]) == (0.5, 5)
+
+
+@pytest.mark.parametrize("protocol", ["full", "sampled"])
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_evaluate(trained: Path, file: Path, protocol: str, split: str) -> None:
+    options = ["--protocol", protocol, "--split", split]
+    result = run("evaluate", trained, "--data", file, *options, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert list(found) == ["protocol", "split", "users", "ties", "metrics"]
+    assert (found["protocol"], found["split"], found["users"]) == (protocol, split, 39)
+    assert list(found["metrics"]) == ["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR"]
+    data = leave_one_out(read_interactions(file))
+    expected = evaluate(load_model(trained), data, split=split, protocol=protocol)
+    assert found == expected.to_dict()
+    table = run("evaluate", trained, "--data", file, *options).stdout
+    assert table.startswith(f"{split}, {protocol}: 39 users, ")
+    assert f"NDCG@10 {found['metrics']['NDCG@10']:.4f}\n" in table
+
+
+def test_evaluate_takes_the_ids_of_the_model(trained: Path, file: Path, tmp_path: Path) -> None:
+    """A file with a part of the users has other items; the saved map keeps the ids."""
+    part = tmp_path / "part.txt"
+    part.write_text("".join(file.read_text().splitlines(keepends=True)[:16]))
+    result = run("evaluate", trained, "--data", part, "--json")
+    assert json.loads(result.stdout)["users"] == 2
+    part.write_text("1 5\n1 8\n1 7\n")
+    check_failed(run("evaluate", trained, "--data", part, "--json"), "part.txt")
+
+
+def test_evaluate_foreign_weights(trained: Path, file: Path, tmp_path: Path) -> None:
+    """Their item ids are rows of the table, also where the data leave gaps."""
+    weights, rows = tmp_path / "sasrec.pth", tmp_path / "rows.txt"
+    torch.save(load_model(trained).state_dict(), weights)
+    pairs = [tuple(map(int, line.split())) for line in file.read_text().splitlines()]
+    rows.write_text("".join(f"{user} {(item - 5) // 3 + 1}\n" for user, item in pairs))
+    one = run("evaluate", weights, "--data", rows, "--json")
+    other = run("evaluate", trained, "--data", file, "--json")
+    assert json.loads(one.stdout) == json.loads(other.stdout)
+    rows.write_text("1 2\n1 30\n1 4\n")
+    kept = [json.loads(run("recommend", weights, 1, "--data", rows, "-k", 30).stdout)]
+    assert {item["item"] for item in kept[0]["items"]} == set(range(1, 31)) - {2, 4, 30}
+    check_failed(run("evaluate", weights, "--data", file), "item is not in the id map")
+    check_failed(
+        run("evaluate", weights, "--data", rows, "--heads", 3), "multiple of the attention"
+    )
+
+
+def test_recommend(trained: Path, file: Path) -> None:
+    result = run("recommend", trained, 10, 400, "--top", 3)
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["user"] for row in rows] == [10, 400]
+    pairs = [tuple(map(int, line.split())) for line in file.read_text().splitlines()]
+    for row in rows:
+        items = [item["item"] for item in row["items"]]
+        assert len(items) == 3
+        assert all((item - 5) % 3 == 0 and (row["user"], item) not in pairs for item in items)
+        scores = [item["score"] for item in row["items"]]
+        assert scores == sorted(scores, reverse=True)
+    everyone = run("recommend", trained, "all", "--data", file, "-k", 3).stdout.splitlines()
+    assert len(everyone) == 40
+    assert everyone[0] == result.stdout.splitlines()[0]
+
+
+def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train = ("--data", file, "--out", out, *SMALL)
+    check_failed(run("train", "best", *train), "RECIPE must be one of plain, representation")
+    check_failed(run("train", "plain", *train, "--set", "speed=1"), "'speed' is no setting")
+    check_failed(run("train", "plain", *train, "--set", "lr"), "expected NAME=VALUE")
+    check_failed(run("train", "plain", *train, "--backbone", "bert"), "backbone must be sasrec")
+    check_failed(run("train", "plain", *train, "--device", "fast", "--quiet"), "device must be")
+    check_failed(run("train", "plain", *train, "--set", "metric=AUC"), "metric must be HR@1 or")
+    assert not out.exists()
+    # What failed before its first epoch ended does not bar the folder.
+    check_failed(run("train", "plain", *train, "--set", "lr=1e30", "--quiet"), "a smaller lr")
+    assert run("train", "plain", *train, "--epochs", 1, "--quiet").exit_code == 0
+    out = tmp_path / "other"
+    huge = ("--data", file, "--out", out, *SMALL, "--set", "hidden_size=1000000000000", "--quiet")
+    check_failed(run("train", "plain", *huge), "out of memory: ")
+    nothing = ("--data", tmp_path / "none.txt", "--out", out)
+    check_failed(run("train", "plain", *nothing), "none.txt: No such file")
+    bad = tmp_path / "bad.txt"
+    bad.write_text("1 2\n1 x\n")
+    check_failed(run("train", "plain", "--data", bad, "--out", out), "bad.txt")
+    changed = ("--data", file, "--out", trained, "--epochs", 2, *SMALL, "--set", "lr=0.5")
+    check_failed(run("train", "consistency", *changed, "--quiet"), "config.lr is 0.001 there")
+    check_failed(run("evaluate", tmp_path, "--data", file), "without config.json")
+    check_failed(run("recommend", trained, 11), "11")
+    check_failed(run("recommend", tmp_path, 10), "give --data FILE")
+    wrong = ("evaluate", trained, "--data", file, "--json")
+    check_failed(run(*wrong, "--protocol", "half"), "protocol must be one of")
+    check_failed(run(*wrong, "--split", "train"), "split must be one of")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_runs_go_on(file: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["recsys", "train", "consistency", "--data", str(file), *SMALL, "--quiet"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('lmcore', run_name='__main__', alter_sys=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "--epochs", "100000", "--out", str(broken)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    log = broken / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < 3:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert (process.returncode, output, errors) == (130, "", "lmcore: interrupted\n")
+    done = len(torch.load(broken / "checkpoint.pt", weights_only=True)["history"])
+    for out in (broken, whole):
+        epochs = ["--epochs", str(done + 2), "--out", str(out)]
+        assert CliRunner().invoke(app, [*arguments, *epochs]).exit_code == 0
+    weights = [(out / "model.safetensors").read_bytes() for out in (whole, broken)]
+    assert weights[0] == weights[1]
+    left = {path.name for path in broken.iterdir() if path.name.startswith(".")}
+    assert number == signal.SIGKILL or not left
