@@ -214,7 +214,7 @@ def train_command(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="plain, representation, reversal or consistency (the complete UFNRec).",
+            help="plain, representation, reversal, consistency (the complete UFNRec) or patient.",
             show_default=False,
         ),
     ],

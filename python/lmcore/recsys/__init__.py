@@ -38,7 +38,14 @@ from lmcore.recsys.objective import (
     take_negatives,
     ufn_loss,
 )
-from lmcore.recsys.recipes import TrainConfig, consistency, plain, representation, reversal
+from lmcore.recsys.recipes import (
+    TrainConfig,
+    consistency,
+    patient,
+    plain,
+    representation,
+    reversal,
+)
 from lmcore.recsys.recommend import Recommendation, recommend
 from lmcore.recsys.train import TrainResult, train
 from lmcore.training.ema import EMATeacher
@@ -89,6 +96,7 @@ __all__ = [
     "load_sasrec",
     "make_interactions",
     "packed_logits",
+    "patient",
     "plain",
     "rank_targets",
     "ranking_metrics",
