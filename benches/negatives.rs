@@ -32,12 +32,13 @@ fn bench(criterion: &mut Criterion) {
         let (mut of_rows, mut negatives) = (vec![0_i64; 128], vec![0_i64; 128 * 50 * 100]);
         for (name, weights) in [("uniform", None), ("popularity", Some(&weights[..]))] {
             let sampler = SequenceSampler::new(&offsets, &items, weights, settings).unwrap();
+            let steps = sampler.steps_per_epoch().unwrap() as u64;
             let mut step = 0;
             let id = BenchmarkId::new(name, format!("{users} x {item_count}"));
             group.throughput(Throughput::Elements(128 * (length as u64 - 1).min(50) * 100));
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
-                    step = (step + 1) % sampler.steps_per_epoch() as u64;
+                    step = (step + 1) % steps;
                     let mut windows = Windows {
                         users: &mut of_rows,
                         sequences: &mut sequences,

@@ -109,7 +109,7 @@ impl SequenceSampler {
     ///
     /// # Errors
     /// Offsets that do not ascend over all items, an item that does not exist, a user for whom
-    /// no item is left to draw, no user with two items, or settings out of their range.
+    /// no item is left to draw, or settings out of their range.
     pub fn new(
         offsets: &[i64],
         items: &[i64],
@@ -142,9 +142,6 @@ impl SequenceSampler {
         let eligible: Vec<u32> = (1..=users)
             .filter(|&user| offsets[user as usize] - offsets[user as usize - 1] >= 2)
             .collect();
-        if eligible.is_empty() {
-            return Err(Error::NoEligibleUser);
-        }
         let popularity =
             weights.map(|w| Popularity::new(w, settings.item_count as usize)).transpose()?;
         let catalogue = Catalogue { item_count: settings.item_count, popularity };
@@ -174,8 +171,14 @@ impl SequenceSampler {
     }
 
     /// Full batches that the eligible users make, at least one.
-    pub fn steps_per_epoch(&self) -> usize {
-        (self.eligible.len() / self.settings.batch_size).max(1)
+    ///
+    /// # Errors
+    /// There is no eligible user.
+    pub fn steps_per_epoch(&self) -> Result<usize> {
+        if self.eligible.is_empty() {
+            return Err(Error::NoEligibleUser);
+        }
+        Ok((self.eligible.len() / self.settings.batch_size).max(1))
     }
 
     /// What the sampler was made with.
@@ -189,7 +192,7 @@ impl SequenceSampler {
     /// their padding is taken to be 0 and not written again. It may be empty.
     ///
     /// # Errors
-    /// An epoch or step out of its range, or slices of other lengths.
+    /// No user with two items, an epoch or step out of its range, or slices of other lengths.
     pub fn sample<T: Id>(
         &self,
         epoch: u64,
@@ -223,7 +226,7 @@ impl SequenceSampler {
     /// `row * L + position`. Returns P.
     ///
     /// # Errors
-    /// An epoch or step out of its range, or slices of other lengths.
+    /// No user with two items, an epoch or step out of its range, or slices of other lengths.
     pub fn sample_packed<T: Id>(
         &self,
         epoch: u64,
@@ -318,7 +321,7 @@ impl SequenceSampler {
     ) -> Result<Vec<u32>> {
         let Settings { batch_size, max_length, .. } = self.settings;
         check_below("epoch", epoch, 1 << EPOCH_BITS)?;
-        check_below("step", step, self.steps_per_epoch() as u64)?;
+        check_below("step", step, self.steps_per_epoch()? as u64)?;
         check_length("users", windows.users.len(), batch_size)?;
         check_length("sequences", windows.sequences.len(), batch_size * max_length)?;
         check_length("positives", windows.positives.len(), batch_size * max_length)?;

@@ -80,8 +80,8 @@ prop_compose! {
         };
         let weights = popular.then_some(&weights[..]);
         let sampler = SequenceSampler::new(&offsets, &rows.concat(), weights, settings);
-        // Users without enough items, or without an item left, are errors.
-        sampler.ok().map(|sampler| (sampler, rows))
+        // Users without an item left are an error, and without enough items nothing is drawn.
+        sampler.ok().filter(|sampler| sampler.eligible_count() > 0).map(|sampler| (sampler, rows))
     }
 }
 
@@ -96,7 +96,7 @@ proptest! {
     ) {
         let Some((sampler, rows)) = made else { return Ok(()) };
         let Settings { item_count, max_length: length, negative_count, .. } = *sampler.settings();
-        let step = step.index(sampler.steps_per_epoch()) as u64;
+        let step = step.index(sampler.steps_per_epoch().unwrap()) as u64;
         let batch = sample(&sampler, epoch, step);
         for (row, &user) in batch.users.iter().enumerate() {
             let train = &rows[usize::try_from(user).unwrap() - 1];

@@ -453,7 +453,14 @@ def _find_data(model: str) -> str:
     recipe = Path(model) / "recipe.json"
     if not recipe.is_file():
         raise ValueError(f"{model}: holds no recipe.json that names the data; give --data FILE")
-    path = json.loads(recipe.read_text(encoding="utf-8")).get("data", {}).get("path")
+    try:
+        path = json.loads(recipe.read_text(encoding="utf-8"))["data"]["path"]
+        if not isinstance(path, str | None):
+            raise TypeError(f"data.path is no text: {path!r}")
+    except KeyError as error:
+        raise ValueError(f"{recipe}: {error} is missing; give --data FILE") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{recipe}: not the recipe of a run: {error}") from None
     if path is None or not Path(path).is_file():
         raise ValueError(f"{recipe}: the data {path} is not there; give --data FILE")
     return str(path)

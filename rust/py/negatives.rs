@@ -56,8 +56,8 @@ impl SequenceSampler {
 
     /// Full batches that the eligible users make, at least one.
     #[getter]
-    fn steps_per_epoch(&self) -> usize {
-        self.0.steps_per_epoch()
+    fn steps_per_epoch(&self) -> PyResult<usize> {
+        Ok(self.0.steps_per_epoch()?)
     }
 
     /// Fills the arrays of a padded batch.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,55 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
     wrong = ("evaluate", trained, "--data", file, "--json")
     check_failed(run(*wrong, "--protocol", "half"), "protocol must be one of")
     check_failed(run(*wrong, "--split", "train"), "split must be one of")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "a"}, {"dropout": None}, {"dropout": 7.0}, {"item_count": -9},
+        {"num_attention_heads": 3}, {"dtype": "float99"}, {"dtype": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_broken_configurations(
+    trained: Path, file: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for command in ("evaluate", "recommend"):
+        arguments = [10] if command == "recommend" else []
+        result = run(command, tmp_path / "run", *arguments, "--data", file)
+        check_failed(result, f"{path}: not the configuration of a model: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 50, 4, 100, -1])
+def test_broken_weights(trained: Path, file: Path, tmp_path: Path, content: bytes | int) -> None:
+    """Junk, or the first bytes of a file."""
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run/model.safetensors"
+    path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
+    result = run("evaluate", tmp_path / "run", "--data", file, "--json")
+    check_failed(result, f"{path}: not the weights of a model: ")
+
+
+@pytest.mark.parametrize("change", [{"item_count": 40}, {"num_hidden_layers": 5}], ids=str)
+def test_weights_of_another_configuration(
+    trained: Path, file: Path, tmp_path: Path, change: dict[str, int]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    result = run("evaluate", tmp_path / "run", "--data", file, "--json")
+    check_failed(result, "is missing, or has another shape than config.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": 1}', '{"data": {"path": 3}}', "\xff"])
+def test_broken_recipe_file(trained: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run/recipe.json"
+    path.write_bytes(text.encode("latin-1"))
+    check_failed(run("recommend", tmp_path / "run", 10), f"{path}: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -1,6 +1,7 @@
 """Ranks of held-out items, models from files, and recommendations."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.data import IdMap, Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluate import METRICS, evaluate, iterate_features, load_model
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.recipes import TrainConfig
@@ -126,6 +127,20 @@ def test_errors(model: SequenceModel, data: Split) -> None:
     other = leave_one_out(make_interactions([0, 3], [1, 2, 3]))
     with pytest.raises(ValueError, match="the model has 25 items and the data 3"):
         evaluate(model, other)
+
+
+def test_candidates_for_users_with_one_train_item(model: SequenceModel) -> None:
+    data = leave_one_out(make_interactions([0, 3, 6], [1, 2, 3, 4, 5, 6], ITEMS))
+    assert evaluate(model, data, protocol="sampled").users == 2
+
+
+def test_a_user_with_all_items_has_her_own_id() -> None:
+    model = make_model(TrainConfig(max_length=5, hidden_size=8), 3)
+    rows = make_interactions([0, 3, 8], [1, 2, 3, 1, 2, 3, 1, 2], 3)
+    data = leave_one_out(replace(rows, id_map=IdMap(("ann", "bob"), ("x", "y", "z"))))
+    with pytest.raises(ValueError, match="user bob has all 3 items"):
+        evaluate(model, data, protocol="sampled")
+    assert evaluate(model, data).users == 2
 
 
 def test_a_score_that_is_no_number(data: Split) -> None:

@@ -245,6 +245,7 @@ def test_a_restored_miner_goes_the_same_way() -> None:
         ({"max_reversed_share": float("nan")}, ValueError),
         ({"threshold": -1}, ValueError),
         ({"start": 5}, TypeError),
+        ({"max_reversed_share": "a"}, TypeError),
     ],
 )
 def test_refused_settings(settings: dict[str, Any], error: type[Exception]) -> None:
@@ -262,6 +263,13 @@ def test_refused_batches() -> None:
         miner.inject([1], [[5]], torch.ones((1, 4), dtype=torch.int64)[:, ::2])
     with pytest.raises(ValueError, match=r"positives must have shape \[B, L\]"):
         miner.inject([1], [5], np.array([[7]]))
+    for step in ("a", 1.5, None):
+        with pytest.raises(TypeError, match=f"step must be an int: got {type(step).__name__}"):
+            StepStart(step)  # type: ignore[arg-type]
+    injection = miner.inject([1], [[5]], np.array([[7, 9]]))
+    for dtype in (torch.float16, torch.float32):
+        with pytest.raises(ValueError, match=r"logits must have shape \[1, 3\]: got \[1, 2\]"):
+            miner.observe([1], [[5]], injection, torch.zeros((1, 2), dtype=dtype))
     with pytest.raises(ValueError, match="step must be at least 0"):
         StepStart(-1)
     with pytest.raises(ValueError, match="state must hold active"):

@@ -107,6 +107,7 @@ def test_defaults_of_the_paper() -> None:
         ({"teacher_mode": "on"}, "teacher_mode must be train or eval: got 'on'"),
         ({"metric": "AUC"}, "metric must be HR@1 or"),
         ({"alpha": 0.3, "ema_decay": 0.9}, "alpha needs mining"),
+        ({"max_length": 257, "mining": True}, "max_length must be at most 256 where mining is"),
     ],
 )
 def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
@@ -372,6 +373,22 @@ def test_errors(tmp_path: Path, data: Split) -> None:
     everything = replace(make_interactions([0, 5, 7], [1, 2, 3, 1, 2, 1, 2], 3), id_map=rows)
     with pytest.raises(ValueError, match="user ann has all 3 items"):
         train(replace(plain(), **SMALL), leave_one_out(everything), tmp_path)
+
+
+def test_weights_that_are_not_finite(data: Split) -> None:
+    run = SequenceRun(replace(plain(), **SMALL), data)
+    run.end_epoch(1, 0.0)
+    assert run.validate()
+    with torch.no_grad():
+        run.model.item_emb.weight[3, 2] = torch.inf
+    message = r"item_emb\.weight is not finite after epoch 1; a smaller lr may help"
+    with pytest.raises(FloatingPointError, match=message):
+        run.validate()
+
+
+def test_long_windows_go_without_mining() -> None:
+    assert replace(plain(), max_length=257).max_length == 257
+    assert replace(consistency(), max_length=256).max_length == 256
 
 
 @pytest.mark.parametrize(

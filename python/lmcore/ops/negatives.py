@@ -67,8 +67,9 @@ class SequenceSampler:
 
     Raises:
         TypeError: ids that are not integers, or a setting of a wrong type.
-        ValueError: offsets that do not ascend from 0 to the number of items, no user with two
-            items, a user for whom no item is left to draw, or a setting out of its range.
+        ValueError: offsets that do not ascend from 0 to the number of items, a user for whom no
+            item is left to draw, or a setting out of its range. Without a user with two items,
+            `candidates` can be drawn, and `sample` raises.
         IndexError: an item that does not exist.
 
     Example:
@@ -98,7 +99,7 @@ class SequenceSampler:
         check_names(distribution, exponent, order)
         starts, values = as_integers("offsets", offsets), as_integers("items", items)
         weights = None
-        if distribution == "popularity":
+        if distribution == "popularity" and len(values):
             weights = weigh_items(values, item_count, exponent)
         shape = (batch_size, max_length, negative_count)
         self._arguments = (starts, values, weights, item_count, *shape, seed, order, threads)
@@ -117,7 +118,7 @@ class SequenceSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches that the eligible users make, at least one."""
+        """Full batches that the eligible users make, at least one; ValueError without users."""
         return self._core.steps_per_epoch
 
     def sample(self, epoch: int, step: int, out: Batch | None = None) -> Batch:
@@ -132,7 +133,8 @@ class SequenceSampler:
 
         Raises:
             TypeError: an argument of a wrong type, or `out` holds other integers.
-            ValueError: an argument out of its range, or `out` has other shapes.
+            ValueError: no user with two items, an argument out of its range, or `out` has other
+                shapes.
 
         Example:
             >>> sampler = SequenceSampler([0, 3], [1, 2, 4], 5, batch_size=1, max_length=3,
@@ -167,7 +169,8 @@ class SequenceSampler:
 
         Raises:
             TypeError: an argument of a wrong type, or `out` holds other integers.
-            ValueError: an argument out of its range, or `out` has other shapes.
+            ValueError: no user with two items, an argument out of its range, or `out` has other
+                shapes.
 
         Example:
             >>> sampler = SequenceSampler([0, 3], [1, 2, 4], 5, batch_size=1, max_length=3,

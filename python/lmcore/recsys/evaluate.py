@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from transformers.utils import logging
 
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.ranking import rank_targets, ranking_metrics
@@ -100,7 +103,8 @@ def evaluate(
 
     Raises:
         ValueError: an unknown split, protocol or rule for ties, no user with a target, a model of
-            another catalogue, or a score that is not a number.
+            another catalogue, a score that is not a number, or a user for whom no candidate is
+            left to draw.
 
     Example:
         >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
@@ -119,6 +123,7 @@ def evaluate(
         raise ValueError(f"no user has a {split} item: that takes 3 interactions")
     drawn = None
     if protocol == "sampled":
+        check_histories(data)
         sampler = SequenceSampler(data.train_offsets, data.train_items, data.item_count, seed=seed)
         drawn = sampler.candidates(users, candidates, seed=seed)
     offsets, columns = data.history(split)
@@ -188,15 +193,18 @@ def load_model(
     if not file.is_file():
         raise ValueError(f"{source}: no such file, or a folder without config.json")
     try:
-        kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
-        with no_bars():
-            model: SequenceModel = _MODELS[kind].from_pretrained(source)
+        made = _MODELS[json.loads(file.read_text(encoding="utf-8"))["model_type"]]
+        config = cast(Any, made).config_class.from_pretrained(source)
     except KeyError as error:
         known = ", ".join(_MODELS)
         raise ValueError(f"{file}: model_type must be one of {known}: {error}") from None
-    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: not the configuration of a model: {error}") from None
-    return _prepare(model, place)
+    except (StrictDataclassError, AttributeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        reason = reason.removeprefix("TypeError: ").removeprefix("ValueError: ")
+        raise ValueError(f"{file}: not the configuration of a model: {reason}") from None
+    if not isinstance(config.dtype, torch.dtype | None):
+        raise ValueError(f"{file}: not the configuration of a model: dtype is {config.dtype!r}")
+    return _prepare(_read_weights(made, config, source), place)
 
 
 def check_catalogue(model: SequenceModel, item_count: int) -> None:
@@ -219,6 +227,28 @@ def check_catalogue(model: SequenceModel, item_count: int) -> None:
             f"the model has {model.config.item_count} items and the data {item_count}: "
             "it was trained on other data or other ids"
         )
+
+
+def check_histories(data: Split) -> None:
+    """Returns nothing if an item is left to draw for every user.
+
+    Args:
+        data: the split; its training part is looked at.
+
+    Raises:
+        ValueError: a user has all items; it is named by the id that the data has.
+
+    Example:
+        >>> from lmcore.recsys.data import leave_one_out, make_interactions
+        >>> check_histories(leave_one_out(make_interactions([0, 2], [1, 2], 3)))
+    """
+    bounds = data.train_offsets
+    for row in np.flatnonzero(np.diff(bounds) >= data.item_count):
+        if len(np.unique(data.train_items[bounds[row] : bounds[row + 1]])) == data.item_count:
+            raise ValueError(
+                f"user {data.interactions.user_ids[row]} has all {data.item_count} items: "
+                "there are no negatives to draw"
+            )
 
 
 @torch.no_grad()
@@ -258,6 +288,28 @@ def _iterate_blocks(
     for start, features in iterate_features(model, sequences, max(size, _USERS[1])):
         for first in range(0, len(features), size):
             yield start + first, features[first : first + size]
+
+
+def _read_weights(made: type[SequenceModel], config: Any, source: Path) -> SequenceModel:
+    """The model of a folder; ValueError unless its weights are those of the configuration."""
+    file = source / "model.safetensors"
+    shown = logging.get_verbosity()
+    logging.set_verbosity_error()  # no table of what does not fit
+    try:
+        with no_bars():
+            loader: Any = made
+            model, report = loader.from_pretrained(
+                source, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except SafetensorError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{file}: not the weights of a model: {reason}") from None
+    finally:
+        logging.set_verbosity(shown)
+    wrong = [*report["missing_keys"], *(names[0] for names in report["mismatched_keys"])]
+    if wrong:
+        raise ValueError(f"{file}: {min(wrong)} is missing, or has another shape than config.json")
+    return cast(SequenceModel, model)
 
 
 def _prepare(model: SequenceModel, device: torch.device) -> SequenceModel:

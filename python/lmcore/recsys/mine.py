@@ -5,6 +5,7 @@ Shape letters: B batch, L window length, N negatives per position, P valid posit
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -88,6 +89,7 @@ class StepStart:
         step: global number of steps, counted from 1; 0 and 1 start with the first.
 
     Raises:
+        TypeError: `step` is no int.
         ValueError: `step` is below 0.
 
     Example:
@@ -98,6 +100,10 @@ class StepStart:
     step: int
 
     def __post_init__(self) -> None:
+        try:
+            operator.index(self.step)
+        except TypeError:
+            raise TypeError(f"step must be an int: got {type(self.step).__name__}") from None
         if self.step < 0:
             raise ValueError(f"step must be at least 0: got {self.step}")
 
@@ -228,6 +234,11 @@ class FalseNegativeMiner:
         max_reversed_share: float | None = None,
         max_keys: int | None = None,
     ) -> None:
+        if not isinstance(max_reversed_share, int | float | None):
+            raise TypeError(
+                "max_reversed_share must be a number or None: got "
+                f"{type(max_reversed_share).__name__}"
+            )
         if max_reversed_share is not None and not 0 <= max_reversed_share <= 1:
             raise ValueError(
                 f"max_reversed_share must be at least 0 and at most 1: got {max_reversed_share}"
@@ -327,8 +338,11 @@ class FalseNegativeMiner:
         """
         if not self._active:
             return
-        u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
         negatives, turned = injection.host_negatives, injection.reversed
+        shape = (*negatives.shape[:-1], negatives.shape[-1] + 1)
+        if _is_tensor(logits) and logits.shape != shape:
+            raise ValueError(f"logits must have shape {list(shape)}: got {list(logits.shape)}")
+        u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
         if negatives.ndim == 2:
             places = _places(pos, negatives)
             self.memory.observe_packed(u, places, pos.shape[1], negatives, scores, turned)

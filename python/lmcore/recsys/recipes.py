@@ -33,7 +33,7 @@ class TrainConfig:
     backbone: Literal["sasrec", "gru4rec", "fmlp"] = "sasrec"
     """The sequence model."""
     max_length: int = 50
-    """Items of the window, L."""
+    """Items of the window, L; with mining at most 256."""
     hidden_size: int = 50
     """Size of the embeddings and features, H."""
     num_hidden_layers: int = 2
@@ -128,6 +128,10 @@ class TrainConfig:
             raise ValueError(f"ema_decay must lie in [0, 1]: got {self.ema_decay}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1: got {list(self.betas)}")
+        if self.mining and self.max_length > 256:
+            raise ValueError(
+                f"max_length must be at most 256 where mining is true: got {self.max_length}"
+            )
         if self.alpha > 0 and self.ema_decay is None:
             raise ValueError("alpha needs a teacher: set ema_decay, such as 0.999")
         if self.alpha > 0 and not self.mining:

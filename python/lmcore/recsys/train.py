@@ -20,7 +20,7 @@ from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Split
-from lmcore.recsys.evaluate import evaluate
+from lmcore.recsys.evaluate import check_histories, evaluate
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -89,7 +89,7 @@ def train(
 
     Raises:
         FileExistsError: the folder holds a run of another recipe or other data.
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: a loss or a weight is not finite.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
             not a number, or the device or a metric does not exist.
@@ -211,7 +211,7 @@ class SequenceRun:
         self.data = data
         self.processes = processes
         self.device = processes.device
-        _check_histories(data)
+        check_histories(data)
         self.sampler = SequenceSampler(
             data.train_offsets,
             data.train_items,
@@ -225,6 +225,8 @@ class SequenceRun:
             order=config.order,
             threads=1,  # a batch is too short a task for more
         )
+        if not self.sampler.eligible_count:
+            raise ValueError("no user has at least 2 items to train on")
         self.model = make_model(config, data.item_count)
         torch.nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
         self.optimizer = torch.optim.Adam(
@@ -346,11 +348,20 @@ class SequenceRun:
         }
 
     def validate(self) -> dict[str, float]:
-        """Returns the metrics over the full catalogue; empty where no user has a target."""
+        """Returns the metrics over the full catalogue; empty where no user has a target.
+
+        Raises:
+            FloatingPointError: a weight is not finite.
+        """
+        model = self.validated_model
+        for name, weight in model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise FloatingPointError(
+                    f"{name} is not finite after epoch {len(self.loss_sums)}; a smaller lr may help"
+                )
         if not self.data.valid.any():
             return {}
         threads = self.config.threads
-        model = self.validated_model
         return evaluate(model, self.data, split="valid", threads=threads).metrics
 
     def save_model(self, folder: Path) -> None:
@@ -476,17 +487,6 @@ def _make_batch(config: TrainConfig) -> PackedBatch:
         np.zeros(rows * length, np.int64),
         np.zeros((rows * length, config.negatives), np.int32),
     )
-
-
-def _check_histories(data: Split) -> None:
-    """Names a user who leaves no negatives by the id that the data has."""
-    bounds = data.train_offsets
-    for row in np.flatnonzero(np.diff(bounds) >= data.item_count):
-        if len(np.unique(data.train_items[bounds[row] : bounds[row + 1]])) == data.item_count:
-            raise ValueError(
-                f"user {data.interactions.user_ids[row]} has all {data.item_count} items: "
-                "there are no negatives to draw"
-            )
 
 
 def _fingerprint(data: Split) -> str:

@@ -106,8 +106,6 @@ class SequenceSampler:
         self.train = [values[a:b].tolist() for a, b in pairwise(starts)]
         self.history = [sorted(set(row)) for row in self.train]
         self.eligible = [u for u, row in enumerate(self.train, 1) if len(row) >= 2]
-        if not self.eligible:
-            raise ValueError("no user has at least 2 items")
         self.weights, self.share = [1] * item_count, DENSE_SHARE
         if distribution == "popularity":
             self.share = DENSE_WEIGHT_SHARE
@@ -124,7 +122,9 @@ class SequenceSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches that the eligible users make, at least one."""
+        """Full batches that the eligible users make, at least one; ValueError without users."""
+        if not self.eligible:
+            raise ValueError("no user has at least 2 items")
         return max(1, len(self.eligible) // self.batch_size)
 
     def sample(self, epoch: int, step: int) -> Batch:
