@@ -11,7 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
+from lmcore.cli import app
 from lmcore.reproduce import CLAIMS, matching_rescue, matching_speed, report, reproduce
 from lmcore.reproduce.claim import (
     Claim,
@@ -21,6 +23,7 @@ from lmcore.reproduce.claim import (
     Plot,
     ResultRow,
     Series,
+    Verdict,
     decide_verdict,
     estimate,
     make_row,
@@ -28,6 +31,7 @@ from lmcore.reproduce.claim import (
 from lmcore.reproduce.report import RunInfo, format_html, format_json, format_plot, format_table
 from lmcore.reproduce.run import CLAIMS as RUN_CLAIMS
 
+ROOT = Path(__file__).resolve().parents[2]
 INFO = RunInfo(
     seeds=(0, 1),
     quick=True,
@@ -361,3 +365,30 @@ def test_a_disagreement_is_reported_before_anything_is_timed(
     monkeypatch.setattr(matching_speed, "align_words", lambda a, _: ("lcs", [-1] * len(a)))
     with pytest.raises(RuntimeError, match="align_words and its definition disagree"):
         matching_speed.measure_speed(seed=0, quick=True)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "code"),
+    [
+        ("reproduced", "reproduced", 0),
+        ("not reproduced", "not reproduced", 0),
+        ("measured", "reproduced", 0),
+        ("not reproduced", "reproduced", 1),
+        ("reproduced", "not reproduced", 1),
+    ],
+)
+def test_strict_holds_a_run_to_the_documented_verdicts(
+    monkeypatch: pytest.MonkeyPatch, verdict: Verdict, expected: Verdict, code: int
+) -> None:
+    rows = [dataclasses.replace(row(1.0, 1.2), verdict=verdict, expected=expected)]
+    monkeypatch.setattr("lmcore.reproduce.reproduce", lambda *_, **__: rows)
+    assert CliRunner().invoke(app, ["reproduce", "--strict"]).exit_code == code
+    assert CliRunner().invoke(app, ["reproduce"]).exit_code == 0
+
+
+def test_documented_verdicts_are_those_of_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- table:claims -->")[2].partition("<!-- /table:claims -->")[0]
+    stated = [line.rstrip(" |").rpartition("| ")[2] for line in table.splitlines()[3:]]
+    expected = ["measured" if claim.holds is None else claim.expected for claim in CLAIMS.values()]
+    assert sorted(stated) == sorted(expected)

@@ -100,6 +100,8 @@ class Claim:
     """When the verdict is "reproduced", in words."""
     holds: Callable[[Estimates], bool] | None = None
     """The rule as a function; None where nothing is judged."""
+    expected: Verdict = "reproduced"
+    """The verdict that the README states; `--strict` holds a run to it."""
     describe_speed: Callable[[Estimates], str] | None = None
     """The speed row; lines are kept."""
     plot: Callable[[Estimates], tuple[Plot, ...]] = lambda _: ()
@@ -117,6 +119,8 @@ class ResultRow:
     setting: str
     measured: str
     verdict: Verdict
+    expected: Verdict
+    """The verdict that the README states."""
     rule: str
     speed: str
     """Empty where the claim has no speed row."""
@@ -210,6 +214,7 @@ def make_row(
         setting=claim.setting,
         measured=claim.describe(estimates),
         verdict=decide_verdict(claim, estimates, len(seeds)),
+        expected=claim.expected,
         rule=claim.rule,
         speed=claim.describe_speed(estimates) if claim.describe_speed else "",
         estimates=estimates,

@@ -141,6 +141,7 @@ CLAIMS = (
             "The complete UFNRec beats plain training in the mean by more than one standard "
             "deviation of the paired differences."
         ),
+        expected="not reproduced",
         holds=mining_ranks_better,
         plot=_plot,
     ),
