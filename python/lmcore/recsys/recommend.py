@@ -86,7 +86,8 @@ def recommend(
         scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
         best = scores.sort(dim=1, descending=True, stable=True)
         for row, user in enumerate(block.tolist()):
-            kept = min(count, data.item_count - len(set(columns[rows == row].tolist())))
+            known = np.unique(columns[offsets[row] : offsets[row + 1]])
+            kept = min(count, data.item_count - len(known))
             values = best.values[row, :kept].tolist()
             items = best.indices[row, :kept].tolist()
             yield Recommendation(

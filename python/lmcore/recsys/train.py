@@ -235,12 +235,11 @@ class SequenceRun:
         self._start: StartRule = (
             EpochLossStart() if config.start == "epoch_loss" else StepStart(config.start)
         )
-        self._started = False
+        self._started = False  # whether what is hard is remembered, and the teacher moves
         self.miner: FalseNegativeMiner | None = None
         if config.mining:
             self.miner = FalseNegativeMiner(
                 threshold=config.threshold,
-                start=self._start,
                 max_reversed_share=config.max_reversed_share,
                 max_keys=config.max_keys,
             )
@@ -291,10 +290,11 @@ class SequenceRun:
             logits = packed_logits(features, table, positives, negatives).float()
         # 8: whether mining and the teacher start, tested in every step. This and what follows
         # depends on no later part of the step, and here logits and negatives are in the cache.
-        done = (epoch - 1) * self.steps_per_epoch + step + 1
-        self._update_start(epoch, done)
+        if not started and (config.mining or config.ema_decay is not None):
+            done = (epoch - 1) * self.steps_per_epoch + step + 1
+            self._started = self._start.is_reached(epoch, done, self.loss_sums)
         # 9: what is hard now.
-        if miner is not None and injection is not None and miner.active:
+        if miner is not None and injection is not None and self._started:
             self._reversed += injection.reversed_count
             whole = self.processes.join(logits.detach(), share.sizes)
             miner.observe(batch.users, batch.positives, injection, whole)
@@ -339,7 +339,7 @@ class SequenceRun:
         turned, self._reversed = self._reversed, 0
         stats = self.miner.stats()
         return {
-            "mining": stats.active,
+            "mining": self._started,
             "reversed": turned,
             "hard": stats.hard_count,
             "keys": stats.key_count,
@@ -398,13 +398,7 @@ class SequenceRun:
         if self.miner is not None:
             self.miner.load_state_dict(state["miner"])
         self.loss_sums = list(state["loss_sums"])
-        self._started = bool(state.get("started")) if self.miner is None else self.miner.active
-
-    def _update_start(self, epoch: int, done: int) -> None:
-        if self.miner is not None:
-            self._started = self.miner.update_start(epoch, done, self.loss_sums)
-        elif self.config.ema_decay is not None and not self._started:
-            self._started = self._start.is_reached(epoch, done, self.loss_sums)
+        self._started = state["started"]
 
     def _make_teacher(self, decay: float) -> EMATeacher:
         self.teacher = EMATeacher(self.model, decay=decay, mode=self.config.teacher_mode)
