@@ -268,6 +268,23 @@ def test_a_moving_average_without_mining_leaves_the_student_alone(
         assert_same(states(tmp_path / "whole"), states(tmp_path / str(epochs)))
 
 
+@pytest.mark.parametrize("recipe", [reversal, lambda: replace(plain(), ema_decay=0.9)])
+def test_what_has_started_goes_on_when_the_rule_no_longer_holds(recipe: Any, data: Split) -> None:
+    config = replace(recipe(), **SMALL, start=0)
+    run = SequenceRun(config, data)
+    run.step(1, 0)
+    assert run.teacher is None  # it is made in the step after
+    other = SequenceRun(replace(config, start=10**9), data)
+    other.load_state_dict(run.state_dict())
+    other.step(1, 1)
+    assert other.teacher is not None
+    if config.mining:
+        assert other.end_epoch(1, 1.0)["mining"]
+        assert other.miner is not None
+        assert run.miner is not None
+        assert other.miner.stats().hard_count > run.miner.stats().hard_count > 0
+
+
 # Files and resuming.
 
 

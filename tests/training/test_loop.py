@@ -132,6 +132,15 @@ def test_killed_between_two_files(
     assert read(tmp_path / "killed") == read(tmp_path / "unbroken")
 
 
+def test_the_log_of_a_finished_run_is_that_of_its_state(tmp_path: Path) -> None:
+    run(tmp_path / "run")
+    before = read(tmp_path / "run")
+    with (tmp_path / "run" / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"epoch": 9, "seconds": 0, "validation_seconds": 0}) + "\n")
+    assert run(tmp_path / "run").resumed_after == 8
+    assert read(tmp_path / "run") == before
+
+
 def test_the_state_is_saved_now_and_then(tmp_path: Path) -> None:
     """A killed run does all epochs after the saved one again, and its log shrinks first."""
 
