@@ -1273,3 +1273,17 @@ def test_peculiar_words_and_types_in_one_row(tmp_path: Path) -> None:
     for scheme in SCHEMES:
         for text in (json.dumps(row), json.dumps(row, ensure_ascii=False)):
             agree(score_by_definition, score_content, tmp_path / "a.jsonl", text.encode(), scheme)
+
+
+def test_equal_label_lists_leave_nothing_for_the_next_one() -> None:
+    """Equal lists of a block are kept once; a later one must not inherit their labels."""
+    rows = [
+        {"words": ["x"], "labels": ["B-a"], "label_list": ["a"], "prediction": "x(B-a)"},
+        {"words": ["x"], "labels": ["B-a"], "label_list": ["a"], "prediction": "x(B-a)"},
+        {"words": ["x"], "labels": ["B-a"], "label_list": ["b"], "prediction": "x(B-b)"},
+    ]
+    assert rows[0]["label_list"] is not rows[1]["label_list"]
+    with pytest.raises(
+        ValueError, match=r"examples\[2\]: labels: \[0\] 'B-a' is not in label_list"
+    ):
+        score_examples(rows, threads=1)
