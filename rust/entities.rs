@@ -205,7 +205,7 @@ pub fn count_batch(
     })?;
     let mut sums = (EntityCounts::default(), ErrorKinds::default());
     for part in parts {
-        let (counts, kinds) = part?;
+        let (counts, kinds) = part;
         sums.0 += counts;
         sums.1 += kinds;
     }

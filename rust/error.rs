@@ -258,9 +258,12 @@ pub enum Error {
     /// Arrays that no memory of false negatives wrote.
     #[error("state: the arrays do not fit together")]
     NotAState,
-    /// The caller asked to stop, or a function of the caller's failed.
+    /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
+    /// A function of the caller's failed; an error in what came before it comes first.
+    #[error("a function of the caller's failed")]
+    Raised,
 }
 
 /// Why a row cannot be used.

@@ -164,9 +164,7 @@ pub fn match_batch(
                     .map_err(|error| Error::Sentence { row, error: Box::new(error) })
             })
             .collect::<Result<Vec<_>>>()
-    })?
-    .into_iter()
-    .collect::<Result<Vec<_>>>()
+    })
     .map(|chunks| chunks.into_iter().flatten().collect())
 }
 

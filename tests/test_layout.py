@@ -40,8 +40,8 @@ TREES = [
 ]
 # What is in those folders without being a concept.
 OTHERS = {
-    "rust": {"lib", "error", "labels", "text", "threads"},
-    "rust/py": {"mod", "arrays", "borrowed", "error"},
+    "rust": {"lib", "error", "interrupt", "labels", "text", "threads"},
+    "rust/py": {"mod", "arrays", "borrowed", "error", "hooks"},
     "python/lmcore/reference": {"__init__"},
     "python/lmcore/ops": {"__init__", "_dispatch"},
 }

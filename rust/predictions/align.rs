@@ -9,13 +9,14 @@ use std::sync::{PoisonError, RwLock};
 use serde::Serialize;
 
 use super::back_tokens::BackTokens;
-use super::blocks::{LineBlocks, Lines, file_error, run_blocks};
+use super::blocks::{LineBlocks, Lines, file_error};
 use super::row::RowBuffer;
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{Scheme, Span, Types, decode_spans};
 use crate::error::{Error, Result, RowProblem};
 use crate::matching::Matcher;
 use crate::text::{Strings, StringsRef};
+use crate::threads::run_blocks;
 use crate::words::{Range, locate_words, split_words, to_characters};
 
 /// Bytes of a file that one thread works on at a time.

@@ -1,19 +1,11 @@
-//! Input cut into blocks, and blocks worked on by threads and merged in order.
+//! Input cut into blocks: whole lines of a file, or rows that came as lists.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use super::row::{RowRef, check_lengths};
 use crate::error::{Error, Result, RowProblem};
 use crate::text::{Interner, StringRows, Strings};
-use crate::threads::{available, start_pool};
-
-/// How long to wait for a block before asking the caller whether to go on.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Whole lines of a file.
 #[derive(Debug)]
@@ -197,72 +189,4 @@ impl Table {
             prediction: self.predictions.all().get(index),
         })
     }
-}
-
-/// Takes blocks from `next`, works on them in `threads` threads, and merges them in order.
-///
-/// `next` and `merge` run on the calling thread, which is also asked by `check` whether to go
-/// on, at least every 50 ms. At most `2 * threads` blocks exist at once.
-pub(super) fn run_blocks<B: Send, W: Default + Send, P: Send>(
-    threads: Option<usize>,
-    next: &mut dyn FnMut() -> Result<Option<B>>,
-    work: &(dyn Fn(&mut W, B) -> P + Sync),
-    merge: &mut dyn FnMut(P) -> Result<()>,
-    check: &mut dyn FnMut() -> Result<()>,
-) -> Result<()> {
-    let threads = threads.unwrap_or_else(available);
-    if threads <= 1 {
-        let mut worker = W::default();
-        while let Some(block) = next()? {
-            merge(work(&mut worker, block))?;
-            check()?;
-        }
-        return Ok(());
-    }
-    let Some(first) = next()? else { return Ok(()) };
-    let Some(second) = next()? else {
-        merge(work(&mut W::default(), first))?;
-        return check();
-    };
-    let mut ready = vec![second, first];
-    let pool = start_pool(threads)?;
-    let workers = Mutex::new(Vec::<W>::new());
-    pool.in_place_scope(|scope| {
-        let (sender, receiver) = channel();
-        let (mut started, mut merged, mut exhausted) = (0, 0, false);
-        let mut waiting = BTreeMap::new();
-        loop {
-            while !exhausted && started - merged < 2 * threads {
-                let Some(block) = ready.pop().map_or_else(&mut *next, |block| Ok(Some(block)))?
-                else {
-                    exhausted = true;
-                    break;
-                };
-                let (sender, workers, number) = (sender.clone(), &workers, started);
-                started += 1;
-                scope.spawn(move |_| {
-                    let lock = || workers.lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut worker = lock().pop().unwrap_or_default();
-                    let part = work(&mut worker, block);
-                    lock().push(worker);
-                    // The receiver is gone only after an error, when no part is wanted.
-                    let _ = sender.send((number, part));
-                });
-            }
-            if exhausted && merged == started {
-                return Ok(());
-            }
-            match receiver.recv_timeout(PATIENCE) {
-                Ok((number, part)) => {
-                    waiting.insert(number, part);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-            while let Some(part) = waiting.remove(&merged) {
-                merge(part)?;
-                merged += 1;
-            }
-            check()?;
-        }
-    })
 }

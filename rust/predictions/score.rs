@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::back_tokens::BackTokens;
-use super::blocks::{LineBlocks, Lines, Table, run_blocks};
+use super::blocks::{LineBlocks, Lines, Table};
 use super::row::{RowBuffer, RowRef, label_outside_list};
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{EntityCounts, ErrorKinds, Label, Scheme, Scorer, Types};
 use crate::error::{Error, Result, RowProblem};
 use crate::matching::{Condition, DifferenceCounts, Matcher};
 use crate::text::{Interner, Strings};
+use crate::threads::run_blocks;
 
 /// Bytes of a file that one thread works on at a time.
 const BLOCK_BYTES: usize = 1 << 18;

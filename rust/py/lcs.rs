@@ -4,6 +4,7 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use super::arrays::{strings, values};
+use super::hooks::detach_interruptible;
 use crate::lcs::{UNMATCHED, align_integers, align_strings};
 
 /// Returns, for each string of `a`, the index of its partner in `b`, or -1.
@@ -15,7 +16,8 @@ pub fn longest_common_subsequence_strings<'py>(
     b: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let (a, b) = (strings(a, "a")?, strings(b, "b")?);
-    Ok(py.detach(|| signed(&align_strings(a.all(), b.all()))).into_pyarray(py))
+    let aligned = detach_interruptible(py, || Ok(signed(&align_strings(a.all(), b.all()))))?;
+    Ok(aligned.into_pyarray(py))
 }
 
 /// Returns, for each integer of `a`, the index of its partner in `b`, or -1.

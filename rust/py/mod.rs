@@ -5,6 +5,7 @@ mod borrowed;
 mod entities;
 mod error;
 mod false_negatives;
+mod hooks;
 mod lcs;
 mod matching;
 mod negatives;

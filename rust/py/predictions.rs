@@ -1,15 +1,14 @@
 //! Binding of [`crate::predictions`].
 
-use std::cell::RefCell;
-
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::arrays::{extend_labels, extend_strings, text, thread_count, type_name};
+use super::arrays::{extend_labels, extend_strings, strings, text, thread_count, type_name};
 use super::borrowed::prefetch_items;
 use super::entities::{counts_tuple, kinds_tuple};
+use super::hooks::{Raised, detach_with_calls};
 use super::lcs::signed;
 use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
@@ -44,7 +43,7 @@ pub fn score_examples<'py>(
     };
     let rows = if back_tokenize.is_some() { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
     let examples = examples.clone().unbind();
-    let evaluation = with_hooks(py, None, back_tokenize, move |hooks| {
+    let evaluation = with_hooks(py, None, back_tokenize, move |hooks, _| {
         let mut evaluation = Evaluation::default();
         let mut taken = 0;
         let mut next = |table: &mut Table| {
@@ -77,7 +76,7 @@ pub fn score_files<'py>(
         worst,
         skip_bad_rows,
     };
-    let evaluation = with_hooks(py, progress, back_tokenize, move |hooks| {
+    let evaluation = with_hooks(py, progress, back_tokenize, move |hooks, _| {
         let mut evaluation = Evaluation::default();
         for path in &paths {
             predictions::score_file(path, &options, hooks, &mut evaluation)?;
@@ -106,7 +105,7 @@ pub fn align_file(
         threads: thread_count(threads)?,
         skip_bad_rows,
     };
-    let summary = with_hooks(py, progress, back_tokenize, move |hooks| {
+    let summary = with_hooks(py, progress, back_tokenize, move |hooks, _| {
         predictions::align_file(&input_path, &output_path, &options, hooks)
     })?;
     let listed = summary.listed_bad_rows.iter().map(ToString::to_string).collect();
@@ -129,39 +128,38 @@ fn with_hooks<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,
     back_tokenize: Option<Py<PyAny>>,
-    run: impl FnOnce(&mut Hooks<'_>) -> Result<T> + Send,
+    run: impl FnOnce(&mut Hooks<'_>, &Raised) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let (result, raised) = py.detach(move || {
-        let raised = RefCell::new(None);
-        let stop = |error: PyErr| {
-            *raised.borrow_mut() = Some(error);
-            Error::Stopped
-        };
+    detach_with_calls(py, move |raised| {
         let mut on_progress = |done: u64| {
             Python::attach(|py| {
-                py.check_signals()?;
-                progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done,)).map(|_| ()))
+                let call = || {
+                    py.check_signals()?;
+                    progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done,)).map(|_| ()))
+                };
+                call().map_err(|error| raised.keep(py, error))
             })
-            .map_err(&stop)
         };
         let mut on_words = back_tokenize.map(|call| {
-            let stop = &stop;
             move |words: &[String]| {
-                Python::attach(|py| call.call1(py, (words,))?.extract::<Vec<String>>(py))
-                    .map_err(stop)
+                Python::attach(|py| {
+                    ask_tokenizer(call.bind(py), words).map_err(|error| raised.keep(py, error))
+                })
             }
         });
-        let result = run(&mut Hooks {
-            progress: &mut on_progress,
-            back_tokenize: on_words.as_mut().map(|call| call as _),
-        });
-        drop(on_words);
-        (result, raised.into_inner())
-    });
-    match (result, raised) {
-        (Err(Error::Stopped), Some(error)) => Err(error),
-        (result, _) => Ok(result?),
-    }
+        run(
+            &mut Hooks {
+                progress: &mut on_progress,
+                back_tokenize: on_words.as_mut().map(|call| call as _),
+            },
+            raised,
+        )
+    })
+}
+
+/// What the caller's tokenizer makes of words.
+fn ask_tokenizer(call: &Bound<'_, PyAny>, words: &[String]) -> PyResult<Vec<String>> {
+    Ok(strings(&call.call1((words,))?, "the answer of back_tokenize")?.all().to_vec())
 }
 
 /// Takes the next rows from a list of dicts.
