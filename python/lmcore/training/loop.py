@@ -20,9 +20,9 @@ from lmcore._files import write_text
 from lmcore.training.checkpoint import load_state, save_folder, save_state
 from lmcore.training.seeding import seed_torch
 
-#: Entries of a recipe that may differ between a run and its continuation; `path` is where the
-#: data lies.
-CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path")
+#: Entries of a recipe that may differ between a run and its continuation. `path`, `format` and
+#: `skip_bad_rows` are where the data lie and how they were read; a fingerprint tells what they are.
+CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path", "format", "skip_bad_rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,33 @@ def find_device(device: str = "auto") -> torch.device:
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, and torch finds no GPU here")
     return place
+
+
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Yields while torch computes with so many threads on the CPU; the number is put back.
+
+    Args:
+        count: at least 1; None leaves the number as it is.
+
+    Raises:
+        ValueError: `count` is below 1.
+
+    Example:
+        >>> with use_threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1: got {count}")
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 @contextmanager
