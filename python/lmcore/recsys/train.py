@@ -95,7 +95,8 @@ def train(
             that what reads them again for this run reads the same; also for `recipe.json`.
 
     Raises:
-        FileExistsError: the folder holds a run of another recipe or other data.
+        FileExistsError: the folder holds a run of another recipe or other data or a model of no
+            known run, or another process trains into it.
         FloatingPointError: a loss or a weight is not finite.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
