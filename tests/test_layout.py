@@ -195,6 +195,19 @@ def test_import_is_light() -> None:
     assert "lmcore" in modules
 
 
+@pytest.mark.parametrize("options", [["--help"], ["--version"], ["recsys", "train", "--help"]])
+def test_help_is_light(options: list[str]) -> None:
+    """Help imports what describes commands, and nothing that they need when they run."""
+    code = (
+        "import contextlib, io, sys; from lmcore.cli import main; sys.argv[1:] = {}\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        "print(*sorted(m for m in sys.modules if '.' not in m))"
+    )
+    modules = set(run_python(code.format(options)).split())
+    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm"} == set()
+    assert "typer" in modules
+
+
 def test_import_is_quick() -> None:
     """Under 150 ms, best of several: the machine may do other things at the same time."""
     code = (
