@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,30 +10,49 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmcore.cli.failures import failures_as_lines
-from lmcore.cli.options import Scheme, SkipBadRows, Threads, Tokenizer
+from lmcore.cli.failures import Commands, starting
+from lmcore.cli.options import (
+    MOST,
+    Scheme,
+    SkipBadRows,
+    Threads,
+    Tokenizer,
+    limit_threads,
+    name_of_file,
+    whole,
+)
+from lmcore.cli.terminal import say, show, show_json
 from lmcore.ops.entities import SCHEMES
 
 if TYPE_CHECKING:
     from lmcore.ner import BackTokenizer
 
-app = typer.Typer(no_args_is_help=True, help="Named entities from generated text (GNER).")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Named entities from generated text (GNER)."
+)
 
 
 @app.command("score")
 def score_command(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="JSONL: one object per row.", show_default=False),
+        typer.Argument(
+            metavar="FILE...",
+            parser=name_of_file,
+            help="JSONL: one object per row.",
+            show_default=False,
+        ),
     ],
     scheme: Scheme = SCHEMES[0],
     html: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write a page with the worst sentences side by side."),
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Write a page with the worst sentences side by side.",
+        ),
     ] = None,
-    worst: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Worst sentences per data set on the page.")
-    ] = 20,
+    worst: Annotated[int, whole(0, MOST, text="Worst sentences per data set on the page.")] = 20,
     tokenizer: Tokenizer = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
@@ -47,30 +65,33 @@ def score_command(
     A row holds label_list, prediction, and words and labels (at the top or in "instance").
     "dataset" names its data set; without it, the file's name does.
     """
-    from lmcore._files import write_text
-    from lmcore.ner import score_files
-    from lmcore.ner.report import format_table, render_html
+    with starting():
+        from lmcore._files import find_output, write_text
+        from lmcore.ner import score_files
+        from lmcore.ner.report import format_table, render_html
 
-    with failures_as_lines():
-        back_tokenize = _load_tokenizer(tokenizer)
-        with _progress(files) as progress:
-            scores = score_files(
-                files,
-                scheme=scheme,
-                threads=threads,
-                worst=worst if html else 0,
-                skip_bad_rows=skip_bad_rows,
-                back_tokenize=back_tokenize,
-                progress=progress,
-            )
-        if not scores.datasets:
-            first = scores.listed_bad_rows[0]
-            raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
-        if html:
-            write_text(html, render_html(scores))
-    typer.echo(
-        json.dumps(scores.to_dict(), ensure_ascii=False) if as_json else format_table(scores)
-    )
+    if html is not None:
+        find_output(html, files)
+    back_tokenize = _load_tokenizer(tokenizer)
+    with _progress(files) as progress:
+        scores = score_files(
+            files,
+            scheme=scheme,
+            threads=limit_threads(threads),
+            worst=0 if html is None else worst,
+            skip_bad_rows=skip_bad_rows,
+            back_tokenize=back_tokenize,
+            progress=progress,
+        )
+    if not scores.datasets:
+        first = scores.listed_bad_rows[0]
+        raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
+    if html is not None:
+        write_text(html, render_html(scores), files)
+    if as_json:
+        show_json(scores.to_dict())
+    else:
+        show(format_table(scores))
 
 
 @app.command("align")
@@ -79,6 +100,7 @@ def align_command(
         list[str] | None,
         typer.Argument(
             metavar="[IN.jsonl OUT.jsonl]",
+            parser=name_of_file,
             help="Rows with words or text, label_list and prediction; one aligned row for each.",
             show_default=False,
         ),
@@ -97,36 +119,36 @@ def align_command(
 
     Offsets count characters of the text, or of the words joined with spaces.
     """
-    from lmcore.ner import align_file, align_row
+    with starting():
+        from lmcore._files import find_output
+        from lmcore.ner import align_file, align_row
 
-    with failures_as_lines():
-        if not files:
-            if text is None or labels is None or prediction is None:
-                raise ValueError(
-                    "give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction"
-                )
-            if tokenizer is not None or skip_bad_rows or threads is not None:
-                raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
-            label_list = [label.strip() for label in labels.split(",") if label.strip()]
-            row = {"text": text, "label_list": label_list, "prediction": prediction}
-            typer.echo(json.dumps(align_row(row, scheme), ensure_ascii=False))
-            return
-        if len(files) != 2 or not text is labels is prediction is None:
+    if not files:
+        if text is None or labels is None or prediction is None:
             raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
-        back_tokenize = _load_tokenizer(tokenizer)
-        with _progress(files[:1]) as progress:
-            rows, skipped, listed = align_file(
-                files[0],
-                files[1],
-                scheme,
-                threads=threads,
-                skip_bad_rows=skip_bad_rows,
-                back_tokenize=back_tokenize,
-                progress=progress,
-            )
+        if tokenizer is not None or skip_bad_rows or threads is not None:
+            raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
+        label_list = [label.strip() for label in labels.split(",") if label.strip()]
+        row = {"text": text, "label_list": label_list, "prediction": prediction}
+        show_json(align_row(row, scheme))
+        return
+    if len(files) != 2 or not text is labels is prediction is None:
+        raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
+    find_output(files[1], files[:1])
+    back_tokenize = _load_tokenizer(tokenizer)
+    with _progress(files[:1]) as progress:
+        rows, skipped, listed = align_file(
+            files[0],
+            files[1],
+            scheme,
+            threads=limit_threads(threads),
+            skip_bad_rows=skip_bad_rows,
+            back_tokenize=back_tokenize,
+            progress=progress,
+        )
     for bad_row in listed:
-        typer.echo(f"skipped {bad_row}", err=True)
-    typer.echo(f"{rows} rows aligned, {skipped} skipped", err=True)
+        say(f"skipped {bad_row}")
+    say(f"{rows} rows aligned, {skipped} skipped")
 
 
 def _load_tokenizer(name: str | None) -> BackTokenizer | None:
@@ -134,13 +156,16 @@ def _load_tokenizer(name: str | None) -> BackTokenizer | None:
         return None
     if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
         raise ValueError(f"--tokenizer {name}: no such folder")
-    from lmcore.ner import BackTokenizer
+    with starting():
+        import transformers  # noqa: F401 - the slowest import of this command
+
+        from lmcore.ner import BackTokenizer
 
     try:
         return BackTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--tokenizer {name}: {reason}") from None
+    except Exception as error:  # a folder that is something else makes the loader fail in any way
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"--tokenizer {name}: {reason[0]}") from None
 
 
 @contextmanager
@@ -150,13 +175,4 @@ def _progress(paths: list[str]) -> Iterator[Callable[[int], None]]:
 
     sizes = [Path(path).stat().st_size if Path(path).is_file() else 0 for path in paths]
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        finished, last = 0, 0
-
-        def update(done: int) -> None:
-            nonlocal finished, last
-            if done < last:  # the next file began
-                finished += last
-            last = done
-            bar.update(finished + done - bar.n)
-
-        yield update
+        yield lambda done: bar.update(done - bar.n)

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmcore.cli.failures import failures_as_lines
-from lmcore.cli.options import Data, Device, Format, Heads, Model, SkipBadRows, Threads
+from lmcore._json import read_json
+from lmcore.cli.failures import Commands, starting
+from lmcore.cli.options import (
+    MOST,
+    Data,
+    Device,
+    Format,
+    Heads,
+    Model,
+    Seed,
+    SkipBadRows,
+    Threads,
+    limit_threads,
+    name_of_file,
+    whole,
+)
+from lmcore.cli.terminal import say, show, show_json
 
 if TYPE_CHECKING:
     from lmcore.recsys.backbone import SequenceModel
     from lmcore.recsys.data import IdMap, Interactions
     from lmcore.recsys.recipes import TrainConfig
 
-app = typer.Typer(no_args_is_help=True, help="Sequential recommendation (UFNRec).")
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Sequential recommendation (UFNRec).")
 
 
 @app.command("train")
@@ -34,17 +48,18 @@ def train_command(
     out: Annotated[
         str,
         typer.Option(
-            metavar="DIR", help="Where the model, its log and its state go.", show_default=False
+            metavar="DIR",
+            parser=name_of_file,
+            help="Where the model, its log and its state go.",
+            show_default=False,
         ),
     ],
     backbone: Annotated[
         str | None, typer.Option(metavar="sasrec|gru4rec|fmlp", help="The sequence model.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="When to end; after 201 by default.")
-    ] = None,
+    epochs: Annotated[int | None, whole(1, MOST, text="When to end; after 201 by default.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of everything random; 0 by default.")
+        int | None, whole(0, 2**64 - 1, text="Of everything random; 0 by default.")
     ] = None,
     device: Device = None,
     threads: Threads = None,
@@ -70,30 +85,38 @@ def train_command(
     the model of the best epoch in validation, config.json, id_map.json, recipe.json, log.jsonl
     and checkpoint.pt. Under torchrun all processes share each batch.
     """
-    with failures_as_lines():
+    with starting():
         from lmcore.recsys.data import leave_one_out
         from lmcore.recsys.train import train
 
-        is_first = os.environ.get("RANK", "0") == "0"
-        quiet = quiet or not is_first
-        options = {
-            "backbone": backbone, "epochs": epochs, "seed": seed, "device": device,
-            "threads": threads,
-        }  # fmt: skip
-        config = _make_config(recipe, options, settings or [])
-        split = leave_one_out(_read_interactions(data, data_format, skip_bad_rows, quiet=quiet))
-        if not quiet and split.training_only_count:
-            count = split.training_only_count
-            typer.echo(f"{count} users have fewer than 3 items: for training only", err=True)
-        result = train(config, split, out, resume=resume, progress=not quiet, data_path=data)
-        summary = {
-            "out": str(result.folder),
-            "epochs": result.epochs,
-            "best_epoch": result.best_epoch,
-            config.metric: result.best_value,
-        }
+    is_first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not is_first
+    options = {
+        "backbone": backbone, "epochs": epochs, "seed": seed, "device": device,
+        "threads": limit_threads(threads),
+    }  # fmt: skip
+    config = _make_config(recipe, options, settings or [])
+    split = leave_one_out(_read_interactions(data, data_format, skip_bad_rows, quiet=quiet))
+    if not quiet and split.training_only_count:
+        count = split.training_only_count
+        say(f"{count} users have fewer than 3 items: for training only")
+    result = train(
+        config,
+        split,
+        out,
+        resume=resume,
+        progress=not quiet,
+        data_path=data,
+        data_options={"format": data_format, "skip_bad_rows": skip_bad_rows},
+    )
+    summary = {
+        "out": str(result.folder),
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        config.metric: result.best_value,
+    }
     if is_first:
-        typer.echo(json.dumps(summary))
+        show_json(summary)
 
 
 @app.command("recipe")
@@ -106,10 +129,10 @@ def recipe_command(
     ] = None,
 ) -> None:
     """Print the settings of a recipe as JSON."""
-    with failures_as_lines():
+    with starting():
         from lmcore.training.config import config_to_dict
 
-        typer.echo(json.dumps(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2))
+    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
 
 
 @app.command("evaluate")
@@ -129,7 +152,7 @@ def evaluate_command(
             metavar="average|optimistic|pessimistic", help="How items of equal scores count."
         ),
     ] = "average",
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the drawn items.")] = 0,
+    seed: Seed = 0,
     heads: Heads = 1,
     device: Device = None,
     threads: Threads = None,
@@ -144,28 +167,29 @@ def evaluate_command(
     Item ids are read by DIR's id_map.json; without one, as with weights of others, they are the
     rows of the model's table.
     """
-    with failures_as_lines():
+    with starting():
         from lmcore.recsys.data import leave_one_out
         from lmcore.recsys.evaluate import evaluate, load_model
 
-        trained = load_model(model, num_attention_heads=heads, device=device or "auto")
-        ids = _find_ids(model, trained)
-        interactions = _read_interactions(data, data_format, skip_bad_rows, ids, quiet=as_json)
-        result = evaluate(
-            trained,
-            leave_one_out(interactions),
-            split=split,
-            protocol=protocol,
-            ties=ties,
-            seed=seed,
-            threads=threads,
-        )
+    place = "auto" if device is None else device
+    trained = load_model(model, num_attention_heads=heads, device=place)
+    ids = _find_ids(model, trained)
+    interactions = _read_interactions(data, data_format, skip_bad_rows, ids, quiet=as_json)
+    result = evaluate(
+        trained,
+        leave_one_out(interactions),
+        split=split,
+        protocol=protocol,
+        ties=ties,
+        seed=seed,
+        threads=limit_threads(threads),
+    )
     if as_json:
-        typer.echo(json.dumps(result.to_dict()))
+        show_json(result.to_dict())
         return
-    typer.echo(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
+    show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
     for name, value in result.metrics.items():
-        typer.echo(f"{name:8}{value:.4f}")
+        show(f"{name:8}{value:.4f}")
 
 
 @app.command("recommend")
@@ -179,26 +203,38 @@ def recommend_command(
     ],
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Their interactions; those of the training by default."),
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Their interactions; those of the training by default.",
+        ),
     ] = None,
-    count: Annotated[int, typer.Option("--top", "-k", min=1, metavar="K")] = 10,
+    count: Annotated[
+        int, whole(1, MOST, "--top", "-k", text="Items for each user.", metavar="K")
+    ] = 10,
     heads: Heads = 1,
     device: Device = None,
     data_format: Format = "auto",
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
-    with failures_as_lines():
+    with starting():
         from lmcore.recsys.evaluate import load_model
         from lmcore.recsys.recommend import recommend
 
-        source = data or _find_data(model)
-        trained = load_model(model, num_attention_heads=heads, device=device or "auto")
-        ids = _find_ids(model, trained)
-        interactions = _read_interactions(source, data_format, skip_bad_rows, ids, quiet=True)
-        chosen = None if users == ["all"] else users
-        for recommendation in recommend(trained, interactions, chosen, count=count):
-            typer.echo(json.dumps(recommendation.to_dict(), ensure_ascii=False))
+    source = data
+    if source is None:
+        source, options = _find_data(model)
+        # As the training read it, unless another way is asked for.
+        data_format = options["format"] if data_format == "auto" else data_format
+        skip_bad_rows = skip_bad_rows or options["skip_bad_rows"]
+    place = "auto" if device is None else device
+    trained = load_model(model, num_attention_heads=heads, device=place)
+    ids = _find_ids(model, trained)
+    interactions = _read_interactions(source, data_format, skip_bad_rows, ids, quiet=True)
+    chosen = None if users == ["all"] else users
+    for recommendation in recommend(trained, interactions, chosen, count=count):
+        show_json(recommendation.to_dict())
 
 
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
@@ -220,10 +256,10 @@ def _read_interactions(
 
     found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows, id_map=id_map)
     for row in found.report.listed_skipped:
-        typer.echo(f"skipped {row}", err=True)
+        say(f"skipped {row}")
     if not quiet:
         numbers = {k: v for k, v in found.report.to_dict().items() if isinstance(v, int) and v}
-        typer.echo(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()), err=True)
+        say(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()))
     return found
 
 
@@ -235,19 +271,24 @@ def _find_ids(path: str, model: SequenceModel) -> IdMap:
     return IdMap.load(saved) if saved.is_file() else IdMap.identity(0, model.config.item_count)
 
 
-def _find_data(model: str) -> str:
-    """The file that a run was trained on."""
+def _find_data(model: str) -> tuple[str, dict[str, Any]]:
+    """The file that a run was trained on, and how it was read."""
     recipe = Path(model) / "recipe.json"
     if not recipe.is_file():
         raise ValueError(f"{model}: holds no recipe.json that names the data; give --data FILE")
-    try:
-        path = json.loads(recipe.read_text(encoding="utf-8"))["data"]["path"]
-        if not isinstance(path, str | None):
-            raise TypeError(f"data.path is no text: {path!r}")
-    except KeyError as error:
-        raise ValueError(f"{recipe}: {error} is missing; give --data FILE") from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{recipe}: not the recipe of a run: {error}") from None
+    content = read_json(recipe, "the recipe of a run")
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict) or "path" not in data:
+        raise ValueError(f"{recipe}: data.path is missing; give --data FILE")
+    path = data["path"]
+    if not isinstance(path, str | None):
+        raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {path!r}")
+    # Runs of version 0.1.0 did not note how they read.
+    options = {"format": "auto", "skip_bad_rows": False}
+    noted = data.get("options", options)
+    kinds = {name: type(value) for name, value in options.items()}
+    if not isinstance(noted, dict) or {name: type(v) for name, v in noted.items()} != kinds:
+        raise ValueError(f"{recipe}: not the recipe of a run: data.options is {noted!r}")
     if path is None or not Path(path).is_file():
         raise ValueError(f"{recipe}: the data {path} is not there; give --data FILE")
-    return str(path)
+    return path, noted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.checkpoint import no_bars
+from lmcore.training.checkpoint import keep_apart, no_bars
 from lmcore.training.config import config_to_dict
 from lmcore.training.ema import EMATeacher
 from lmcore.training.loop import Processes, find_device, fit, start_processes
@@ -66,6 +67,7 @@ def train(
     resume: bool = True,
     progress: bool = False,
     data_path: str | os.PathLike[str] | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Returns the result of a training run, whose files stand in a folder.
 
@@ -85,14 +87,16 @@ def train(
         out: the folder; it is made if it does not exist.
         resume: whether to go on from the folder's checkpoint.
         progress: whether to show a bar and a line for each validation on standard error.
-        data_path: where the data came from, for `recipe.json`.
+        data_path: where the data came from, for `recipe.json`; no file of the run.
+        data_options: how it was read from there, for `recipe.json`: `format` and `skip_bad_rows`
+            of `read_interactions`.
 
     Raises:
         FileExistsError: the folder holds a run of another recipe or other data.
         FloatingPointError: a loss or a weight is not finite.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
-            not a number, or the device or a metric does not exist.
+            not a number, the device or a metric does not exist, or the data would be overwritten.
 
     Example:
         >>> import tempfile
@@ -104,6 +108,8 @@ def train(
         ...     train(config, data, folder).best_epoch
         1
     """
+    if data_path is not None:
+        keep_apart(out, [data_path])
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with start_processes(config.device) as processes:
@@ -113,6 +119,7 @@ def train(
             "config": config_to_dict(config),
             "data": {
                 "path": None if data_path is None else os.path.abspath(data_path),  # noqa: PTH100
+                "options": {"format": "auto", "skip_bad_rows": False, **(data_options or {})},
                 "users": data.user_count,
                 "items": data.item_count,
                 "interactions": len(data.interactions.items),

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, distributed
 
 from lmcore._files import write_text
+from lmcore._json import read_json
 from lmcore.training.checkpoint import load_state, save_folder, save_state
 from lmcore.training.seeding import seed_torch
 
-#: Entries of a recipe that may differ between a run and its continuation; `path` is where the
-#: data lies.
-CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path")
+#: Entries of a recipe that may differ between a run and its continuation; `path`, `format` and
+#: `skip_bad_rows` are where the data lies and how it is read: what it is, a fingerprint tells.
+CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path", "format", "skip_bad_rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,11 @@ def find_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, and torch finds no GPU here")
+    try:  # torch knows names of devices that it was not built for, and `meta`, which holds nothing
+        torch.zeros(1, device=place).item()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"device {device!r} cannot be used here: {reason[0]}") from None
     return place
 
 
@@ -352,10 +358,7 @@ def _open_folder(
 
 
 def _read_recipe(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: not a recipe: {error}") from None
+    return read_json(file, "a recipe")
 
 
 def _check_recipe(folder: Path, old: Any, new: Mapping[str, Any]) -> None:
