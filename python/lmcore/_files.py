@@ -27,7 +27,7 @@ def write_text(
 
     Args:
         path: the file; its folder must exist.
-        text: what it shall hold.
+        text: what it shall hold; a lone surrogate becomes its number.
         inputs: files that it must not be.
 
     Raises:
@@ -40,8 +40,10 @@ def write_text(
         ...     Path(folder, "a.txt").read_text()
         'text'
     """
-    with whole_file(path, inputs) as place, open(place, "w", encoding="utf-8") as file:
-        file.write(text)
+    # A name of a file that is not UTF-8 comes in with lone surrogates.
+    content = text.encode("utf-8", "backslashreplace")
+    with whole_file(path, inputs) as place, open(place, "wb") as file:
+        file.write(content)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 def main() -> None:
     """Runs the command line."""
     own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         del own[signal.SIGTERM]
     _handled[:] = [number for number, handler in own.items() if signal.getsignal(number) == handler]
     end_at_once()
