@@ -17,15 +17,14 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 # Stands for an environment in which the packages named first are not installed.
 WITHOUT = """
-import importlib.abc, importlib.machinery, sys
+from importlib.machinery import PathFinder
 
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        return None
+find = PathFinder.find_spec
 
-sys.meta_path.insert(0, Absent())
+def find_installed(name, path=None, target=None):
+    return None if name.partition(".")[0] in {absent!r} else find(name, path, target)
+
+PathFinder.find_spec = find_installed
 """
 EVERY_EXTRA = tuple(package for packages in EXTRAS.values() for package in packages)
 

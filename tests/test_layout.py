@@ -246,4 +246,9 @@ def test_wheel() -> None:
     assert re.search(r"^Tag: cp311-abi3-", tags, re.MULTILINE)
     assert "lmcore=lmcore.cli:main" in scripts.replace(" ", "")
     assert f"\nVersion: {cargo_version()}\n" in description
+    assert "\nName: lmcore-research\n" in description
+    required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
+    assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
+    extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
+    assert {"train", "report", "all", "test", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

@@ -3,7 +3,7 @@
 from lmcore._extras import optional_imports
 
 with optional_imports():
-    import torch as _torch  # noqa: F401  (what follows needs it)
+    import torch as _torch  # noqa: F401  (transformers alone would do without it)
     from transformers import AutoConfig, AutoModel
 
 from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler

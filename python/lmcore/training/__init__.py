@@ -1,6 +1,9 @@
 """What the training of every system shares: loop, configuration, checkpoints, seeds, averages."""
 
-from lmcore._extras import optional_imports
+from importlib.util import find_spec
 
-with optional_imports():
-    import torch as _torch  # noqa: F401  (what the modules need)
+from lmcore._extras import MissingExtra
+
+# Looked for, not imported: settings and seeds are used before a model is.
+if find_spec("torch") is None:
+    raise MissingExtra("torch", "train")
