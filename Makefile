@@ -26,29 +26,31 @@ ifndef SETTING_UP
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean core-tests
+.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean \
+	user-environment developer-environment core-tests
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo:  ## Measure the papers' claims here: a table and report/index.html
-	$(SET_UP) $(BASE_STAMP) $(BUILD_STAMP)
+	$(SET_UP) user-environment
 	$(BIN)/lmcore reproduce $(ARGS)
 
 test:  ## Run every test
-	$(SET_UP) $(DEV_STAMP) core-tests wheel
+	$(SET_UP) developer-environment core-tests wheel
 	LMCORE_WHEEL=$$(ls $(CURDIR)/dist/*.whl) $(BIN)/python -m pytest -q $(ARGS)
 
+# cargo takes the pool of jobs of a make above it for its own, and cannot.
 core-tests: $(BUILD_STAMP)
-	cargo test --quiet
+	MAKEFLAGS= cargo test --quiet
 
 bench:  ## Time everything against its opponents; writes benches/results/
-	$(SET_UP) $(DEV_STAMP) $(BUILD_STAMP)
+	$(SET_UP) developer-environment
 	$(INSTALL) rapidfuzz numba
 	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
 
 lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
-	$(SET_UP) $(DEV_STAMP) $(BUILD_STAMP)
+	$(SET_UP) developer-environment
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features python -- -D warnings
@@ -60,11 +62,11 @@ lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 check: lint test examples  ## Everything that must hold before a change lands
 
 dev:  ## The environment, with hooks that run before a commit
-	$(SET_UP) $(DEV_STAMP) $(BUILD_STAMP)
+	$(SET_UP) developer-environment
 	$(BIN)/pre-commit install
 
 fmt:  ## Format all code
-	$(SET_UP) $(DEV_STAMP) $(BUILD_STAMP)
+	$(SET_UP) developer-environment
 	cargo fmt
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -77,11 +79,18 @@ fuzz:  ## A million random cases per property of the core
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 
 examples:  ## Run the examples
-	$(SET_UP) $(DEV_STAMP) $(BUILD_STAMP)
+	$(SET_UP) developer-environment
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
 	rm -rf $(VENV) .ci/work target dist report
+
+# Recipes that do nothing, so that make does not report each time that nothing was to be done.
+user-environment: $(BASE_STAMP) $(BUILD_STAMP)
+	@:
+
+developer-environment: $(DEV_STAMP) $(BUILD_STAMP)
+	@:
 
 $(TOOLS_STAMP):
 	@command -v cargo > /dev/null || { echo "lmcore needs a Rust toolchain: cargo was not found" >&2; exit 1; }

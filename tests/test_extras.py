@@ -92,6 +92,28 @@ def test_use_names_the_missing_extra(code: str, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["recsys", "train", "plain", "--data", "rows.txt", "--out", "{folder}"],
+        ["recsys", "evaluate", "{folder}", "--data", "rows.txt"],
+        ["reproduce", "--only", "recsys", "--out", "{folder}"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_command_names_the_missing_extra_in_one_line(arguments: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = [argument.format(folder=out) for argument in arguments]
+    code = f"import lmcore.cli; sys.argv[1:] = {given!r}; lmcore.cli.main()"
+    done = run_without(EXTRAS["train"], f"import sys\n{code}")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lmcore: ")
+    assert 'pip install "lmcore-research[train]"' in line
+    assert done.stdout == ""
+    assert not out.exists()
+
+
 def test_matching_and_scoring_need_no_extra() -> None:
     code = """
 import lmcore, lmcore.cli, lmcore.reproduce, lmcore.worlds.ner, lmcore.worlds.recsys
