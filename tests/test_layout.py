@@ -154,7 +154,8 @@ def test_only_ops_reach_below() -> None:
 
 
 def test_ops_reach_nothing_above() -> None:
-    allowed = ("lmcore._core", "lmcore.reference", "lmcore.kernels", "lmcore.ops")
+    allowed = ("lmcore._core", "lmcore.reference", "lmcore.kernels", "lmcore.ops", "lmcore._files")
+    assert not any(is_in(name, "lmcore") for name in imports(PACKAGE / "_files.py"))
     for path in (PACKAGE / "ops").glob("*.py"):
         for name in imports(path):
             assert not is_in(name, "lmcore") or any(is_in(name, package) for package in allowed)
@@ -193,6 +194,19 @@ def test_import_is_light() -> None:
     modules = set(run_python(code).split())
     assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib"} == set()
     assert "lmcore" in modules
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--version"], ["recsys", "train", "--help"]])
+def test_help_is_light(options: list[str]) -> None:
+    """Help imports what describes commands, and nothing that they need when they run."""
+    code = (
+        "import contextlib, io, sys; from lmcore.cli import main; sys.argv[1:] = {}\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        "print(*sorted(m for m in sys.modules if '.' not in m))"
+    )
+    modules = set(run_python(code.format(options)).split())
+    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm"} == set()
+    assert "typer" in modules
 
 
 def test_import_is_quick() -> None:

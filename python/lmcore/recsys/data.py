@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmcore._files import write_text
+from lmcore._json import read_json
 
 Ids: TypeAlias = NDArray[np.int64] | tuple[str, ...]
 """Original ids: ascending integers, or strings in the order of their first appearance."""
@@ -122,10 +123,7 @@ class IdMap:
             [1, 2]
         """
         name = os.fspath(path)
-        try:
-            content = json.loads(Path(path).read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{name}: not an id map: {error}") from None
+        content = read_json(path, "an id map")
         if not isinstance(content, dict):
             raise ValueError(f"{name}: an id map is an object: got {type(content).__name__}")
         return IdMap(*(_from_json(content.get(key), key, name) for key in ("users", "items")))
