@@ -232,7 +232,7 @@ def test_version_is_written_once() -> None:
     assert "version" not in project
     assert project["dynamic"] == ["version"]
     try:
-        installed = importlib.metadata.version("lmcore")
+        installed = importlib.metadata.version("lmcore-research")
     except importlib.metadata.PackageNotFoundError:
         return  # a checkout on the path has no metadata
     assert installed == lmcore.__version__
@@ -243,14 +243,14 @@ def test_wheel() -> None:
     if not wheel:
         pytest.skip("LMCORE_WHEEL is not set: it names a built wheel, as `make test` does")
     path = Path(wheel)
-    assert path.name.startswith(f"lmcore-{cargo_version()}-cp311-abi3-")
+    assert path.name.startswith(f"lmcore_research-{cargo_version()}-cp311-abi3-")
     expected = {file.relative_to(ROOT / "python").as_posix() for file in python_files()}
     kernels = (ROOT / "kernels").glob("*.py")
     expected |= {f"lmcore/kernels/{file.name}" for file in kernels}
     expected |= {f"lmcore/{name}" for name in ("_core.abi3.so", "_core.pyi", "py.typed")}
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        metadata = f"lmcore-{cargo_version()}.dist-info"
+        metadata = f"lmcore_research-{cargo_version()}.dist-info"
         tags = archive.read(f"{metadata}/WHEEL").decode()
         scripts = archive.read(f"{metadata}/entry_points.txt").decode()
         description = archive.read(f"{metadata}/METADATA").decode()
@@ -260,4 +260,9 @@ def test_wheel() -> None:
     assert re.search(r"^Tag: cp311-abi3-", tags, re.MULTILINE)
     assert "lmcore=lmcore.cli:main" in scripts.replace(" ", "")
     assert f"\nVersion: {cargo_version()}\n" in description
+    assert "\nName: lmcore-research\n" in description
+    required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
+    assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
+    extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
+    assert {"train", "report", "all", "test", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

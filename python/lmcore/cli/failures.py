@@ -34,6 +34,7 @@ import typer
 from typer.core import TyperGroup
 
 from lmcore import cli
+from lmcore._extras import DISTRIBUTION, EXTRAS
 from lmcore._text import escape
 from lmcore.cli.terminal import STANDARD_OUTPUT, abandon, name_output, say
 
@@ -44,11 +45,7 @@ _CALLS = {number for name, number in dis.opmap.items() if "CALL" in name}
 _UsageError = cast(type[Any], typer.BadParameter.__base__)
 
 #: The extra that brings a package which a base install lacks.
-_EXTRAS = {
-    **dict.fromkeys(["torch", "transformers", "safetensors", "tokenizers"], "train"),
-    "huggingface_hub": "train",
-    "matplotlib": "report",
-}
+_EXTRA_OF = {package: extra for extra, packages in EXTRAS.items() for package in packages}
 
 
 class Commands(TyperGroup):
@@ -124,7 +121,7 @@ def _failures_as_lines(name: Callable[[], str]) -> Iterator[None]:
         package = _find_absent(error)
         if package is None:
             raise
-        hint = f'pip install "lmcore-research[{_EXTRAS[package]}]"'
+        hint = f'pip install "{DISTRIBUTION}[{_EXTRA_OF[package]}]"'
         raise _fail(f"{name().strip()} needs {package}: {hint}") from None
     except (FloatingPointError, IndexError, TypeError, ValueError) as error:
         if not is_answer(error):
@@ -167,7 +164,7 @@ def _find_absent(error: ImportError) -> str | None:
     """The package of an extra that is not installed, if that is why an import failed."""
     for cause in (error, error.__cause__):
         package = (getattr(cause, "name", None) or "").partition(".")[0]
-        if package in _EXTRAS and isinstance(cause, ModuleNotFoundError):
+        if package in _EXTRA_OF and isinstance(cause, ModuleNotFoundError):
             return package
     return None
 

@@ -285,10 +285,10 @@ def _find_data(model: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {path!r}")
     # Runs of version 0.1.0 did not note how they read.
     options = {"format": "auto", "skip_bad_rows": False}
-    noted = data.get("options", options)
-    kinds = {name: type(value) for name, value in options.items()}
-    if not isinstance(noted, dict) or {name: type(v) for name, v in noted.items()} != kinds:
-        raise ValueError(f"{recipe}: not the recipe of a run: data.options is {noted!r}")
+    noted = {name: data.get(name, usual) for name, usual in options.items()}
+    for name, usual in options.items():
+        if type(noted[name]) is not type(usual):
+            raise ValueError(f"{recipe}: not the recipe of a run: data.{name} is {noted[name]!r}")
     if path is None or not Path(path).is_file():
         raise ValueError(f"{recipe}: the data {path} is not there; give --data FILE")
     return path, noted
