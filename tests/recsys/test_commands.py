@@ -178,7 +178,18 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
     check_failed(run("train", "plain", *train, "--set", "lr=1e30", "--quiet"), "a smaller lr")
     assert run("train", "plain", *train, "--epochs", 1, "--quiet").exit_code == 0
     out = tmp_path / "other"
-    huge = ("--data", file, "--out", out, *SMALL, "--set", "hidden_size=1000000000000", "--quiet")
+    huge = (
+        "--data",
+        file,
+        "--out",
+        out,
+        *SMALL,
+        "--set",
+        "negatives=1048576",
+        "--set",
+        "batch_size=1048576",
+        "--quiet",
+    )
     check_failed(run("train", "plain", *huge), "out of memory: ")
     nothing = ("--data", tmp_path / "none.txt", "--out", out)
     check_failed(run("train", "plain", *nothing), "none.txt: No such file")

@@ -95,13 +95,16 @@ def test_defaults_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1: got 0"),
+        ({"epochs": 0}, "epochs must be at least 1 and at most 2147483647: got 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1: got 1.0"),
-        ({"lr": 0.0}, "lr must be above 0: got 0.0"),
-        ({"threshold": -1}, "threshold must be at least 0: got -1"),
-        ({"start": -1}, "start must be epoch_loss or a step from 0: got -1"),
-        ({"max_reversed_share": 1.5}, "max_reversed_share must lie in"),
-        ({"ema_decay": 2.0}, "ema_decay must lie in"),
+        ({"lr": 0.0}, r"lr must be above 0 and at most 1e\+30: got 0.0"),
+        ({"threshold": -1}, "threshold must be at least 0 and at most 2147483647: got -1"),
+        ({"start": -1}, "start must be at least 0 and at most 9007199254740992: got -1"),
+        (
+            {"max_reversed_share": 1.5},
+            "max_reversed_share must be at least 0 and at most 1: got 1.5",
+        ),
+        ({"ema_decay": 2.0}, "ema_decay must be at least 0 and at most 1: got 2.0"),
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1"),
         ({"alpha": 0.3}, "alpha needs a teacher"),
         ({"backbone": "bert"}, "backbone must be sasrec or gru4rec or fmlp: got 'bert'"),

@@ -265,7 +265,7 @@ def test_without_matplotlib_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "lmcore\[report\]"'):
+    with pytest.raises(ImportError, match=r'pip install "lmcore-research\[report\]"'):
         reproduce(["matching_rescue"], out=tmp_path / "report", progress=False)
     assert not (tmp_path / "report").exists()
 

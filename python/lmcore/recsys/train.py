@@ -34,7 +34,7 @@ from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.checkpoint import no_bars
+from lmcore.training.checkpoint import keep_apart, no_bars
 from lmcore.training.config import config_to_dict
 from lmcore.training.ema import EMATeacher
 from lmcore.training.loop import Processes, find_device, fit, start_processes, use_threads
@@ -90,7 +90,7 @@ def train(
         out: the folder; it is made if it does not exist.
         resume: whether to go on from the folder's checkpoint.
         progress: whether to show a bar and a line for each validation on standard error.
-        data_path: where the data came from, for `recipe.json`.
+        data_path: where the data came from, for `recipe.json`; no file of the run.
         data_options: how they were read, such as `{"format": "pairs", "skip_bad_rows": True}`, so
             that what reads them again for this run reads the same; also for `recipe.json`.
 
@@ -100,8 +100,8 @@ def train(
         FloatingPointError: a loss or a weight is not finite.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
-            not a number, the device or a metric does not exist, or `data_options` has a name that
-            is written anyway.
+            not a number, the device or a metric does not exist, the data would be overwritten, or
+            `data_options` has a name that is written anyway.
 
     Example:
         >>> import tempfile
@@ -117,6 +117,8 @@ def train(
     taken = [name for name in options if name in _DATA_NAMES]
     if taken:
         raise ValueError(f"data_options must not hold {taken[0]!r}, which is written here")
+    if data_path is not None:
+        keep_apart(out, [data_path])
     with use_threads(config.threads), start_processes(config.device) as processes:
         run = SequenceRun(config, data, processes)
         folder = Path(out)

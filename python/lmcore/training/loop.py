@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, distributed
 
 from lmcore._files import write_text
+from lmcore._json import read_json
 from lmcore.training.checkpoint import load_state, save_folder, save_state
 from lmcore.training.seeding import seed_torch
 
 #: Entries of a recipe that may differ between a run and its continuation. `path`, `format` and
 #: `skip_bad_rows` are where the data lie and how they were read; a fingerprint tells what they are.
 CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path", "format", "skip_bad_rows")
-
 
 _LOCK = ".lock"
 
@@ -117,6 +117,10 @@ def find_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, and torch finds no GPU here")
+    try:  # torch knows names of devices that it was not built for, and `meta`, which holds nothing
+        torch.zeros(1, device=place).item()
+    except Exception:
+        raise ValueError(f"device {device!r} cannot be used here: torch finds none") from None
     return place
 
 
@@ -475,10 +479,7 @@ def _check_model(folder: Path, done: int, epochs: int, processes: Processes) -> 
 
 
 def _read_recipe(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: not a recipe: {error}") from None
+    return read_json(file, "a recipe")
 
 
 def _check_recipe(folder: Path, old: Any, new: Mapping[str, Any]) -> None:
