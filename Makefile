@@ -1,37 +1,56 @@
 # Every target sets up what it needs, once. `make help` lists them.
 
 PYTHON ?= python3
-TORCH_SPEC ?= torch>=2.6,<3
-VENV := .venv
+TORCH_SPEC ?= torch
+VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS_STAMP := $(VENV)/.tools
 BASE_STAMP := $(VENV)/.base
 DEV_STAMP := $(VENV)/.dev
 BUILD_STAMP := $(VENV)/.build
 WHEEL_STAMP := dist/.wheel
 SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs')
 PACKAGE := $(shell find -L python -name '*.py' -o -name '*.pyi') README.md LICENSE
+INSTALL := $(BIN)/python -m pip install --quiet
 ARGS ?=
+# Dependencies come over the network while the library is compiled: two things at a time.
+SET_UP := +@$(MAKE) --no-print-directory --jobs=2 SETTING_UP=1
 
 export MATURIN_NO_INSTALL_RUST := 1
+# Our build backend calls maturin by its name.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+# Two targets side by side would set up the same environment.
+ifndef SETTING_UP
+.NOTPARALLEL:
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean
+.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean \
+	user-environment developer-environment core-tests
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(BUILD_STAMP)  ## Measure the papers' claims here: a table and report/index.html
+demo:  ## Measure the papers' claims here: a table and report/index.html
+	$(SET_UP) user-environment
 	$(BIN)/lmcore reproduce $(ARGS)
 
-test: $(DEV_STAMP) $(BUILD_STAMP) wheel  ## Run every test
-	cargo test --quiet
+test:  ## Run every test
+	$(SET_UP) developer-environment core-tests wheel
 	LMCORE_WHEEL=$$(ls $(CURDIR)/dist/*.whl) $(BIN)/python -m pytest -q $(ARGS)
 
-bench: $(DEV_STAMP) $(BUILD_STAMP)  ## Time everything against its opponents; writes benches/results/
-	$(BIN)/python -m pip install --quiet rapidfuzz numba
-	cd benches && for bench in bench_*.py; do ../$(BIN)/python $$bench $(ARGS) || exit 1; done
+# cargo takes the pool of jobs of a make above it for its own, and cannot.
+core-tests: $(BUILD_STAMP)
+	MAKEFLAGS= cargo test --quiet
 
-lint: $(DEV_STAMP) $(BUILD_STAMP)  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
+bench:  ## Time everything against its opponents; writes benches/results/
+	$(SET_UP) developer-environment
+	$(INSTALL) rapidfuzz numba
+	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
+
+lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
+	$(SET_UP) developer-environment
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features python -- -D warnings
@@ -42,10 +61,12 @@ lint: $(DEV_STAMP) $(BUILD_STAMP)  ## Format checks, clippy with and without Pyt
 
 check: lint test examples  ## Everything that must hold before a change lands
 
-dev: $(DEV_STAMP) $(BUILD_STAMP)  ## The environment, with hooks that run before a commit
+dev:  ## The environment, with hooks that run before a commit
+	$(SET_UP) developer-environment
 	$(BIN)/pre-commit install
 
-fmt: $(DEV_STAMP) $(BUILD_STAMP)  ## Format all code
+fmt:  ## Format all code
+	$(SET_UP) developer-environment
 	cargo fmt
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -57,29 +78,42 @@ fuzz:  ## A million random cases per property of the core
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 
-examples: $(DEV_STAMP) $(BUILD_STAMP)  ## Run the examples
+examples:  ## Run the examples
+	$(SET_UP) developer-environment
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
-	rm -rf $(VENV) target dist report
+	rm -rf $(VENV) .ci/work target dist report
 
-# What a user has, and matplotlib: enough for `make demo`.
-$(BASE_STAMP): pyproject.toml
+# Recipes that do nothing, so that make does not report each time that nothing was to be done.
+user-environment: $(BASE_STAMP) $(BUILD_STAMP)
+	@:
+
+developer-environment: $(DEV_STAMP) $(BUILD_STAMP)
+	@:
+
+$(TOOLS_STAMP):
 	@command -v cargo > /dev/null || { echo "lmcore needs a Rust toolchain: cargo was not found" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lmcore needs Python 3.11 or later: set PYTHON=..." >&2; exit 1; }
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "maturin>=1.14,<2"
-	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet "$(TORCH_SPEC)"
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report]"
-	touch $@ $(BUILD_STAMP)
+	$(INSTALL) "maturin>=1.14,<2"
+	touch $@
+
+# What a user can have, `lmcore-research[all]`: enough for `make demo`.
+$(BASE_STAMP): $(TOOLS_STAMP) pyproject.toml .ci/requirements.py
+	$(BIN)/python .ci/requirements.py all > $(VENV)/requirements-all.txt
+	$(INSTALL) "$(TORCH_SPEC)" --requirement $(VENV)/requirements-all.txt
+	touch $@
 
 # What the tests and the lints need besides.
 $(DEV_STAMP): $(BASE_STAMP)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
-	touch $@ $(BUILD_STAMP)
+	$(BIN)/python .ci/requirements.py dev > $(VENV)/requirements-dev.txt
+	$(INSTALL) --requirement $(VENV)/requirements-dev.txt
+	touch $@
 
-$(BUILD_STAMP): $(BASE_STAMP) $(SOURCES)
-	$(BIN)/maturin develop --quiet --release --skip-install
+# Our own package alone is built without isolation, so that cargo finds what it built before.
+$(BUILD_STAMP): $(TOOLS_STAMP) $(SOURCES) pyproject.toml
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(WHEEL_STAMP): $(BUILD_STAMP) $(PACKAGE)

@@ -167,12 +167,16 @@ def check_reversed(run: SequenceRun, data: Split) -> dict[str, Any]:
     users, items = run.miner.mined_pairs().T
     if not len(users):
         return {}
-    held_out = np.stack([data.valid, data.test])[:, users - 1]
-    drawable = data.item_count - np.diff(data.train_offsets)
-    at_random = (np.stack([data.valid, data.test]) > 0).sum(axis=0) / drawable
+    held_out = np.stack([data.valid, data.test])
+    # Keys of distinct (user, item): an item that a user has twice is one that is not drawn.
+    width, rows = data.item_count + 1, np.arange(data.user_count)
+    known = np.unique(np.repeat(rows, np.diff(data.train_offsets)) * width + data.train_items)
+    hidden = np.setdiff1d((rows * width + held_out)[held_out > 0], known)
+    drawable = data.item_count - np.bincount(known // width, minlength=data.user_count)
+    at_random = np.bincount(hidden // width, minlength=data.user_count) / drawable
     return {
         "reversed_pairs": len(users),
-        "reversed_held_out": float((held_out == items).any(axis=0).mean()),
+        "reversed_held_out": float((held_out[:, users - 1] == items).any(axis=0).mean()),
         "random_held_out": float(at_random[users - 1].mean()),
     }
 

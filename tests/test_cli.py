@@ -171,11 +171,13 @@ def test_score_json(file: Path, scheme: str) -> None:
 
 def test_score_json_is_all_that_is_printed(file: Path, folder: Path) -> None:
     """With every other option too, and with standard output and error apart."""
+    other = folder / "copy.jsonl"
+    other.write_bytes(file.read_bytes())
     page = folder / "printed.html"
     options = ["--html", page, "--threads", 2, "--skip-bad-rows", "--worst", 1]
-    code, output, errors = finish(start("ner", "score", file, file, "--json", *options))
+    code, output, errors = finish(start("ner", "score", file, other, "--json", *options))
     assert (code, errors) == (0, "")
-    assert json.loads(output) == score_files([file, file]).to_dict()
+    assert json.loads(output) == score_files([file, other]).to_dict()
     assert "北" in output
 
 

@@ -154,7 +154,8 @@ def test_only_ops_reach_below() -> None:
 
 
 def test_ops_reach_nothing_above() -> None:
-    allowed = ("lmcore._core", "lmcore.reference", "lmcore.kernels", "lmcore.ops")
+    allowed = ("lmcore._core", "lmcore.reference", "lmcore.kernels", "lmcore.ops", "lmcore._files")
+    assert not any(is_in(name, "lmcore") for name in imports(PACKAGE / "_files.py"))
     for path in (PACKAGE / "ops").glob("*.py"):
         for name in imports(path):
             assert not is_in(name, "lmcore") or any(is_in(name, package) for package in allowed)
@@ -195,6 +196,19 @@ def test_import_is_light() -> None:
     assert "lmcore" in modules
 
 
+@pytest.mark.parametrize("options", [["--help"], ["--version"], ["recsys", "train", "--help"]])
+def test_help_is_light(options: list[str]) -> None:
+    """Help imports what describes commands, and nothing that they need when they run."""
+    code = (
+        "import contextlib, io, sys; from lmcore.cli import main; sys.argv[1:] = {}\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        "print(*sorted(m for m in sys.modules if '.' not in m))"
+    )
+    modules = set(run_python(code.format(options)).split())
+    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm"} == set()
+    assert "typer" in modules
+
+
 def test_import_is_quick() -> None:
     """Under 150 ms, best of several: the machine may do other things at the same time."""
     code = (
@@ -218,7 +232,7 @@ def test_version_is_written_once() -> None:
     assert "version" not in project
     assert project["dynamic"] == ["version"]
     try:
-        installed = importlib.metadata.version("lmcore")
+        installed = importlib.metadata.version("lmcore-research")
     except importlib.metadata.PackageNotFoundError:
         return  # a checkout on the path has no metadata
     assert installed == lmcore.__version__
@@ -229,14 +243,14 @@ def test_wheel() -> None:
     if not wheel:
         pytest.skip("LMCORE_WHEEL is not set: it names a built wheel, as `make test` does")
     path = Path(wheel)
-    assert path.name.startswith(f"lmcore-{cargo_version()}-cp311-abi3-")
+    assert path.name.startswith(f"lmcore_research-{cargo_version()}-cp311-abi3-")
     expected = {file.relative_to(ROOT / "python").as_posix() for file in python_files()}
     kernels = (ROOT / "kernels").glob("*.py")
     expected |= {f"lmcore/kernels/{file.name}" for file in kernels}
     expected |= {f"lmcore/{name}" for name in ("_core.abi3.so", "_core.pyi", "py.typed")}
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        metadata = f"lmcore-{cargo_version()}.dist-info"
+        metadata = f"lmcore_research-{cargo_version()}.dist-info"
         tags = archive.read(f"{metadata}/WHEEL").decode()
         scripts = archive.read(f"{metadata}/entry_points.txt").decode()
         description = archive.read(f"{metadata}/METADATA").decode()
@@ -246,4 +260,9 @@ def test_wheel() -> None:
     assert re.search(r"^Tag: cp311-abi3-", tags, re.MULTILINE)
     assert "lmcore=lmcore.cli:main" in scripts.replace(" ", "")
     assert f"\nVersion: {cargo_version()}\n" in description
+    assert "\nName: lmcore-research\n" in description
+    required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
+    assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
+    extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
+    assert {"train", "report", "all", "test", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

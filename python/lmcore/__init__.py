@@ -1,16 +1,20 @@
 """Six published language-model and recommendation systems as one library.
 
-`recsys` and `training` need torch and are imported when they are first used.
+Packages are imported when they are first used: `recsys` and `training` need torch, and the command
+line shall answer Ctrl-C from its first milliseconds on.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from lmcore import ner, ops
+from importlib import import_module
+
 from lmcore._core import __version__
 
+TYPE_CHECKING = False  # importing `typing` takes longer than all of this
 if TYPE_CHECKING:
-    from lmcore import recsys, training
+    from typing import Any
+
+    from lmcore import ner, ops, recsys, training
 
 __all__ = ["__version__", "ner", "ops", "recsys", "training"]
 

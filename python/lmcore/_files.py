@@ -1,22 +1,38 @@
-"""Files that are either whole or not there."""
+"""Outputs: files that are either whole or not there, devices and pipes as they are.
+
+One rule for all that lmcore writes. A device or a pipe is opened and written, never replaced. Of
+a symbolic link the target is written. A regular file is written under another name and renamed
+when it is whole. What is also an input, or what standard output goes to, is refused.
+"""
 
 import errno
 import os
+import re
+import secrets
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# How the libraries that write weights tell the system's number.
+_OS_ERROR = re.compile(r"os error (\d+)")
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 file under a temporary name and renames it when it is whole.
+
+def write_text(
+    path: str | os.PathLike[str], text: str, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Writes a UTF-8 file as `whole_file` does.
 
     Args:
         path: the file; its folder must exist.
-        text: what it shall hold.
+        text: what it shall hold; a lone surrogate becomes its number.
+        inputs: files that it must not be.
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: the file is an input, or has no name.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -24,44 +40,179 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         ...     Path(folder, "a.txt").read_text()
         'text'
     """
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    # A name of a file that is not UTF-8 comes in with lone surrogates.
+    content = text.encode("utf-8", "backslashreplace")
+    with whole_file(path, inputs) as place, open(place, "wb") as file:
+        file.write(content)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary name beside a file, and renames it to the file at the end.
+def whole_file(
+    path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Path]:
+    """Yields where to write an output: a name that becomes the file's at the end.
 
-    After an error the temporary file is removed, and the file is as it was.
+    After an error the other name is removed, and the file is as it was. For a device or a pipe
+    its own name is yielded. The file keeps its permissions; a new one gets those of the umask.
 
     Args:
         path: the file; its folder must exist.
+        inputs: files that it must not be.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; the error names it.
+        ValueError: the file is an input, or has no name.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole_file(Path(folder, "a.txt")) as temporary:
-        ...         written = temporary.write_bytes(b"text")
+        ...     with whole_file(Path(folder, "a.txt")) as place:
+        ...         written = place.write_bytes(b"text")
         ...     Path(folder, "a.txt").read_bytes()
         b'text'
     """
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    target = find_output(path, inputs)
+    mode = _mode(target)
+    if mode is not None and not stat.S_ISREG(mode):
+        with _named(path):
+            yield target
+        return
+    # Named before it exists: wherever a signal stops this, the name is known and removed.
+    temporary = target.with_name(f".lmcore-{secrets.token_hex(8)}")
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".lmcore-", dir=target.parent)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
+        with _named(path, temporary):
+            temporary.touch(0o600, exist_ok=False)
+            yield temporary
+            temporary.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
+            temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)  # an interrupt may come after the renaming
         raise
+
+
+def find_output(
+    path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
+    """Returns where an output goes: the end of its symbolic links, or the device or pipe.
+
+    Commands call it before they start to work, so that a wrong name costs nothing.
+
+    Args:
+        path: the output.
+        inputs: files that it must not be, by whatever name or link.
+
+    Raises:
+        OSError: it cannot be written: its folder does not exist, or it is a folder.
+        ValueError: it is an input, or what standard output or standard error goes to, or has no
+            name.
+
+    Example:
+        >>> find_output("/dev/null", ["/dev/null"]).name
+        'null'
+        >>> find_output("pyproject.toml", ["../" + Path.cwd().name + "/pyproject.toml"])
+        Traceback (most recent call last):
+        ValueError: pyproject.toml: the output is an input too
+    """
+    name = os.fspath(path)
+    if not name:
+        raise ValueError("the name of an output must not be empty")
+    try:
+        known = Path(name).stat()
+    except FileNotFoundError:
+        known = None
+    if (known is not None and stat.S_ISDIR(known.st_mode)) or name.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if known is not None and not stat.S_ISREG(known.st_mode):
+        return Path(name)
+    if known is not None:
+        if any(_is_file(other, known) for other in inputs):
+            raise ValueError(f"{name}: the output is an input too")
+        # Renamed over, what is printed would be lost; written to, it would be mixed with it.
+        if any(_is_file(number, known) for number in (1, 2)):
+            raise ValueError(
+                f"{name}: standard output goes to this file, or standard error: name another"
+            )
+    target = Path(os.path.realpath(name)) if Path(name).is_symlink() else Path(name)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return target
+
+
+def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Writes files into a folder, each put in its place when all of them are whole.
+
+    Other files of the folder stay. Places that are links, devices or pipes are written as by
+    `whole_file`. Files of weights come last: a killed run leaves the old ones with a
+    configuration that is equal.
+
+    Args:
+        path: the folder; it is made if it does not exist.
+        write: is called with an empty folder and writes files there.
+
+    Raises:
+        OSError: a file cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_folder(folder, lambda new: Path(new, "a.txt").write_text("a"))
+        ...     os.listdir(folder)
+        ['a.txt']
+    """
+    target = Path(path)
+    target.mkdir(parents=True, exist_ok=True)
+    with (
+        _named(target, target / ".lmcore-"),
+        tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as new,
+    ):
+        write(Path(new))
+        for file in sorted(Path(new).iterdir(), key=lambda f: f.suffix == ".safetensors"):
+            _put(file, target / file.name)
+
+
+def _put(file: Path, path: Path) -> None:
+    target = find_output(path)
+    mode = _mode(target)
+    if target == path and (mode is None or stat.S_ISREG(mode)):
+        file.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
+        file.replace(target)
+    else:  # the end of a link may lie in another file system
+        with whole_file(path) as place:
+            shutil.copyfile(file, place)
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "") -> Iterator[None]:
+    """The system's errors name the output, not the name it has meanwhile, or none at all."""
+    name, other = os.fspath(path), os.fspath(temporary)
+    try:
+        yield
+    except OSError as error:
+        own = error.filename is None or (other and str(error.filename).startswith(other))
+        if error.errno is None or not own:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), name) from error
+    except Exception as error:
+        # safetensors wraps the system's error in one of its own.
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), name) from error
+
+
+def _is_file(other: str | os.PathLike[str] | int, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(other), known)  # noqa: PTH116 - or a descriptor
+    except OSError:  # it does not exist, or standard output is closed
+        return False
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _new_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

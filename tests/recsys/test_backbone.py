@@ -49,6 +49,8 @@ class Models(dict[tuple[type[SequenceModel], int], SequenceModel]):
 
 
 MODELS = Models()
+# Features are of the order of 1, made of sums of up to 24 products.
+ROUNDING = 1e-5
 
 
 def make_windows(lengths: list[int], length: int, seed: int = 0) -> Tensor:
@@ -142,8 +144,10 @@ def test_causality_is_what_it_says(backbone: Any) -> None:
     changed = sequences.clone()
     changed[:, 4] = changed[:, 4] % ITEMS + 1
     with torch.no_grad():
-        same = (model(sequences) == model(changed)).all(-1)[:, :4]
-    assert bool(same.all()) == model.is_causal
+        difference = (model(sequences) - model(changed)).abs().amax(-1)[:, :4]
+    # Equal up to rounding, or in every place by more.
+    assert bool((difference < ROUNDING).all()) == model.is_causal
+    assert model.is_causal or bool((difference > 100 * ROUNDING).all())
 
 
 @backbones
@@ -155,8 +159,9 @@ def test_packed_features_know_nothing_later(backbone: Any) -> None:
     places = find_places(sequences)
     with torch.no_grad():
         difference = model.forward_packed(sequences, places) - model.forward_packed(changed, places)
-    unchanged = difference.abs().amax(1) == 0
-    assert torch.equal(unchanged, places % 6 < 4)
+    change = difference.abs().amax(1)
+    assert torch.equal(change < ROUNDING, places % 6 < 4)
+    assert change[places % 6 >= 4].min() > 100 * ROUNDING
 
 
 @backbones

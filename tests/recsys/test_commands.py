@@ -159,7 +159,9 @@ def test_recommend(trained: Path, file: Path) -> None:
         assert scores == sorted(scores, reverse=True)
     everyone = run("recommend", trained, "all", "--data", file, "-k", 3).stdout.splitlines()
     assert len(everyone) == 40
-    assert everyone[0] == result.stdout.splitlines()[0]
+    # Sums of a batch of 40 are rounded differently from those of 2: equal but for last digits.
+    first = {item["item"]: item["score"] for item in json.loads(everyone[0])["items"]}
+    assert first == pytest.approx({i["item"]: i["score"] for i in rows[0]["items"]}, abs=1e-5)
 
 
 def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
@@ -176,7 +178,18 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
     check_failed(run("train", "plain", *train, "--set", "lr=1e30", "--quiet"), "a smaller lr")
     assert run("train", "plain", *train, "--epochs", 1, "--quiet").exit_code == 0
     out = tmp_path / "other"
-    huge = ("--data", file, "--out", out, *SMALL, "--set", "hidden_size=1000000000000", "--quiet")
+    huge = (
+        "--data",
+        file,
+        "--out",
+        out,
+        *SMALL,
+        "--set",
+        "negatives=1048576",
+        "--set",
+        "batch_size=1048576",
+        "--quiet",
+    )
     check_failed(run("train", "plain", *huge), "out of memory: ")
     nothing = ("--data", tmp_path / "none.txt", "--out", out)
     check_failed(run("train", "plain", *nothing), "none.txt: No such file")
@@ -261,6 +274,8 @@ def test_interrupted_runs_go_on(file: Path, tmp_path: Path, number: signal.Signa
     while not log.exists() or log.read_text().count("\n") < 3:
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
+    another = run(*arguments[1:], "--out", broken)
+    check_failed(another, f"{broken}: another process is training into it")
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     if number == signal.SIGINT:
@@ -271,5 +286,4 @@ def test_interrupted_runs_go_on(file: Path, tmp_path: Path, number: signal.Signa
         assert CliRunner().invoke(app, [*arguments, *epochs]).exit_code == 0
     weights = [(out / "model.safetensors").read_bytes() for out in (whole, broken)]
     assert weights[0] == weights[1]
-    left = {path.name for path in broken.iterdir() if path.name.startswith(".")}
-    assert number == signal.SIGKILL or not left
+    assert not [path for path in broken.iterdir() if path.name.startswith(".")]

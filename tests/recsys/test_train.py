@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from lmcore.recsys.data import IdMap, Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluate import load_model
+from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.recipes import (
     RECIPES,
     TrainConfig,
@@ -26,7 +28,7 @@ from lmcore.recsys.recipes import (
     representation,
     reversal,
 )
-from lmcore.recsys.train import SequenceRun, make_model, train
+from lmcore.recsys.train import SequenceRun, _fingerprint, make_model, train
 from lmcore.training.config import config_from_dict, config_to_dict
 
 SMALL: dict[str, Any] = {
@@ -93,13 +95,16 @@ def test_defaults_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1: got 0"),
+        ({"epochs": 0}, "epochs must be at least 1 and at most 2147483647: got 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1: got 1.0"),
-        ({"lr": 0.0}, "lr must be above 0: got 0.0"),
-        ({"threshold": -1}, "threshold must be at least 0: got -1"),
-        ({"start": -1}, "start must be epoch_loss or a step from 0: got -1"),
-        ({"max_reversed_share": 1.5}, "max_reversed_share must lie in"),
-        ({"ema_decay": 2.0}, "ema_decay must lie in"),
+        ({"lr": 0.0}, r"lr must be above 0 and at most 1e\+30: got 0.0"),
+        ({"threshold": -1}, "threshold must be at least 0 and at most 2147483647: got -1"),
+        ({"start": -1}, "start must be at least 0 and at most 9007199254740992: got -1"),
+        (
+            {"max_reversed_share": 1.5},
+            "max_reversed_share must be at least 0 and at most 1: got 1.5",
+        ),
+        ({"ema_decay": 2.0}, "ema_decay must be at least 0 and at most 1: got 2.0"),
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1"),
         ({"alpha": 0.3}, "alpha needs a teacher"),
         ({"backbone": "bert"}, "backbone must be sasrec or gru4rec or fmlp: got 'bert'"),
@@ -197,9 +202,31 @@ class Authors:
         return float(loss.detach())
 
 
+@pytest.fixture
+def margins(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of each step that mines: how near a negative's logit came to its positive's.
+
+    Two ways of computing the same logits agree up to rounding, within 1e-5 in these tests. Which
+    negatives are hard, and so the whole memory, is then the same if none comes nearer than that;
+    the data of these tests are chosen so.
+    """
+    found: list[float] = []
+    observe = FalseNegativeMiner.observe
+
+    def measure(
+        miner: FalseNegativeMiner, users: Any, positives: Any, injection: Any, z: Any
+    ) -> None:
+        found.append(float((z[:, 1:] - z[:, :1]).abs().min()))
+        observe(miner, users, positives, injection, z)
+
+    monkeypatch.setattr(FalseNegativeMiner, "observe", measure)
+    return found
+
+
 @pytest.mark.parametrize("recipe", [representation, reversal, consistency])
-def test_steps_are_those_of_the_specification(recipe: Any, data: Split) -> None:
+def test_steps_are_those_of_the_specification(recipe: Any, margins: list[float]) -> None:
     """One step more of drift moves the weights by about lr = 1e-3."""
+    data = make_data(seed=6)
     config = replace(recipe(), **SMALL, dropout=0.0, start=5, l2_emb=0.01)
     if config.threshold is not None:
         config = replace(config, threshold=1)
@@ -211,6 +238,7 @@ def test_steps_are_those_of_the_specification(recipe: Any, data: Split) -> None:
             loss = float(run.step(epoch, step))
             assert loss == pytest.approx(authors.step(epoch, step), abs=1e-5)
         turned += int(run.end_epoch(epoch, 0.0)["reversed"])
+    assert min(margins) > 5e-5
     assert turned == authors.reversed
     assert (turned > 0) == (config.threshold is not None)
     for own, other in zip(run.model.parameters(), authors.model.parameters(), strict=True):
@@ -226,7 +254,13 @@ def test_the_authors_start_waits_for_the_ninth_epoch(data: Split) -> None:
     for epoch, loss in enumerate([9.0, 8, 7, 6, 5, 4, 4, 4, 4, 4], 1):
         for step in range(run.steps_per_epoch):
             run.step(epoch, step)
-        mining.append(run.end_epoch(epoch, loss)["mining"])
+        assert run.miner is not None
+        log = run.end_epoch(epoch, loss)
+        # What the log says is what the miner, its numbers and its state say.
+        stats = run.miner.stats()
+        assert log["mining"] == stats.active == run.miner.active == (stats.hard_count > 0)
+        assert log["mining"] == run.state_dict()["started"]
+        mining.append(log["mining"])
     assert mining == [False] * 8 + [True] * 2
 
 
@@ -364,6 +398,62 @@ def test_files_of_a_run(tmp_path: Path, data: Split) -> None:
     assert not model.training
 
 
+def test_how_the_data_were_read_stands_in_the_recipe(tmp_path: Path, data: Split) -> None:
+    config = replace(plain(), **SMALL, epochs=1)
+    options = {"format": "pairs", "skip_bad_rows": True}
+    train(config, data, tmp_path, data_path="data.txt", data_options=options)
+    found = json.loads((tmp_path / "recipe.json").read_text())["data"]
+    assert list(found) == [
+        "path", "format", "skip_bad_rows", "users", "items", "interactions", "fingerprint",
+    ]  # fmt: skip
+    assert (found["format"], found["skip_bad_rows"]) == ("pairs", True)
+    # The same data, read in another way, are the same data.
+    other = {"format": "auto", "skip_bad_rows": False}
+    assert train(config, data, tmp_path, data_options=other).resumed_after == 1
+    with pytest.raises(ValueError, match="data_options must not hold 'fingerprint'"):
+        train(config, data, tmp_path, data_options={"fingerprint": "0"})
+
+
+def test_fingerprints_do_not_collide() -> None:
+    """Ids that differ only in where one ends, in which list it stands, or in its kind."""
+    ids: list[tuple[Any, Any]] = [
+        (("a", "bx"), ("c", "d")), (("a", "b"), ("xc", "d")), (("a", "b"), ("x", "cd")),
+        (("a\0b", ""), ("x", "cd")), (("a", "b\0"), ("x", "cd")), (("a", "b\0x"), ("c", "d")),
+        (("1", "2"), ("3", "4")), (np.array([1, 2]), ("3", "4")), (("1", "2"), np.array([3, 4])),
+        (np.array([1, 2]), np.array([3, 4])), (("a", "\udc80"), ("x", "cd")),
+    ]  # fmt: skip
+    rows = make_interactions([0, 2, 3], [1, 2, 1], 2)
+    others = make_interactions([0, 1, 3], [1, 2, 1], 2)
+    splits = [leave_one_out(replace(rows, id_map=IdMap(*pair))) for pair in ids]
+    splits += [leave_one_out(replace(others, id_map=IdMap(*ids[0])))]
+    found = [_fingerprint(split) for split in splits]
+    assert len(set(found)) == len(splits)
+    assert found == [_fingerprint(split) for split in splits]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_number_of_threads_is_put_back(
+    tmp_path: Path, data: Split, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    torch.set_num_threads(3)
+    config = replace(plain(), **SMALL, epochs=1)
+    seen = []
+
+    def step(*_: Any) -> Tensor:
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise KeyboardInterrupt
+        return torch.zeros(())
+
+    monkeypatch.setattr(SequenceRun, "step", step)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        train(config, data, tmp_path / "a")
+    with pytest.raises(ValueError, match="device must be"):
+        train(replace(config, device="fast"), data, tmp_path / "b")
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 3
+
+
 def test_another_run_or_other_data_are_refused(tmp_path: Path, data: Split) -> None:
     config = replace(plain(), **SMALL, epochs=1)
     train(config, data, tmp_path)
@@ -432,12 +522,17 @@ def test_every_option_trains(tmp_path: Path, data: Split, changes: dict[str, Any
 
 
 @pytest.mark.parametrize("normalization", ["mean", "balanced"])
-def test_two_processes_do_what_one_does(tmp_path: Path, data: Split, normalization: str) -> None:
+def test_two_processes_do_what_one_does(
+    tmp_path: Path, margins: list[float], normalization: str
+) -> None:
+    """The memory is equal, and the weights are up to rounding: shares are smaller batches."""
+    data = make_data(seed=2)
     changes = {"dropout": 0.0, "l2_emb": 0.01, "normalization": normalization}
     config = replace(
         consistency(), **{**SMALL, "batch_size": 9}, start=3, threshold=0, epochs=4, **changes
     )
     train(config, data, tmp_path / "one")
+    assert min(margins) > 1e-4
     (tmp_path / "config.json").write_text(json.dumps(config_to_dict(config)))
     worker = """
 import json, sys

@@ -70,6 +70,7 @@ CLAIM = Claim(
     measure=lambda seed, quick: Measurement(values={"score": seed + quick}),
     describe=lambda estimates: f"{estimates['score'].format()}\nsecond line",
     rule="The score is at least 1.",
+    expected="reproduced",
     holds=lambda estimates: estimates["score"].mean >= 1.0,
     describe_speed=lambda _: "twice as fast as before",
     plot=lambda _: PLOTS,
@@ -90,7 +91,7 @@ def test_a_measurement_that_fails_the_rule_is_not_reproduced() -> None:
 
 
 def test_nothing_is_judged_without_a_rule_or_a_spread() -> None:
-    assert row(1.0, 1.2, holds=None).verdict == "measured"
+    assert row(1.0, 1.2, holds=None, expected="measured").verdict == "measured"
     assert row(1.0).verdict == "measured"
     assert row(0.0).verdict == "measured"
 
@@ -264,7 +265,7 @@ def test_without_matplotlib_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "lmcore\[report\]"'):
+    with pytest.raises(ImportError, match=r'pip install "lmcore-research\[report\]"'):
         reproduce(["matching_rescue"], out=tmp_path / "report", progress=False)
     assert not (tmp_path / "report").exists()
 
@@ -372,7 +373,8 @@ def test_a_disagreement_is_reported_before_anything_is_timed(
     [
         ("reproduced", "reproduced", 0),
         ("not reproduced", "not reproduced", 0),
-        ("measured", "reproduced", 0),
+        ("measured", "measured", 0),
+        ("measured", "reproduced", 1),
         ("not reproduced", "reproduced", 1),
         ("reproduced", "not reproduced", 1),
     ],
@@ -386,9 +388,28 @@ def test_strict_holds_a_run_to_the_documented_verdicts(
     assert CliRunner().invoke(app, ["reproduce"]).exit_code == 0
 
 
+def test_strict_needs_a_spread(tmp_path: Path) -> None:
+    """One seed gives no verdict, so that nothing could be held to the documented one."""
+    arguments = ["reproduce", "--strict", "--seeds", "1", "--out", str(tmp_path / "report")]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "lmcore: --strict needs --seeds 2 or more, for a verdict: got 1\n"
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_claim_says_what_is_expected_of_it() -> None:
+    fields = {field.name: getattr(CLAIM, field.name) for field in dataclasses.fields(CLAIM)}
+    del fields["expected"]
+    with pytest.raises(TypeError, match="expected"):
+        Claim(**fields)
+    with pytest.raises(ValueError, match="a_claim: a claim without a rule cannot be expected to "):
+        dataclasses.replace(CLAIM, holds=None)
+    with pytest.raises(ValueError, match="a claim with a rule cannot be expected to be measured"):
+        dataclasses.replace(CLAIM, expected="measured")
+
+
 def test_documented_verdicts_are_those_of_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.partition("<!-- table:claims -->")[2].partition("<!-- /table:claims -->")[0]
     stated = [line.rstrip(" |").rpartition("| ")[2] for line in table.splitlines()[3:]]
-    expected = ["measured" if claim.holds is None else claim.expected for claim in CLAIMS.values()]
-    assert sorted(stated) == sorted(expected)
+    assert sorted(stated) == sorted(claim.expected for claim in CLAIMS.values())

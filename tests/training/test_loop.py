@@ -208,6 +208,114 @@ def test_starting_anew_forgets_the_log(tmp_path: Path) -> None:
     assert not (tmp_path / "log.jsonl").exists()
 
 
+def test_starting_anew_removes_the_old_model_first(tmp_path: Path) -> None:
+    """A killed run leaves no model that seems to be of its recipe."""
+
+    def stop(epoch: int, step: int) -> None:
+        raise KeyboardInterrupt
+
+    run(tmp_path, epochs=2)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Walk(stop), recipe={"config": {"lr": 2}}, resume=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "recipe.json"]
+
+
+@pytest.mark.parametrize("killed_at", ["unlink", "write_text"])
+def test_the_old_model_goes_before_the_new_recipe_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    from lmcore.training import loop
+
+    run(tmp_path, epochs=2)
+    owner = Path if killed_at == "unlink" else loop
+    original = getattr(owner, killed_at)
+
+    def kill(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name in ("model", "recipe.json"):
+            raise KeyboardInterrupt
+        original(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, killed_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, recipe={"config": {"lr": 2}}, resume=False)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == {"config": {"lr": 1}}
+
+
+def test_a_model_of_no_run_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("somebody's")
+    with pytest.raises(FileExistsError, match="holds model of another run; choose another folder"):
+        run(tmp_path, epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model").read_text() == "somebody's"
+    assert run(tmp_path, epochs=1, resume=False).best_epoch == 1
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    refused = []
+
+    def start_another(epoch: int, step: int) -> None:
+        if (epoch, step) == (2, 1):
+            for resume in (True, False):
+                with pytest.raises(FileExistsError, match="another process is training into it"):
+                    run(tmp_path / "run", resume=resume)
+                refused.append(resume)
+
+    first = run(tmp_path / "run", Walk(start_another), recipe={"config": {"lr": 1}})
+    assert refused == [True, False]
+    alone = run(tmp_path / "alone")
+    assert (first.best_epoch, first.best_value) == (alone.best_epoch, alone.best_value)
+    assert read(tmp_path / "run") == read(tmp_path / "alone")
+    # What a kill leaves is not locked.
+    (tmp_path / "run" / ".lock").touch()
+    assert run(tmp_path / "run").resumed_after == 8
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".lmcore-model").mkdir()
+    (tmp_path / ".lmcore-model" / "weights").write_text("half")
+    (tmp_path / ".lmcore-log").write_text("half")
+    (tmp_path / ".lmcore-link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    run(tmp_path, epochs=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "elsewhere"])
+
+
+def test_a_run_does_not_end_before_the_epoch_of_its_model(tmp_path: Path) -> None:
+    """Killed in epoch 6: the model is that of epoch 5, the state that of epoch 3."""
+
+    def stop(epoch: int, step: int) -> None:
+        if epoch == 6:
+            raise KeyboardInterrupt
+
+    run(tmp_path / "run", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", Walk(stop), save_seconds=1e9)
+    before = read(tmp_path / "run")
+    message = "holds the model of epoch 5 and the state of epoch 3: epochs must be at least 5"
+    for epochs in (3, 4):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "run", epochs=epochs)
+    assert read(tmp_path / "run") == before
+    assert run(tmp_path / "run", epochs=5).best_epoch == 5
+    run(tmp_path / "unbroken", epochs=5)
+    assert read(tmp_path / "run") == read(tmp_path / "unbroken")
+
+
+def test_a_metric_that_is_no_number(tmp_path: Path) -> None:
+    class Broken(Walk):
+        def validate(self) -> dict[str, float]:
+            return {"score": math.nan}
+
+    with pytest.raises(FloatingPointError, match="score of epoch 1 is nan"):
+        run(tmp_path, Broken())
+    assert not (tmp_path / "model").exists()
+
+
 def test_data_may_move(tmp_path: Path) -> None:
     run(tmp_path, epochs=1, recipe={"data": {"path": "a", "users": 3}})
     moved = {"data": {"path": "b", "users": 3}}

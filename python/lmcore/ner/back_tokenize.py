@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from lmcore._extras import optional_imports
+
 _LIMIT = 1_000_000
 
 
@@ -55,9 +57,11 @@ class BackTokenizer:
             name: a folder, or a name that transformers knows.
 
         Raises:
+            ImportError: transformers is not installed; the message says how to install it.
             OSError: there is no such tokenizer.
         """
-        from transformers import AutoTokenizer
+        with optional_imports():
+            from transformers import AutoTokenizer
 
         return cls(AutoTokenizer.from_pretrained(name))
 

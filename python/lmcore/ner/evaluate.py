@@ -1,8 +1,10 @@
 """Predictions to scores: precision, recall, F1, and how the generated texts were matched."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lmcore.ops.entities import EntityCounts, ErrorKinds, Quality, compute_quality
@@ -243,13 +245,14 @@ def score_files(
     Raises:
         OSError: a file cannot be read.
         TypeError: a row or a value in it has the wrong type.
-        ValueError: no rows, unknown scheme, or a row that cannot be used; the text names file,
-            line and key.
+        ValueError: no rows, unknown scheme, a file that is given twice, or a row that cannot be
+            used; the text names file, line and key.
 
     Example:
         >>> score_files([], scheme="strict").datasets
         {}
     """
+    _refuse_repeated(paths)
     sums = sum_files(
         paths,
         scheme,
@@ -260,6 +263,24 @@ def score_files(
         progress=progress,
     )
     return _scores(sums, scheme)
+
+
+def _refuse_repeated(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """ValueError for a file that is given twice, by whatever name: its rows would count twice."""
+    if isinstance(paths, str | os.PathLike):
+        return  # refused where the files are read
+    seen: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            status = Path(path).stat()
+        except (OSError, ValueError):
+            continue  # said where the file is read
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        key = status.st_dev, status.st_ino
+        if key in seen:
+            raise ValueError(f"{os.fspath(path)}: the file is given twice, first as {seen[key]}")
+        seen[key] = os.fspath(path)
 
 
 def _scores(sums: Mapping[str, Any], scheme: str) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lmcore._text import escape as show
 from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import parse_generation
@@ -14,7 +15,7 @@ _WORDS = "omitted, added, replaced: words of the input or the generation that fo
 
 
 def format_table(scores: Scores) -> str:
-    """Returns the scores as lines of text.
+    """Returns the scores as lines of text, in which names from data are escaped.
 
     Args:
         scores: of one or more data sets.
@@ -27,12 +28,13 @@ def format_table(scores: Scores) -> str:
     """
     datasets = list(scores.datasets.values())
     quality = [
-        (d.name, _count(d.rows), *_percents(d.quality), *map(_count, d.entities)) for d in datasets
+        (show(d.name), _count(d.rows), *_percents(d.quality), *map(_count, d.entities))
+        for d in datasets
     ]
     mean = [("mean", "", *_percents(scores.mean), "", "", "")] if len(datasets) > 1 else []
     matching = [
         (
-            d.name,
+            show(d.name),
             *map(_count, (d.exact, d.subsequence, d.lcs, d.omitted, d.added, d.substituted)),
             _count(d.invalid_labels),
             _count(d.empty_predictions),
@@ -40,7 +42,7 @@ def format_table(scores: Scores) -> str:
         for d in datasets
     ]
     missed = [
-        (d.name, _count(d.errors.gold), *(_part(n, d.errors.gold) for n in d.errors[1:]))
+        (show(d.name), _count(d.errors.gold), *(_part(n, d.errors.gold) for n in d.errors[1:]))
         for d in datasets
     ]
     lines = [
@@ -65,7 +67,7 @@ def format_table(scores: Scores) -> str:
     ]  # fmt: skip
     if scores.bad_rows:
         listed = scores.listed_bad_rows
-        lines += ["", f"skipped {scores.bad_rows} bad rows", *(f"  {row}" for row in listed)]
+        lines += ["", f"skipped {scores.bad_rows} bad rows", *(f"  {show(row)}" for row in listed)]
         if scores.bad_rows > len(listed):
             lines.append(f"  and {scores.bad_rows - len(listed)} more")
     return "\n".join(lines)

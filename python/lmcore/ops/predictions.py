@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lmcore import _core
+from lmcore._files import find_output
 
 BackTokenize = Callable[[list[str]], list[str]]
 """Maps distinct lower-case words to what a tokenizer makes of them."""
@@ -108,7 +109,8 @@ def align_file(
 ) -> tuple[int, int, list[str]]:
     """Returns how many rows went from one JSONL file to another, and which were skipped.
 
-    The output appears under its name when it is whole.
+    The output appears under its name when it is whole; a device or a pipe is written directly,
+    and of a symbolic link the target is written.
 
     Args:
         input_path: rows as for `align_row`.
@@ -125,7 +127,8 @@ def align_file(
     Raises:
         OSError: a file cannot be read or written.
         TypeError: a row or a value in it has the wrong type.
-        ValueError: unknown scheme, a file without rows, or a row that cannot be used.
+        ValueError: unknown scheme, a file without rows, a row that cannot be used, or an output
+            that is the input.
 
     Example:
         >>> import tempfile, pathlib
@@ -137,7 +140,7 @@ def align_file(
     """
     return _core.align_file(
         os.fspath(input_path),
-        os.fspath(output_path),
+        os.fspath(find_output(output_path, [input_path])),
         scheme,
         threads,
         skip_bad_rows,

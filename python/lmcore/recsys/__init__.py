@@ -1,6 +1,10 @@
 """Sequential recommendation that uses its false negatives (UFNRec, arXiv 2208.04116)."""
 
-from transformers import AutoConfig, AutoModel
+from lmcore._extras import optional_imports
+
+with optional_imports():
+    import torch as _torch  # noqa: F401  (transformers alone would do without it)
+    from transformers import AutoConfig, AutoModel
 
 from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmcore._files import write_text
+from lmcore._json import read_json
 
 Ids: TypeAlias = NDArray[np.int64] | tuple[str, ...]
 """Original ids: ascending integers, or strings in the order of their first appearance."""
@@ -26,6 +29,11 @@ _ID_END = 1 << 63
 # What a file of integers consists of when nothing is wrong with it.
 _PLAIN_BYTES = np.zeros(256, dtype=bool)
 _PLAIN_BYTES[list(b"0123456789 \t\n")] = True
+_BLANKS = re.compile("[ \t]+")
+# Python's `int` and `float` also read `1_0`, digits of other scripts, `nan` and `infinity`.
+_TIME = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NOT_FINITE = ("nan", "inf", "infinity")
+_TIME_CHARACTERS = frozenset("0123456789+-.eE")
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -45,14 +53,16 @@ class IdMap:
             user_count: U.
             item_count: I.
 
+        Raises:
+            TypeError: a count is no integer.
+            ValueError: a count is below 0.
+
         Example:
             >>> IdMap.identity(2, 3).items.tolist()
             [1, 2, 3]
         """
-        return IdMap(
-            np.arange(1, user_count + 1, dtype=np.int64),
-            np.arange(1, item_count + 1, dtype=np.int64),
-        )
+        counts = (_to_count("user_count", user_count), _to_count("item_count", item_count))
+        return IdMap(*(np.arange(1, count + 1, dtype=np.int64) for count in counts))
 
     def find_users(self, ids: Iterable[int | str]) -> NDArray[np.int64]:
         """Returns the users that have these original ids, `[n]` int64.
@@ -122,10 +132,7 @@ class IdMap:
             [1, 2]
         """
         name = os.fspath(path)
-        try:
-            content = json.loads(Path(path).read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{name}: not an id map: {error}") from None
+        content = read_json(path, "an id map")
         if not isinstance(content, dict):
             raise ValueError(f"{name}: an id map is an object: got {type(content).__name__}")
         return IdMap(*(_from_json(content.get(key), key, name) for key in ("users", "items")))
@@ -412,7 +419,7 @@ def make_interactions(
 
     Raises:
         IndexError: an item is not in 1..I.
-        TypeError: an array is not of integers.
+        TypeError: an array is not of integers, or `item_count` is no integer.
         ValueError: an array is not one-dimensional, or the offsets do not fit the items.
 
     Example:
@@ -429,7 +436,7 @@ def make_interactions(
     if len(lengths) and lengths.min() < 0:
         raise ValueError(f"offsets must ascend: they fall after row {lengths.argmin()}")
     largest = int(values.max(initial=0))
-    count = largest if item_count is None else item_count
+    count = largest if item_count is None else _to_count("item_count", item_count)
     if len(values) and (values.min() < 1 or largest > count):
         place = int(np.flatnonzero((values < 1) | (values > count))[0])
         raise IndexError(f"items must be in 1..{count}: got {values[place]} at {place}")
@@ -582,7 +589,8 @@ class _IntegerReader:
         items: list[int] = []
         lines: dict[int, int] = {}
         for line, text in _lines(self.path, self.data, skipped):
-            fields = text.split()
+            # Not `split()`: to it, spaces of other scripts and control characters are separators.
+            fields = [field for field in _BLANKS.split(text) if field]
             if not fields:
                 continue
             problem = self._problem(text, fields, lines, known)
@@ -678,11 +686,14 @@ class _InterReader:
             return None
         if self.time is None:
             return _Rows(users, items, None)
-        try:
-            times = _to_times(fields[self.time :: self.width])
-        except ValueError:
+        texts = fields[self.time :: self.width]
+        if not _TIME_CHARACTERS.issuperset("".join(texts)):
             return None
-        return _Rows(users, items, times) if np.isfinite(times).all() else None
+        try:
+            times = _to_times(texts)
+        except (ArithmeticError, ValueError):
+            return None
+        return _Rows(users, items, times)
 
     def read_carefully(self, known: _Known | None, skipped: list[str] | None) -> _Rows:
         """Row by row; a bad one is listed in `skipped` or raises where that is None."""
@@ -713,11 +724,9 @@ class _InterReader:
             return f"item_id is not in the id map: got {_shorten(fields[self.item])!r}"
         if self.time is not None:
             value = fields[self.time]
-            try:
-                number = float(value)
-            except ValueError:
+            if value.lower().lstrip("+-") not in _NOT_FINITE and not _TIME.fullmatch(value):
                 return f"timestamp must be a number: got {_shorten(value)!r}"
-            if not math.isfinite(number):
+            if not math.isfinite(float(value)):
                 return f"timestamp must be finite: got {_shorten(value)}"
         return None
 
@@ -772,11 +781,30 @@ def _is_integer(value: str) -> bool:
 
 
 def _to_times(values: list[str]) -> NDArray[Any]:
-    """Integers where all are, so that nanoseconds keep their order; else float64."""
+    """Numbers that stand in the order of the times: equal only where these are.
+
+    Integers where all are and fit; else float64, which keeps fifteen digits apart; else the rank
+    of the exact value. ValueError where a value is no finite number.
+    """
     try:
         return np.array([int(value) for value in values], dtype=np.int64)
     except (ValueError, OverflowError):
-        return np.array([float(value) for value in values], dtype=np.float64)
+        pass
+    times = np.array([float(value) for value in values], dtype=np.float64)
+    if not np.isfinite(times).all():
+        raise ValueError("a time is not finite")
+    sizes = np.abs(times[times != 0])
+    if max(map(_count_digits, values)) <= 15 and sizes.min(initial=1.0) > 1e-300:
+        return times
+    exact = {text: Decimal(text) for text in set(values)}
+    ranks = {value: rank for rank, value in enumerate(sorted(set(exact.values())))}
+    return np.array([ranks[exact[value]] for value in values], dtype=np.int64)
+
+
+def _count_digits(number: str) -> int:
+    """Digits of a number in ASCII, without leading zeros and the exponent."""
+    digits = number.lower().partition("e")[0].replace(".", "")
+    return len(digits.lstrip("+-0"))
 
 
 def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interactions:
@@ -887,6 +915,15 @@ def _to_offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def _to_count(name: str, value: Any) -> int:
+    """A number of items or users; a fraction would be rounded by whoever counts."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer: got {value!r}")
+    if not 0 <= value < _ID_END:
+        raise ValueError(f"{name} must be at least 0 and below 2**63: got {value}")
+    return int(value)
 
 
 def _to_integers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from lmcore._json import read_json
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.ranking import rank_targets, ranking_metrics
 from lmcore.recsys.backbone import SequenceModel
@@ -192,8 +192,9 @@ def load_model(
     file = source / "config.json"
     if not file.is_file():
         raise ValueError(f"{source}: no such file, or a folder without config.json")
+    content = _read_config(file)
     try:
-        made = _MODELS[json.loads(file.read_text(encoding="utf-8"))["model_type"]]
+        made = _MODELS[content["model_type"]]
         config = cast(Any, made).config_class.from_pretrained(source)
     except KeyError as error:
         known = ", ".join(_MODELS)
@@ -288,6 +289,14 @@ def _iterate_blocks(
     for start, features in iterate_features(model, sequences, max(size, _USERS[1])):
         for first in range(0, len(features), size):
             yield start + first, features[first : first + size]
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """The configuration as it stands in its file, where it says one thing."""
+    content = read_json(file, "the configuration of a model")
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not the configuration of a model: {type(content).__name__}")
+    return content
 
 
 def _read_weights(made: type[SequenceModel], config: Any, source: Path) -> SequenceModel:

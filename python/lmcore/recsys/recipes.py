@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from lmcore.training.config import check_fields
+from lmcore.training.config import Between, check_fields
+
+# Above this nothing can be counted here, and libraries in C start to wrap around.
+_MOST = 2**31 - 1
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,70 +35,70 @@ class TrainConfig:
 
     backbone: Literal["sasrec", "gru4rec", "fmlp"] = "sasrec"
     """The sequence model."""
-    max_length: int = 50
+    max_length: Annotated[int, Between(1, 65_536)] = 50
     """Items of the window, L; with mining at most 256."""
-    hidden_size: int = 50
+    hidden_size: Annotated[int, Between(1, 65_536)] = 50
     """Size of the embeddings and features, H."""
-    num_hidden_layers: int = 2
+    num_hidden_layers: Annotated[int, Between(1, 1000)] = 2
     """Blocks or recurrent layers."""
-    num_attention_heads: int = 1
+    num_attention_heads: Annotated[int, Between(1, 65_536)] = 1
     """Heads of SASRec's attention."""
-    dropout: float = 0.5
+    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.5
     """Probability in [0, 1)."""
 
-    epochs: int = 201
+    epochs: Annotated[int, Between(1, _MOST)] = 201
     """When to end; an epoch draws about as many windows as there are users."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Between(1, 2**20)] = 128
     """Windows of a step, B; of all processes together."""
-    lr: float = 1e-3
+    lr: Annotated[float, Between(0, 1e30, open_low=True)] = 1e-3
     """Adam's step size."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: Annotated[tuple[float, float], Between(0, 1, open_high=True)] = (0.9, 0.98)
     """Adam's moving averages."""
-    l2_emb: float = 0.0
+    l2_emb: Annotated[float, Between(0, 1e30)] = 0.0
     """Weight of the norm of the item embeddings in the loss."""
     normalization: Literal["mean", "balanced"] = "mean"
     """The loss: `mean` is twice the mean over all entries, as in the paper; `balanced` is the
     mean over the positives and reversed negatives plus the mean over the other negatives."""
 
-    negatives: int = 100
+    negatives: Annotated[int, Between(1, 2**20)] = 100
     """Negatives of each position, N."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """How negatives are drawn."""
-    exponent: float = 0.75
+    exponent: Annotated[float, Between(0, 100)] = 0.75
     """Of the popularity: a negative's probability grows with count ** exponent."""
     order: Literal["replacement", "shuffle"] = "replacement"
     """How users are drawn: independently, as in the paper, or each once in an epoch."""
 
     mining: bool = False
     """Whether hard negatives are remembered and shown again."""
-    threshold: int | None = 5
+    threshold: Annotated[int | None, Between(0, _MOST)] = 5
     """m: a negative shown again more often than this is reversed; None: never."""
-    start: int | Literal["epoch_loss"] = "epoch_loss"
+    start: Annotated[int | Literal["epoch_loss"], Between(0, 2**53)] = "epoch_loss"
     """When mining and the teacher start: the authors' rule on the losses of the epochs, or a step
     number. The rule counts epochs and fires too early where an epoch has few steps."""
-    max_reversed_share: float | None = None
+    max_reversed_share: Annotated[float | None, Between(0, 1)] = None
     """At most this share of a batch's negatives is reversed; None: no limit, as in the paper."""
-    max_keys: int | None = None
+    max_keys: Annotated[int | None, Between(1, 2**40)] = None
     """Bound on the counts that the memory keeps; None: no bound."""
-    alpha: float = 0.0
+    alpha: Annotated[float, Between(0, 1e30)] = 0.0
     """Weight of the consistency term."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float | None, Between(0, 1)] = None
     """d: the teacher's limit of decay; None: no teacher. It begins in the step after the start,
     with mining or without, and its weights are those that are validated and saved from then on."""
     teacher_mode: Literal["train", "eval"] = "train"
     """Whether the teacher's dropout is active, as in the paper, or not."""
 
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**64 - 1)] = 0
     """Of everything random."""
-    eval_every: int = 4
+    eval_every: Annotated[int, Between(1, _MOST)] = 4
     """Epochs between validations."""
     metric: Literal["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR"] = "NDCG@10"
     """What the best epoch is best in, over the full catalogue of validation."""
-    patience: int | None = None
+    patience: Annotated[int | None, Between(1, _MOST)] = None
     """End after so many validations without a better one; None: never."""
-    save_seconds: float = 60.0
+    save_seconds: Annotated[float, Between(0, 1e9)] = 60.0
     """The state is saved at the end of an epoch after so much time, and at the end."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, _MOST)] = None
     """Threads of this process; None: as many as torch and the core choose."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
@@ -104,30 +107,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in (
-            "max_length", "hidden_size", "num_hidden_layers", "num_attention_heads", "epochs",
-            "batch_size", "negatives", "eval_every", "patience", "threads", "max_keys",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1: got {value}")
-        for name in ("l2_emb", "exponent", "alpha", "seed", "threshold", "save_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must be at least 0: got {value}")
-        if isinstance(self.start, int) and self.start < 0:
-            raise ValueError(f"start must be epoch_loss or a step from 0: got {self.start}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0: got {self.lr}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1: got {self.dropout}")
-        share = self.max_reversed_share
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f"max_reversed_share must lie in [0, 1]: got {share}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"ema_decay must lie in [0, 1]: got {self.ema_decay}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be at least 0 and below 1: got {list(self.betas)}")
         if self.mining and self.max_length > 256:
             raise ValueError(
                 f"max_length must be at most 256 where mining is true: got {self.max_length}"

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
 from lmcore.recsys.evaluate import check_catalogue, iterate_features
 
-_BLOCK = 512
+# Users whose windows and features exist at a time, at most, and bytes of their sorted scores.
+_USERS = 512
+_SORTED_BYTES = 1 << 27
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -42,7 +45,8 @@ def recommend(
     """Yields for each user the items with the highest scores that are not in the history.
 
     The history is everything that `data` holds of the user, held-out items included. Equal scores
-    stand in the order of the items.
+    stand in the order of the items. Users are worked on in blocks, so that the first result comes
+    early and the memory does not grow with their number.
 
     Args:
         model: a backbone.
@@ -73,9 +77,9 @@ def recommend(
     empty = chosen[data.offsets[chosen] == data.offsets[chosen - 1]]
     if empty.size:
         raise ValueError(f"user {data.user_ids[int(empty[0]) - 1]} has no interactions")
-    sequences = data.sequences(model.config.max_length, chosen)
-    for start, features in iterate_features(model, sequences, _BLOCK):
-        block = chosen[start : start + len(features)]
+    # A score and its place take 4 and 8 bytes, and the unsorted score 4.
+    size = max(1, min(_USERS, _SORTED_BYTES // (16 * data.item_count)))
+    for block, features in _iterate_users(model, data, chosen, size):
         offsets, columns = data.history(block)
         scores = model.score_catalogue(features).float().cpu()
         wrong = scores.isnan().any(dim=1).nonzero()
@@ -94,6 +98,19 @@ def recommend(
                 user=_plain(data.user_ids[user - 1]),
                 items=[(_plain(data.item_ids[c]), v) for c, v in zip(items, values, strict=True)],
             )
+
+
+def _iterate_users(
+    model: SequenceModel, data: Interactions, users: NDArray[np.int64], size: int
+) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+    """Yields `[size]` users and `[size, H]` features; windows are made for `_USERS` of them."""
+    for start in range(0, len(users), _USERS):
+        block = users[start : start + _USERS]
+        windows = data.sequences(model.config.max_length, block)
+        # One block, taken at once: the model is not left in evaluation mode between results.
+        [(_, features)] = iterate_features(model, windows, len(block))
+        for first in range(0, len(block), size):
+            yield block[first : first + size], features[first : first + size]
 
 
 def _plain(value: Any) -> int | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import Split
+from lmcore.recsys.data import Ids, Split
 from lmcore.recsys.evaluate import check_histories, evaluate
 from lmcore.recsys.mine import (
     EpochLossStart,
@@ -33,11 +34,14 @@ from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.checkpoint import no_bars
+from lmcore.training.checkpoint import keep_apart, no_bars
 from lmcore.training.config import config_to_dict
 from lmcore.training.ema import EMATeacher
-from lmcore.training.loop import Processes, find_device, fit, start_processes
+from lmcore.training.loop import Processes, find_device, fit, start_processes, use_threads
 from lmcore.training.seeding import seed_torch
+
+# What `recipe.json` says of the data besides how they were read.
+_DATA_NAMES = ("path", "users", "items", "interactions", "fingerprint")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -66,6 +70,7 @@ def train(
     resume: bool = True,
     progress: bool = False,
     data_path: str | os.PathLike[str] | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Returns the result of a training run, whose files stand in a folder.
 
@@ -85,14 +90,18 @@ def train(
         out: the folder; it is made if it does not exist.
         resume: whether to go on from the folder's checkpoint.
         progress: whether to show a bar and a line for each validation on standard error.
-        data_path: where the data came from, for `recipe.json`.
+        data_path: where the data came from, for `recipe.json`; no file of the run.
+        data_options: how they were read, such as `{"format": "pairs", "skip_bad_rows": True}`, so
+            that what reads them again for this run reads the same; also for `recipe.json`.
 
     Raises:
-        FileExistsError: the folder holds a run of another recipe or other data.
+        FileExistsError: the folder holds a run of another recipe or other data or a model of no
+            known run, or another process trains into it.
         FloatingPointError: a loss or a weight is not finite.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
-            not a number, or the device or a metric does not exist.
+            not a number, the device or a metric does not exist, the data would be overwritten, or
+            `data_options` has a name that is written anyway.
 
     Example:
         >>> import tempfile
@@ -104,15 +113,20 @@ def train(
         ...     train(config, data, folder).best_epoch
         1
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    with start_processes(config.device) as processes:
+    options = dict(data_options or {})
+    taken = [name for name in options if name in _DATA_NAMES]
+    if taken:
+        raise ValueError(f"data_options must not hold {taken[0]!r}, which is written here")
+    if data_path is not None:
+        keep_apart(out, [data_path])
+    with use_threads(config.threads), start_processes(config.device) as processes:
         run = SequenceRun(config, data, processes)
         folder = Path(out)
         recipe: dict[str, Any] = {
             "config": config_to_dict(config),
             "data": {
                 "path": None if data_path is None else os.path.abspath(data_path),  # noqa: PTH100
+                **options,
                 "users": data.user_count,
                 "items": data.item_count,
                 "interactions": len(data.interactions.items),
@@ -240,6 +254,7 @@ class SequenceRun:
         if config.mining:
             self.miner = FalseNegativeMiner(
                 threshold=config.threshold,
+                start=self._start,
                 max_reversed_share=config.max_reversed_share,
                 max_keys=config.max_keys,
             )
@@ -292,7 +307,8 @@ class SequenceRun:
         # depends on no later part of the step, and here logits and negatives are in the cache.
         if not started and (config.mining or config.ema_decay is not None):
             done = (epoch - 1) * self.steps_per_epoch + step + 1
-            self._started = self._start.is_reached(epoch, done, self.loss_sums)
+            rule = self._start.is_reached if miner is None else miner.update_start
+            self._started = rule(epoch, done, self.loss_sums)
         # 9: what is hard now.
         if miner is not None and injection is not None and self._started:
             self._reversed += injection.reversed_count
@@ -339,7 +355,7 @@ class SequenceRun:
         turned, self._reversed = self._reversed, 0
         stats = self.miner.stats()
         return {
-            "mining": self._started,
+            "mining": stats.active,
             "reversed": turned,
             "hard": stats.hard_count,
             "keys": stats.key_count,
@@ -396,7 +412,8 @@ class SequenceRun:
         if state["teacher"] is not None and self.config.ema_decay is not None:
             self._make_teacher(self.config.ema_decay).load_state_dict(state["teacher"])
         if self.miner is not None:
-            self.miner.load_state_dict(state["miner"])
+            # The miner and the teacher start together.
+            self.miner.load_state_dict({**state["miner"], "active": state["started"]})
         self.loss_sums = list(state["loss_sums"])
         self._started = state["started"]
 
@@ -484,11 +501,26 @@ def _make_batch(config: TrainConfig) -> PackedBatch:
 
 
 def _fingerprint(data: Split) -> str:
-    """Tells data apart: equal interactions and ids have equal ones."""
+    """Tells data apart: equal interactions and ids have equal ones, others have others."""
     interactions = data.interactions
     digest = hashlib.blake2b(digest_size=16)
-    for array in (interactions.offsets, interactions.items):
-        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+    # Every part stands behind its length and kind, so that no two data give the same bytes.
+    for numbers in (interactions.offsets, interactions.items):
+        _update(digest, b"numbers", numbers)
     for ids in (interactions.user_ids, interactions.item_ids):
-        digest.update("\0".join(map(str, ids)).encode())
+        _update_ids(digest, ids)
     return digest.hexdigest()
+
+
+def _update_ids(digest: hashlib.blake2b, ids: Ids) -> None:
+    if isinstance(ids, np.ndarray):
+        _update(digest, b"numbers", ids)
+        return
+    texts = [text.encode("utf-8", "surrogatepass") for text in ids]
+    _update(digest, b"lengths", np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
+    digest.update(b"".join(texts))
+
+
+def _update(digest: hashlib.blake2b, kind: bytes, numbers: NDArray[np.int64]) -> None:
+    digest.update(kind + len(numbers).to_bytes(8, "little"))
+    digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())

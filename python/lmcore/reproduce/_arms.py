@@ -274,10 +274,7 @@ def _one_thread() -> Iterator[None]:
     """Sums of several threads depend on their number; the generator's state is put back too."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    from lmcore.training.loop import use_threads
+
+    with use_threads(1), torch.random.fork_rng(devices=[]):
+        yield

@@ -80,7 +80,11 @@ class Plot:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Claim:
-    """What a paper says, and how it is measured and judged here."""
+    """What a paper says, and how it is measured and judged here.
+
+    Raises:
+        ValueError: the expected verdict is `measured` and there is a rule, or the other way round.
+    """
 
     id: str
     system: str
@@ -98,13 +102,19 @@ class Claim:
     """The cell "measured here"; lines are kept."""
     rule: str
     """When the verdict is "reproduced", in words."""
+    expected: Verdict
+    """The verdict that the README states; `--strict` holds a run to it. Where nothing is judged it
+    is `measured`."""
     holds: Callable[[Estimates], bool] | None = None
     """The rule as a function; None where nothing is judged."""
-    expected: Verdict = "reproduced"
-    """The verdict that the README states; `--strict` holds a run to it."""
     describe_speed: Callable[[Estimates], str] | None = None
     """The speed row; lines are kept."""
     plot: Callable[[Estimates], tuple[Plot, ...]] = lambda _: ()
+
+    def __post_init__(self) -> None:
+        if (self.holds is None) != (self.expected == "measured"):
+            rule = "a claim without a rule" if self.holds is None else "a claim with a rule"
+            raise ValueError(f"{self.id}: {rule} cannot be expected to be {self.expected}")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -210,6 +210,7 @@ CLAIMS = (
             "the subsequence alone exceeds twice its spread, and full matching is at "
             f"most {_TRUTH_TOLERANCE} F1 below the true alignment."
         ),
+        expected="reproduced",
         holds=matching_repairs,
         plot=functools.partial(_plot, "en"),
     ),
@@ -223,6 +224,7 @@ CLAIMS = (
         measure=functools.partial(measure_rescue, "zh"),
         describe=_describe,
         rule="Nothing is judged: the paper makes no claim about Chinese.",
+        expected="measured",
         plot=functools.partial(_plot, "zh"),
     ),
 )

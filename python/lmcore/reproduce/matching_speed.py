@@ -353,6 +353,7 @@ CLAIMS = (
             "In each length band the Python definitions are at least as many times faster than "
             "the textbook's dynamic programme in Python as the paper says."
         ),
+        expected="reproduced",
         holds=matching_is_faster,
         describe_speed=_describe_speed,
         plot=_plot,

@@ -128,6 +128,7 @@ CLAIMS = (
         measure=measure_mining,
         describe=_describe,
         rule="The lift of liked items exceeds 1 by more than twice its spread.",
+        expected="reproduced",
         holds=mining_finds_liked_items,
         plot=_plot,
     ),

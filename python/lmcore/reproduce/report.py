@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lmcore._extras import optional_imports
 from lmcore._files import write_text
 from lmcore.reproduce.claim import Panel, Plot, ResultRow, Verdict
 
@@ -164,12 +165,8 @@ def import_matplotlib() -> ModuleType:
     Raises:
         ImportError: it is not installed; the message says how to install it.
     """
-    try:
+    with optional_imports():
         import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            'the report\'s plots need matplotlib: pip install "lmcore[report]"'
-        ) from error
     return matplotlib
 
 

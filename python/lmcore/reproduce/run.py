@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,7 +53,8 @@ def reproduce(
         progress: whether to show a progress bar.
 
     Raises:
-        ImportError: matplotlib, which draws the plots, is not installed.
+        ImportError: matplotlib, which draws the plots, or what a claim's system needs is not
+            installed; the message says how to install it.
         ValueError: an unknown name, or fewer than one seed.
 
     Example:
@@ -66,7 +67,10 @@ def reproduce(
     claims = _select(only)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1: got {seeds}")
+    # What is absent is said now, not after the claims that can do without it.
     report.import_matplotlib()
+    for system in dict.fromkeys(claim.system for claim in claims):
+        import_module(f"lmcore.{system}")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 
-from lmcore._files import whole_file
+from lmcore._files import find_output, whole_file, write_folder
+
+#: What a run writes into its folder.
+RUN_FILES = (
+    "checkpoint.pt", "config.json", "id_map.json", "log.jsonl", "model.safetensors", "recipe.json",
+)  # fmt: skip
 
 _ARRAY = "__array__"
 
@@ -28,13 +32,20 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         OSError: the file cannot be written.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_state(Path(folder, "state.pt"), {"epoch": 3, "keys": np.arange(2)})
         ...     load_state(Path(folder, "state.pt"))
         {'epoch': 3, 'keys': array([0, 1])}
     """
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        torch.save(_without_arrays(state), file)
+    with whole_file(path) as place, open(place, "wb") as file:
+        writer = _Writer(file)
+        try:
+            torch.save(_without_arrays(state), cast(BinaryIO, writer))
+        except RuntimeError:  # what torch makes of a write that failed
+            if writer.error is None:
+                raise
+            raise writer.error from None
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -48,6 +59,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the file holds something else.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_state(Path(folder, "state.pt"), {"epoch": 3})
         ...     load_state(Path(folder, "state.pt"))
@@ -79,21 +91,32 @@ def save_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         OSError: a file cannot be written.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_folder(folder, lambda new: Path(new, "a.txt").write_text("a"))
         ...     os.listdir(folder)
         ['a.txt']
     """
-    target = Path(path)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as temporary:
-        write(Path(temporary))
-        mask = os.umask(0)
-        os.umask(mask)
-        # The weights come last: a killed run leaves the old ones with an equal configuration.
-        for file in sorted(Path(temporary).iterdir(), key=lambda f: f.suffix == ".safetensors"):
-            file.chmod(0o666 & ~mask)
-            file.replace(target / file.name)
+    write_folder(path, write)
+
+
+def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Returns nothing if no file of a run is one of its inputs, by whatever name or link.
+
+    Args:
+        folder: of the run; it need not exist.
+        inputs: files that are read.
+
+    Raises:
+        ValueError: a file that the run writes is an input.
+
+    Example:
+        >>> keep_apart("runs/a", ["data.txt"])
+    """
+    given = list(inputs)
+    for name in RUN_FILES:
+        if Path(folder, name).exists():
+            find_output(Path(folder, name), given)
 
 
 @contextmanager
@@ -113,6 +136,24 @@ def no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+class _Writer:
+    """A file for `torch.save` that remembers why the system refused a write."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _without_arrays(value: Any) -> Any:

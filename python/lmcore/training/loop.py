@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import shutil
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 from torch import Tensor, distributed
 
 from lmcore._files import write_text
+from lmcore._json import read_json
 from lmcore.training.checkpoint import load_state, save_folder, save_state
 from lmcore.training.seeding import seed_torch
 
-#: Entries of a recipe that may differ between a run and its continuation; `path` is where the
-#: data lies.
-CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path")
+#: Entries of a recipe that may differ between a run and its continuation. `path`, `format` and
+#: `skip_bad_rows` are where the data lie and how they were read; a fingerprint tells what they are.
+CHANGEABLE = ("epochs", "threads", "device", "save_seconds", "path", "format", "skip_bad_rows")
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,38 @@ def find_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, and torch finds no GPU here")
+    try:  # torch knows names of devices that it was not built for, and `meta`, which holds nothing
+        torch.zeros(1, device=place).item()
+    except Exception:
+        raise ValueError(f"device {device!r} cannot be used here: torch finds none") from None
     return place
+
+
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Yields while torch computes with so many threads on the CPU; the number is put back.
+
+    Args:
+        count: at least 1; None leaves the number as it is.
+
+    Raises:
+        ValueError: `count` is below 1.
+
+    Example:
+        >>> with use_threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1: got {count}")
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 @contextmanager
@@ -205,8 +243,10 @@ def fit(
 
     The folder gets `log.jsonl` (one line for each epoch), `checkpoint.pt` (the state at the end
     of an epoch) and the model of the epoch that was best in validation. Each file is whole at
-    any time. A run that was killed, started again, goes on from the state and ends with the same
-    weights as an unbroken one: torch's generators are set by (seed, epoch).
+    any time, and one process at a time trains into a folder: a second one is refused.
+
+    A run that was killed, started again, goes on from the state and ends with the same weights
+    as an unbroken one: torch's generators are set by (seed, epoch).
 
     Args:
         run: the system's part.
@@ -220,16 +260,18 @@ def fit(
         patience: end after so many validations without a better one; None for no such end.
         save_seconds: the state is saved at the end of the first epoch after so much time, and of
             the last epoch; 0 saves it after each.
-        resume: whether to go on from the folder's state; otherwise the run starts anew and
-            replaces it.
+        resume: whether to go on from the folder's state; otherwise the run starts anew, and what
+            another run left in its place is removed first.
         progress: whether to show a bar and a line for each validation on standard error.
         processes: those that share the work; this one alone if None.
 
     Raises:
-        FileExistsError: the folder holds a run of another recipe.
-        FloatingPointError: a loss is not finite.
+        FileExistsError: the folder holds a run of another recipe or a model of no known run, or
+            another process trains into it.
+        FloatingPointError: a loss is not finite, or a metric is NaN.
         OSError: a file cannot be written.
-        ValueError: validation has no such metric, or a number is out of its range.
+        ValueError: validation has no such metric, a number is out of its range, or the run would
+            end before the epoch whose model a killed run left.
 
     Example:
         >>> import tempfile
@@ -252,60 +294,67 @@ def fit(
     target = Path(folder)
     history: list[dict[str, Any]] = []
     best_epoch, best_value, waited = 0, None, 0
-    state = _open_folder(target, recipe, resume, processes)
-    if state is not None:
-        run.load_state_dict(state["run"])
-        history, waited = state["history"], state["waited"]
-        best_epoch, best_value = state["best_epoch"], state["best_value"]
-        if processes.is_first:  # the log may be ahead of the state
-            _write_log(target, history)
-    resumed_after = len(history)
-    saved = time.monotonic()
-    for epoch in range(resumed_after + 1, epochs + 1):
-        if patience is not None and waited >= patience:
-            break
-        started = time.perf_counter()
-        seed_torch(seed, epoch, processes.rank)
-        loss_sum = _train_epoch(run, epoch, progress and processes.is_first)
-        record = {
-            "epoch": epoch,
-            "step": epoch * run.steps_per_epoch,
-            "loss": loss_sum / run.steps_per_epoch,
-            **run.end_epoch(epoch, loss_sum),
-        }
-        trained = time.perf_counter()
-        if epoch % eval_every == 0 or epoch == epochs:
-            metrics = processes.agree(run.validate() if processes.is_first else None)
-            if metrics and metric not in metrics:
-                known = ", ".join(metrics)
-                raise ValueError(f"validation has no metric {metric!r}; there are {known}")
-            value = metrics.get(metric)
-            if best_epoch == 0 or value is None or best_value is None or value > best_value:
-                best_epoch, best_value, waited = epoch, value, 0
-                if processes.is_first:
+    with ExitStack() as held:
+        state = _open_folder(target, recipe, run, resume, processes, held)
+        if state is not None:
+            run.load_state_dict(state["run"])
+            history, waited = state["history"], state["waited"]
+            best_epoch, best_value = state["best_epoch"], state["best_value"]
+            _check_model(target, len(history), epochs, processes)
+            if processes.is_first:  # the log may be ahead of the state
+                _write_log(target, history)
+        resumed_after = len(history)
+        saved = time.monotonic()
+        for epoch in range(resumed_after + 1, epochs + 1):
+            if patience is not None and waited >= patience:
+                break
+            started = time.perf_counter()
+            seed_torch(seed, epoch, processes.rank)
+            loss_sum = _train_epoch(run, epoch, progress and processes.is_first)
+            record = {
+                "epoch": epoch,
+                "step": epoch * run.steps_per_epoch,
+                "loss": loss_sum / run.steps_per_epoch,
+                **run.end_epoch(epoch, loss_sum),
+            }
+            trained = time.perf_counter()
+            is_best = False
+            if epoch % eval_every == 0 or epoch == epochs:
+                metrics = processes.agree(run.validate() if processes.is_first else None)
+                if metrics and metric not in metrics:
+                    known = ", ".join(metrics)
+                    raise ValueError(f"validation has no metric {metric!r}; there are {known}")
+                value = metrics.get(metric)
+                if value is not None and math.isnan(value):
+                    raise FloatingPointError(f"{metric} of epoch {epoch} is nan")
+                is_best = best_epoch == 0 or value is None or best_value is None
+                if is_best or value > best_value:
+                    is_best, best_epoch, best_value, waited = True, epoch, value, 0
+                else:
+                    waited += 1
+                record["metrics"] = metrics
+            record["best_epoch"] = best_epoch
+            record["seconds"] = round(trained - started, 3)
+            record["validation_seconds"] = round(time.perf_counter() - trained, 3)
+            history.append(record)
+            if processes.is_first:
+                # In this order no model is newer than the log, or older than the state says.
+                _write_log(target, history)
+                if is_best:
                     save_folder(target, run.save_model)
-            else:
-                waited += 1
-            record["metrics"] = metrics
-        record["best_epoch"] = best_epoch
-        record["seconds"] = round(trained - started, 3)
-        record["validation_seconds"] = round(time.perf_counter() - trained, 3)
-        history.append(record)
-        if processes.is_first:
-            _write_log(target, history)
-            ends = epoch == epochs or (patience is not None and waited >= patience)
-            if ends or time.monotonic() - saved >= save_seconds:
-                state = {
-                    "run": run.state_dict(),
-                    "history": history,
-                    "waited": waited,
-                    "best_epoch": best_epoch,
-                    "best_value": best_value,
-                }
-                save_state(target / "checkpoint.pt", state)
-                saved = time.monotonic()
-            if progress and "metrics" in record:
-                _say(record, epochs, metric)
+                ends = epoch == epochs or (patience is not None and waited >= patience)
+                if ends or time.monotonic() - saved >= save_seconds:
+                    state = {
+                        "run": run.state_dict(),
+                        "history": history,
+                        "waited": waited,
+                        "best_epoch": best_epoch,
+                        "best_value": best_value,
+                    }
+                    save_state(target / "checkpoint.pt", state)
+                    saved = time.monotonic()
+                if progress and "metrics" in record:
+                    _say(record, epochs, metric)
     return Fit(history, best_epoch, best_value, resumed_after)
 
 
@@ -326,21 +375,35 @@ def _train_epoch(run: Run, epoch: int, progress: bool) -> float:
 
 
 def _open_folder(
-    folder: Path, recipe: Mapping[str, Any], resume: bool, processes: Processes
+    folder: Path,
+    recipe: Mapping[str, Any],
+    run: Run,
+    resume: bool,
+    processes: Processes,
+    held: ExitStack,
 ) -> dict[str, Any] | None:
-    """Checks or starts the folder of a run; the state to go on from, if there is one."""
+    """Locks and checks or starts the folder of a run; the state to go on from, if there is one."""
     file, checkpoint, log = (folder / n for n in ("recipe.json", "checkpoint.pt", "log.jsonl"))
     problem: Exception | None = None
     if processes.is_first:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_lock(folder))
+            _sweep(folder)
             if resume and file.exists() and (checkpoint.exists() or log.exists()):
                 _check_recipe(folder, _read_recipe(file), recipe)
             elif resume and checkpoint.exists():
                 raise FileExistsError(f"{folder}: holds checkpoint.pt and no recipe.json")
             else:  # a run that finished no epoch has nothing to lose
-                checkpoint.unlink(missing_ok=True)
-                log.unlink(missing_ok=True)
+                models = _find_models(folder, run)
+                if resume and models:
+                    raise FileExistsError(
+                        f"{folder}: holds {models[0].name} of another run; choose another folder, "
+                        "or start anew without resume"
+                    )
+                # The model goes before the new recipe comes, so that it never seems to be its own.
+                for path in (checkpoint, log, *models):
+                    path.unlink(missing_ok=True)
             write_text(file, json.dumps(recipe, indent=2) + "\n")
         except (OSError, ValueError) as error:
             problem = error
@@ -351,11 +414,72 @@ def _open_folder(
     return load_state(checkpoint) if processes.agree(checkpoint.exists()) else None
 
 
-def _read_recipe(file: Path) -> Any:
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Yields while no other process trains into the folder; the system frees what a kill leaves."""
+    path = folder / _LOCK
+    while True:
+        with open(path, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileExistsError(f"{folder}: another process is training into it") from None
+            except OSError as error:  # some network file systems have no locks
+                reason = f"{folder}: cannot be locked ({error.strerror}): train once at a time"
+                warnings.warn(reason, RuntimeWarning, stacklevel=2)
+            # Whoever held it before may have removed it between our two calls.
+            if not _is_open(file, path):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_open(file: IO[Any], path: Path) -> bool:
     try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: not a recipe: {error}") from None
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what writes of killed runs left; with the lock held, none is being written."""
+    for path in folder.glob(".lmcore-*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _find_models(folder: Path, run: Run) -> list[Path]:
+    """Files of the folder that have the names of those that the run's model is written to."""
+    if {path.name for path in folder.iterdir()} <= {_LOCK, "recipe.json"}:
+        return []
+    with tempfile.TemporaryDirectory(prefix=".lmcore-", dir=folder) as temporary:
+        run.save_model(Path(temporary))
+        names = sorted(path.name for path in Path(temporary).iterdir())
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _check_model(folder: Path, done: int, epochs: int, processes: Processes) -> None:
+    """Refuses to end before the epoch whose model a killed run left, which would pass for ours."""
+    newest = 0
+    if processes.is_first:
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            newest = max((json.loads(line)["best_epoch"] for line in lines[done:]), default=0)
+    newest = processes.agree(newest)
+    if newest > max(done, epochs):
+        raise ValueError(
+            f"{folder}: holds the model of epoch {newest} and the state of epoch {done}: "
+            f"epochs must be at least {newest} to go on: got {epochs}"
+        )
+
+
+def _read_recipe(file: Path) -> Any:
+    return read_json(file, "a recipe")
 
 
 def _check_recipe(folder: Path, old: Any, new: Mapping[str, Any]) -> None:

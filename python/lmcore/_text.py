@@ -1,0 +1,60 @@
+r"""Text that comes from data, as a terminal may show it.
+
+A name in a file may hold the sequence that clears a screen or sets its title, a line break that
+looks like a message of ours, or a mark that turns the order of letters around. All that is printed
+goes through `escape`, all JSON that is printed through `to_json`.
+"""
+
+import codecs
+import json
+import re
+from typing import Any
+
+# C0, DEL and C1; line and paragraph separators; marks that change the direction of writing; lone
+# surrogates, which stand for bytes of a file's name that are not UTF-8.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escape(text: str) -> str:
+    r"""Returns a text in one line, in which nothing acts on a terminal.
+
+    Args:
+        text: any text.
+
+    Example:
+        >>> print(escape("a\x1b[2J\n\u202eb"))
+        a\x1b[2J\n\u202eb
+    """
+    return _HIDDEN.sub(_escaped, text)
+
+
+def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
+    r"""Returns JSON that reads as the value and in which nothing acts on a terminal.
+
+    Args:
+        value: what `json.dumps` takes.
+        indent: as for `json.dumps`.
+        encoding: of the output; what it cannot hold is escaped.
+
+    Raises:
+        ValueError: a number is not finite: JSON has none.
+
+    Example:
+        >>> print(to_json(["北", "\x9b1m"]))
+        ["北", "\u009b1m"]
+    """
+    plain = codecs.lookup(encoding).name != "utf-8"
+    text = json.dumps(value, ensure_ascii=plain, allow_nan=False, indent=indent)
+    # Outside of strings, JSON's only control characters are the line breaks of an indent.
+    return _HIDDEN.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file's name
+        code -= 0xDC00
+    return _NAMES.get(character) or (f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}")

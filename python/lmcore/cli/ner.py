@@ -1,0 +1,178 @@
+"""The commands `lmcore ner ...`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmcore.cli.failures import Commands, starting
+from lmcore.cli.options import (
+    MOST,
+    Scheme,
+    SkipBadRows,
+    Threads,
+    Tokenizer,
+    limit_threads,
+    name_of_file,
+    whole,
+)
+from lmcore.cli.terminal import say, show, show_json
+from lmcore.ops.entities import SCHEMES
+
+if TYPE_CHECKING:
+    from lmcore.ner import BackTokenizer
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Named entities from generated text (GNER)."
+)
+
+
+@app.command("score")
+def score_command(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            parser=name_of_file,
+            help="JSONL: one object per row.",
+            show_default=False,
+        ),
+    ],
+    scheme: Scheme = SCHEMES[0],
+    html: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Write a page with the worst sentences side by side.",
+        ),
+    ] = None,
+    worst: Annotated[int, whole(0, MOST, text="Worst sentences per data set on the page.")] = 20,
+    tokenizer: Tokenizer = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    skip_bad_rows: SkipBadRows = False,
+    threads: Threads = None,
+) -> None:
+    """Score files of predictions: precision, recall and F1 per data set, and how texts matched.
+
+    A row holds label_list, prediction, and words and labels (at the top or in "instance").
+    "dataset" names its data set; without it, the file's name does.
+    """
+    with starting():
+        from lmcore._files import find_output, write_text
+        from lmcore.ner import score_files
+        from lmcore.ner.report import format_table, render_html
+
+    if html is not None:
+        find_output(html, files)
+    back_tokenize = _load_tokenizer(tokenizer)
+    with _progress(files) as progress:
+        scores = score_files(
+            files,
+            scheme=scheme,
+            threads=limit_threads(threads),
+            worst=0 if html is None else worst,
+            skip_bad_rows=skip_bad_rows,
+            back_tokenize=back_tokenize,
+            progress=progress,
+        )
+    if not scores.datasets:
+        first = scores.listed_bad_rows[0]
+        raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
+    if html is not None:
+        write_text(html, render_html(scores), files)
+    if as_json:
+        show_json(scores.to_dict())
+    else:
+        show(format_table(scores))
+
+
+@app.command("align")
+def align_command(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IN.jsonl OUT.jsonl]",
+            parser=name_of_file,
+            help="Rows with words or text, label_list and prediction; one aligned row for each.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="One sentence instead of files.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Its entity types, separated by commas.")
+    ] = None,
+    prediction: Annotated[str | None, typer.Option(help="What the model generated for it.")] = None,
+    scheme: Scheme = SCHEMES[0],
+    tokenizer: Tokenizer = None,
+    skip_bad_rows: SkipBadRows = False,
+    threads: Threads = None,
+) -> None:
+    """Turn generated text into labels and entities with offsets.
+
+    Offsets count characters of the text, or of the words joined with spaces.
+    """
+    with starting():
+        from lmcore._files import find_output
+        from lmcore.ner import align_file, align_row
+
+    if not files:
+        if text is None or labels is None or prediction is None:
+            raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
+        if tokenizer is not None or skip_bad_rows or threads is not None:
+            raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
+        label_list = [label.strip() for label in labels.split(",") if label.strip()]
+        row = {"text": text, "label_list": label_list, "prediction": prediction}
+        show_json(align_row(row, scheme))
+        return
+    if len(files) != 2 or not text is labels is prediction is None:
+        raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
+    find_output(files[1], files[:1])
+    back_tokenize = _load_tokenizer(tokenizer)
+    with _progress(files[:1]) as progress:
+        rows, skipped, listed = align_file(
+            files[0],
+            files[1],
+            scheme,
+            threads=limit_threads(threads),
+            skip_bad_rows=skip_bad_rows,
+            back_tokenize=back_tokenize,
+            progress=progress,
+        )
+    for bad_row in listed:
+        say(f"skipped {bad_row}")
+    say(f"{rows} rows aligned, {skipped} skipped")
+
+
+def _load_tokenizer(name: str | None) -> BackTokenizer | None:
+    if name is None:
+        return None
+    if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
+        raise ValueError(f"--tokenizer {name}: no such folder")
+    with starting():
+        import transformers  # noqa: F401 - the slowest import of this command
+
+        from lmcore.ner import BackTokenizer
+
+    try:
+        return BackTokenizer.from_pretrained(name)
+    except Exception as error:  # a folder that is something else makes the loader fail in any way
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"--tokenizer {name}: {reason[0]}") from None
+
+
+@contextmanager
+def _progress(paths: list[str]) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of all files, where somebody is looking."""
+    from tqdm import tqdm
+
+    sizes = [Path(path).stat().st_size if Path(path).is_file() else 0 for path in paths]
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        yield lambda done: bar.update(done - bar.n)

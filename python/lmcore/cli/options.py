@@ -1,0 +1,174 @@
+"""Options that several commands share, and the types that options have.
+
+Each numeric option is a `Whole` with a range that its help states, and each name of a file a
+`name_of_file`, which must not be empty: an empty text is what a shell makes of a variable that is
+not set, and no way to leave an option out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any
+
+import typer
+
+from lmcore.cli.terminal import say
+from lmcore.ops.entities import SCHEMES
+
+MOST = 2**31 - 1
+"""Above this nothing can be counted or allocated here, and libraries in C start to wrap around."""
+
+
+class Whole:
+    """A parser of whole numbers within a range.
+
+    Only digits of ASCII are read: neither `1_000` nor the digits of other scripts, which Python's
+    `int` takes.
+
+    Args:
+        low: the least that is allowed.
+        high: the most.
+
+    Example:
+        >>> Whole(1, 9)("4")
+        4
+    """
+
+    __name__ = "whole number"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    @property
+    def range(self) -> str:
+        """The range as help and errors say it."""
+        return f"{self.low} to {self.high}"
+
+    def __call__(self, text: Any) -> int:
+        """Returns the number.
+
+        Raises:
+            typer.BadParameter: the text is no such number, or outside of the range.
+        """
+        digits = str(text)
+        # Twenty digits hold every bound, and Python refuses to convert thousands of them.
+        if re.fullmatch("[+-]?0*[0-9]{1,20}", digits) and self.low <= int(digits) <= self.high:
+            return int(digits)
+        shown = digits if len(digits) <= 40 else digits[:40] + "..."
+        raise typer.BadParameter(f"expected a whole number from {self.range}: got {shown!r}")
+
+
+def whole(low: int, high: int, *names: str, text: str, metavar: str = "N") -> Any:
+    """Returns a numeric option whose help states its range.
+
+    Args:
+        low: the least that is allowed.
+        high: the most.
+        names: such as `--top`, `-k`; that of the parameter if there are none.
+        text: what the help says.
+        metavar: what stands for the number there.
+
+    Example:
+        >>> whole(1, 9, text="Number of files.").help
+        'Number of files.  [1 to 9]'
+    """
+    parser = Whole(low, high)
+    return typer.Option(*names, parser=parser, metavar=metavar, help=f"{text}  [{parser.range}]")
+
+
+def name_of_file(text: str) -> str:
+    """Returns the name of a file, a folder or a model as it is.
+
+    Args:
+        text: the name.
+
+    Raises:
+        typer.BadParameter: it is empty.
+
+    Example:
+        >>> name_of_file("a.txt")
+        'a.txt'
+    """
+    if not text:
+        raise typer.BadParameter("the name must not be empty")
+    return text
+
+
+def limit_threads(threads: int | None) -> int | None:
+    """Returns how many threads to start: at most four for a core, and a line where that is less.
+
+    More threads than that only wait for each other, and each takes memory.
+
+    Args:
+        threads: as asked for; None if it was not.
+
+    Example:
+        >>> limit_threads(1)
+        1
+    """
+    most = 4 * (os.cpu_count() or 1)
+    if threads is None or threads <= most:
+        return threads
+    say(f"lmcore: --threads {threads} is more than 4 for each core: {most} are started")
+    return most
+
+
+Scheme = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(SCHEMES),
+        help="How labels are read and entities compared: gner (normalised text and type, a set "
+        "per sentence), universalner (the same per type), strict and conll (positions and "
+        "type), iob2 (positions; only B- starts an entity).",
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Compare with what this tokenizer (folder or name) makes of the words."
+    ),
+]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="List rows that cannot be used and go on.")
+]
+Threads = Annotated[
+    int | None,
+    whole(
+        1,
+        MOST,
+        text="Number of threads; all cores by default, and at most four for a core are started.",
+    ),
+]
+
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        parser=name_of_file,
+        help="Interactions: `user item` lines, `user item item ...` lines, or RecBole's .inter.",
+        show_default=False,
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="auto|pairs|sequences|inter",
+        help="Form of the data; auto looks at the name and the first line.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR",
+        parser=name_of_file,
+        help="Folder of a run, or a file of SASRec weights (.pth, .pt, .safetensors).",
+        show_default=False,
+    ),
+]
+Heads = Annotated[int, whole(1, MOST, text="Attention heads of a file of weights.")]
+Seed = Annotated[int, whole(0, 2**64 - 1, text="Of the drawn items.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto by default.")
+]

@@ -1,0 +1,98 @@
+"""What commands print. Texts from data are escaped: see `lmcore._text`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from lmcore._text import escape, to_json
+
+__all__ = ["STANDARD_OUTPUT", "abandon", "name_output", "say", "show", "show_json"]
+
+STANDARD_OUTPUT = "standard output"
+
+
+def show(text: str) -> None:
+    """Prints lines on standard output; what in them comes from data is escaped already.
+
+    Args:
+        text: lines.
+
+    Raises:
+        OSError: standard output takes no more; the error names it.
+    """
+    _write(sys.stdout, STANDARD_OUTPUT, text)
+
+
+def show_json(value: Any, indent: int | None = None) -> None:
+    """Prints JSON on standard output.
+
+    Args:
+        value: what `json.dumps` takes.
+        indent: as for `json.dumps`.
+
+    Raises:
+        OSError: standard output takes no more; the error names it.
+    """
+    _write(sys.stdout, STANDARD_OUTPUT, to_json(value, indent, _encoding(sys.stdout)))
+
+
+def say(text: str) -> None:
+    """Prints one line on standard error, escaped.
+
+    Args:
+        text: the line.
+
+    Raises:
+        OSError: standard error takes no more; the error names it.
+    """
+    _write(sys.stderr, "standard error", escape(text))
+
+
+def abandon() -> None:
+    """Gives up standard output: what it holds back cannot be written at the exit either."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+@contextlib.contextmanager
+def name_output(name: str) -> Iterator[None]:
+    """Names a stream in the system's errors, which say none.
+
+    Args:
+        name: of the stream.
+
+    Example:
+        >>> try:
+        ...     with name_output("standard output"):
+        ...         raise OSError(errno.ENOSPC, "No space left on device")
+        ... except OSError as error:
+        ...     print(error.filename)
+        standard output
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, name) from None
+
+
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _write(stream: TextIO | None, name: str, text: str) -> None:
+    encoding = _encoding(stream)
+    with name_output(name):
+        if stream is None:  # the process was started without it
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        # A terminal of another encoding gets the numbers of what it cannot show.
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()

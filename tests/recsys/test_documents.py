@@ -1,0 +1,157 @@
+"""What the documents say of the training step, recipes and benches is what the code does."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.main import get_command
+
+from lmcore.cli import app
+from lmcore.ops.negatives import SequenceSampler
+from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.mine import FalseNegativeMiner, StepStart
+from lmcore.recsys.recipes import RECIPES, TrainConfig, consistency
+from lmcore.recsys.train import SequenceRun
+from lmcore.training.ema import EMATeacher
+
+# Functions of the package hide the modules of the same names.
+TRAIN, EVALUATE, RECOMMEND = (
+    sys.modules[f"lmcore.recsys.{name}"] for name in ("train", "evaluate", "recommend")
+)
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+UFNREC = (ROOT / "docs/papers/ufnrec.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def data() -> Split:
+    rows = [np.random.default_rng(user).choice(20, 8, replace=False) + 1 for user in range(12)]
+    return leave_one_out(make_interactions(np.arange(0, 97, 8), np.concatenate(rows), 20))
+
+
+def test_parts_of_a_training_step(data: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the list under "A training step", after the start and with reversals."""
+    part = ARCHITECTURE.partition("## A training step")[2].partition("```\n")[2]
+    listed = re.findall(r"^(?:Adam, then )?([\w.]+)", part.partition("```")[0], re.MULTILINE)
+    config = replace(
+        consistency(), max_length=6, hidden_size=8, batch_size=8, negatives=7, start=0, threshold=0,
+        device="cpu",
+    )  # fmt: skip
+    run = SequenceRun(config, data)
+    for _ in range(4):
+        run.step(1, 0)
+    called: list[str] = []
+
+    def record(owner: Any, name: str, shown: str) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            called.append(shown)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    # Once started, the rule is not asked again.
+    run._started = False
+    monkeypatch.setattr(run.miner, "_active", False)
+    record(SequenceSampler, "sample_packed", "SequenceSampler.sample_packed")
+    for name in ("inject", "update_start", "observe"):
+        record(FalseNegativeMiner, name, f"FalseNegativeMiner.{name}")
+    record(run.model, "forward_packed", "SequenceModel.forward_packed")
+    record(TRAIN, "packed_logits", "packed_logits")
+    record(EMATeacher, "teaching", "EMATeacher")
+    record(TRAIN, "ufn_loss", "ufn_loss")
+    record(EMATeacher, "update", "EMATeacher.update")
+    run.step(1, 0)
+    assert called == [name.rstrip(",") for name in listed]
+
+
+def test_the_start_is_the_miners(data: Split) -> None:
+    """`flag` of the paper is `FalseNegativeMiner.active`."""
+    assert "| `flag` | `FalseNegativeMiner.active` |" in UFNREC
+    config = replace(
+        consistency(), max_length=6, hidden_size=8, batch_size=4, device="cpu", start=4
+    )
+    run = SequenceRun(config, data)
+    assert run.miner is not None
+    assert run.miner.start == StepStart(4)
+    seen = []
+    for number in range(6):
+        run.step(1 + number // 3, number % 3)
+        seen.append(run.miner.active)
+        assert (run.miner.stats().hard_count > 0) == run.miner.active
+    assert seen == [False] * 3 + [True] * 3
+    # A state that was branched from another run's brings the miner of a loop of its own.
+    state = SequenceRun(config, data).state_dict()
+    state["miner"] = FalseNegativeMiner().state_dict()
+    before = SequenceRun(config, data)
+    before.load_state_dict(state)
+    assert before.miner is not None
+    assert not before.miner.active
+
+
+def test_sizes_of_blocks() -> None:
+    found = re.search(
+        r"fit into (\d+) MiB, on a GPU into (\d+) MiB, at least (\d+) and at most ([\d,]+);",
+        ARCHITECTURE,
+    )
+    assert found is not None
+    numbers = [int(number.replace(",", "")) for number in found.groups()]
+    room = [EVALUATE._BLOCK_BYTES[place] >> 20 for place in ("cpu", "other")]
+    assert numbers == [*room, *EVALUATE._USERS]
+    found = re.search(r"windows of (\d+) users at a time, .* fit into (\d+) MiB", ARCHITECTURE)
+    assert found is not None
+    assert [int(n) for n in found.groups()] == [RECOMMEND._USERS, RECOMMEND._SORTED_BYTES >> 20]
+
+
+def test_options_that_are_settings() -> None:
+    """The settings that `recsys train` takes as options of their own are those listed."""
+    line = next(line for line in ARCHITECTURE.splitlines() if "once more, as options" in line)
+    listed = re.findall(r"`--(\w+)`", line)
+    command: Any = get_command(app)
+    options = [parameter.name for parameter in command.commands["recsys"].commands["train"].params]
+    settings = {field.name for field in fields(TrainConfig)}
+    assert listed == [name for name in options if name in settings]
+
+
+def test_recipes_in_the_documents() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = UFNREC.partition("## Recipes")[2].partition("\n## ")[0]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("## [0.1.0]")
+    for name, recipe in RECIPES.items():
+        assert f"| `{name}` |" in readme
+        assert f"`{name}`" in section
+        assert f"`{name}`" in changelog[0]
+        if name != "patient":
+            assert recipe().start == "epoch_loss"
+    patient = RECIPES["patient"]()
+    assert f"`threshold={patient.threshold}, start={patient.start}`" in section
+    assert "UFNRec" not in changelog[2]
+
+
+def test_chance_counts_what_can_be_drawn() -> None:
+    """An item that a user has twice takes one place of the catalogue, not two."""
+    path = ROOT / "benches/arms_recsys.py"
+    spec = importlib.util.spec_from_file_location("arms_recsys", path)
+    assert spec is not None
+    assert spec.loader is not None
+    arms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(arms)
+    # Of 10 items the first user trains on 2, and her test item is one of them; the second trains
+    # on 3, and his held-out items are the same one.
+    data = leave_one_out(make_interactions([0, 6, 11], [1, 2, 1, 1, 5, 2, 3, 4, 6, 7, 7], 10))
+    pairs = np.array([[1, 5], [1, 8], [2, 7]])
+    run = SimpleNamespace(
+        miner=SimpleNamespace(mined_pairs=lambda: pairs), config=SimpleNamespace(threshold=5)
+    )
+    found = arms.check_reversed(run, data)
+    assert found["reversed_pairs"] == 3
+    assert found["reversed_held_out"] == pytest.approx(2 / 3)
+    assert found["random_held_out"] == pytest.approx((1 / 8 + 1 / 8 + 1 / 7) / 3)

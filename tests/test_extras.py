@@ -1,0 +1,141 @@
+"""The base install does without what the extras bring, and says which extra is missing."""
+
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmcore._extras import DISTRIBUTION, EXTRAS, MissingExtra, optional_imports
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Stands for an environment in which the packages named first are not installed.
+WITHOUT = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+
+def find_installed(name, path=None, target=None):
+    return None if name.partition(".")[0] in {absent!r} else find(name, path, target)
+
+PathFinder.find_spec = find_installed
+"""
+EVERY_EXTRA = tuple(package for packages in EXTRAS.values() for package in packages)
+
+
+def run_without(absent: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(absent=absent) + code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def requirement_names(requirements: list[str]) -> set[str]:
+    """Names of required distributions, as they are imported."""
+    names = {re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in requirements}
+    return {name.replace("-", "_") for name in names}
+
+
+def test_extras_bring_what_the_table_says() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        assert requirement_names(extras[extra]) == set(packages), extra
+    every = ",".join(EXTRAS)
+    assert extras["all"] == [f"{DISTRIBUTION}[{every}]"]
+    assert PROJECT["name"] == DISTRIBUTION
+
+
+def test_base_install_is_light() -> None:
+    assert requirement_names(PROJECT["dependencies"]) == {"numpy", "tqdm", "typer"}
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("recsys", "torch"),
+        ("recsys", "transformers"),
+        ("recsys.data", "torch"),
+        ("recsys.train", "transformers"),
+        ("training", "torch"),
+        ("training.loop", "torch"),
+    ],
+)
+def test_import_names_the_missing_extra(name: str, package: str) -> None:
+    done = run_without((package,), f"import lmcore.{name}")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    expected = f'{package} is not installed: pip install "lmcore-research[train]"'
+    assert last == f"lmcore._extras.MissingExtra: {expected}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lmcore; lmcore.recsys",
+        "from lmcore.ner import BackTokenizer; BackTokenizer.from_pretrained('x')",
+        "from lmcore.reproduce import reproduce; reproduce(['four_arms'], out='{folder}')",
+    ],
+)
+def test_use_names_the_missing_extra(code: str, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = run_without(EXTRAS["train"], code.format(folder=out))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith('pip install "lmcore-research[train]"')
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["recsys", "train", "plain", "--data", "rows.txt", "--out", "{folder}"],
+        ["recsys", "evaluate", "{folder}", "--data", "rows.txt"],
+        ["reproduce", "--only", "recsys", "--out", "{folder}"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_command_names_the_missing_extra_in_one_line(arguments: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = [argument.format(folder=out) for argument in arguments]
+    code = f"import lmcore.cli; sys.argv[1:] = {given!r}; lmcore.cli.main()"
+    done = run_without(EXTRAS["train"], f"import sys\n{code}")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lmcore: ")
+    assert 'pip install "lmcore-research[train]"' in line
+    assert done.stdout == ""
+    assert not out.exists()
+
+
+def test_matching_and_scoring_need_no_extra() -> None:
+    code = """
+import lmcore, lmcore.cli, lmcore.reproduce, lmcore.worlds.ner, lmcore.worlds.recsys
+from lmcore.ops import entities, false_negatives, lcs, matching, negatives, philox, predictions
+from lmcore.ops import ranking, words
+row = {"words": ["New", "York"], "labels": ["B-city", "I-city"], "label_list": ["city"],
+       "prediction": "New(B-city) York(I-city)"}
+print(lmcore.ner.score([row], scheme="strict").mean.f1)
+print(ranking.rank_targets([[0.5, 1.0]], [1]).ranks)
+"""
+    done = run_without(EVERY_EXTRA, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1.0\n[0.]\n"
+
+
+def test_other_import_errors_are_not_ours() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught, optional_imports():
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    assert not isinstance(caught.value, MissingExtra)
+
+
+def test_error_has_its_parts_in_another_process_too() -> None:
+    error = pickle.loads(pickle.dumps(MissingExtra("matplotlib", "report")))
+    assert (error.package, error.extra, error.name) == ("matplotlib", "report", "matplotlib")
+    assert str(error) == 'matplotlib is not installed: pip install "lmcore-research[report]"'
