@@ -17,10 +17,15 @@ impl Raised {
     /// Keeps an exception. `KeyboardInterrupt` and its like, which are no `Exception`, end the
     /// work at once; of others and the errors of rows before them, the first comes out.
     pub fn keep(&self, py: Python<'_>, error: PyErr) -> Error {
-        let ends = !error.is_instance_of::<PyException>(py);
+        let ends = !is_exception(py, &error);
         *self.0.borrow_mut() = Some(error);
         if ends { Error::Stopped } else { Error::Raised }
     }
+}
+
+/// Whether it is an `Exception`: what is none asks to end, as Ctrl-C does.
+pub fn is_exception(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyException>(py)
 }
 
 /// Releases the interpreter for `work`, which Ctrl-C ends within some tens of milliseconds where
