@@ -85,6 +85,8 @@ pub struct WorstRow {
 /// Sums per data set, in the order of their first row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evaluation {
+    /// Bytes of all files so far.
+    pub bytes: u64,
     /// The data sets.
     pub datasets: Vec<DatasetScore>,
     /// Rows that could not be used.
@@ -117,6 +119,8 @@ pub fn score_file(
     let mut rows = 0;
     let done = Cell::new(0);
     let Hooks { progress, back_tokenize } = hooks;
+    let before = evaluation.bytes;
+    let mut progress = |bytes| progress(before + bytes);
     run_blocks(
         options.threads,
         &mut || {
@@ -165,6 +169,7 @@ pub fn score_file(
         },
         &mut || progress(done.get()),
     )?;
+    evaluation.bytes = before + done.get();
     progress(done.get())?;
     if rows == 0 { Err(Error::EmptyFile { path: path.clone() }) } else { Ok(()) }
 }

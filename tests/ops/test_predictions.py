@@ -819,7 +819,18 @@ def test_progress_of_several_files(tmp_path: Path) -> None:
     files[1].write_bytes(VALID_LINE)
     seen: list[int] = []
     score_files(files, progress=seen.append)
-    assert list(dict.fromkeys(seen)) == [file.stat().st_size for file in files]
+    sizes = [file.stat().st_size for file in files]
+    assert list(dict.fromkeys(seen)) == [sizes[0], sum(sizes)]
+
+
+def test_progress_of_equal_files(tmp_path: Path) -> None:
+    """Two files of one size count twice: a bar over both ends at its end."""
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_bytes(VALID_LINE)
+    seen: list[int] = []
+    score_files(files, progress=seen.append)
+    assert list(dict.fromkeys(seen)) == [len(VALID_LINE), 2 * len(VALID_LINE)]
 
 
 class _StopError(Exception):

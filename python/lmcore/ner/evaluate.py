@@ -240,7 +240,7 @@ def score_files(
         worst: how many of the worst sentences to keep, per data set.
         skip_bad_rows: count and list bad rows instead of raising.
         back_tokenize: as for `score`.
-        progress: called with the number of bytes of the current file done so far.
+        progress: called with the number of bytes done so far, of all files together.
 
     Raises:
         OSError: a file cannot be read.

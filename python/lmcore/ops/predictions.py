@@ -75,7 +75,7 @@ def score_files(
         worst: how many sentences with the most wrong entities to keep, per data set.
         skip_bad_rows: count and list bad rows instead of raising.
         back_tokenize: as for `score_examples`.
-        progress: called with the number of bytes of the current file done so far.
+        progress: called with the number of bytes done so far, of all files together.
 
     Returns:
         As `score_examples`.
