@@ -205,10 +205,9 @@ pub fn count_batch(
         let mut sums = (EntityCounts::default(), ErrorKinds::default());
         for row in chunk {
             let words = words.map(|words| words.row(row));
-            let (counts, kinds) =
-                counter
-                    .count(words, gold.row(row), predicted.row(row), scheme)
-                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })?;
+            let (counts, kinds) = counter
+                .count(words, gold.row(row), predicted.row(row), scheme)
+                .map_err(|error| error.in_sentence(row))?;
             sums.0 += counts;
             sums.1 += kinds;
         }

@@ -305,6 +305,19 @@ impl RowProblem {
     }
 }
 
+impl Error {
+    /// The error of one sentence of a batch; what ends the whole call stays as it is.
+    #[must_use]
+    pub fn in_sentence(self, row: usize) -> Self {
+        if self.ends_call() { self } else { Self::Sentence { row, error: Box::new(self) } }
+    }
+
+    /// Whether it is no problem of a row: memory is refused, or the caller stopped.
+    pub fn ends_call(&self) -> bool {
+        matches!(self, Self::Memory { .. } | Self::Stopped | Self::Raised)
+    }
+}
+
 impl From<RowProblem> for Error {
     fn from(problem: RowProblem) -> Self {
         Self::Row { problem }

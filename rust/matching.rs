@@ -163,7 +163,7 @@ pub fn match_batch(
                     comparison_words: comparison_words.map(|given| given.row(row)),
                 };
                 match_with(&mut matcher, &mut types, &input, false)
-                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })
+                    .map_err(|error| error.in_sentence(row))
             })
             .collect::<Result<Vec<_>>>()
     })

@@ -6,7 +6,10 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// Items that a long vector grows by: it asks the system and the caller once in so many.
-const GROWTH: usize = 1 << 22;
+const GROWTH: usize = 1 << 20;
+
+/// Bytes that are asked for with care; a process that lacks less is lost anyway.
+const MUCH: usize = 1 << 20;
 
 /// The error of so many values that were refused.
 pub fn refused(values: usize) -> Error {
@@ -28,10 +31,20 @@ pub fn reserve<T>(items: &mut Vec<T>, more: usize) -> Result<()> {
 #[cold]
 fn reserve_more<T>(items: &mut Vec<T>, more: usize) -> Result<()> {
     // Twice as much as before, for the next row; or else no more than is needed.
+    let bytes = more.saturating_mul(size_of::<T>());
     items
         .try_reserve(more)
         .or_else(|_| items.try_reserve_exact(more))
         .map_err(|_| refused(items.len().saturating_add(more)))
+        .and_then(|()| leave_some(bytes))
+}
+
+/// After much memory was taken: whether there is a little left for what does not ask.
+fn leave_some(bytes: usize) -> Result<()> {
+    if bytes < MUCH {
+        return Ok(());
+    }
+    Vec::<u8>::new().try_reserve_exact(MUCH).map_err(|_| refused(bytes))
 }
 
 /// Makes room for more bytes of text.
@@ -45,7 +58,8 @@ pub fn reserve_text(text: &mut String, more: usize) -> Result<()> {
     }
     text.try_reserve(more)
         .or_else(|_| text.try_reserve_exact(more))
-        .map_err(|_| refused(text.len().saturating_add(more)))
+        .map_err(|_| refused(text.len().saturating_add(more)))?;
+    leave_some(more)
 }
 
 /// Appends one item; a vector that grows long asks the caller whether to go on.
@@ -67,7 +81,8 @@ fn grow<T>(items: &mut Vec<T>) -> Result<()> {
         interrupt::check()?;
     }
     let more = items.len().clamp(4, GROWTH);
-    items.try_reserve_exact(more).map_err(|_| refused(items.len().saturating_add(more)))
+    items.try_reserve_exact(more).map_err(|_| refused(items.len().saturating_add(more)))?;
+    leave_some(more.saturating_mul(size_of::<T>()))
 }
 
 /// Makes a vector hold `length` times one value.
@@ -84,12 +99,12 @@ pub fn fill<T: Copy>(items: &mut Vec<T>, length: usize, value: T) -> Result<()> 
 
 /// Asks for memory and gives it back at once, before work that cannot be refused what it takes.
 ///
-/// What asks for less than a mebibyte is not looked at: a process that lacks so little is lost.
+/// What asks for less than a mebibyte is not looked at.
 ///
 /// # Errors
 /// The memory is refused.
 pub fn probe(bytes: usize) -> Result<()> {
-    if bytes < 1 << 20 {
+    if bytes < MUCH {
         return Ok(());
     }
     reserve(&mut Vec::<u8>::new(), bytes)

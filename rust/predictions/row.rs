@@ -377,10 +377,10 @@ pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> RowResult
 
 /// An error that came of a row's words: what is wrong with them is a problem of the row.
 pub(super) fn of_words(error: Error) -> Error {
-    match error {
-        Error::Memory { .. } | Error::Stopped | Error::Raised => error,
-        error => RowProblem::value(Some("words"), error.to_string()).into(),
+    if error.ends_call() {
+        return error;
     }
+    RowProblem::value(Some("words"), error.to_string()).into()
 }
 
 /// The problem of a gold label that the row's label list does not allow.
