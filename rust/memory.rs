@@ -6,7 +6,10 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// Items that a long vector grows by: it asks the system and the caller once in so many.
-const GROWTH: usize = 1 << 22;
+const GROWTH: usize = 1 << 20;
+
+/// Bytes that are asked for with care; a process that lacks less is lost anyway.
+const MUCH: usize = 1 << 20;
 
 /// Bytes that are asked for with care; a process that lacks less is lost anyway.
 const MUCH: usize = 1 << 20;
