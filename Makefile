@@ -75,6 +75,7 @@ fuzz:  ## A million random cases per property of the core
 	PROPTEST_CASES=1000000 cargo test --release --test lcs --test matching --test entities \
 		--test words --test predictions --test ranking --test negatives \
 		--test false_negatives -- --nocapture
+	$(BIN)/python tests/random_calls.py --examples 20000
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 

@@ -267,8 +267,11 @@ pub enum Error {
         index: usize,
     },
     /// Arrays that no memory of false negatives wrote.
-    #[error("state: the arrays do not fit together")]
-    NotAState,
+    #[error("state: {rule}")]
+    NotAState {
+        /// What holds in every state.
+        rule: &'static str,
+    },
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
