@@ -76,6 +76,8 @@ def find_targets() -> dict[str, Target]:
         if name[0] != "_":
             add("_core", name, getattr(_core, name), CORE_ERRORS)
     for found in pkgutil.iter_modules(lmcore.ops.__path__):
+        if found.name[0] == "_":
+            continue
         module = importlib.import_module(f"lmcore.ops.{found.name}")
         for name, value in vars(module).items():
             is_own = getattr(value, "__module__", None) == module.__name__
@@ -268,6 +270,7 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         return [scores.shape[1], *rest]
 
     return {
+        "most_threads": lambda s: [],
         "split_words": lambda s: [" ".join(sentence(s))],
         "locate_words": lambda s: (lambda w: [" ".join(w), w])(sentence(s)),
         "normalize_text": lambda s: [" ".join(sentence(s))],

@@ -44,8 +44,8 @@ CALLS = {
         "[s.sample(epoch, 0) for epoch in range(9)]",
     ),
     "a sampler": (
-        "n = 40_000_000; offsets, items = np.arange(0, 2 * n + 1, 2), np.ones(2 * n, int)",
-        "[negatives.SequenceSampler(offsets, items, 9) for _ in range(9)]",
+        "n = 10_000_000; offsets, items = np.arange(0, 2 * n + 1, 2), np.ones(2 * n, int)",
+        "[negatives.SequenceSampler(offsets, items, 9) for _ in range(40)]",
     ),
     "observe": (
         "m = false_negatives.FalseNegativeMemory(); b = np.ones((2**14, 4), int)"
