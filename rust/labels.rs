@@ -7,6 +7,9 @@ use crate::interrupt::Steps;
 use crate::memory;
 use crate::text::{Interner, LONG_TEXT, Strings, StringsRef, is_alphanumeric, is_space, lowercase};
 
+/// Labels that are read between two looks at the steps.
+const LABELS_AT_ONCE: usize = 1 << 12;
+
 /// A BIO label: outside, or the number of a type with B- or I-.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label(u32);
@@ -76,17 +79,26 @@ impl Types {
     ///
     /// # Errors
     /// The memory is refused, or the caller stops.
-    #[allow(clippy::cast_possible_truncation)] // types have numbers of 32 bits
+    #[inline]
     pub fn intern(&mut self, name: &str) -> Result<u32> {
         let id = self.names.intern(name)?;
-        // One turn, but where an error left types without a normalised name before.
+        if self.normalized_ids.len() <= id as usize {
+            self.normalize_to(id)?;
+        }
+        Ok(id)
+    }
+
+    /// Gives types their normalised names, up to this one: an error left those before it without.
+    #[cold]
+    #[allow(clippy::cast_possible_truncation)] // types have numbers of 32 bits
+    fn normalize_to(&mut self, id: u32) -> Result<()> {
         while self.normalized_ids.len() <= id as usize {
             self.scratch.clear();
             let name = self.names.get(self.normalized_ids.len() as u32);
             normalize_text_into(name, &mut self.scratch)?;
             memory::push(&mut self.normalized_ids, self.normalized.intern(&self.scratch)?)?;
         }
-        Ok(id)
+        Ok(())
     }
 
     /// The name of a type.
@@ -182,6 +194,7 @@ impl Types {
     ///
     /// # Errors
     /// The memory is refused, or the caller stops.
+    #[inline]
     pub fn read(&mut self, text: &str) -> Result<Option<Label>> {
         if text == "O" {
             return Ok(Some(Label::OUTSIDE));
@@ -205,19 +218,21 @@ impl Types {
         labels.clear();
         memory::reserve(labels, texts.len())?;
         let mut steps = Steps::default();
-        for index in 0..texts.len() {
-            steps.take(1)?;
-            let label = if texts.is_letter(index, b'O') {
-                Label::OUTSIDE
-            } else {
-                let text = texts.get(index);
-                self.read(text)?.ok_or_else(|| Error::LabelForm {
-                    name,
-                    index,
-                    label: text.to_owned(),
-                })?
-            };
-            labels.push(label);
+        for start in (0..texts.len()).step_by(LABELS_AT_ONCE) {
+            let end = texts.len().min(start + LABELS_AT_ONCE);
+            steps.take(end - start)?;
+            for index in start..end {
+                let label = if texts.is_letter(index, b'O') {
+                    Label::OUTSIDE
+                } else {
+                    let text = texts.get(index);
+                    let Some(label) = self.read(text)? else {
+                        return Err(Error::LabelForm { name, index, label: text.to_owned() });
+                    };
+                    label
+                };
+                labels.push(label);
+            }
         }
         Ok(())
     }

@@ -347,6 +347,7 @@ impl Interner {
     ///
     /// # Errors
     /// The memory is refused.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // 2^32 distinct strings do not fit a buffer
     pub fn intern(&mut self, string: &str) -> Result<u32> {
         if self.is(self.last, string) {

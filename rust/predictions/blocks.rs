@@ -44,6 +44,8 @@ pub struct LineBlocks {
     file: File,
     path: PathBuf,
     block_bytes: usize,
+    /// Whether reading may wait for somebody, as that of a pipe.
+    may_wait: bool,
     rest: Vec<u8>,
     next_line: u64,
     read: u64,
@@ -56,10 +58,12 @@ impl LineBlocks {
     /// The file cannot be opened.
     pub fn open(path: &Path, block_bytes: usize) -> Result<Self> {
         let file = File::open(path).map_err(|error| file_error(path, &error))?;
+        let may_wait = !file.metadata().is_ok_and(|metadata| metadata.is_file());
         Ok(Self {
             file,
             path: path.to_owned(),
             block_bytes,
+            may_wait,
             rest: Vec::new(),
             next_line: 1,
             read: 0,
@@ -76,10 +80,14 @@ impl LineBlocks {
             let start = bytes.len();
             interrupt::check()?;
             memory::reserve(&mut bytes, self.block_bytes)?;
-            let got = Interruptible(&mut self.file)
-                .take(self.block_bytes as u64)
-                .read_to_end(&mut bytes)
-                .map_err(|error| file_error(&self.path, &error))?;
+            let most = self.block_bytes as u64;
+            // What waits for nobody is read into memory that nobody sets to zero before.
+            let got = if self.may_wait {
+                Interruptible(&mut self.file).take(most).read_to_end(&mut bytes)
+            } else {
+                (&mut self.file).take(most).read_to_end(&mut bytes)
+            };
+            let got = got.map_err(|error| file_error(&self.path, &error))?;
             if self.read == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
                 bytes.drain(..3);
             }
