@@ -112,7 +112,9 @@ def find_device(device: str = "auto") -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(device)
+        with warnings.catch_warnings():  # of names that torch will not know much longer
+            warnings.simplefilter("ignore")
+            place = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
     if place.type == "cuda" and not torch.cuda.is_available():
