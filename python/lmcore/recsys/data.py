@@ -31,7 +31,7 @@ _PLAIN_BYTES = np.zeros(256, dtype=bool)
 _PLAIN_BYTES[list(b"0123456789 \t\n")] = True
 _BLANKS = re.compile("[ \t]+")
 # Python's `int` and `float` also read `1_0`, digits of other scripts, `nan` and `infinity`.
-_TIME = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_TIME = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _NOT_FINITE = ("nan", "inf", "infinity")
 _TIME_CHARACTERS = frozenset("0123456789+-.eE")
 
@@ -794,8 +794,12 @@ def _to_times(values: list[str]) -> NDArray[Any]:
     if not np.isfinite(times).all():
         raise ValueError("a time is not finite")
     sizes = np.abs(times[times != 0])
-    if max(map(_count_digits, values)) <= 15 and sizes.min(initial=1.0) > 1e-300:
+    vanished = any(_count_digits(values[place]) for place in np.flatnonzero(times == 0))
+    digits = max(map(_count_digits, values))
+    if digits <= 15 and sizes.min(initial=1.0) > 1e-300 and not vanished:
         return times
+    if not all(map(_TIME.fullmatch, values)):
+        raise ValueError("a time has another form")
     exact = {text: Decimal(text) for text in set(values)}
     ranks = {value: rank for rank, value in enumerate(sorted(set(exact.values())))}
     return np.array([ranks[exact[value]] for value in values], dtype=np.int64)
