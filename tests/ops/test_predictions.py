@@ -1261,14 +1261,18 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_output_may_be_the_input_or_a_device(tmp_path: Path) -> None:
+def test_output_is_a_device_but_not_the_input(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl", [VALID] * 3)
-    mode = file.stat().st_mode
+    before = file.read_bytes()
+    (tmp_path / "soft.jsonl").symlink_to(file)
+    (tmp_path / "hard.jsonl").hardlink_to(file)
     assert align_file(file, os.devnull) == (3, 0, [])
-    assert align_file(file, file) == (3, 0, [])
-    assert [json.loads(line) for line in file.read_bytes().splitlines()] == [align_row(VALID)] * 3
-    assert file.stat().st_mode == mode
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    assert Path(os.devnull).is_char_device()
+    for name in ("a.jsonl", "soft.jsonl", "hard.jsonl"):
+        with pytest.raises(ValueError, match=f"{name}: the output is an input too"):
+            align_file(file, tmp_path / name)
+    assert file.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_peculiar_words_and_types_in_one_row(tmp_path: Path) -> None:
