@@ -34,7 +34,7 @@ fn bench(criterion: &mut Criterion) {
     let text = rows(5_000);
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("room for it");
-    let path = file.path().to_string_lossy().into_owned();
+    let path = file.path().to_owned();
     let mut group = criterion.benchmark_group("predictions");
     group.throughput(Throughput::Bytes(text.len() as u64));
     for threads in [1, 2] {

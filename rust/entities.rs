@@ -7,8 +7,10 @@ use hashbrown::hash_table::Entry;
 use std::hash::BuildHasher;
 
 use crate::error::{Error, Result};
+use crate::interrupt::Steps;
 use crate::labels::normalize_bytes_into;
 pub use crate::labels::{Label, Types, normalize_text_into};
+use crate::memory;
 use crate::text::{StringRows, StringsRef};
 use crate::threads::map_chunks;
 
@@ -62,7 +64,10 @@ pub struct Span {
 }
 
 /// Writes the entities that the labels spell, in order.
-pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) {
+///
+/// # Errors
+/// The memory is refused, or the caller stops.
+pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) -> Result<()> {
     spans.clear();
     // An open entity runs from `start` in the type of `open`, which is `OUTSIDE` when none is.
     let (mut start, mut open) = (0, Label::OUTSIDE);
@@ -79,11 +84,16 @@ pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) {
             open = label;
             continue;
         }
-        spans.extend(open.type_id().map(|type_id| Span { start, end: i, type_id }));
+        if let Some(type_id) = open.type_id() {
+            memory::push(spans, Span { start, end: i, type_id })?;
+        }
         start = i;
         open = if needs_begin && label.is_inside() { Label::OUTSIDE } else { label };
     }
-    spans.extend(open.type_id().map(|type_id| Span { start, end: labels.len(), type_id }));
+    if let Some(type_id) = open.type_id() {
+        memory::push(spans, Span { start, end: labels.len(), type_id })?;
+    }
+    Ok(())
 }
 
 /// How many entities are in the gold labels, in the predicted ones, and in both.
@@ -152,8 +162,9 @@ pub fn decode_named_spans(
 ) -> Result<Vec<(usize, usize, String)>> {
     let (mut types, mut read, mut spans) = (Types::default(), Vec::new(), Vec::new());
     types.read_all("labels", labels, &mut read)?;
-    decode_spans(&read, scheme, &mut spans);
-    Ok(spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned())).collect())
+    decode_spans(&read, scheme, &mut spans)?;
+    let named = spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned()));
+    memory::collect(spans.len(), named)
 }
 
 /// Counts the entities of one sentence given as text, and sorts the missed ones by kind.
@@ -194,10 +205,9 @@ pub fn count_batch(
         let mut sums = (EntityCounts::default(), ErrorKinds::default());
         for row in chunk {
             let words = words.map(|words| words.row(row));
-            let (counts, kinds) =
-                counter
-                    .count(words, gold.row(row), predicted.row(row), scheme)
-                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })?;
+            let (counts, kinds) = counter
+                .count(words, gold.row(row), predicted.row(row), scheme)
+                .map_err(|error| error.in_sentence(row))?;
             sums.0 += counts;
             sums.1 += kinds;
         }
@@ -205,7 +215,7 @@ pub fn count_batch(
     })?;
     let mut sums = (EntityCounts::default(), ErrorKinds::default());
     for part in parts {
-        let (counts, kinds) = part?;
+        let (counts, kinds) = part;
         sums.0 += counts;
         sums.1 += kinds;
     }
@@ -236,7 +246,7 @@ impl Counter {
         check_lengths("gold", gold.len(), "predicted", predicted.len())?;
         self.types.read_all("gold", gold, &mut self.gold)?;
         self.types.read_all("predicted", predicted, &mut self.predicted)?;
-        Ok(self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme))
+        self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme)
     }
 }
 
@@ -263,6 +273,7 @@ pub struct Scorer {
     gold_keys: Vec<usize>,
     table: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
+    steps: Steps,
 }
 
 /// An entity as the text schemes compare it.
@@ -281,6 +292,9 @@ impl Scorer {
     ///
     /// `words`, `gold` and `predicted` must have the same length; callers check it, since they
     /// know what to call them. Without words, entities are compared by position.
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
     pub fn count(
         &mut self,
         words: Option<StringsRef<'_>>,
@@ -288,19 +302,20 @@ impl Scorer {
         predicted: &[Label],
         types: &Types,
         scheme: Scheme,
-    ) -> (EntityCounts, ErrorKinds) {
-        decode_spans(gold, scheme, &mut self.gold);
-        decode_spans(predicted, scheme, &mut self.predicted);
+    ) -> Result<(EntityCounts, ErrorKinds)> {
+        self.steps.take(gold.len() + predicted.len())?;
+        decode_spans(gold, scheme, &mut self.gold)?;
+        decode_spans(predicted, scheme, &mut self.predicted)?;
         let errors = self.classify_errors();
         let counts = match words {
-            Some(words) if scheme.compares_text() => self.count_texts(words, types, scheme),
+            Some(words) if scheme.compares_text() => self.count_texts(words, types, scheme)?,
             _ => EntityCounts {
                 gold: self.gold.len() as u64,
                 predicted: self.predicted.len() as u64,
                 correct: self.count_equal_spans(),
             },
         };
-        (counts, errors)
+        Ok((counts, errors))
     }
 
     fn count_equal_spans(&self) -> u64 {
@@ -343,7 +358,7 @@ impl Scorer {
         words: StringsRef<'_>,
         types: &Types,
         scheme: Scheme,
-    ) -> EntityCounts {
+    ) -> Result<EntityCounts> {
         self.texts.clear();
         self.keys.clear();
         self.gold_keys.clear();
@@ -355,8 +370,8 @@ impl Scorer {
         };
         for place in 0..self.gold.len() {
             let span = self.gold[place];
-            let key = self.push_key(words, &span, kind(&span));
-            self.gold_keys.push(key);
+            let key = self.push_key(words, &span, kind(&span))?;
+            memory::push(&mut self.gold_keys, key)?;
             counts.gold += u64::from(!self.keys[key].in_gold);
             self.keys[key].in_gold = true;
         }
@@ -369,7 +384,7 @@ impl Scorer {
             let key = if self.gold.get(next) == Some(&span) {
                 self.gold_keys[next]
             } else {
-                self.push_key(words, &span, kind(&span))
+                self.push_key(words, &span, kind(&span))?
             };
             let key = &mut self.keys[key];
             if !key.in_predicted {
@@ -378,24 +393,24 @@ impl Scorer {
             }
             key.in_predicted = true;
         }
-        counts
+        Ok(counts)
     }
 
     /// The place of an entity's key, new if the sentence did not have it yet.
     #[allow(clippy::cast_possible_truncation)] // at most one key per word
-    fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> usize {
+    fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> Result<usize> {
         let place = self.keys.len();
         let key = Key { span: *span, kind, text: None, in_gold: false, in_predicted: false };
-        self.keys.push(key);
+        memory::push(&mut self.keys, key)?;
         if place <= 8 {
             // Few entities, as in most sentences: looking at each is faster than hashing, and
             // texts matter only between entities of one kind.
             for known in 0..place {
                 if self.keys[known].kind == kind {
-                    let (old, new) = (self.spell(words, known), self.spell(words, place));
+                    let (old, new) = (self.spell(words, known)?, self.spell(words, place)?);
                     if self.texts[old.0..old.1] == self.texts[new.0..new.1] {
                         self.keys.pop();
-                        return known;
+                        return Ok(known);
                     }
                 }
             }
@@ -403,11 +418,16 @@ impl Scorer {
         if place >= 8 {
             let first = if self.table.is_empty() { 0 } else { place };
             for place in first..=place {
-                self.spell(words, place);
+                self.spell(words, place)?;
                 let Self { texts, keys, table, hasher, .. } = self;
                 let text = |key: &Key| key.text.map(|(start, end)| &texts[start..end]);
                 let hash_of = |key: &Key| hasher.hash_one((text(key), key.kind));
                 let new = &keys[place];
+                if table.len() == table.capacity() {
+                    table
+                        .try_reserve(1, |&known| hash_of(&keys[known as usize]))
+                        .map_err(|_| memory::refused(keys.len()))?;
+                }
                 match table.entry(
                     hash_of(new),
                     |&known| {
@@ -419,7 +439,7 @@ impl Scorer {
                     Entry::Occupied(found) => {
                         let found = *found.get() as usize;
                         keys.pop();
-                        return found;
+                        return Ok(found);
                     }
                     Entry::Vacant(free) => {
                         free.insert(place as u32);
@@ -427,24 +447,29 @@ impl Scorer {
                 }
             }
         }
-        place
+        Ok(place)
     }
 
     /// Where the normalised text of a key's entity stands.
-    fn spell(&mut self, words: StringsRef<'_>, place: usize) -> (usize, usize) {
+    fn spell(&mut self, words: StringsRef<'_>, place: usize) -> Result<(usize, usize)> {
         let Self { keys, texts, joined, .. } = self;
         let key = &mut keys[place];
-        *key.text.get_or_insert_with(|| {
-            joined.clear();
-            for place in key.span.start..key.span.end {
-                if place > key.span.start {
-                    joined.push(' ');
-                }
-                joined.push_str(words.get(place));
+        if let Some(text) = key.text {
+            return Ok(text);
+        }
+        joined.clear();
+        for place in key.span.start..key.span.end {
+            let word = words.get(place);
+            memory::reserve_text(joined, word.len() + 1)?;
+            if place > key.span.start {
+                joined.push(' ');
             }
-            let start = texts.len();
-            normalize_bytes_into(joined, texts);
-            (start, texts.len())
-        })
+            joined.push_str(word);
+        }
+        let start = texts.len();
+        normalize_bytes_into(joined, texts)?;
+        let text = (start, texts.len());
+        key.text = Some(text);
+        Ok(text)
     }
 }

@@ -1,6 +1,7 @@
 //! The one error type: cases carry the numbers, `Display` writes the text.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
@@ -42,6 +43,16 @@ pub enum Error {
     /// A scheme that compares texts was asked without words.
     #[error("words are needed: this scheme compares the texts of entities")]
     WordsNeeded,
+    /// The caller's tokenizer answered with another number of words than it was asked for.
+    #[error(
+        "back_tokenize must return one string for each word that it is given: got {got} for {asked}"
+    )]
+    TokenizerAnswer {
+        /// Strings that it returned.
+        got: usize,
+        /// Words that it was given.
+        asked: usize,
+    },
     /// The words to compare with are not as many as the words.
     #[error("comparison_words must have the same length as words: got {got} and {expected}")]
     ComparisonLength {
@@ -111,7 +122,7 @@ pub enum Error {
     /// A row of a predictions file or list that cannot be used.
     #[error("{path}:{line}: {problem}")]
     Line {
-        /// The file's path.
+        /// The file's path, as [`show_path`] writes it.
         path: String,
         /// Line number, from 1.
         line: u64,
@@ -135,14 +146,14 @@ pub enum Error {
     /// A file that holds no rows.
     #[error("{path}: the file holds no rows")]
     EmptyFile {
-        /// The file's path.
+        /// The file's path, as [`show_path`] writes it.
         path: String,
     },
     /// The operating system refused a file.
-    #[error("{path}: {reason}")]
+    #[error("{}: {reason}", show_path(path))]
     File {
         /// The file's path.
-        path: String,
+        path: PathBuf,
         /// The system's words.
         reason: String,
         /// The system's number, where it gave one.
@@ -258,9 +269,12 @@ pub enum Error {
     /// Arrays that no memory of false negatives wrote.
     #[error("state: the arrays do not fit together")]
     NotAState,
-    /// The caller asked to stop, or a function of the caller's failed.
+    /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
+    /// A function of the caller's failed; an error in what came before it comes first.
+    #[error("a function of the caller's failed")]
+    Raised,
 }
 
 /// Why a row cannot be used.
@@ -289,6 +303,38 @@ impl RowProblem {
             wrong_type: true,
         }
     }
+}
+
+impl Error {
+    /// The error of one sentence of a batch; what ends the whole call stays as it is.
+    #[must_use]
+    pub fn in_sentence(self, row: usize) -> Self {
+        if self.ends_call() { self } else { Self::Sentence { row, error: Box::new(self) } }
+    }
+
+    /// Whether it is no problem of a row: memory is refused, or the caller stopped.
+    pub fn ends_call(&self) -> bool {
+        matches!(self, Self::Memory { .. } | Self::Stopped | Self::Raised)
+    }
+}
+
+impl From<RowProblem> for Error {
+    fn from(problem: RowProblem) -> Self {
+        Self::Row { problem }
+    }
+}
+
+/// A path for people: bytes that are no UTF-8 are written as `\xff`.
+pub fn show_path(path: &Path) -> String {
+    let mut shown = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        shown.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
 }
 
 /// Result with the core's error.
@@ -332,16 +378,21 @@ pub fn display_float(value: f64) -> String {
     if !value.is_finite() {
         return value.to_string().to_lowercase();
     }
-    // The shortest digits that give this number back; only the form differs from Python's.
-    let text = format!("{value:e}");
-    match text.split_once('e').map(|(digits, power)| (digits, power.parse::<i32>())) {
-        Some((digits, Ok(power))) if !(-4..16).contains(&power) => {
-            let sign = if power < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", power.abs())
-        }
-        _ if value.fract() == 0.0 => format!("{value:.1}"),
-        _ => value.to_string(),
+    // The shortest digits that give this number back. Where several do, Python takes those that
+    // are nearest and, of two, the even ones: so does writing with that number of digits.
+    let shortest = format!("{value:e}");
+    let (digits, power) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let power: i32 = power.parse().unwrap_or(0);
+    if (-4..16).contains(&power) {
+        // At least one decimal.
+        let decimals = i32::try_from(decimals).unwrap_or(i32::MAX).saturating_sub(power).max(1);
+        return format!("{value:.*}", decimals.unsigned_abs() as usize);
     }
+    let nearest = format!("{value:.decimals$e}");
+    let digits = nearest.split_once('e').map_or(digits, |(digits, _)| digits);
+    let sign = if power < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", power.abs())
 }
 
 /// Whether Python's `str.isprintable` holds.

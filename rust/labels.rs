@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
-use crate::text::{Interner, Strings, StringsRef, is_alphanumeric, is_space};
+use crate::interrupt::Steps;
+use crate::memory;
+use crate::text::{Interner, LONG_TEXT, Strings, StringsRef, is_alphanumeric, is_space, lowercase};
 
 /// A BIO label: outside, or the number of a type with B- or I-.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Types {
     normalized: Interner,
     lists: Vec<LabelList>,
     current: usize,
+    /// How many lists there have been.
+    changes: u64,
     /// The type that was read last.
     last: Cell<u32>,
     scratch: String,
@@ -64,18 +68,25 @@ struct LabelList {
     ids: Vec<u32>,
     /// Whether a type is in the list, by number.
     allowed: Vec<bool>,
+    number: u64,
 }
 
 impl Types {
     /// The number of a type.
-    pub fn intern(&mut self, name: &str) -> u32 {
-        let id = self.names.intern(name);
-        if id as usize == self.normalized_ids.len() {
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
+    #[allow(clippy::cast_possible_truncation)] // types have numbers of 32 bits
+    pub fn intern(&mut self, name: &str) -> Result<u32> {
+        let id = self.names.intern(name)?;
+        // One turn, but where an error left types without a normalised name before.
+        while self.normalized_ids.len() <= id as usize {
             self.scratch.clear();
-            normalize_text_into(name, &mut self.scratch);
-            self.normalized_ids.push(self.normalized.intern(&self.scratch));
+            let name = self.names.get(self.normalized_ids.len() as u32);
+            normalize_text_into(name, &mut self.scratch)?;
+            memory::push(&mut self.normalized_ids, self.normalized.intern(&self.scratch)?)?;
         }
-        id
+        Ok(id)
     }
 
     /// The name of a type.
@@ -98,14 +109,17 @@ impl Types {
     }
 
     /// From now on, allows the listed types and no others.
-    pub fn allow(&mut self, label_list: StringsRef<'_>) {
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops: then no type is allowed.
+    pub fn allow(&mut self, label_list: StringsRef<'_>) -> Result<()> {
         let is_same = |list: &LabelList| list.names.all().equals(label_list);
         if self.lists.get(self.current).is_some_and(is_same) {
-            return;
+            return Ok(());
         }
         if let Some(known) = self.lists.iter().position(is_same) {
             self.current = known;
-            return;
+            return Ok(());
         }
         if self.lists.len() < REMEMBERED_LISTS {
             self.current = self.lists.len();
@@ -117,16 +131,26 @@ impl Types {
         fresh.names.clear();
         fresh.ids.clear();
         fresh.allowed.fill(false);
+        self.changes += 1;
+        fresh.number = self.changes;
         for name in label_list.iter() {
-            let id = self.intern(name);
-            fresh.names.push(name);
-            fresh.ids.push(id);
+            let id = self.intern(name)?;
+            fresh.names.append(name)?;
+            memory::push(&mut fresh.ids, id)?;
             if fresh.allowed.len() <= id as usize {
+                let more = id as usize + 1 - fresh.allowed.len();
+                memory::reserve(&mut fresh.allowed, more)?;
                 fresh.allowed.resize(id as usize + 1, false);
             }
             fresh.allowed[id as usize] = true;
         }
         self.lists[self.current] = fresh;
+        Ok(())
+    }
+
+    /// A number of the list that is allowed: no other list has had it.
+    pub fn allowed_number(&self) -> u64 {
+        self.lists.get(self.current).map_or(0, |list| list.number)
     }
 
     /// The numbers of the types that are allowed.
@@ -154,20 +178,24 @@ impl Types {
         Some(if begins { Label::begin(id) } else { Label::inside(id) })
     }
 
-    /// Reads a label of any type.
-    pub fn read(&mut self, text: &str) -> Option<Label> {
+    /// Reads a label of any type; none if it has another form.
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
+    pub fn read(&mut self, text: &str) -> Result<Option<Label>> {
         if text == "O" {
-            return Some(Label::OUTSIDE);
+            return Ok(Some(Label::OUTSIDE));
         }
-        let (begins, name) = split_label(text)?;
-        let id = self.intern(name);
-        Some(if begins { Label::begin(id) } else { Label::inside(id) })
+        let Some((begins, name)) = split_label(text) else { return Ok(None) };
+        let id = self.intern(name)?;
+        Ok(Some(if begins { Label::begin(id) } else { Label::inside(id) }))
     }
 
     /// Reads a sequence of labels of any types; `name` is for errors.
     ///
     /// # Errors
-    /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
+    /// A label that is neither `O` nor `B-<type>` nor `I-<type>`; the memory is refused, or the
+    /// caller stops.
     pub fn read_all(
         &mut self,
         name: &'static str,
@@ -175,12 +203,15 @@ impl Types {
         labels: &mut Vec<Label>,
     ) -> Result<()> {
         labels.clear();
+        memory::reserve(labels, texts.len())?;
+        let mut steps = Steps::default();
         for index in 0..texts.len() {
+            steps.take(1)?;
             let label = if texts.is_letter(index, b'O') {
                 Label::OUTSIDE
             } else {
                 let text = texts.get(index);
-                self.read(text).ok_or_else(|| Error::LabelForm {
+                self.read(text)?.ok_or_else(|| Error::LabelForm {
                     name,
                     index,
                     label: text.to_owned(),
@@ -202,26 +233,53 @@ fn split_label(text: &str) -> Option<(bool, &str)> {
 /// Appends lower-case text without ASCII punctuation, articles and extra white space.
 ///
 /// An article is a whole run of letters and numbers, after punctuation is gone.
-pub fn normalize_text_into(text: &str, out: &mut String) {
+///
+/// # Errors
+/// The memory is refused, or the caller stops.
+pub fn normalize_text_into(text: &str, out: &mut String) -> Result<()> {
     let mut bytes = std::mem::take(out).into_bytes();
-    normalize_bytes_into(text, &mut bytes);
+    normalize_bytes_into(text, &mut bytes)?;
     // Whole characters went in.
     *out = String::from_utf8(bytes).unwrap_or_default();
+    Ok(())
 }
 
-pub(crate) fn normalize_bytes_into(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn normalize_bytes_into(text: &str, out: &mut Vec<u8>) -> Result<()> {
+    // Nothing is longer than the lower-cased text, spaces included.
     if text.is_ascii() {
+        memory::reserve(out, text.len())?;
         let characters = text.bytes().map(|byte| (ASCII_KINDS[usize::from(byte)], byte));
-        out.reserve(text.len());
-        normalize_characters(characters, |byte, out| out.push(byte.to_ascii_lowercase()), out);
+        let write = |byte: u8, out: &mut Vec<u8>| out.push(byte.to_ascii_lowercase());
+        normalize_steps(text.len(), characters, write, out)
     } else {
-        let lower = text.to_lowercase();
+        let lower = lowercase(text)?;
+        memory::reserve(out, lower.len())?;
         let characters = lower.chars().map(|character| (CharacterKind::of(character), character));
         let write = |character: char, out: &mut Vec<u8>| {
             out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         };
-        normalize_characters(characters, write, out);
+        normalize_steps(lower.len(), characters, write, out)
     }
+}
+
+/// Normalises characters; in a long text the caller is asked now and then.
+fn normalize_steps<C>(
+    bytes: usize,
+    characters: impl Iterator<Item = (CharacterKind, C)>,
+    write: impl Fn(C, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    if bytes < LONG_TEXT {
+        normalize_characters(characters, write, out);
+        return Ok(());
+    }
+    let (mut steps, mut stopped) = (Steps::default(), Ok(()));
+    let watched = characters.take_while(|_| {
+        stopped = steps.take(1);
+        stopped.is_ok()
+    });
+    normalize_characters(watched, write, out);
+    stopped
 }
 
 /// What a character is to [`normalize_text_into`].

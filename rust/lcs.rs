@@ -18,11 +18,16 @@
 
 use std::collections::HashMap;
 
+use crate::error::Result;
+use crate::interrupt::Steps;
+use crate::memory;
 use crate::text::{Interner, StringsRef};
 
 /// Stands for "no partner" in an alignment.
 pub const UNMATCHED: u32 = u32::MAX;
 
+/// Looking an item up in a table costs as much as so many machine words of states.
+const HASHED_STEPS: usize = 16;
 /// Columns on each side of the diagonal in the first pass.
 const FIRST_BAND: usize = 64;
 /// States kept at once, in 64-bit words (16 MiB).
@@ -47,25 +52,34 @@ impl Lcs {
     ///
     /// ```
     /// let mut alignment = Vec::new();
-    /// lmcore::lcs::Lcs::default().align(&[0, 1, 1, 0], &[1, 0, 0, 1], 2, &mut alignment);
+    /// lmcore::lcs::Lcs::default().align(&[0, 1, 1, 0], &[1, 0, 0, 1], 2, &mut alignment)?;
     /// assert_eq!(alignment, [u32::MAX, u32::MAX, 0, 1]);
+    /// # Ok::<(), lmcore::error::Error>(())
     /// ```
-    pub fn align(&mut self, a: &[u32], b: &[u32], ids: usize, alignment: &mut Vec<u32>) {
-        alignment.clear();
-        alignment.resize(a.len(), UNMATCHED);
+    ///
+    /// # Errors
+    /// Memory is refused, also to sides of 2^32 items, or the caller stopped.
+    pub fn align(
+        &mut self,
+        a: &[u32],
+        b: &[u32],
+        ids: usize,
+        alignment: &mut Vec<u32>,
+    ) -> Result<()> {
+        check_length(a.len())?;
+        check_length(b.len())?;
+        memory::fill(alignment, a.len(), UNMATCHED)?;
         if b.len() <= 64 {
-            self.align_narrow(a, b, ids, alignment);
-            return;
+            return self.align_narrow(a, b, ids, alignment);
         }
         let mut common = std::mem::take(&mut self.common);
-        common.fill(a, b, ids);
+        common.fill(a, b, ids)?;
         let mut partners = std::mem::take(&mut common.partners);
-        partners.clear();
-        partners.resize(common.a.len(), UNMATCHED);
+        memory::fill(&mut partners, common.a.len(), UNMATCHED)?;
         if common.b.len() <= 64 {
-            self.align_narrow(&common.a, &common.b, ids, &mut partners);
+            self.align_narrow(&common.a, &common.b, ids, &mut partners)?;
         } else {
-            self.wide.align(&common.a, &common.b, ids, &mut partners);
+            self.wide.align(&common.a, &common.b, ids, &mut partners)?;
         }
         for (&place, &partner) in common.a_places.iter().zip(&partners) {
             if partner != UNMATCHED {
@@ -73,16 +87,23 @@ impl Lcs {
             }
         }
         self.common = Common { partners, ..common };
+        Ok(())
     }
 
     /// At most 64 columns: one machine word per state.
-    fn align_narrow(&mut self, a: &[u32], b: &[u32], ids: usize, alignment: &mut [u32]) {
-        self.masks.clear();
-        self.masks.resize(ids, 0);
+    fn align_narrow(
+        &mut self,
+        a: &[u32],
+        b: &[u32],
+        ids: usize,
+        alignment: &mut [u32],
+    ) -> Result<()> {
+        memory::fill(&mut self.masks, ids, 0)?;
         for (j, &id) in b.iter().enumerate() {
             self.masks[id as usize] |= 1 << j;
         }
         self.states.clear();
+        memory::reserve(&mut self.states, a.len())?;
         let mut state = u64::MAX;
         for &id in a {
             self.states.push(state);
@@ -92,19 +113,39 @@ impl Lcs {
         let (mut row, mut below) = (a.len(), u64::MAX);
         while let Some(column) = (!state & below).checked_ilog2() {
             let item = b[column as usize];
-            let Some(found) = a[..row].iter().rposition(|&id| id == item) else { return };
+            let Some(found) = a[..row].iter().rposition(|&id| id == item) else { break };
             alignment[found] = column;
             row = found;
             below = (1 << column) - 1;
             state = self.states[row];
         }
+        Ok(())
     }
 }
 
+/// Checks that the items of one side have numbers of 32 bits.
+///
+/// # Errors
+/// They are too many.
+pub fn check_length(items: usize) -> Result<()> {
+    if items < UNMATCHED as usize { Ok(()) } else { Err(memory::refused(items)) }
+}
+
 /// The same for strings.
-pub fn align_strings(a: StringsRef<'_>, b: StringsRef<'_>) -> Vec<u32> {
+///
+/// # Errors
+/// As [`Lcs::align`].
+pub fn align_strings(a: StringsRef<'_>, b: StringsRef<'_>) -> Result<Vec<u32>> {
+    check_length(a.len())?;
+    check_length(b.len())?;
     let mut numbers = Interner::default();
-    let b: Vec<u32> = b.iter().map(|string| numbers.intern(string)).collect();
+    let mut steps = Steps::default();
+    let mut b_numbers = Vec::new();
+    memory::reserve(&mut b_numbers, b.len())?;
+    for string in b.iter() {
+        steps.take(HASHED_STEPS)?;
+        b_numbers.push(numbers.intern(string)?);
+    }
     let mut last = UNMATCHED;
     let mut number = |string| {
         if !numbers.is(last, string) {
@@ -112,29 +153,49 @@ pub fn align_strings(a: StringsRef<'_>, b: StringsRef<'_>) -> Vec<u32> {
         }
         last
     };
-    let a: Vec<u32> = a.iter().map(&mut number).collect();
-    align_numbered(&a, &b, numbers.len())
+    let mut a_numbers = Vec::new();
+    memory::reserve(&mut a_numbers, a.len())?;
+    for string in a.iter() {
+        steps.take(HASHED_STEPS)?;
+        a_numbers.push(number(string));
+    }
+    align_numbered(&a_numbers, &b_numbers, numbers.len())
 }
 
 /// The same for any integers.
+///
+/// # Errors
+/// As [`Lcs::align`].
 #[allow(clippy::cast_possible_truncation)] // at most one number per item
-pub fn align_integers(a: &[i64], b: &[i64]) -> Vec<u32> {
+pub fn align_integers(a: &[i64], b: &[i64]) -> Result<Vec<u32>> {
+    check_length(a.len())?;
+    check_length(b.len())?;
     let mut numbers = HashMap::<i64, u32, foldhash::fast::RandomState>::default();
-    let mut number = |&value: &i64| {
+    let mut steps = Steps::default();
+    let mut b_numbers = Vec::new();
+    memory::reserve(&mut b_numbers, b.len())?;
+    for &value in b {
+        steps.take(HASHED_STEPS)?;
         let next = numbers.len() as u32;
-        *numbers.entry(value).or_insert(next)
-    };
-    let b: Vec<u32> = b.iter().map(&mut number).collect();
+        if numbers.len() == numbers.capacity() {
+            numbers.try_reserve(1).map_err(|_| memory::refused(numbers.len()))?;
+        }
+        b_numbers.push(*numbers.entry(value).or_insert(next));
+    }
     let ids = numbers.len();
-    let a: Vec<u32> =
-        a.iter().map(|value| numbers.get(value).copied().unwrap_or(UNMATCHED)).collect();
-    align_numbered(&a, &b, ids)
+    let mut a_numbers = Vec::new();
+    memory::reserve(&mut a_numbers, a.len())?;
+    for value in a {
+        steps.take(HASHED_STEPS)?;
+        a_numbers.push(numbers.get(value).copied().unwrap_or(UNMATCHED));
+    }
+    align_numbered(&a_numbers, &b_numbers, ids)
 }
 
-fn align_numbered(a: &[u32], b: &[u32], ids: usize) -> Vec<u32> {
+fn align_numbered(a: &[u32], b: &[u32], ids: usize) -> Result<Vec<u32>> {
     let mut alignment = Vec::new();
-    Lcs::default().align(a, b, ids, &mut alignment);
-    alignment
+    Lcs::default().align(a, b, ids, &mut alignment)?;
+    Ok(alignment)
 }
 
 /// The items that occur on both sides, with their places: no others can be partners.
@@ -149,26 +210,26 @@ struct Common {
 }
 
 impl Common {
-    fn fill(&mut self, a: &[u32], b: &[u32], ids: usize) {
-        self.occurs.clear();
-        self.occurs.resize(ids, false);
+    fn fill(&mut self, a: &[u32], b: &[u32], ids: usize) -> Result<()> {
+        memory::fill(&mut self.occurs, ids, false)?;
         self.a.clear();
         self.a_places.clear();
         for (place, &id) in (0..).zip(a) {
             if let Some(occurs) = self.occurs.get_mut(id as usize) {
                 *occurs = true;
-                self.a.push(id);
-                self.a_places.push(place);
+                memory::push(&mut self.a, id)?;
+                memory::push(&mut self.a_places, place)?;
             }
         }
         self.b.clear();
         self.b_places.clear();
         for (place, &id) in (0..).zip(b) {
             if self.occurs[id as usize] {
-                self.b.push(id);
-                self.b_places.push(place);
+                memory::push(&mut self.b, id)?;
+                memory::push(&mut self.b_places, place)?;
             }
         }
+        Ok(())
     }
 }
 
@@ -223,20 +284,23 @@ struct Walk<'s> {
     row: usize,
     column: usize,
     done: bool,
+    steps: Steps,
 }
 
 impl Wide {
-    fn align(&mut self, a: &[u32], b: &[u32], ids: usize, alignment: &mut [u32]) {
+    fn align(&mut self, a: &[u32], b: &[u32], ids: usize, alignment: &mut [u32]) -> Result<()> {
         let (n, m) = (a.len(), b.len());
-        self.index_columns(b, ids);
+        self.index_columns(b, ids)?;
+        let mut steps = Steps::default();
 
         // Widen the band until the last pass costs at most some times what this one did: the
         // bound is mostly tight long before the band is as wide as it asks for.
         let mut slack = FIRST_BAND;
         let length = loop {
             let band = Band::new(n.saturating_sub(m) + slack, m.saturating_sub(n) + slack, m);
-            self.reset(band.words);
+            self.reset(band.words)?;
             for (row, &id) in a.iter().enumerate() {
+                steps.take(band.width())?;
                 self.step(id, band.range(row));
             }
             let length: usize = self.state.iter().map(|word| word.count_zeros() as usize).sum();
@@ -247,37 +311,38 @@ impl Wide {
         };
 
         let band = Band::new(n - length, m - length, m);
-        self.reset(band.words);
-        let mut walk = Walk { a, b, alignment, row: n, column: m, done: false };
-        self.walk(band, 0, n, &mut walk);
+        self.reset(band.words)?;
+        let mut walk = Walk { a, b, alignment, row: n, column: m, done: false, steps };
+        self.walk(band, 0, n, &mut walk)
     }
 
-    fn reset(&mut self, words: usize) {
-        self.state.clear();
-        self.state.resize(words, u64::MAX);
+    fn reset(&mut self, words: usize) -> Result<()> {
         self.frontier = 0;
+        memory::fill(&mut self.state, words, u64::MAX)
     }
 
     /// Lists the columns of each id, and whole masks of those found in every other word.
     #[allow(clippy::cast_possible_truncation)] // callers number items with u32
-    fn index_columns(&mut self, b: &[u32], ids: usize) {
-        self.starts.clear();
-        self.starts.resize(ids + 1, 0);
+    fn index_columns(&mut self, b: &[u32], ids: usize) -> Result<()> {
+        memory::fill(&mut self.starts, ids + 1, 0)?;
         for &id in b {
             self.starts[id as usize + 1] += 1;
         }
         let words = b.len().div_ceil(64);
         self.dense.clear();
+        memory::reserve(&mut self.dense, ids)?;
         self.masks.clear();
         for id in 0..ids {
             let frequent = self.starts[id + 1] * 2 >= words;
             self.dense.push(frequent.then_some((self.masks.len() / words) as u32));
-            self.masks.resize(self.masks.len() + if frequent { words } else { 0 }, 0);
+            if frequent {
+                memory::reserve(&mut self.masks, words)?;
+                self.masks.resize(self.masks.len() + words, 0);
+            }
             self.starts[id + 1] += self.starts[id];
         }
-        self.columns.clear();
-        self.columns.resize(b.len(), 0);
-        let mut next = self.starts.clone();
+        memory::fill(&mut self.columns, b.len(), 0)?;
+        let mut next = memory::collect(self.starts.len(), self.starts.iter().copied())?;
         for (j, &id) in b.iter().enumerate() {
             self.columns[next[id as usize]] = j as u32;
             next[id as usize] += 1;
@@ -285,6 +350,7 @@ impl Wide {
                 self.masks[mask as usize * words + j / 64] |= 1 << (j % 64);
             }
         }
+        Ok(())
     }
 
     /// Takes the state over one row: `V' = (V + (V & M)) | (V & !M)` within the band.
@@ -327,12 +393,11 @@ impl Wide {
     }
 
     /// Walks back through the rows `start..end`; the current state is the one before `start`.
-    fn walk(&mut self, band: Band, start: usize, end: usize, walk: &mut Walk<'_>) {
+    fn walk(&mut self, band: Band, start: usize, end: usize, walk: &mut Walk<'_>) -> Result<()> {
         let width = band.width();
         let total = (end - start + 1).saturating_mul(width);
         if total <= STATE_WORDS || end - start < 2 {
-            self.walk_kept(band, start, end, walk);
-            return;
+            return self.walk_kept(band, start, end, walk);
         }
         let parts = total.div_ceil(STATE_WORDS).min((CHECKPOINT_WORDS / width).max(2));
         let step = (end - start).div_ceil(parts);
@@ -340,11 +405,13 @@ impl Wide {
         for row in start..end {
             if (row - start).is_multiple_of(step) {
                 let (low, high) = band.range(row);
-                checkpoints.push((row, self.state[low..high].to_vec()));
+                let state = memory::collect(high - low, self.state[low..high].iter().copied())?;
+                memory::push(&mut checkpoints, (row, state))?;
                 if row + step >= end {
                     break;
                 }
             }
+            walk.steps.take(width)?;
             self.step(walk.a[row], band.range(row));
         }
         for (row, state) in checkpoints.into_iter().rev() {
@@ -355,15 +422,24 @@ impl Wide {
             self.state[low..high].copy_from_slice(&state);
             self.state[high..].fill(u64::MAX);
             self.frontier = high;
-            self.walk(band, row, (row + step).min(end), walk);
+            self.walk(band, row, (row + step).min(end), walk)?;
         }
+        Ok(())
     }
 
     /// The same where all states fit: computes and keeps them, then walks.
-    fn walk_kept(&mut self, band: Band, start: usize, end: usize, walk: &mut Walk<'_>) {
+    fn walk_kept(
+        &mut self,
+        band: Band,
+        start: usize,
+        end: usize,
+        walk: &mut Walk<'_>,
+    ) -> Result<()> {
         let width = band.width();
         self.states.clear();
+        memory::reserve(&mut self.states, (end - start + 1).saturating_mul(width))?;
         for row in start..=end {
+            walk.steps.take(width)?;
             let (low, high) = band.range(row);
             self.states.extend_from_slice(&self.state[low..high]);
             self.states.resize((row - start + 1) * width, u64::MAX);
@@ -376,18 +452,19 @@ impl Wide {
             let state = &self.states[(walk.row - start) * width..][..width];
             let Some(column) = last_zero_below(state, walk.column.saturating_sub(low * 64)) else {
                 walk.done = true;
-                return;
+                return Ok(());
             };
             let column = low * 64 + column;
             let item = walk.b[column];
             let Some(row) = walk.a[..walk.row].iter().rposition(|&id| id == item) else {
                 walk.done = true;
-                return;
+                return Ok(());
             };
             walk.alignment[row] = u32::try_from(column).unwrap_or(UNMATCHED);
             walk.row = row;
             walk.column = column;
         }
+        Ok(())
     }
 }
 

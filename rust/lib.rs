@@ -12,14 +12,17 @@
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
-//! [`text`], [`labels`] and [`threads`] hold what they share, [`error`] is the one error type.
+//! [`text`], [`labels`], [`threads`], [`interrupt`] and [`memory`] hold what they share, [`error`]
+//! is the one error type.
 
 pub mod entities;
 pub mod error;
 pub mod false_negatives;
+pub mod interrupt;
 pub mod labels;
 pub mod lcs;
 pub mod matching;
+pub mod memory;
 pub mod negatives;
 pub mod philox;
 pub mod predictions;

@@ -10,8 +10,10 @@ use compare::{Distinct, Lowered};
 
 use crate::entities::{Label, Types};
 use crate::error::{Error, Result};
-use crate::lcs::{Lcs, UNMATCHED};
-use crate::text::{StringRows, StringsRef, find_near, is_space};
+use crate::interrupt::Steps;
+use crate::lcs::{Lcs, UNMATCHED, check_length};
+use crate::memory;
+use crate::text::{STRING_BYTES, StringRows, StringsRef, find_near, is_space};
 use crate::threads::{check_rows, map_chunks};
 use crate::words::split_words;
 
@@ -161,12 +163,10 @@ pub fn match_batch(
                     comparison_words: comparison_words.map(|given| given.row(row)),
                 };
                 match_with(&mut matcher, &mut types, &input, false)
-                    .map_err(|error| Error::Sentence { row, error: Box::new(error) })
+                    .map_err(|error| error.in_sentence(row))
             })
             .collect::<Result<Vec<_>>>()
-    })?
-    .into_iter()
-    .collect::<Result<Vec<_>>>()
+    })
     .map(|chunks| chunks.into_iter().flatten().collect())
 }
 
@@ -177,18 +177,22 @@ fn match_with(
     split_generated: bool,
 ) -> Result<MatchedRow> {
     let MatchInput { words, generation, label_list, comparison_words } = *input;
-    types.allow(label_list);
+    types.allow(label_list)?;
     if split_generated {
         matcher.match_split_words(words, generation, types, comparison_words)?;
     } else {
         matcher.match_words(words, generation, types, comparison_words)?;
     }
+    // Labels and generated words become strings of their own.
+    let strings = matcher.labels.len() + 2 * matcher.pairs.len();
+    memory::probe((strings * STRING_BYTES).saturating_add(2 * generation.len()))?;
+    let labels = matcher.labels.iter().map(|&label| types.label_text(label));
     Ok(MatchedRow {
-        labels: matcher.labels.iter().map(|&label| types.label_text(label)).collect(),
+        labels: memory::collect(matcher.labels.len(), labels)?,
         condition: matcher.condition,
-        alignment: matcher.alignment.clone(),
-        parsed: matcher.parsed(generation),
-        differences: matcher.list_differences(),
+        alignment: memory::collect(matcher.alignment.len(), matcher.alignment.iter().copied())?,
+        parsed: matcher.parsed(generation)?,
+        differences: matcher.list_differences()?,
         invalid_labels: matcher.invalid_labels.clone(),
     })
 }
@@ -217,6 +221,7 @@ pub struct Matcher {
     generated_ids: Vec<u32>,
     word_ids: Vec<u32>,
     lcs: Lcs,
+    steps: Steps,
 }
 
 impl Matcher {
@@ -226,7 +231,8 @@ impl Matcher {
     /// given, are compared instead of the lower-cased words.
     ///
     /// # Errors
-    /// `comparison_words` has another length than `words`.
+    /// `comparison_words` has another length than `words`; the memory is refused, or the caller
+    /// stops.
     pub fn match_words(
         &mut self,
         words: StringsRef<'_>,
@@ -234,7 +240,7 @@ impl Matcher {
         types: &Types,
         comparison_words: Option<StringsRef<'_>>,
     ) -> Result<()> {
-        self.parse(generation);
+        self.parse(generation)?;
         self.match_parsed(words, generation, types, comparison_words)
     }
 
@@ -242,7 +248,7 @@ impl Matcher {
     /// the same rule, and the later pieces of one continue its entity.
     ///
     /// # Errors
-    /// `comparison_words` has another length than `words`.
+    /// As [`Self::match_words`].
     pub fn match_split_words(
         &mut self,
         words: StringsRef<'_>,
@@ -250,16 +256,14 @@ impl Matcher {
         types: &Types,
         comparison_words: Option<StringsRef<'_>>,
     ) -> Result<()> {
-        self.parse(generation);
+        self.parse(generation)?;
         let whole = std::mem::take(&mut self.pairs);
         for pair in whole {
-            for (k, piece) in split_words(&generation[pair.word.clone()]).iter().enumerate() {
+            for (k, piece) in split_words(&generation[pair.word.clone()])?.iter().enumerate() {
                 let start = pair.word.start;
-                self.pairs.push(Pair {
-                    word: start + piece.start..start + piece.end,
-                    label: pair.label.clone(),
-                    continues: k > 0,
-                });
+                let word = start + piece.start..start + piece.end;
+                let label = pair.label.clone();
+                memory::push(&mut self.pairs, Pair { word, label, continues: k > 0 })?;
             }
         }
         self.match_parsed(words, generation, types, comparison_words)
@@ -268,7 +272,10 @@ impl Matcher {
     /// Reads the words and labels of `word_1(label_1) word_2(label_2) ...`.
     ///
     /// A label is `(B-...)` or `(I-...)` up to the next `)` on the same line, or exactly `(O)`.
-    pub fn parse(&mut self, generation: &str) {
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
+    pub fn parse(&mut self, generation: &str) -> Result<()> {
         self.pairs.clear();
         self.dropped_labels.clear();
         let bytes = generation.as_bytes();
@@ -276,6 +283,7 @@ impl Matcher {
         let mut stop = 0; // the nearest ")" or line feed at or after the last place searched
         let mut next = 0;
         while let Some(open) = find_near(bytes, next, b'(', b'(') {
+            self.steps.take(1)?;
             next = open + 1;
             let Some(&[first, second]) = bytes.get(next..).and_then(<[u8]>::first_chunk) else {
                 break;
@@ -295,14 +303,15 @@ impl Matcher {
             };
             let word = strip_range(generation, end..open);
             if word.is_empty() {
-                self.dropped_labels.push(label);
+                memory::push(&mut self.dropped_labels, label)?;
             } else {
-                self.pairs.push(Pair { word, label, continues: false });
+                memory::push(&mut self.pairs, Pair { word, label, continues: false })?;
             }
             end = close + 1;
             next = end;
         }
         self.trailing_text = strip_range(generation, end..bytes.len());
+        Ok(())
     }
 
     /// Counts the unmatched words of the last result.
@@ -321,33 +330,51 @@ impl Matcher {
     }
 
     /// Lists the unmatched words of the last result.
-    pub fn list_differences(&self) -> Differences {
+    ///
+    /// # Errors
+    /// The memory is refused.
+    pub fn list_differences(&self) -> Result<Differences> {
+        let counts = self.count_differences();
         let mut lists = Differences::default();
+        let places = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        memory::reserve(&mut lists.substituted, places(counts.substituted))?;
+        memory::reserve(&mut lists.omitted, places(counts.omitted))?;
+        memory::reserve(&mut lists.added, places(counts.added))?;
         visit_gaps(&self.alignment, self.pairs.len(), |words, generated| {
             let pairs = words.len().min(generated.len());
             lists.substituted.extend(words.clone().zip(generated.clone()));
             lists.omitted.extend(words.skip(pairs));
             lists.added.extend(generated.skip(pairs));
         });
-        lists
+        Ok(lists)
     }
 
     /// Aligns words as they are, without lower-casing; labels stay as they were.
-    pub fn align_words(&mut self, words: StringsRef<'_>, generated: StringsRef<'_>) {
-        self.words.fill_as_is(words);
-        self.generated.fill_as_is(generated);
-        self.align();
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
+    pub fn align_words(&mut self, words: StringsRef<'_>, generated: StringsRef<'_>) -> Result<()> {
+        self.words.fill_as_is(words)?;
+        self.generated.fill_as_is(generated)?;
+        self.align()
     }
 
     /// What was read from the generated text, as strings.
-    pub fn parsed(&self, generation: &str) -> Parsed {
+    ///
+    /// # Errors
+    /// The memory is refused.
+    pub fn parsed(&self, generation: &str) -> Result<Parsed> {
         let text = |range: &Range<usize>| generation[range.clone()].to_owned();
-        Parsed {
-            words: self.pairs.iter().map(|pair| text(&pair.word)).collect(),
-            labels: self.pairs.iter().map(|pair| pair.label_text(generation)).collect(),
-            dropped_labels: self.dropped_labels.iter().map(text).collect(),
+        let (pairs, dropped) = (&self.pairs, &self.dropped_labels);
+        Ok(Parsed {
+            words: memory::collect(pairs.len(), pairs.iter().map(|pair| text(&pair.word)))?,
+            labels: memory::collect(
+                pairs.len(),
+                pairs.iter().map(|pair| pair.label_text(generation)),
+            )?,
+            dropped_labels: memory::collect(dropped.len(), dropped.iter().map(text))?,
             trailing_text: text(&self.trailing_text),
-        }
+        })
     }
 
     fn match_parsed(
@@ -357,18 +384,21 @@ impl Matcher {
         types: &Types,
         comparison_words: Option<StringsRef<'_>>,
     ) -> Result<()> {
-        self.read_labels(generation, types);
+        self.steps.take(words.len() + self.pairs.len())?;
+        self.read_labels(generation, types)?;
         match comparison_words {
-            None => self.words.fill(words.region(), words.ranges()),
-            Some(given) if given.len() == words.len() => self.words.fill_as_is(given),
+            None => self.words.fill(words.region(), words.len(), words.ranges())?,
+            Some(given) if given.len() == words.len() => self.words.fill_as_is(given)?,
             Some(given) => {
                 return Err(Error::ComparisonLength { got: given.len(), expected: words.len() });
             }
         }
-        self.generated.fill(generation, self.pairs.iter().map(|pair| pair.word.clone()));
-        self.align();
+        let generated = self.pairs.iter().map(|pair| pair.word.clone());
+        self.generated.fill(generation, self.pairs.len(), generated)?;
+        self.align()?;
 
         self.labels.clear();
+        memory::reserve(&mut self.labels, self.alignment.len())?;
         let Self { labels, alignment, generated_labels, .. } = self;
         labels.extend(alignment.iter().map(|&j| match j {
             UNMATCHED => Label::OUTSIDE,
@@ -377,8 +407,9 @@ impl Matcher {
         Ok(())
     }
 
-    fn read_labels(&mut self, generation: &str, types: &Types) {
+    fn read_labels(&mut self, generation: &str, types: &Types) -> Result<()> {
         self.generated_labels.clear();
+        memory::reserve(&mut self.generated_labels, self.pairs.len())?;
         self.invalid_labels.clear();
         for (k, pair) in self.pairs.iter().enumerate() {
             if pair.label.len() == 1 {
@@ -388,19 +419,23 @@ impl Matcher {
             }
             let label = types.read_allowed(&generation[pair.label.clone()]);
             if label.is_none() {
-                self.invalid_labels.push(k);
+                memory::push(&mut self.invalid_labels, k)?;
             }
             let label = label.unwrap_or(Label::OUTSIDE);
             self.generated_labels.push(if pair.continues { label.continued() } else { label });
         }
+        Ok(())
     }
 
     /// Condition 1: equal. Condition 2: a subsequence, greedily from the left. Condition 3: LCS.
     #[allow(clippy::cast_possible_truncation)] // places are below the numbers of words
-    fn align(&mut self) {
+    fn align(&mut self) -> Result<()> {
         let Self { words, generated, alignment, .. } = self;
         let (n, m) = (words.len(), generated.len());
+        check_length(n)?;
+        check_length(m)?;
         alignment.clear();
+        memory::reserve(alignment, n)?;
         self.condition = Condition::Lcs;
         // As many words as there are too many may stay unmatched; one more, and it is no
         // subsequence.
@@ -423,17 +458,16 @@ impl Matcher {
                 self.condition = if n == m { Condition::Exact } else { Condition::Subsequence };
             }
         }
-        if self.condition == Condition::Lcs {
-            self.align_by_lcs();
-        }
+        if self.condition == Condition::Lcs { self.align_by_lcs() } else { Ok(()) }
     }
 
     /// Numbers words by where they stand first in the generated text, and aligns the numbers.
     #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
-    fn align_by_lcs(&mut self) {
+    fn align_by_lcs(&mut self) -> Result<()> {
         let Self { distinct, generated_ids, generated, word_ids, words, .. } = self;
-        distinct.clear(generated.len());
+        distinct.clear(generated.len())?;
         generated_ids.clear();
+        memory::reserve(generated_ids, generated.len())?;
         generated_ids.extend(generated.words.iter().zip(0..).map(|(word, place)| {
             let same =
                 |first: u32| generated.same(&generated.words[first as usize], generated, word);
@@ -442,6 +476,7 @@ impl Matcher {
         // Most words follow the one before them in the generated text, too.
         let mut next = 0;
         word_ids.clear();
+        memory::reserve(word_ids, words.len())?;
         word_ids.extend(words.words.iter().map(|word| {
             let place = match generated.words.get(next) {
                 Some(guess) if words.same(word, generated, guess) => next as u32,
@@ -457,7 +492,7 @@ impl Matcher {
             next = place as usize + 1;
             generated_ids[place as usize]
         }));
-        self.lcs.align(word_ids, generated_ids, generated_ids.len(), &mut self.alignment);
+        self.lcs.align(word_ids, generated_ids, generated_ids.len(), &mut self.alignment)
     }
 }
 

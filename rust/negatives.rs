@@ -398,7 +398,7 @@ impl SequenceSampler {
     fn draw<T: Id>(&self, rows: Vec<Row<'_, T>>) -> Result<()> {
         let catalogue = &self.catalogue;
         let draws: usize = rows.iter().map(|row| row.out.len()).sum();
-        let asked = self.settings.threads.unwrap_or_else(threads::available);
+        let asked = threads::count(self.settings.threads);
         let count = asked.min(draws / DRAWS_PER_THREAD).min(rows.len());
         if count <= 1 {
             let mut scratch = Scratch::default();

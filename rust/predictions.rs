@@ -14,7 +14,7 @@ mod score;
 pub use align::{AlignOptions, AlignSummary, align_file, align_line};
 pub use back_tokens::BackTokenize;
 pub use blocks::{LineBlocks, Table};
-pub use row::{RowBuffer, RowRef};
+pub use row::{RowBuffer, RowRef, in_both_places};
 pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_file, score_tables};
 
 use crate::error::Result;
@@ -26,7 +26,8 @@ const LISTED_BAD_ROWS: usize = 1000;
 
 /// What the caller can do while the core works.
 pub struct Hooks<'h> {
-    /// Called often, with the number of bytes or rows done so far; an error stops the work.
+    /// Called often, with the number of bytes or rows done so far; an error stops the work, as
+    /// does an error of the [`crate::interrupt`] hook of the calling thread.
     pub progress: &'h mut dyn FnMut(u64) -> Result<()>,
     /// Maps distinct lower-case words to what a tokenizer makes of them (back tokenisation).
     pub back_tokenize: Option<&'h mut BackTokenize<'h>>,

@@ -210,7 +210,7 @@ pub fn rank_targets<T: PartialOrd + Copy + Sync>(
     };
     let mut ranks = (Vec::with_capacity(scores.len()), Vec::with_capacity(scores.len()));
     for chunk in map_chunks(threads, scores.len(), work)? {
-        ranks.extend(chunk?);
+        ranks.extend(chunk);
     }
     Ok(ranks)
 }

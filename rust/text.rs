@@ -4,6 +4,14 @@ use std::hash::BuildHasher;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
+use crate::error::Result;
+use crate::memory;
+
+/// Memory that a short `String` takes, with what keeps account of it.
+pub(crate) const STRING_BYTES: usize = 64;
+/// Bytes of a text that is long enough to ask the caller meanwhile.
+pub(crate) const LONG_TEXT: usize = 1 << 20;
+
 /// Many strings in one buffer: no allocation per string, cleared and reused per row.
 #[derive(Debug, Clone, Default)]
 pub struct Strings {
@@ -19,9 +27,10 @@ impl Strings {
         self.ranges.clear();
     }
 
-    /// Forgets all strings but the first ones.
-    pub fn truncate(&mut self, length: usize) {
-        self.ranges.truncate(length);
+    /// Forgets all strings but the first ones, and all text but the first bytes.
+    fn truncate(&mut self, strings: usize, bytes: usize) {
+        self.ranges.truncate(strings);
+        self.text.truncate(bytes);
     }
 
     /// Appends one string.
@@ -33,6 +42,27 @@ impl Strings {
             _ => self.text.push_str(string),
         }
         self.ranges.push((start, self.text.len()));
+    }
+
+    /// Appends one string of any length, or as one of any number.
+    ///
+    /// # Errors
+    /// The memory is refused, or the caller stops.
+    #[inline]
+    pub fn append(&mut self, string: &str) -> Result<()> {
+        let start = self.text.len();
+        memory::reserve_text(&mut self.text, string.len())?;
+        self.text.push_str(string);
+        memory::push(&mut self.ranges, (start, self.text.len()))
+    }
+
+    /// Makes room for strings and for their bytes.
+    ///
+    /// # Errors
+    /// The memory is refused.
+    pub fn reserve(&mut self, strings: usize, bytes: usize) -> Result<()> {
+        memory::reserve(&mut self.ranges, strings)?;
+        memory::reserve_text(&mut self.text, bytes)
     }
 
     /// Puts a text into the buffer, as no string yet, and says where it stands.
@@ -158,14 +188,31 @@ impl<'a> StringsRef<'a> {
 }
 
 /// Appends the lower-case form of a word: Unicode full mapping, as Python's `str.lower`.
-pub fn push_lowercase(word: &str, out: &mut String) {
+///
+/// # Errors
+/// The memory is refused.
+pub fn push_lowercase(word: &str, out: &mut String) -> Result<()> {
     if word.is_ascii() {
         let start = out.len();
+        memory::reserve_text(out, word.len())?;
         out.push_str(word);
         out[start..].make_ascii_lowercase();
     } else {
-        out.push_str(&word.to_lowercase());
+        let lower = lowercase(word)?;
+        memory::reserve_text(out, lower.len())?;
+        out.push_str(&lower);
     }
+    Ok(())
+}
+
+/// The lower-case form of a text: Unicode full mapping, as Python's `str.lower`.
+///
+/// # Errors
+/// The memory is refused.
+pub fn lowercase(text: &str) -> Result<String> {
+    // No character has a form of more than three times its bytes.
+    memory::probe(text.len().saturating_mul(3))?;
+    Ok(text.to_lowercase())
 }
 
 /// Whether Python's `str.isspace` holds: white space and the four ASCII separators.
@@ -189,24 +236,28 @@ pub fn is_mark(character: char) -> bool {
     !character.is_ascii() && character.general_category_group() == GeneralCategoryGroup::Mark
 }
 
-/// Rows of strings, side by side.
+/// Rows of strings, side by side; equal rows may share what they hold.
 #[derive(Debug, Clone, Default)]
 pub struct StringRows {
     strings: Strings,
-    /// Number of strings up to the end of each row.
-    ends: Vec<usize>,
+    /// Where the strings of each row stand.
+    rows: Vec<(usize, usize)>,
+    /// Number of strings before the row that is being put together, and of their bytes.
+    closed: usize,
+    closed_bytes: usize,
 }
 
 impl StringRows {
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.strings.clear();
-        self.ends.clear();
+        self.rows.clear();
+        (self.closed, self.closed_bytes) = (0, 0);
     }
 
     /// Forgets the row that is being put together.
     pub fn drop_open(&mut self) {
-        self.strings.truncate(self.ends.last().copied().unwrap_or(0));
+        self.strings.truncate(self.closed, self.closed_bytes);
     }
 
     /// The row that is being put together: what is pushed here belongs to it.
@@ -216,20 +267,18 @@ impl StringRows {
 
     /// Number of strings in the row that is being put together.
     pub fn open_len(&self) -> usize {
-        self.strings.len() - self.ends.last().copied().unwrap_or(0)
+        self.strings.len() - self.closed
     }
 
     /// Ends the row.
     pub fn end_row(&mut self) {
-        self.ends.push(self.strings.len());
+        self.rows.push((self.closed, self.strings.len()));
+        (self.closed, self.closed_bytes) = (self.strings.len(), self.strings.text.len());
     }
 
     /// Ends the row, or drops it if it equals one of the last `count`; returns its place.
     pub fn end_row_unless_known(&mut self, count: usize) -> usize {
-        let start = self.ends.last().copied().unwrap_or(0);
-        let open = self.strings.range(start, self.strings.len());
-        let recent = (0..self.len()).rev().take(count);
-        if let Some(known) = recent.into_iter().find(|&k| self.row(k).equals(open)) {
+        if let Some(known) = self.find_open((0..self.len()).rev().take(count)) {
             self.drop_open();
             return known;
         }
@@ -237,20 +286,43 @@ impl StringRows {
         self.len() - 1
     }
 
+    /// Which of some rows equals the one that is being put together.
+    fn find_open(&self, mut rows: impl Iterator<Item = usize>) -> Option<usize> {
+        let open = self.strings.range(self.closed, self.strings.len());
+        rows.find(|&row| self.row(row).equals(open))
+    }
+
+    /// Adds a row that holds what an earlier one holds.
+    pub fn repeat_row(&mut self, row: usize) {
+        self.rows.push(self.rows[row]);
+    }
+
+    /// Ends the row; if it equals one of `rows`, both share what they hold. Says whether it does
+    /// not.
+    pub fn end_shared_row(&mut self, rows: &[usize]) -> bool {
+        let Some(known) = self.find_open(rows.iter().copied()) else {
+            self.end_row();
+            return true;
+        };
+        self.drop_open();
+        self.repeat_row(known);
+        false
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.rows.len()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.rows.is_empty()
     }
 
     /// One row.
     pub fn row(&self, index: usize) -> StringsRef<'_> {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.strings.range(start, self.ends[index])
+        let (start, end) = self.rows[index];
+        self.strings.range(start, end)
     }
 }
 
@@ -272,13 +344,21 @@ impl Interner {
     }
 
     /// The number of a string, new if it was not seen before.
+    ///
+    /// # Errors
+    /// The memory is refused.
     #[allow(clippy::cast_possible_truncation)] // 2^32 distinct strings do not fit a buffer
-    pub fn intern(&mut self, string: &str) -> u32 {
+    pub fn intern(&mut self, string: &str) -> Result<u32> {
         if self.is(self.last, string) {
-            return self.last;
+            return Ok(self.last);
         }
         let Self { table, strings, hasher, .. } = self;
         let hash = hasher.hash_one(string);
+        if table.len() == table.capacity() {
+            table
+                .try_reserve(1, |&id| hasher.hash_one(strings.all().get(id as usize)))
+                .map_err(|_| memory::refused(strings.len()))?;
+        }
         let entry = table.entry(
             hash,
             |&id| strings.all().bytes(id as usize) == string.as_bytes(),
@@ -288,12 +368,12 @@ impl Interner {
             hashbrown::hash_table::Entry::Occupied(found) => *found.get(),
             hashbrown::hash_table::Entry::Vacant(place) => {
                 let id = strings.len() as u32;
+                strings.append(string)?;
                 place.insert(id);
-                strings.push(string);
                 id
             }
         };
-        self.last
+        Ok(self.last)
     }
 
     /// The number of a string, if it was seen before.

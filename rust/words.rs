@@ -5,7 +5,12 @@
 //! "-" between two runs joins them; any other character is a word with what modifies it.
 
 use crate::error::{Error, Result};
-use crate::text::{StringsRef, is_alphanumeric, is_mark, is_space};
+use crate::interrupt::Steps;
+use crate::memory;
+use crate::text::{LONG_TEXT, StringsRef, is_alphanumeric, is_mark, is_space};
+
+/// Finding a word costs as much as so many machine words that are looked at.
+const FOUND_STEPS: usize = 16;
 
 /// A half-open range of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,43 +26,53 @@ pub struct Range {
 /// ```
 /// let text = "EU-wide ban.";
 /// let words: Vec<&str> =
-///     lmcore::words::split_words(text).iter().map(|r| &text[r.start..r.end]).collect();
+///     lmcore::words::split_words(text)?.iter().map(|r| &text[r.start..r.end]).collect();
 /// assert_eq!(words, ["EU-wide", "ban", "."]);
+/// # Ok::<(), lmcore::error::Error>(())
 /// ```
-pub fn split_words(text: &str) -> Vec<Range> {
+///
+/// # Errors
+/// The memory is refused, or the caller stops.
+pub fn split_words(text: &str) -> Result<Vec<Range>> {
     let mut words = Vec::new();
+    let mut steps = Steps::default();
     let mut start = 0;
     while let Some(first) = text[start..].chars().next() {
+        steps.take(1)?;
         if is_space(first) {
             start += first.len_utf8();
             continue;
         }
         let end = if starts_run(first) {
-            let mut end = end_of_run(text, start);
+            let mut end = end_of_run(text, start, &mut steps)?;
             while let Some(joined) = text[end..].strip_prefix('-') {
                 if !joined.starts_with(starts_run) {
                     break;
                 }
-                end = end_of_run(text, end + 1);
+                end = end_of_run(text, end + 1, &mut steps)?;
             }
             end
         } else {
             end_of_character(text, start)
         };
-        words.push(Range { start, end });
+        memory::push(&mut words, Range { start, end })?;
         start = end;
     }
-    words
+    Ok(words)
 }
 
 /// Where each of the given words stands in `text`, in bytes, each after the one before.
 ///
 /// # Errors
-/// A word that is not found, with its index and the number of characters already used.
+/// A word that is not found, with its index and the number of characters already used; the
+/// memory is refused, or the caller stops.
 pub fn locate_words(text: &str, words: StringsRef<'_>) -> Result<Vec<Range>> {
-    let mut ranges = Vec::with_capacity(words.len());
+    let mut ranges = Vec::new();
+    memory::reserve(&mut ranges, words.len())?;
+    let mut steps = Steps::default();
     let mut end = 0;
     for (index, word) in words.iter().enumerate() {
+        steps.take(FOUND_STEPS)?;
         let found = memchr::memmem::find(&text.as_bytes()[end..], word.as_bytes());
         let Some(offset) = found else {
             return Err(Error::WordNotInText {
@@ -74,14 +89,24 @@ pub fn locate_words(text: &str, words: StringsRef<'_>) -> Result<Vec<Range>> {
 }
 
 /// Turns ranges in bytes, in order and without overlap, into ranges in characters.
-pub fn to_characters(text: &str, ranges: &[Range]) -> Vec<Range> {
+///
+/// # Errors
+/// The memory is refused, or the caller stops.
+pub fn to_characters(text: &str, ranges: &[Range]) -> Result<Vec<Range>> {
     let (mut byte, mut character) = (0, 0);
     let mut advance = |to: usize| {
         character += text[byte..to].chars().count();
         byte = to;
         character
     };
-    ranges.iter().map(|r| Range { start: advance(r.start), end: advance(r.end) }).collect()
+    let mut characters = Vec::new();
+    memory::reserve(&mut characters, ranges.len())?;
+    let mut steps = Steps::default();
+    for range in ranges {
+        steps.take(FOUND_STEPS)?;
+        characters.push(Range { start: advance(range.start), end: advance(range.end) });
+    }
+    Ok(characters)
 }
 
 fn is_unspaced(character: char) -> bool {
@@ -103,8 +128,22 @@ fn starts_run(character: char) -> bool {
         && !is_unspaced(character)
 }
 
-fn end_of_run(text: &str, start: usize) -> usize {
-    text[start..].find(|c| !starts_run(c)).map_or(text.len(), |length| start + length)
+fn end_of_run(text: &str, mut start: usize, steps: &mut Steps) -> Result<usize> {
+    loop {
+        // A part at a time: one word may be as long as the text.
+        let mut end = text.len().min(start.saturating_add(LONG_TEXT));
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        if let Some(length) = text[start..end].find(|c| !starts_run(c)) {
+            return Ok(start + length);
+        }
+        if end == text.len() {
+            return Ok(end);
+        }
+        steps.take(LONG_TEXT)?;
+        start = end;
+    }
 }
 
 fn end_of_character(text: &str, start: usize) -> usize {

@@ -29,7 +29,7 @@ fn owned(words: &str) -> Vec<String> {
 
 fn normalize(text: &str) -> String {
     let mut out = String::from("kept");
-    normalize_text_into(text, &mut out);
+    normalize_text_into(text, &mut out).unwrap();
     out.strip_prefix("kept").unwrap().to_owned()
 }
 

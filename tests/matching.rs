@@ -19,8 +19,8 @@ fn config() -> ProptestConfig {
 
 fn parse(text: &str) -> Parsed {
     let mut matcher = Matcher::default();
-    matcher.parse(text);
-    matcher.parsed(text)
+    matcher.parse(text).unwrap();
+    matcher.parsed(text).unwrap()
 }
 
 fn match_words(words: &[String], text: &str, types: &[String], split: bool) -> MatchedRow {
@@ -106,7 +106,7 @@ fn conditions_of_the_paper() {
     let mut matcher = Matcher::default();
     for (a, b, condition, alignment) in cases {
         let (a, b): (Strings, Strings) = (owned(a).iter().collect(), owned(b).iter().collect());
-        matcher.align_words(a.all(), b.all());
+        matcher.align_words(a.all(), b.all()).unwrap();
         assert_eq!((matcher.condition, matcher.alignment.as_slice()), (condition, alignment));
     }
 }
@@ -140,7 +140,7 @@ fn words_that_begin_alike_are_told_apart() {
     for one in ends {
         for two in ends {
             let (a, b) = (Strings::from_iter([one]), Strings::from_iter([two]));
-            matcher.align_words(a.all(), b.all());
+            matcher.align_words(a.all(), b.all()).unwrap();
             let same = matcher.condition == Condition::Exact;
             assert_eq!(same, one == two, "{one:?} {two:?}");
             assert_eq!(matcher.alignment, [if one == two { 0 } else { UNMATCHED }]);
@@ -278,7 +278,7 @@ fn check(words: &[String], types: &[String], row: &MatchedRow) {
     assert!(used.into_iter().eq(0..m));
 
     let lower = |all: &[String]| -> Strings { all.iter().map(|w| w.to_lowercase()).collect() };
-    let longest = align_strings(lower(words).all(), lower(&row.parsed.words).all());
+    let longest = align_strings(lower(words).all(), lower(&row.parsed.words).all()).unwrap();
     assert_eq!(matched.len(), longest.iter().filter(|&&j| j != UNMATCHED).count());
     match row.condition {
         Condition::Exact => assert!(matched.len() == n && n == m),
@@ -315,7 +315,7 @@ proptest! {
         let words: Strings = words.iter().collect();
         let mut matcher = Matcher::default();
         matcher.match_words(words.all(), &text, &Types::default(), None).unwrap();
-        let (counts, lists) = (matcher.count_differences(), matcher.list_differences());
+        let (counts, lists) = (matcher.count_differences(), matcher.list_differences().unwrap());
         let lengths = [lists.omitted.len(), lists.added.len(), lists.substituted.len()];
         prop_assert_eq!([counts.omitted, counts.added, counts.substituted], lengths.map(|k| k as u64));
     }

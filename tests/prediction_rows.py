@@ -118,39 +118,44 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def objects(draw: st.DrawFn, row: dict[str, Any]) -> Raw:
-    """The row as an object: nested or flat, keys in any order, doubled, and unread ones."""
+def objects(draw: st.DrawFn, row: dict[str, Any], usable: bool) -> Raw:
+    """The row as an object: nested or flat, keys in any order, and unread ones.
+
+    One that need not be usable may have keys twice, and in both places.
+    """
     outer = dict(row)
     pairs: list[tuple[str, Any]] = []
     if draw(st.booleans()):
         moved = draw(st.sampled_from([["words"], ["labels"], ["words", "labels"]]))
         inner = [(key, outer.pop(key)) for key in moved if key in outer]
-        if draw(st.booleans()):  # what stands at the top then does not count
+        if not usable and draw(st.booleans()):  # which of the two counts cannot be known
             pairs += [(key, Raw(draw(st.sampled_from(WRONG_LISTS)))) for key in moved]
-        pairs.append(("instance", Raw(pairs=tuple(draw(_disturbed(inner, unread=["id", "text"]))))))
+        unread = ["id", "text"]
+        pairs.append(("instance", Raw(pairs=tuple(draw(_disturbed(inner, unread, usable))))))
     pairs += outer.items()
-    return Raw(pairs=tuple(draw(_disturbed(pairs, unread=["split", "score", "meta", "Words", ""]))))
+    unread = ["split", "score", "meta", "Words", ""]
+    return Raw(pairs=tuple(draw(_disturbed(pairs, unread, usable))))
 
 
 @st.composite
 def _disturbed(
-    draw: st.DrawFn, pairs: list[tuple[str, Any]], unread: list[str]
+    draw: st.DrawFn, pairs: list[tuple[str, Any]], unread: list[str], usable: bool
 ) -> list[tuple[str, Any]]:
     pairs = draw(st.permutations(pairs))
     for key in draw(st.lists(st.sampled_from(unread), max_size=2)):
         place = draw(st.integers(0, len(pairs)))
         pairs.insert(place, (key, Raw(draw(st.sampled_from(UNREAD)))))
-    if pairs and draw(st.integers(0, 3)) == 0:  # the last of equal keys counts
+    if pairs and not usable and draw(st.integers(0, 3)) == 0:
         place = draw(st.integers(0, len(pairs) - 1))
         wrong = draw(st.sampled_from([*WRONG_LISTS, *WRONG_TEXTS, '["x"]', '"x"']))
-        pairs.insert(draw(st.integers(0, place)), (pairs[place][0], Raw(wrong)))
+        pairs.insert(draw(st.integers(0, len(pairs))), (pairs[place][0], Raw(wrong)))
     return pairs
 
 
 @st.composite
-def lines(draw: st.DrawFn, row: dict[str, Any] | None = None) -> bytes:
+def lines(draw: st.DrawFn, row: dict[str, Any] | None = None, usable: bool = True) -> bytes:
     """A usable row as a line of JSON in any style."""
-    value = draw(objects(draw(rows()) if row is None else row))
+    value = draw(objects(draw(rows()) if row is None else row, usable))
     source = random.Random(draw(st.integers(0, 2**32)))
     return write_json(value, source, plain=draw(st.booleans())).encode()
 
@@ -174,7 +179,7 @@ def bad_lines(draw: st.DrawFn) -> bytes:
     if isinstance(row.get("labels"), list) and draw(st.booleans()):
         labels = draw(st.sampled_from(["O", "B-unknown", "o", "", "'", '"', "'\"", "\\", "\x1f"]))
         row["labels"] = [*row["labels"][1:], *[labels] * draw(st.integers(0, 2))]
-    line = draw(lines(row))
+    line = draw(lines(row, usable=False))
     match draw(st.integers(0, 5)):
         case 0:
             place = draw(st.integers(0, len(line)))

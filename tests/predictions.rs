@@ -1,10 +1,12 @@
 //! `lmcore::predictions`: what is a row, and rows through blocks, threads and files.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use lmcore::entities::{EntityCounts, Scheme};
 use lmcore::error::{Error, RowProblem};
@@ -14,6 +16,7 @@ use lmcore::predictions::{
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 fn config() -> ProptestConfig {
@@ -26,8 +29,16 @@ type Row = (Option<String>, Vec<String>, Vec<String>, Vec<String>, String);
 /// An aligned row's input: words, label list, prediction, text, whether there were words.
 type RowToAlign = (Vec<String>, Vec<String>, String, Option<String>, bool);
 
+/// Reads a line for which there is memory.
+fn read(buffer: &mut RowBuffer, line: &[u8]) -> Result<(), RowProblem> {
+    buffer.read(line).map_err(|error| match error {
+        Error::Row { problem } => problem,
+        error => panic!("{error}"),
+    })
+}
+
 fn read_scored(buffer: &mut RowBuffer, line: &[u8]) -> Result<Row, RowProblem> {
-    buffer.read(line)?;
+    read(buffer, line)?;
     let row = buffer.scored()?;
     Ok((
         row.dataset.map(str::to_owned),
@@ -39,7 +50,7 @@ fn read_scored(buffer: &mut RowBuffer, line: &[u8]) -> Result<Row, RowProblem> {
 }
 
 fn read_aligned(buffer: &mut RowBuffer, line: &[u8]) -> Result<RowToAlign, RowProblem> {
-    buffer.read(line)?;
+    read(buffer, line)?;
     let (row, text, has_words) = buffer.aligned()?;
     let (words, label_list) = (row.words.to_vec(), row.label_list.to_vec());
     Ok((words, label_list, row.prediction.to_owned(), text.map(str::to_owned), has_words))
@@ -61,11 +72,98 @@ fn scored_by_definition(value: &Value) -> Option<Row> {
         None => &nothing,
         Some(value) => value.as_object()?,
     };
-    let find = |key: &str| strings(instance.get(key).or_else(|| row.get(key))?);
+    let find = |key: &str| match (instance.get(key), row.get(key)) {
+        (Some(_), Some(_)) | (None, None) => None,
+        (Some(value), None) | (None, Some(value)) => strings(value),
+    };
     let (words, labels) = (find("words")?, find("labels")?);
     let label_list = strings(row.get("label_list")?)?;
     (words.len() == labels.len()).then_some(())?;
     Some((dataset, words, labels, label_list, text("prediction")?))
+}
+
+/// An object with all its entries, of which a map keeps one for each key; or another value.
+#[derive(Debug)]
+enum Node {
+    Object(Vec<(String, Node)>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Object(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Node::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+}
+
+/// The first key of a row that stands in its object twice.
+fn find_doubled(line: &[u8]) -> Option<String> {
+    const KEYS: [&str; 7] =
+        ["dataset", "text", "prediction", "label_list", "words", "labels", "instance"];
+    let Node::Object(entries) = serde_json::from_slice(line).ok()? else { return None };
+    let mut seen = Vec::new();
+    for (key, value) in entries {
+        if KEYS.contains(&key.as_str()) && seen.contains(&key) {
+            return Some(key);
+        }
+        if let ("instance", Node::Object(inner)) = (key.as_str(), value) {
+            let mut seen = Vec::new();
+            for (key, _) in inner {
+                if ["words", "labels"].contains(&key.as_str()) && seen.contains(&key) {
+                    return Some(format!("instance.{key}"));
+                }
+                seen.push(key);
+            }
+        }
+        seen.push(key);
+    }
+    None
 }
 
 /// Pieces of JSON: one list joins to a plain line, or with white space to an unusual one.
@@ -315,7 +413,16 @@ proptest! {
             let line = tokens.join(if plain { "" } else { "\t" });
             let got = read_scored(&mut buffer, &line);
             match serde_json::from_slice::<Value>(&line) {
-                Ok(value) => prop_assert_eq!(got.ok(), scored_by_definition(&value)),
+                Ok(value) => match (find_doubled(&line), got) {
+                    (Some(key), Err(problem)) if value.is_object() => {
+                        let text = format!("{key}: this key stands twice in its object");
+                        prop_assert_eq!(problem.to_string(), text);
+                    }
+                    (doubled, got) => {
+                        prop_assert_eq!(doubled, None);
+                        prop_assert_eq!(got.ok(), scored_by_definition(&value));
+                    }
+                },
                 Err(_) => {
                     // A value that nobody reads may hold what only a whole value refuses.
                     if let Ok((_, words, labels, ..)) = got {
@@ -346,7 +453,7 @@ proptest! {
             }
         }
         let mut buffer = RowBuffer::default();
-        let read = buffer.read(&line);
+        let read = read(&mut buffer, &line);
         if read.is_ok() {
             let _ = (buffer.scored(), buffer.aligned());
         }
@@ -372,7 +479,7 @@ proptest! {
     #[test]
     fn any_bytes(line in prop::collection::vec(byte(), 0..60)) {
         let mut buffer = RowBuffer::default();
-        let accepted = buffer.read(&line).is_ok();
+        let accepted = read(&mut buffer, &line).is_ok();
         if accepted {
             let _ = (buffer.scored(), buffer.aligned());
         }
@@ -391,7 +498,7 @@ proptest! {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let start = if mark { "\u{feff}" } else { "" };
         write!(file, "{start}{content}").unwrap();
-        let mut blocks = LineBlocks::open(file.path().to_str().unwrap(), block_bytes).unwrap();
+        let mut blocks = LineBlocks::open(file.path(), block_bytes).unwrap();
         let (mut joined, mut rows, mut end) = (Vec::new(), Vec::new(), start.len() as u64);
         while let Some(block) = blocks.next_block().unwrap() {
             rows.extend(block.rows().map(|(number, line)| (number, line.to_vec())));
@@ -417,11 +524,11 @@ fn nothing_stands_around_an_object() {
     let mut buffer = RowBuffer::default();
     for space in ["", " ", "  ", "\t", " \r"] {
         for frame in [format!("{line}{space}"), format!("{space}{line}")] {
-            assert_eq!(buffer.read(frame.as_bytes()), Ok(()));
+            assert_eq!(read(&mut buffer, frame.as_bytes()), Ok(()));
         }
         for other in ["x", "}", ",", "{}", "[]", "\"", "\"\"", "1", "é", "\u{feff}", "\0", &line] {
             for frame in [format!("{line}{space}{other}"), format!("{other}{space}{line}")] {
-                let problem = buffer.read(frame.as_bytes()).unwrap_err();
+                let problem = read(&mut buffer, frame.as_bytes()).unwrap_err();
                 assert!(problem.reason.starts_with("not valid JSON: "), "{frame}: {problem}");
             }
         }
@@ -458,7 +565,7 @@ fn options(threads: usize) -> ScoreOptions {
     ScoreOptions { scheme: Scheme::Strict, threads: Some(threads), worst: 5, skip_bad_rows: false }
 }
 
-fn score(path: &str, options: &ScoreOptions) -> Result<Evaluation, Error> {
+fn score(path: &Path, options: &ScoreOptions) -> Result<Evaluation, Error> {
     let mut evaluation = Evaluation::default();
     let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
     score_file(path, options, &mut hooks, &mut evaluation).map(|()| evaluation)
@@ -469,7 +576,7 @@ const ROWS: usize = 21_000;
 #[test]
 fn threads_change_nothing() {
     let file = rows_file(ROWS, &[]);
-    let path = file.path().to_str().unwrap();
+    let path = file.path();
     let one = score(path, &options(1)).unwrap();
     for threads in [2, 3, 8] {
         assert_eq!(score(path, &options(threads)).unwrap(), one);
@@ -492,7 +599,7 @@ fn threads_change_nothing() {
 #[test]
 fn tables_count_as_files_do() {
     let file = rows_file(ROWS, &[]);
-    let from_file = score(file.path().to_str().unwrap(), &options(2)).unwrap();
+    let from_file = score(file.path(), &options(2)).unwrap();
     for threads in [1, 3] {
         let mut taken = 0;
         let mut next = |table: &mut Table| {
@@ -512,11 +619,13 @@ fn tables_count_as_files_do() {
                 }
                 let place = table.label_lists.end_row_unless_known(8);
                 table.check_open_row("labels").unwrap();
-                table.end_row(
-                    value["prediction"].as_str().unwrap(),
-                    value["dataset"].as_str(),
-                    place,
-                );
+                table
+                    .end_row(
+                        value["prediction"].as_str().unwrap(),
+                        value["dataset"].as_str(),
+                        place,
+                    )
+                    .unwrap();
             }
             taken += table.len();
             Ok(())
@@ -538,10 +647,10 @@ fn tables_count_as_files_do() {
 fn first_bad_row_is_named() {
     for bad in [&[15_000, 15_001, 20_999][..], &[0, 20_999], &[20_999]] {
         let file = rows_file(ROWS, bad);
-        let path = file.path().to_str().unwrap();
+        let path = file.path();
         for threads in [1, 2, 8] {
             let error = score(path, &options(threads)).unwrap_err();
-            let start = format!("{path}:{}: not valid JSON: ", bad[0] + 1);
+            let start = format!("{}:{}: not valid JSON: ", path.display(), bad[0] + 1);
             assert!(error.to_string().starts_with(&start), "{error}");
             let skipped =
                 score(path, &ScoreOptions { skip_bad_rows: true, ..options(threads) }).unwrap();
@@ -554,7 +663,7 @@ fn first_bad_row_is_named() {
 #[test]
 fn the_caller_stops_the_work() {
     let file = rows_file(ROWS, &[]);
-    let path = file.path().to_str().unwrap();
+    let path = file.path();
     for threads in [1, 3] {
         let mut evaluation = Evaluation::default();
         let mut hooks = Hooks { progress: &mut |_| Err(Error::Stopped), back_tokenize: None };
@@ -563,7 +672,7 @@ fn the_caller_stops_the_work() {
     }
 }
 
-fn align(input: &str, output: &str, threads: usize) -> Result<u64, Error> {
+fn align(input: &Path, output: &Path, threads: usize) -> Result<u64, Error> {
     let options =
         AlignOptions { scheme: Scheme::Gner, threads: Some(threads), skip_bad_rows: false };
     let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
@@ -575,14 +684,14 @@ fn aligned_file_is_whole_or_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.jsonl");
     let (good, bad) = (rows_file(ROWS, &[]), rows_file(ROWS, &[20_000]));
-    let (good, bad) = (good.path().to_str().unwrap(), bad.path().to_str().unwrap());
+    let (good, bad) = (good.path(), bad.path());
     for threads in [1, 3] {
-        assert!(align(bad, output.to_str().unwrap(), threads).is_err());
+        assert!(align(bad, &output, threads).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
     let mut written = Vec::new();
     for threads in [1, 2, 8] {
-        assert_eq!(align(good, output.to_str().unwrap(), threads), Ok(ROWS as u64));
+        assert_eq!(align(good, &output, threads), Ok(ROWS as u64));
         written.push(fs::read_to_string(&output).unwrap());
     }
     assert!(written.iter().all(|text| *text == written[0]));
@@ -605,7 +714,7 @@ fn distinct_words_are_asked_for_once() {
         let back_tokenize: &mut BackTokenize<'_> = &mut answer;
         let mut evaluation = Evaluation::default();
         let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: Some(back_tokenize) };
-        let path = file.path().to_str().unwrap();
+        let path = file.path();
         score_file(path, &options(threads), &mut hooks, &mut evaluation).unwrap();
         assert_eq!(*asked.borrow(), ["in", "york"]);
         // Now the other rows match: the answer stands for the word.

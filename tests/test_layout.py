@@ -40,10 +40,10 @@ TREES = [
 ]
 # What is in those folders without being a concept.
 OTHERS = {
-    "rust": {"lib", "error", "labels", "text", "threads"},
-    "rust/py": {"mod", "arrays", "borrowed", "error"},
+    "rust": {"lib", "error", "interrupt", "labels", "memory", "text", "threads"},
+    "rust/py": {"mod", "arrays", "borrowed", "error", "hooks", "threads"},
     "python/lmcore/reference": {"__init__"},
-    "python/lmcore/ops": {"__init__", "_dispatch"},
+    "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.

@@ -1,5 +1,6 @@
 # Types of the compiled module. Users call `lmcore.ops`.
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias, final
 
@@ -34,6 +35,7 @@ __all__ = [
     "longest_common_subsequence_strings",
     "match_labels",
     "match_labels_batch",
+    "most_threads",
     "normalize_text",
     "parse_generation",
     "philox4x32",
@@ -49,6 +51,7 @@ __all__ = [
 
 __version__: str
 
+def most_threads() -> int: ...
 def split_words(text: str, /) -> list[tuple[int, int]]: ...
 def locate_words(text: str, words: Sequence[str], /) -> list[tuple[int, int]]: ...
 def longest_common_subsequence_strings(
@@ -167,7 +170,7 @@ def score_examples(
     /,
 ) -> dict[str, Any]: ...
 def score_files(
-    paths: list[str],
+    paths: list[str | os.PathLike[str]],
     scheme: str,
     threads: int | None,
     worst: int,
@@ -177,8 +180,8 @@ def score_files(
     /,
 ) -> dict[str, Any]: ...
 def align_file(
-    input_path: str,
-    output_path: str,
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
     scheme: str,
     threads: int | None,
     skip_bad_rows: bool,

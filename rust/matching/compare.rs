@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
+use crate::error::Result;
 use crate::lcs::UNMATCHED;
+use crate::memory;
 use crate::text::{StringsRef, push_lowercase};
 
 /// Lower-cased words of one text, ready to be compared.
@@ -14,6 +16,9 @@ pub(super) struct Lowered {
     text: String,
     pub words: Vec<Word>,
 }
+
+/// Eight more bytes, so that eight can be read at once wherever a word stands.
+const PADDING: &str = "\0\0\0\0\0\0\0\0";
 
 /// The first 0 to 8 bytes of a word.
 const KEPT: [u64; 9] = {
@@ -70,38 +75,55 @@ impl Lowered {
     }
 
     /// Lower-cases ranges of a text; in ASCII the ranges stay as they are.
-    pub fn fill(&mut self, text: &str, ranges: impl Iterator<Item = Range<usize>>) {
+    ///
+    /// `words` is the number of ranges.
+    pub fn fill(
+        &mut self,
+        text: &str,
+        words: usize,
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<()> {
         if text.is_ascii() {
-            self.text.clear();
-            self.text.push_str(text);
+            self.set_text(text)?;
             self.text.make_ascii_lowercase();
-            self.read_heads(ranges);
-            return;
+            return self.read_heads(words, ranges);
         }
         let mut lower = std::mem::take(&mut self.text);
         lower.clear();
-        let mut end = 0;
-        let ends: Vec<usize> = ranges
-            .map(|range| {
-                push_lowercase(&text[range], &mut lower);
-                lower.len()
-            })
-            .collect();
+        let mut ends = Vec::new();
+        memory::reserve(&mut ends, words)?;
+        for range in ranges {
+            push_lowercase(&text[range], &mut lower)?;
+            ends.push(lower.len());
+        }
         self.text = lower;
-        self.read_heads(ends.into_iter().map(|next| std::mem::replace(&mut end, next)..next));
+        let mut end = 0;
+        let ranges = ends.into_iter().map(|next| std::mem::replace(&mut end, next)..next);
+        self.read_heads(words, ranges)
     }
 
-    pub fn fill_as_is(&mut self, words: StringsRef<'_>) {
+    pub fn fill_as_is(&mut self, words: StringsRef<'_>) -> Result<()> {
+        self.set_text(words.region())?;
+        self.read_heads(words.len(), words.ranges())
+    }
+
+    fn set_text(&mut self, text: &str) -> Result<()> {
         self.text.clear();
-        self.text.push_str(words.region());
-        self.read_heads(words.ranges());
+        memory::reserve_text(&mut self.text, text.len() + PADDING.len())?;
+        self.text.push_str(text);
+        Ok(())
     }
 
-    fn read_heads(&mut self, ranges: impl Iterator<Item = Range<usize>>) {
-        // Eight more bytes, so that eight can be read at once wherever a word stands.
-        self.text.push_str("\0\0\0\0\0\0\0\0");
+    fn read_heads(
+        &mut self,
+        words: usize,
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<()> {
+        memory::reserve_text(&mut self.text, PADDING.len())?;
+        self.text.push_str(PADDING);
         let bytes = self.text.as_bytes();
         self.words.clear();
+        memory::reserve(&mut self.words, words)?;
         self.words.extend(ranges.map(|range| {
             let length = range.len();
             let kept = KEPT[length.min(8)];
@@ -111,6 +133,7 @@ impl Lowered {
             let tail = eight(range.start + length.saturating_sub(8));
             Word { head: eight(range.start), tail, start: range.start, length }
         }));
+        Ok(())
     }
 }
 
@@ -140,9 +163,8 @@ impl Default for Seed {
 }
 
 impl Distinct {
-    pub fn clear(&mut self, words: usize) {
-        self.slots.clear();
-        self.slots.resize((2 * words).next_power_of_two().max(64), UNMATCHED);
+    pub fn clear(&mut self, words: usize) -> Result<()> {
+        memory::fill(&mut self.slots, (2 * words).next_power_of_two().max(64), UNMATCHED)
     }
 
     /// Where the word with this hash stands first; `place` if it was not seen before.

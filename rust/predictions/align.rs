@@ -4,18 +4,20 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::back_tokens::BackTokens;
-use super::blocks::{LineBlocks, Lines, file_error, run_blocks};
-use super::row::RowBuffer;
+use super::back_tokens::{BackTokens, Questions, lock};
+use super::blocks::{LineBlocks, Lines, file_error};
+use super::row::{RowBuffer, of_words};
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
-use crate::entities::{Scheme, Span, Types, decode_spans};
-use crate::error::{Error, Result, RowProblem};
-use crate::matching::Matcher;
+use crate::entities::{Label, Scheme, Span, Types, decode_spans};
+use crate::error::{Error, Result, RowProblem, show_path};
+use crate::matching::{Matcher, Pair};
+use crate::memory;
 use crate::text::{Strings, StringsRef};
+use crate::threads::run_blocks;
 use crate::words::{Range, locate_words, split_words, to_characters};
 
 /// Bytes of a file that one thread works on at a time.
@@ -46,7 +48,7 @@ pub struct AlignSummary {
 /// An aligned row as it is written.
 #[derive(Debug, Serialize)]
 struct AlignedRow<'a> {
-    labels: Vec<String>,
+    labels: Labels<'a>,
     entities: Vec<Entity<'a>>,
     matching: &'static str,
     omitted: Vec<Word<'a>>,
@@ -76,7 +78,48 @@ struct Word<'a> {
 struct GeneratedWord<'a> {
     index: usize,
     word: &'a str,
-    label: String,
+    label: PairLabel<'a>,
+}
+
+/// Labels, written without a string for each.
+#[derive(Debug)]
+struct Labels<'a> {
+    labels: &'a [Label],
+    types: &'a Types,
+}
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.labels.iter().map(|&label| self.types.label_text(label)))
+    }
+}
+
+/// The label of a generated word as it is written.
+#[derive(Debug)]
+struct PairLabel<'a> {
+    pair: &'a Pair,
+    generation: &'a str,
+}
+
+impl Serialize for PairLabel<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.pair.label_text(self.generation))
+    }
+}
+
+/// Bytes that grow while there is memory.
+struct Growing<'b>(&'b mut Vec<u8>);
+
+impl Write for Growing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        memory::reserve(self.0, bytes.len()).map_err(io::Error::other)?;
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -89,11 +132,11 @@ struct Substitution<'a> {
 /// Aligns every row of the file `input` into the file `output`, which appears when it is whole.
 ///
 /// # Errors
-/// A file cannot be read or written, the input holds no rows, a row cannot be used, or the
-/// caller stopped.
+/// A file cannot be read or written, the input holds no rows, a row cannot be used, the memory is
+/// refused, or the caller stopped.
 pub fn align_file(
-    input: &str,
-    output: &str,
+    input: &Path,
+    output: &Path,
     options: &AlignOptions,
     hooks: &mut Hooks<'_>,
 ) -> Result<AlignSummary> {
@@ -101,7 +144,9 @@ pub fn align_file(
     let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
     let mut blocks = LineBlocks::open(input, block_bytes)?;
     let mut writer = BufWriter::new(Target::create(output)?);
+    let input = &show_path(input);
     let tokens = RwLock::new(BackTokens::default());
+    let mut questions = Questions::default();
     let mut buffer = RowBuffer::default();
     let mut summary = AlignSummary::default();
     let done = Cell::new(0);
@@ -111,37 +156,42 @@ pub fn align_file(
         &mut || {
             let Some(lines) = blocks.next_block()? else { return Ok(None) };
             if let Some(back_tokenize) = back_tokenize {
-                let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
                 let mut cut = Strings::default();
                 for (_, line) in lines.rows() {
-                    if let (Ok(()), Ok((row, text, has_words))) =
-                        (buffer.read(line), buffer.aligned())
-                    {
-                        match text {
-                            Some(text) if !has_words => {
-                                cut_words(text, &mut cut);
-                                tokens.note(cut.all());
-                            }
-                            _ => tokens.note(row.words),
+                    match buffer.read(line) {
+                        Ok(()) => {}
+                        Err(Error::Row { .. }) => continue,
+                        Err(error) => return Err(error),
+                    }
+                    match buffer.aligned() {
+                        Ok((_, Some(text), false)) => {
+                            cut_words(text, &mut cut)?;
+                            questions.note(&lock(&tokens), cut.all())?;
                         }
+                        Ok((row, ..)) => questions.note(&lock(&tokens), row.words)?,
+                        Err(_) => {}
                     }
                 }
-                tokens.ask(back_tokenize)?;
+                questions.ask(&tokens, back_tokenize)?;
             }
             Ok(Some(lines))
         },
         &|worker: &mut Worker, lines: Lines| {
-            let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
+            let tokens = lock(&tokens);
             let tokens = tokenized.then_some(&*tokens);
             let mut part = Part { end: lines.end, ..Part::default() };
             for (number, line) in lines.rows() {
                 match worker.align(line, options.scheme, tokens, &mut part.bytes) {
                     Ok(()) => part.rows += 1,
-                    Err(problem) => {
+                    Err(Error::Row { problem }) => {
                         part.bad_rows.push((number, problem));
                         if !options.skip_bad_rows {
                             break;
                         }
+                    }
+                    Err(error) => {
+                        part.failed = Some(error);
+                        break;
                     }
                 }
             }
@@ -151,7 +201,7 @@ pub fn align_file(
             done.set(part.end);
             summary.rows += part.rows;
             for (line, problem) in part.bad_rows {
-                let error = Error::Line { path: input.to_owned(), line, problem };
+                let error = Error::Line { path: input.clone(), line, problem };
                 if !options.skip_bad_rows {
                     return Err(error);
                 }
@@ -160,13 +210,16 @@ pub fn align_file(
                     summary.listed_bad_rows.push(error);
                 }
             }
+            if let Some(error) = part.failed {
+                return Err(error);
+            }
             writer.write_all(&part.bytes).map_err(|error| file_error(output, &error))
         },
         &mut || progress(done.get()),
     )?;
     progress(done.get())?;
     if summary.rows == 0 && summary.bad_rows == 0 {
-        return Err(Error::EmptyFile { path: input.to_owned() });
+        return Err(Error::EmptyFile { path: input.clone() });
     }
     let target = writer.into_inner().map_err(|error| file_error(output, error.error()))?;
     target.keep(output)?;
@@ -180,13 +233,13 @@ enum Target {
 }
 
 impl Target {
-    fn create(path: &str) -> Result<Self> {
+    fn create(path: &Path) -> Result<Self> {
         let fail = |error: &io::Error| file_error(path, error);
         if fs::metadata(path).is_ok_and(|known| !known.is_file()) {
             let device = File::options().write(true).open(path).map_err(|error| fail(&error))?;
             return Ok(Self::Device(device));
         }
-        let folder = match Path::new(path).parent() {
+        let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
@@ -197,7 +250,7 @@ impl Target {
         temporary.map(Self::Temporary).map_err(|error| fail(&error))
     }
 
-    fn keep(self, path: &str) -> Result<()> {
+    fn keep(self, path: &Path) -> Result<()> {
         match self {
             Self::Temporary(file) => {
                 file.persist(path).map_err(|error| file_error(path, &error.error))?;
@@ -227,10 +280,11 @@ impl Write for Target {
 /// Aligns one row, given as a line of JSON, and returns the aligned row as JSON.
 ///
 /// # Errors
-/// The row cannot be used.
-pub fn align_line(line: &str, scheme: Scheme) -> std::result::Result<String, RowProblem> {
+/// The row cannot be used, the memory is refused, or the caller stopped.
+pub fn align_line(line: &str, scheme: Scheme) -> Result<String> {
     let mut bytes = Vec::new();
     Worker::default().align(line.as_bytes(), scheme, None, &mut bytes)?;
+    memory::probe(bytes.len())?;
     Ok(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
 }
 
@@ -239,6 +293,7 @@ struct Part {
     bytes: Vec<u8>,
     rows: u64,
     bad_rows: Vec<(u64, RowProblem)>,
+    failed: Option<Error>,
     end: u64,
 }
 
@@ -262,62 +317,64 @@ impl Worker {
         scheme: Scheme,
         tokens: Option<&BackTokens>,
         out: &mut Vec<u8>,
-    ) -> std::result::Result<(), RowProblem> {
+    ) -> Result<()> {
         self.buffer.read(line)?;
         let (row, text, has_words) = self.buffer.aligned()?;
-        let fail = |error: Error| RowProblem::value(Some("words"), error.to_string());
 
         // The text that offsets count in, the words, and where they stand in it.
         let (text, words, places) = match text {
             Some(text) if has_words => {
-                (text, row.words, locate_words(text, row.words).map_err(fail)?)
+                (text, row.words, locate_words(text, row.words).map_err(of_words)?)
             }
             Some(text) => {
-                let places = cut_words(text, &mut self.cut);
+                let places = cut_words(text, &mut self.cut)?;
                 (text, self.cut.all(), places)
             }
             None => {
-                let places = join_words(row.words, &mut self.joined);
+                let places = join_words(row.words, &mut self.joined)?;
                 (self.joined.as_str(), row.words, places)
             }
         };
-        self.types.allow(row.label_list);
+        self.types.allow(row.label_list)?;
         if let Some(tokens) = tokens {
-            tokens.translate(words, &mut self.lower, &mut self.translated);
+            tokens.translate(words, &mut self.lower, &mut self.translated)?;
         }
         let comparison = tokens.map(|_| self.translated.all());
         let (matcher, types) = (&mut self.matcher, &self.types);
         if has_words {
-            matcher.match_words(words, row.prediction, types, comparison).map_err(fail)?;
+            matcher.match_words(words, row.prediction, types, comparison).map_err(of_words)?;
         } else {
-            matcher.match_split_words(words, row.prediction, types, comparison).map_err(fail)?;
+            matcher
+                .match_split_words(words, row.prediction, types, comparison)
+                .map_err(of_words)?;
         }
-        decode_spans(&matcher.labels, scheme, &mut self.spans);
-        let aligned = describe(matcher, types, &self.spans, (text, words, &places), row.prediction);
-        serde_json::to_writer(&mut *out, &aligned)
-            .map_err(|error| RowProblem::value(None, error.to_string()))?;
-        out.push(b'\n');
+        decode_spans(&matcher.labels, scheme, &mut self.spans)?;
+        let aligned =
+            describe(matcher, types, &self.spans, (text, words, &places), row.prediction)?;
+        // Nothing but memory can be wrong with the writing.
+        serde_json::to_writer(Growing(out), &aligned).map_err(|_| memory::refused(out.len()))?;
+        memory::push(out, b'\n')?;
         Ok(())
     }
 }
 
 fn describe<'a>(
-    matcher: &Matcher,
+    matcher: &'a Matcher,
     types: &'a Types,
     spans: &[Span],
     (text, words, places): (&'a str, StringsRef<'a>, &[Range]),
     generation: &'a str,
-) -> AlignedRow<'a> {
+) -> Result<AlignedRow<'a>> {
     let generated = |index: usize| {
         let pair = &matcher.pairs[index];
         let word = &generation[pair.word.clone()];
-        GeneratedWord { index, word, label: pair.label_text(generation) }
+        GeneratedWord { index, word, label: PairLabel { pair, generation } }
     };
-    let ranges: Vec<Range> = spans
+    let ranges = spans
         .iter()
-        .map(|span| Range { start: places[span.start].start, end: places[span.end - 1].end })
-        .collect();
-    let characters = to_characters(text, &ranges);
+        .map(|span| Range { start: places[span.start].start, end: places[span.end - 1].end });
+    let ranges = memory::collect(spans.len(), ranges)?;
+    let characters = to_characters(text, &ranges)?;
     let entities =
         spans.iter().zip(&ranges).zip(&characters).map(|((span, bytes), place)| Entity {
             start: place.start,
@@ -325,55 +382,51 @@ fn describe<'a>(
             kind: types.name(span.type_id),
             text: &text[bytes.start..bytes.end],
         });
-    let differences = matcher.list_differences();
-    AlignedRow {
-        labels: matcher.labels.iter().map(|&label| types.label_text(label)).collect(),
-        entities: entities.collect(),
+    let differences = matcher.list_differences()?;
+    let all_generated =
+        |indices: &[usize]| memory::collect(indices.len(), indices.iter().map(|&k| generated(k)));
+    let omitted = differences.omitted.iter().map(|&index| Word { index, word: words.get(index) });
+    let substituted = differences.substituted.iter().map(|&(index, other)| Substitution {
+        index,
+        word: words.get(index),
+        generated: generated(other),
+    });
+    let dropped = matcher.dropped_labels.iter().map(|range| &generation[range.clone()]);
+    Ok(AlignedRow {
+        labels: Labels { labels: &matcher.labels, types },
+        entities: memory::collect(spans.len(), entities)?,
         matching: matcher.condition.name(),
-        omitted: differences
-            .omitted
-            .iter()
-            .map(|&index| Word { index, word: words.get(index) })
-            .collect(),
-        added: differences.added.iter().map(|&index| generated(index)).collect(),
-        substituted: differences
-            .substituted
-            .iter()
-            .map(|&(index, other)| Substitution {
-                index,
-                word: words.get(index),
-                generated: generated(other),
-            })
-            .collect(),
-        invalid_labels: matcher.invalid_labels.iter().map(|&index| generated(index)).collect(),
-        dropped_labels: matcher.dropped_labels.iter().map(|r| &generation[r.clone()]).collect(),
+        omitted: memory::collect(differences.omitted.len(), omitted)?,
+        added: all_generated(&differences.added)?,
+        substituted: memory::collect(differences.substituted.len(), substituted)?,
+        invalid_labels: all_generated(&matcher.invalid_labels)?,
+        dropped_labels: memory::collect(matcher.dropped_labels.len(), dropped)?,
         trailing_text: &generation[matcher.trailing_text.clone()],
-    }
+    })
 }
 
 /// Cuts a text into words and returns where they stand, in bytes.
-fn cut_words(text: &str, words: &mut Strings) -> Vec<Range> {
-    let places = split_words(text);
+fn cut_words(text: &str, words: &mut Strings) -> Result<Vec<Range>> {
+    let places = split_words(text)?;
     words.clear();
     for place in &places {
-        words.push(&text[place.start..place.end]);
+        words.append(&text[place.start..place.end])?;
     }
-    places
+    Ok(places)
 }
 
 /// Joins words with spaces and returns where they stand, in bytes.
-fn join_words(words: StringsRef<'_>, joined: &mut String) -> Vec<Range> {
+fn join_words(words: StringsRef<'_>, joined: &mut String) -> Result<Vec<Range>> {
     joined.clear();
-    words
-        .iter()
-        .enumerate()
-        .map(|(index, word)| {
-            if index > 0 {
-                joined.push(' ');
-            }
-            let start = joined.len();
-            joined.push_str(word);
-            Range { start, end: joined.len() }
-        })
-        .collect()
+    let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
+    memory::reserve_text(joined, bytes)?;
+    let places = words.iter().enumerate().map(|(index, word)| {
+        if index > 0 {
+            joined.push(' ');
+        }
+        let start = joined.len();
+        joined.push_str(word);
+        Range { start, end: joined.len() }
+    });
+    memory::collect(words.len(), places)
 }

@@ -1,19 +1,14 @@
-//! Input cut into blocks, and blocks worked on by threads and merged in order.
+//! Input cut into blocks: whole lines of a file, or rows that came as lists.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use super::row::{RowRef, check_lengths};
 use crate::error::{Error, Result, RowProblem};
+use crate::interrupt;
+use crate::memory;
 use crate::text::{Interner, StringRows, Strings};
-use crate::threads::{available, start_pool};
-
-/// How long to wait for a block before asking the caller whether to go on.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Whole lines of a file.
 #[derive(Debug)]
@@ -47,7 +42,7 @@ fn without_space_at_end(line: &[u8]) -> &[u8] {
 #[derive(Debug)]
 pub struct LineBlocks {
     file: File,
-    path: String,
+    path: PathBuf,
     block_bytes: usize,
     rest: Vec<u8>,
     next_line: u64,
@@ -59,7 +54,7 @@ impl LineBlocks {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(path: &str, block_bytes: usize) -> Result<Self> {
+    pub fn open(path: &Path, block_bytes: usize) -> Result<Self> {
         let file = File::open(path).map_err(|error| file_error(path, &error))?;
         Ok(Self {
             file,
@@ -74,13 +69,14 @@ impl LineBlocks {
     /// The next block, if there is one.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, the memory is refused, or the caller stops.
     pub fn next_block(&mut self) -> Result<Option<Lines>> {
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
             let start = bytes.len();
-            bytes.reserve(self.block_bytes);
-            let got = (&mut self.file)
+            interrupt::check()?;
+            memory::reserve(&mut bytes, self.block_bytes)?;
+            let got = Interruptible(&mut self.file)
                 .take(self.block_bytes as u64)
                 .read_to_end(&mut bytes)
                 .map_err(|error| file_error(&self.path, &error))?;
@@ -106,8 +102,25 @@ impl LineBlocks {
     }
 }
 
+/// A file whose reading a signal breaks off: the caller is asked, where `read_to_end` tries again.
+struct Interruptible<'f>(&'f mut File);
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).or_else(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                interrupt::check_now().map_err(io::Error::other)?;
+            }
+            Err(error)
+        })
+    }
+}
+
 /// The error of a file that the system refused.
-pub(super) fn file_error(path: &str, error: &std::io::Error) -> Error {
+pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {
+    if let Some(stopped) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        return stopped.clone();
+    }
     // An error with more to tell than the system's number has it in its text alone.
     let text = error.to_string();
     let (reason, rest) = text.split_once(" (os error ").unwrap_or((&text, ""));
@@ -156,20 +169,30 @@ impl Table {
     }
 
     /// Ends the row: what was pushed to words and labels, with a label list by its place.
-    pub fn end_row(&mut self, prediction: &str, dataset: Option<&str>, label_list: usize) {
-        let dataset = dataset.map(|name| self.datasets.intern(name));
-        self.close_row(prediction, Ok(TableRow { label_list, dataset }));
+    ///
+    /// # Errors
+    /// The memory is refused.
+    pub fn end_row(
+        &mut self,
+        prediction: &str,
+        dataset: Option<&str>,
+        label_list: usize,
+    ) -> Result<()> {
+        let dataset = dataset.map(|name| self.datasets.intern(name)).transpose()?;
+        self.predictions.append(prediction)?;
+        self.close_row(Ok(TableRow { label_list, dataset }));
+        Ok(())
     }
 
     /// Ends a row that cannot be used.
     pub fn end_bad_row(&mut self, problem: RowProblem) {
-        self.close_row("", Err(problem));
+        self.predictions.push("");
+        self.close_row(Err(problem));
     }
 
-    fn close_row(&mut self, prediction: &str, row: std::result::Result<TableRow, RowProblem>) {
+    fn close_row(&mut self, row: std::result::Result<TableRow, RowProblem>) {
         self.words.end_row();
         self.labels.end_row();
-        self.predictions.push(prediction);
         self.rows.push(row);
     }
 
@@ -197,72 +220,4 @@ impl Table {
             prediction: self.predictions.all().get(index),
         })
     }
-}
-
-/// Takes blocks from `next`, works on them in `threads` threads, and merges them in order.
-///
-/// `next` and `merge` run on the calling thread, which is also asked by `check` whether to go
-/// on, at least every 50 ms. At most `2 * threads` blocks exist at once.
-pub(super) fn run_blocks<B: Send, W: Default + Send, P: Send>(
-    threads: Option<usize>,
-    next: &mut dyn FnMut() -> Result<Option<B>>,
-    work: &(dyn Fn(&mut W, B) -> P + Sync),
-    merge: &mut dyn FnMut(P) -> Result<()>,
-    check: &mut dyn FnMut() -> Result<()>,
-) -> Result<()> {
-    let threads = threads.unwrap_or_else(available);
-    if threads <= 1 {
-        let mut worker = W::default();
-        while let Some(block) = next()? {
-            merge(work(&mut worker, block))?;
-            check()?;
-        }
-        return Ok(());
-    }
-    let Some(first) = next()? else { return Ok(()) };
-    let Some(second) = next()? else {
-        merge(work(&mut W::default(), first))?;
-        return check();
-    };
-    let mut ready = vec![second, first];
-    let pool = start_pool(threads)?;
-    let workers = Mutex::new(Vec::<W>::new());
-    pool.in_place_scope(|scope| {
-        let (sender, receiver) = channel();
-        let (mut started, mut merged, mut exhausted) = (0, 0, false);
-        let mut waiting = BTreeMap::new();
-        loop {
-            while !exhausted && started - merged < 2 * threads {
-                let Some(block) = ready.pop().map_or_else(&mut *next, |block| Ok(Some(block)))?
-                else {
-                    exhausted = true;
-                    break;
-                };
-                let (sender, workers, number) = (sender.clone(), &workers, started);
-                started += 1;
-                scope.spawn(move |_| {
-                    let lock = || workers.lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut worker = lock().pop().unwrap_or_default();
-                    let part = work(&mut worker, block);
-                    lock().push(worker);
-                    // The receiver is gone only after an error, when no part is wanted.
-                    let _ = sender.send((number, part));
-                });
-            }
-            if exhausted && merged == started {
-                return Ok(());
-            }
-            match receiver.recv_timeout(PATIENCE) {
-                Ok((number, part)) => {
-                    waiting.insert(number, part);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-            while let Some(part) = waiting.remove(&merged) {
-                merge(part)?;
-                merged += 1;
-            }
-            check()?;
-        }
-    })
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::scan::{Found, Scanner};
-use crate::error::{RowProblem, quote};
+use crate::error::{Error, Result, RowProblem, quote};
+use crate::memory;
 use crate::text::{Strings, StringsRef};
 
 /// A usable row.
@@ -23,6 +24,9 @@ pub struct RowRef<'a> {
     pub prediction: &'a str,
 }
 
+/// A row's part, or why the row cannot be used.
+pub type RowResult<T> = std::result::Result<T, RowProblem>;
+
 /// What stood under a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum State {
@@ -39,6 +43,8 @@ struct Text {
     value: String,
     in_line: Option<(usize, usize)>,
     state: State,
+    /// Why the value could not be kept.
+    failed: Option<Error>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +53,8 @@ struct List {
     values: Strings,
     in_line: Option<Vec<(usize, usize)>>,
     state: State,
+    /// Why the values could not be kept.
+    failed: Option<Error>,
 }
 
 impl Text {
@@ -79,11 +87,11 @@ impl List {
         let values = &mut self.values;
         values.clear();
         scanner.strings(|scanner| {
-            match scanner.string()? {
-                Found::Plain(start, end) => values.push(&line[start..end]),
-                Found::Escaped(text) => values.push(&text),
-            }
-            Some(())
+            let kept = match scanner.string()? {
+                Found::Plain(start, end) => values.append(&line[start..end]),
+                Found::Escaped(text) => values.append(&text),
+            };
+            scanner.or_fail(kept)
         })
     }
 
@@ -107,6 +115,8 @@ pub struct RowBuffer {
     not_object: Option<&'static str>,
     /// The key whose value is being read, for errors in the middle of it.
     reading: Option<&'static str>,
+    /// The first key that stood in its object before.
+    doubled: Option<&'static str>,
     dataset: Text,
     text: Text,
     prediction: Text,
@@ -120,62 +130,129 @@ impl RowBuffer {
     /// Reads a line as JSON.
     ///
     /// # Errors
-    /// It is not UTF-8, not JSON, not an object, or a text in it holds half a surrogate pair.
-    pub fn read(&mut self, line: &[u8]) -> Result<(), RowProblem> {
+    /// It is not UTF-8, not JSON, not an object, a text in it holds half a surrogate pair, or a
+    /// key that is read stands there twice; the memory is refused, or the caller stops.
+    pub fn read(&mut self, line: &[u8]) -> Result<()> {
         let line = std::str::from_utf8(line).map_err(|error| {
             RowProblem::value(None, format!("not UTF-8 at byte {}", error.valid_up_to() + 1))
         })?;
         self.clear();
         self.line.clear();
+        memory::reserve_text(&mut self.line, line.len())?;
         self.line.push_str(line);
-        if self.scan(line).is_some() {
-            return Ok(());
+        if !self.scan(line)? {
+            self.read_slowly(line)?;
         }
-        self.read_slowly(line)
-    }
-
-    /// Reads a plain row; at anything unusual it gives up.
-    fn scan(&mut self, line: &str) -> Option<()> {
-        let mut scanner = Scanner::new(line)?;
-        scanner.object(|key, scanner| match Key::from(key) {
-            Key::Dataset => self.dataset.scan(scanner),
-            Key::Text => self.text.scan(scanner),
-            Key::Prediction => self.prediction.scan(scanner),
-            Key::LabelList => self.label_list.scan(scanner, line),
-            Key::Words => self.flat.words.scan(scanner, line),
-            Key::Labels => self.flat.labels.scan(scanner, line),
-            Key::Instance => {
-                self.instance_state = State::Present;
-                self.instance.words.state = State::Missing;
-                self.instance.labels.state = State::Missing;
-                scanner.object(|key, scanner| match Key::from(key) {
-                    Key::Words => self.instance.words.scan(scanner, line),
-                    Key::Labels => self.instance.labels.scan(scanner, line),
-                    _ => scanner.skip_scalar(),
-                })
+        match self.doubled {
+            None => Ok(()),
+            Some(key) => {
+                Err(RowProblem::value(Some(key), "this key stands twice in its object").into())
             }
-            Key::Other => scanner.skip_scalar(),
-        })?;
-        scanner.end()
+        }
     }
 
-    fn read_slowly(&mut self, line: &str) -> Result<(), RowProblem> {
+    /// Reads a plain row; at anything unusual it gives up and says so.
+    fn scan(&mut self, line: &str) -> Result<bool> {
+        let Some(mut scanner) = Scanner::new(line) else { return Ok(false) };
+        let read = scanner.object(|key, scanner| {
+            let key = Key::from(key);
+            self.notice(key);
+            match key {
+                Key::Dataset => self.dataset.scan(scanner),
+                Key::Text => self.text.scan(scanner),
+                Key::Prediction => self.prediction.scan(scanner),
+                Key::LabelList => self.label_list.scan(scanner, line),
+                Key::Words => self.flat.words.scan(scanner, line),
+                Key::Labels => self.flat.labels.scan(scanner, line),
+                Key::Instance => {
+                    self.open_instance();
+                    scanner.object(|key, scanner| {
+                        let key = Key::from(key);
+                        self.notice_in_instance(key);
+                        match key {
+                            Key::Words => self.instance.words.scan(scanner, line),
+                            Key::Labels => self.instance.labels.scan(scanner, line),
+                            _ => scanner.skip_scalar(),
+                        }
+                    })
+                }
+                Key::Other => scanner.skip_scalar(),
+            }
+        });
+        let whole = read.is_some() && scanner.end().is_some();
+        scanner.failed.map_or(Ok(whole), Err)
+    }
+
+    /// Notes a key that its object has had before.
+    #[inline]
+    fn notice(&mut self, key: Key) {
+        let (state, name) = match key {
+            Key::Dataset => (&self.dataset.state, "dataset"),
+            Key::Text => (&self.text.state, "text"),
+            Key::Prediction => (&self.prediction.state, "prediction"),
+            Key::LabelList => (&self.label_list.state, "label_list"),
+            Key::Words => (&self.flat.words.state, "words"),
+            Key::Labels => (&self.flat.labels.state, "labels"),
+            Key::Instance => (&self.instance_state, "instance"),
+            Key::Other => return,
+        };
+        if *state != State::Missing {
+            self.doubled.get_or_insert(name);
+        }
+    }
+
+    /// The same within `instance`.
+    #[inline]
+    fn notice_in_instance(&mut self, key: Key) {
+        let (state, name) = match key {
+            Key::Words => (&self.instance.words.state, "instance.words"),
+            Key::Labels => (&self.instance.labels.state, "instance.labels"),
+            _ => return,
+        };
+        if *state != State::Missing {
+            self.doubled.get_or_insert(name);
+        }
+    }
+
+    fn open_instance(&mut self) {
+        self.instance_state = State::Present;
+        self.instance.words.state = State::Missing;
+        self.instance.labels.state = State::Missing;
+    }
+
+    fn read_slowly(&mut self, line: &str) -> Result<()> {
         self.clear();
+        // The longest text with escapes is put together in memory that doubles.
+        memory::probe(line.len().saturating_mul(2))?;
         let mut deserializer = serde_json::Deserializer::from_str(line);
         let read = RowSeed(self).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+        if let Some(error) = self.take_failed() {
+            return Err(error);
+        }
         read.map_err(|error| self.explain(&error))?;
         match self.not_object {
             Some(got) => Err(RowProblem {
                 wrong_type: true,
                 ..RowProblem::value(None, format!("expected a JSON object, got {got}"))
-            }),
+            }
+            .into()),
             None => Ok(()),
         }
+    }
+
+    /// Why a value could not be kept, where one could not.
+    fn take_failed(&mut self) -> Option<Error> {
+        let Self { dataset, text, prediction, label_list, flat, instance, .. } = self;
+        let texts = [dataset, text, prediction].map(|text| &mut text.failed);
+        let Sentence { words, labels } = flat;
+        let lists = [label_list, words, labels, &mut instance.words, &mut instance.labels];
+        texts.into_iter().chain(lists.map(|list| &mut list.failed)).find_map(Option::take)
     }
 
     fn clear(&mut self) {
         self.not_object = None;
         self.reading = None;
+        self.doubled = None;
         for text in [&mut self.dataset, &mut self.text, &mut self.prediction] {
             text.state = State::Missing;
         }
@@ -199,8 +276,9 @@ impl RowBuffer {
     /// The row as the scorer needs it.
     ///
     /// # Errors
-    /// A key is missing or has a value of the wrong type, or words and labels differ in length.
-    pub fn scored(&self) -> Result<RowRef<'_>, RowProblem> {
+    /// A key is missing, stands both at the top and in `instance`, or has a value of the wrong
+    /// type, or words and labels differ in length.
+    pub fn scored(&self) -> RowResult<RowRef<'_>> {
         let dataset = self.dataset()?;
         let label_list = present_list("label_list", &self.label_list, &self.line)?;
         self.check_instance()?;
@@ -216,8 +294,9 @@ impl RowBuffer {
     /// have to be cut from the text.
     ///
     /// # Errors
-    /// A key is missing or has a value of the wrong type.
-    pub fn aligned(&self) -> Result<(RowRef<'_>, Option<&str>, bool), RowProblem> {
+    /// A key is missing, stands both at the top and in `instance`, or has a value of the wrong
+    /// type.
+    pub fn aligned(&self) -> RowResult<(RowRef<'_>, Option<&str>, bool)> {
         let label_list = present_list("label_list", &self.label_list, &self.line)?;
         self.check_instance()?;
         let text = match &self.text.state {
@@ -243,30 +322,31 @@ impl RowBuffer {
         Ok((row, text, has_words))
     }
 
-    fn dataset(&self) -> Result<Option<&str>, RowProblem> {
+    fn dataset(&self) -> RowResult<Option<&str>> {
         match &self.dataset.state {
             State::Missing => Ok(None),
             _ => present_text("dataset", &self.dataset, &self.line).map(Some),
         }
     }
 
-    fn check_instance(&self) -> Result<(), RowProblem> {
+    fn check_instance(&self) -> RowResult<()> {
         match &self.instance_state {
             State::Wrong(got) => Err(RowProblem::of_type("instance", "an object", got)),
             _ => Ok(()),
         }
     }
 
-    /// The list under a key of `instance`, or else under the same key at the top.
+    /// The list under a key of `instance`, or else under the same key at the top; not both.
     fn list(
         &self,
         key: &'static str,
         instance_key: &'static str,
         pick: fn(&Sentence) -> &List,
-    ) -> Result<StringsRef<'_>, RowProblem> {
-        let sentence = match pick(&self.instance).state {
-            State::Missing => &self.flat,
-            _ => &self.instance,
+    ) -> RowResult<StringsRef<'_>> {
+        let sentence = match (&pick(&self.instance).state, &pick(&self.flat).state) {
+            (State::Missing, _) => &self.flat,
+            (_, State::Missing) => &self.instance,
+            _ => return Err(in_both_places(key)),
         };
         present_list(self.key(key, instance_key, pick), pick(sentence), &self.line)
     }
@@ -281,7 +361,13 @@ impl RowBuffer {
     }
 }
 
-pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> Result<(), RowProblem> {
+/// The problem of a key that stands at the top of a row and in its `instance`: which one counts
+/// cannot be known.
+pub fn in_both_places(key: &str) -> RowProblem {
+    RowProblem::value(Some(key), "this key stands at the top of the row and in its instance")
+}
+
+pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> RowResult<()> {
     if words == labels {
         return Ok(());
     }
@@ -289,12 +375,20 @@ pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> Result<()
     Err(RowProblem::value(Some(key), reason))
 }
 
+/// An error that came of a row's words: what is wrong with them is a problem of the row.
+pub(super) fn of_words(error: Error) -> Error {
+    if error.ends_call() {
+        return error;
+    }
+    RowProblem::value(Some("words"), error.to_string()).into()
+}
+
 /// The problem of a gold label that the row's label list does not allow.
 pub(super) fn label_outside_list(index: usize, label: &str) -> RowProblem {
     RowProblem::value(Some("labels"), format!("[{index}] {} is not in label_list", quote(label)))
 }
 
-fn present_text<'a>(key: &str, text: &'a Text, line: &'a str) -> Result<&'a str, RowProblem> {
+fn present_text<'a>(key: &str, text: &'a Text, line: &'a str) -> RowResult<&'a str> {
     match &text.state {
         State::Present => Ok(text.get(line)),
         State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
@@ -302,11 +396,7 @@ fn present_text<'a>(key: &str, text: &'a Text, line: &'a str) -> Result<&'a str,
     }
 }
 
-fn present_list<'a>(
-    key: &str,
-    list: &'a List,
-    line: &'a str,
-) -> Result<StringsRef<'a>, RowProblem> {
+fn present_list<'a>(key: &str, list: &'a List, line: &'a str) -> RowResult<StringsRef<'a>> {
     match &list.state {
         State::Present => Ok(list.get(line)),
         State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
@@ -316,18 +406,20 @@ fn present_list<'a>(
 
 /// What a JSON value is read into; anything but a string or list is refused by its name.
 trait Sink<'de>: Sized {
-    fn string(self, value: &str) {
+    /// Keeps a string; says whether there was memory for it.
+    fn string(self, value: &str) -> bool {
         let _ = value;
         self.refuse("a string");
+        true
     }
 
-    fn list<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+    fn list<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
         self.refuse("a list");
         Ok(())
     }
 
-    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
         while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         self.refuse("an object");
         Ok(())
@@ -342,7 +434,10 @@ struct Seed<S>(S);
 impl<'de, S: Sink<'de>> DeserializeSeed<'de> for Seed<S> {
     type Value = ();
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -354,51 +449,55 @@ impl<'de, S: Sink<'de>> Visitor<'de> for Seed<S> {
         formatter.write_str("a JSON value")
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.string(value);
-        Ok(())
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> std::result::Result<(), E> {
+        if self.0.string(value) { Ok(()) } else { Err(E::custom("not kept")) }
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> std::result::Result<(), A::Error> {
         self.0.list(items)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> std::result::Result<(), A::Error> {
         self.0.object(entries)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
         self.0.refuse("a boolean");
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
         self.0.refuse("a number");
         Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
         self.0.refuse("a number");
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
         self.0.refuse("a number");
         Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
         self.0.refuse("null");
         Ok(())
     }
 }
 
 impl Sink<'_> for &mut Text {
-    fn string(self, value: &str) {
+    fn string(self, value: &str) -> bool {
         self.value.clear();
+        self.failed = memory::reserve_text(&mut self.value, value.len()).err();
+        if self.failed.is_some() {
+            return false;
+        }
         self.value.push_str(value);
         self.in_line = None;
         self.state = State::Present;
+        true
     }
 
     fn refuse(self, got: &'static str) {
@@ -407,7 +506,7 @@ impl Sink<'_> for &mut Text {
 }
 
 impl<'de> Sink<'de> for &mut List {
-    fn list<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+    fn list<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
         self.values.clear();
         self.in_line = None;
         self.state = State::Present;
@@ -424,8 +523,9 @@ impl<'de> Sink<'de> for &mut List {
 struct Item<'l>(&'l mut List);
 
 impl Sink<'_> for Item<'_> {
-    fn string(self, value: &str) {
-        self.0.values.push(value);
+    fn string(self, value: &str) -> bool {
+        self.0.failed = self.0.values.append(value).err();
+        self.0.failed.is_none()
     }
 
     fn refuse(self, got: &'static str) {
@@ -466,7 +566,10 @@ impl From<&str> for Key {
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Key;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<Key, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
@@ -478,7 +581,7 @@ impl Visitor<'_> for Key {
         formatter.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+    fn visit_str<E>(self, key: &str) -> std::result::Result<Key, E> {
         Ok(Key::from(key))
     }
 }
@@ -488,15 +591,19 @@ struct RowSeed<'r>(&'r mut RowBuffer);
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     type Value = ();
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
         Seed(self).deserialize(deserializer)
     }
 }
 
 impl<'de> Sink<'de> for RowSeed<'_> {
-    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
         let row = self.0;
         while let Some(key) = entries.next_key_seed(Key::Other)? {
+            row.notice(key);
             let mut reading = |name| row.reading = Some(name);
             match key {
                 Key::Dataset => {
@@ -544,12 +651,11 @@ impl<'de> Sink<'de> for RowSeed<'_> {
 struct Instance<'r>(&'r mut RowBuffer);
 
 impl<'de> Sink<'de> for Instance<'_> {
-    fn object<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+    fn object<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
         let row = self.0;
-        row.instance_state = State::Present;
-        row.instance.words.state = State::Missing;
-        row.instance.labels.state = State::Missing;
+        row.open_instance();
         while let Some(key) = entries.next_key_seed(Key::Other)? {
+            row.notice_in_instance(key);
             match key {
                 Key::Words => {
                     row.reading = Some("instance.words");

@@ -6,12 +6,16 @@
 //! at anything else it gives up, and `serde_json` reads the row
 //! from its start and names what is wrong with it. What it takes, it takes as `serde_json` does.
 
+use crate::error::{Error, Result};
+use crate::memory;
 use crate::text::find_near;
 
 /// A place in a line of JSON. Every method gives `None` where the quick look ends.
 pub(super) struct Scanner<'a> {
     text: &'a str,
     place: usize,
+    /// Why the quick look cannot be followed by a slow one: no memory, or the caller stopped.
+    pub failed: Option<Error>,
 }
 
 /// A string of the line: where it stands, or with escapes resolved.
@@ -24,7 +28,23 @@ impl<'a> Scanner<'a> {
     /// A line without control characters: those are no part of plain rows.
     pub fn new(text: &'a str) -> Option<Self> {
         // The least byte, which needs no branches.
-        (text.bytes().fold(u8::MAX, u8::min) >= 0x20).then_some(Self { text, place: 0 })
+        (text.bytes().fold(u8::MAX, u8::min) >= 0x20).then_some(Self {
+            text,
+            place: 0,
+            failed: None,
+        })
+    }
+
+    /// Goes on after a success; an error ends the reading of the row.
+    #[inline]
+    pub fn or_fail(&mut self, result: Result<()>) -> Option<()> {
+        match result {
+            Ok(()) => Some(()),
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
     }
 
     /// The line ends here.
@@ -74,7 +94,8 @@ impl<'a> Scanner<'a> {
             if bytes[end] != b'"' {
                 return None;
             }
-            ranges.push((start, end));
+            let kept = memory::push(ranges, (start, end));
+            self.or_fail(kept)?;
             place = after_space(end + 1);
             match *bytes.get(place)? {
                 b',' => place = after_space(place + 1),
@@ -89,6 +110,9 @@ impl<'a> Scanner<'a> {
 
     /// Calls `item` at each string of a list of strings; `item` must take the string.
     pub fn strings(&mut self, item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        if self.failed.is_some() {
+            return None;
+        }
         self.items(b'[', b']', item)
     }
 
@@ -96,6 +120,7 @@ impl<'a> Scanner<'a> {
     pub fn string(&mut self) -> Option<Found> {
         match self.plain_string() {
             Some((start, end)) => Some(Found::Plain(start, end)),
+            None if self.failed.is_some() => None,
             None => self.escaped_string().map(Found::Escaped),
         }
     }
@@ -128,6 +153,9 @@ impl<'a> Scanner<'a> {
             end = find_near(bytes, end + 2, b'"', b'\\')?;
         }
         self.place = end + 1;
+        // The text is put together in memory that doubles, and copied.
+        let enough = memory::probe((end - start).saturating_mul(3));
+        self.or_fail(enough)?;
         serde_json::from_str(&self.text[start - 1..=end]).ok()
     }
 

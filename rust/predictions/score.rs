@@ -1,18 +1,20 @@
 //! Rows to counts: the evaluation of GNER, and those of other scorers, in one pass.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::back_tokens::BackTokens;
-use super::blocks::{LineBlocks, Lines, Table, run_blocks};
-use super::row::{RowBuffer, RowRef, label_outside_list};
+use super::back_tokens::{BackTokens, Questions, lock};
+use super::blocks::{LineBlocks, Lines, Table};
+use super::row::{RowBuffer, RowRef, label_outside_list, of_words};
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{EntityCounts, ErrorKinds, Label, Scheme, Scorer, Types};
-use crate::error::{Error, Result, RowProblem};
+use crate::error::{Error, Result, RowProblem, show_path};
 use crate::matching::{Condition, DifferenceCounts, Matcher};
-use crate::text::{Interner, Strings};
+use crate::memory;
+use crate::text::{Interner, STRING_BYTES, Strings};
+use crate::threads::run_blocks;
 
 /// Bytes of a file that one thread works on at a time.
 const BLOCK_BYTES: usize = 1 << 18;
@@ -62,7 +64,7 @@ pub struct DatasetScore {
 pub struct WorstRow {
     /// Gold entities missed plus wrong predicted ones.
     pub wrong: u64,
-    /// The file's path; empty for a list.
+    /// The file's path, as [`show_path`] writes it; empty for a list.
     pub path: String,
     /// Line or item number.
     pub row: u64,
@@ -91,23 +93,28 @@ pub struct Evaluation {
     pub bad_rows: u64,
     /// The first of them.
     pub listed_bad_rows: Vec<Error>,
+    /// Where each data set stands, by its name.
+    places: HashMap<String, usize, foldhash::fast::RandomState>,
 }
 
 /// Scores one file of predictions and adds the result to `evaluation`.
 ///
 /// # Errors
-/// The file cannot be read or holds no rows, a row cannot be used, or the caller stopped.
+/// The file cannot be read or holds no rows, a row cannot be used, the memory is refused, or the
+/// caller stopped.
 pub fn score_file(
-    path: &str,
+    path: &Path,
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
     evaluation: &mut Evaluation,
 ) -> Result<()> {
-    let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = show_path(Path::new(path.file_stem().unwrap_or_default()));
     let tokenized = hooks.back_tokenize.is_some();
     let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
     let mut blocks = LineBlocks::open(path, block_bytes)?;
+    let path = &show_path(path);
     let tokens = RwLock::new(BackTokens::default());
+    let mut questions = Questions::default();
     let mut buffer = RowBuffer::default();
     let mut rows = 0;
     let done = Cell::new(0);
@@ -119,25 +126,30 @@ pub fn score_file(
         &mut || {
             let Some(lines) = blocks.next_block()? else { return Ok(None) };
             if let Some(back_tokenize) = back_tokenize {
-                let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
                 for (_, line) in lines.rows() {
-                    if let (Ok(()), Ok(row)) = (buffer.read(line), buffer.scored()) {
-                        tokens.note(row.words);
+                    match buffer.read(line) {
+                        Ok(()) => {
+                            if let Ok(row) = buffer.scored() {
+                                questions.note(&lock(&tokens), row.words)?;
+                            }
+                        }
+                        Err(Error::Row { .. }) => {}
+                        Err(error) => return Err(error),
                     }
                 }
-                tokens.ask(back_tokenize)?;
+                questions.ask(&tokens, back_tokenize)?;
             }
             Ok(Some(lines))
         },
         &|worker: &mut Worker, lines: Lines| {
-            let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
+            let tokens = lock(&tokens);
             let tokens = tokenized.then_some(&*tokens);
             let mut part = Part::new(options, path, &stem);
             let mut buffer = std::mem::take(&mut worker.buffer);
             for (number, line) in lines.rows() {
                 let scored = buffer
                     .read(line)
-                    .and_then(|()| buffer.scored())
+                    .and_then(|()| Ok(buffer.scored()?))
                     .and_then(|row| worker.score(&row, number, tokens, &mut part));
                 if !part.accept(number, scored) {
                     break;
@@ -146,11 +158,11 @@ pub fn score_file(
             worker.buffer = buffer;
             (lines.end, part.finish(worker))
         },
-        &mut |(end, part)| {
+        &mut |(end, part): (u64, FinishedPart)| {
             done.set(end);
             rows += part.rows();
             evaluation.merge(part, options.worst, |line, problem| Error::Line {
-                path: path.to_owned(),
+                path: path.clone(),
                 line,
                 problem,
             })
@@ -159,7 +171,7 @@ pub fn score_file(
     )?;
     evaluation.bytes = before + done.get();
     progress(done.get())?;
-    if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }) } else { Ok(()) }
+    if rows == 0 { Err(Error::EmptyFile { path: path.clone() }) } else { Ok(()) }
 }
 
 /// Scores rows that `next` puts into the empty table it is given, numbered from 0; it puts none
@@ -174,6 +186,7 @@ pub fn score_tables(
     evaluation: &mut Evaluation,
 ) -> Result<()> {
     let tokens = RwLock::new(BackTokens::default());
+    let mut questions = Questions::default();
     let Hooks { progress, back_tokenize } = hooks;
     let tokenized = back_tokenize.is_some();
     let mut taken = 0;
@@ -191,23 +204,22 @@ pub fn score_tables(
                 return Ok(None);
             }
             if let Some(back_tokenize) = back_tokenize {
-                let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
                 for row in (0..table.len()).filter_map(|index| table.row(index).ok()) {
-                    tokens.note(row.words);
+                    questions.note(&lock(&tokens), row.words)?;
                 }
-                tokens.ask(back_tokenize)?;
+                questions.ask(&tokens, back_tokenize)?;
             }
             let first = taken;
             taken += table.len() as u64;
             Ok(Some((first, table)))
         },
         &|worker: &mut Worker, (first, table): (u64, Table)| {
-            let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
+            let tokens = lock(&tokens);
             let tokens = tokenized.then_some(&*tokens);
             let mut part = Part::new(options, "", "examples");
             for (number, index) in (first..).zip(0..table.len()) {
-                let scored =
-                    table.row(index).and_then(|row| worker.score(&row, number, tokens, &mut part));
+                let row = table.row(index).map_err(Error::from);
+                let scored = row.and_then(|row| worker.score(&row, number, tokens, &mut part));
                 if !part.accept(number, scored) {
                     break;
                 }
@@ -215,7 +227,7 @@ pub fn score_tables(
             lock_spare().push(table);
             part.finish(worker)
         },
-        &mut |part| {
+        &mut |part: FinishedPart| {
             done.set(done.get() + part.rows());
             evaluation
                 .merge(part, options.worst, |index, problem| Error::Example { index, problem })
@@ -232,13 +244,17 @@ impl Evaluation {
         worst: usize,
         error: impl Fn(u64, RowProblem) -> Error,
     ) -> Result<()> {
-        if let Some((row, problem)) = part.failed {
-            return Err(error(row, problem));
+        match part.failed {
+            Some((row, Error::Row { problem })) => return Err(error(row, problem)),
+            Some((_, failed)) => return Err(failed),
+            None => {}
         }
         for score in part.datasets {
-            match self.datasets.iter_mut().find(|known| known.name == score.name) {
-                Some(known) => known.add(score, worst),
-                None => self.datasets.push(score),
+            if let Some(&place) = self.places.get(&score.name) {
+                self.datasets[place].add(score, worst);
+            } else {
+                self.places.insert(score.name.clone(), self.datasets.len());
+                self.datasets.push(score);
             }
         }
         self.bad_rows += part.bad_rows.len() as u64;
@@ -285,21 +301,23 @@ struct Part<'o> {
     /// The data set of the last row: rows of one data set stand together.
     last: usize,
     bad_rows: Vec<(u64, RowProblem)>,
-    failed: Option<(u64, RowProblem)>,
+    failed: Option<(u64, Error)>,
 }
 
-/// A data set's sums with its label set as marks on type numbers.
+/// A data set's sums with its label set as numbers of types.
 #[derive(Default)]
 struct OpenScore {
     score: DatasetScore,
-    listed: Vec<bool>,
+    listed: HashSet<u32, foldhash::fast::RandomState>,
+    /// The list that was noted last: rows of one data set mostly have the same.
+    noted: Option<u64>,
     least_wrong_kept: u64,
 }
 
 struct FinishedPart {
     datasets: Vec<DatasetScore>,
     bad_rows: Vec<(u64, RowProblem)>,
-    failed: Option<(u64, RowProblem)>,
+    failed: Option<(u64, Error)>,
 }
 
 impl FinishedPart {
@@ -322,31 +340,31 @@ impl<'o> Part<'o> {
         }
     }
 
-    fn dataset(&mut self, name: Option<&str>) -> &mut OpenScore {
+    fn dataset(&mut self, name: Option<&str>) -> Result<&mut OpenScore> {
         let name = name.unwrap_or(self.default_dataset);
         if self.datasets.get(self.last).is_some_and(|open| open.score.name == name) {
-            return &mut self.datasets[self.last];
+            return Ok(&mut self.datasets[self.last]);
         }
-        let id = self.names.intern(name);
+        let id = self.names.intern(name)?;
         self.last = id as usize;
         if id as usize == self.datasets.len() {
             let name = self.names.get(id).to_owned();
             let score = DatasetScore { name, ..DatasetScore::default() };
             self.datasets.push(OpenScore { score, ..OpenScore::default() });
         }
-        &mut self.datasets[id as usize]
+        Ok(&mut self.datasets[id as usize])
     }
 
     /// Notes a row's problem; says whether to go on.
-    fn accept(&mut self, number: u64, scored: std::result::Result<(), RowProblem>) -> bool {
+    fn accept(&mut self, number: u64, scored: Result<()>) -> bool {
         match scored {
             Ok(()) => true,
-            Err(problem) if self.options.skip_bad_rows => {
+            Err(Error::Row { problem }) if self.options.skip_bad_rows => {
                 self.bad_rows.push((number, problem));
                 true
             }
-            Err(problem) => {
-                self.failed = Some((number, problem));
+            Err(error) => {
+                self.failed = Some((number, error));
                 false
             }
         }
@@ -355,8 +373,7 @@ impl<'o> Part<'o> {
     fn finish(self, worker: &Worker) -> FinishedPart {
         let worst = self.options.worst;
         let datasets = self.datasets.into_iter().map(|OpenScore { mut score, listed, .. }| {
-            let ids = (0..).zip(listed).filter_map(|(id, listed)| listed.then_some(id));
-            score.label_list = ids.map(|id| worker.types.name(id).to_owned()).collect();
+            score.label_list = listed.iter().map(|&id| worker.types.name(id).to_owned()).collect();
             score.keep_worst(worst);
             score
         });
@@ -383,28 +400,28 @@ impl Worker {
         number: u64,
         tokens: Option<&BackTokens>,
         part: &mut Part<'_>,
-    ) -> std::result::Result<(), RowProblem> {
-        self.types.allow(row.label_list);
+    ) -> Result<()> {
+        self.types.allow(row.label_list)?;
         self.gold.clear();
-        self.gold.reserve(row.labels.len());
+        memory::reserve(&mut self.gold, row.labels.len())?;
         for (index, text) in row.labels.iter().enumerate() {
             let label = self.types.read_allowed(text);
             self.gold.push(label.ok_or_else(|| label_outside_list(index, text))?);
         }
         if let Some(tokens) = tokens {
-            tokens.translate(row.words, &mut self.lower, &mut self.translated);
+            tokens.translate(row.words, &mut self.lower, &mut self.translated)?;
         }
         let comparison = tokens.map(|_| self.translated.all());
         self.matcher
             .match_words(row.words, row.prediction, &self.types, comparison)
-            .map_err(|error| RowProblem::value(Some("words"), error.to_string()))?;
+            .map_err(of_words)?;
         let matcher = &self.matcher;
         let scheme = part.options.scheme;
         let (entities, errors) =
-            self.scorer.count(Some(row.words), &self.gold, &matcher.labels, &self.types, scheme);
+            self.scorer.count(Some(row.words), &self.gold, &matcher.labels, &self.types, scheme)?;
 
         let (path, worst) = (part.path, part.options.worst);
-        let OpenScore { score, listed, least_wrong_kept } = part.dataset(row.dataset);
+        let OpenScore { score, listed, noted, least_wrong_kept } = part.dataset(row.dataset)?;
         score.rows += 1;
         score.words += row.words.len() as u64;
         score.conditions[matcher.condition as usize] += 1;
@@ -416,16 +433,20 @@ impl Worker {
         score.invalid_labels += matcher.invalid_labels.len() as u64;
         score.entities += entities;
         score.errors += errors;
-        for &id in self.types.allowed_ids() {
-            if listed.len() <= id as usize {
-                listed.resize(id as usize + 1, false);
-            }
-            listed[id as usize] = true;
+        let list = self.types.allowed_number();
+        if noted.replace(list) != Some(list) {
+            listed
+                .try_reserve(self.types.allowed_ids().len())
+                .map_err(|_| memory::refused(listed.len()))?;
+            listed.extend(self.types.allowed_ids());
         }
         let wrong = entities.gold + entities.predicted - 2 * entities.correct;
         if worst > 0 && wrong > *least_wrong_kept {
             let texts =
                 |labels: &[Label]| labels.iter().map(|&l| self.types.label_text(l)).collect();
+            // Words and labels become strings of their own.
+            let bytes = row.words.region().len() + row.prediction.len();
+            memory::probe(3 * row.words.len() * STRING_BYTES + bytes)?;
             score.worst.push(WorstRow {
                 wrong,
                 path: path.to_owned(),

@@ -1,28 +1,85 @@
 //! Sequences of Python strings and arrays of numbers as the core takes them.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Display};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyString};
+use pyo3::types::{PyIterator, PyList, PyString, PyTuple};
 
 use super::borrowed::extend_from_list;
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::memory;
 use crate::text::{StringRows, Strings};
+
+/// Items between two looks for Ctrl-C while the interpreter is held.
+const ITEMS_AT_ONCE: usize = 1 << 16;
+/// The same for rows of items.
+const ROWS_AT_ONCE: usize = 1 << 10;
+/// Rows that a new one is compared with: equal ones are kept once.
+const REMEMBERED_ROWS: usize = 8;
+/// What a sequence of rows holds, for errors.
+const SEQUENCES: &str = "sequences of str";
 
 /// The name of a value's type, as users know it.
 pub fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string())
 }
 
+/// Why a value of the caller's was not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It has the wrong type, in words.
+    Type(String),
+    /// It has the wrong content, in words.
+    Value(String),
+    /// The core could not take it.
+    Core(Error),
+    /// Python code of the caller's raised this while it was looked at: no judgement of ours.
+    Raised(PyErr),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<PyErr> for Refusal {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+impl From<Refusal> for PyErr {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Type(text) => PyTypeError::new_err(text),
+            Refusal::Value(text) => PyValueError::new_err(text),
+            Refusal::Core(error) => error.into(),
+            Refusal::Raised(error) => error,
+        }
+    }
+}
+
+/// What was taken of a value, or why it was not.
+pub type Taken<T> = std::result::Result<T, Refusal>;
+
 /// The text of a `str`.
-pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: impl Display) -> PyResult<&'a str> {
-    let string = value.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!("{name} must be a str: got {}", type_name(value)))
-    })?;
-    string.to_str().map_err(|_| PyValueError::new_err(format!("{name} holds a lone surrogate")))
+pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: impl Display) -> Taken<&'a str> {
+    let string = value
+        .cast::<PyString>()
+        .map_err(|_| Refusal::Type(format!("{name} must be a str: got {}", type_name(value))))?;
+    string.to_str().map_err(|error| {
+        if error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
+            Refusal::Value(format!("{name} holds a lone surrogate"))
+        } else {
+            Refusal::Raised(error)
+        }
+    })
 }
 
 /// The name of an item of a sequence, put together only where an error needs it.
@@ -39,7 +96,7 @@ impl Display for Place<'_> {
 
 /// The text of an item of a sequence.
 #[inline]
-fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &dyn Display, index: usize) -> PyResult<&'a str> {
+fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &dyn Display, index: usize) -> Taken<&'a str> {
     match item.cast_exact::<PyString>().ok().map(PyStringMethods::to_str) {
         Some(Ok(value)) => Ok(value),
         // Once more, for subclasses and for the message.
@@ -52,7 +109,7 @@ pub fn extend_strings(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
     name: &dyn Display,
-) -> PyResult<()> {
+) -> Taken<()> {
     extend(strings, sequence, name, None)
 }
 
@@ -61,7 +118,7 @@ pub fn extend_labels(
     strings: &mut Strings,
     sequence: &Bound<'_, PyAny>,
     name: &dyn Display,
-) -> PyResult<()> {
+) -> Taken<()> {
     extend(strings, sequence, name, Some(intern!(sequence.py(), "O")))
 }
 
@@ -70,16 +127,29 @@ fn extend(
     sequence: &Bound<'_, PyAny>,
     name: &dyn Display,
     known: Option<&Bound<'_, PyString>>,
-) -> PyResult<()> {
+) -> Taken<()> {
     let mut done = 0;
     if let Ok(list) = sequence.cast_exact::<PyList>() {
-        done = extend_from_list(strings, list, known);
-        if done == list.len() {
-            return Ok(());
+        loop {
+            let end = list.len().min(done + ITEMS_AT_ONCE);
+            let taken = extend_from_list(strings, list, known, done..end)?;
+            if taken < end {
+                // This item is no `str`, or holds a lone surrogate.
+                done = taken;
+                break;
+            }
+            if end == list.len() {
+                return Ok(());
+            }
+            sequence.py().check_signals()?;
+            done = end;
         }
     }
-    for (index, item) in items(sequence, name)?.enumerate().skip(done) {
-        strings.push(text_at(&item?, name, index)?);
+    for (index, item) in items(sequence, name, "str")?.enumerate().skip(done) {
+        if index.is_multiple_of(ITEMS_AT_ONCE) {
+            sequence.py().check_signals()?;
+        }
+        strings.append(text_at(&item?, name, index)?)?;
     }
     Ok(())
 }
@@ -87,48 +157,111 @@ fn extend(
 fn items<'py>(
     sequence: &Bound<'py, PyAny>,
     name: &dyn Display,
-) -> PyResult<Bound<'py, PyIterator>> {
+    of: &str,
+) -> Taken<Bound<'py, PyIterator>> {
     let refuse = || {
         let got = type_name(sequence);
-        PyTypeError::new_err(format!("{name} must be a sequence of str: got {got}"))
+        Refusal::Type(format!("{name} must be a sequence of {of}: got {got}"))
     };
     if sequence.is_instance_of::<PyString>() {
         return Err(refuse());
     }
-    sequence.try_iter().map_err(|_| refuse())
+    let class = sequence.get_type();
+    let has =
+        |method: &Bound<'py, PyString>| class.getattr(method).is_ok_and(|method| !method.is_none());
+    let py = sequence.py();
+    sequence.try_iter().map_err(|error| {
+        // What has neither method is not iterable; what one of them raises is not ours.
+        if has(intern!(py, "__iter__")) || has(intern!(py, "__getitem__")) {
+            Refusal::Raised(error)
+        } else {
+            refuse()
+        }
+    })
 }
 
 /// The strings of a list, tuple or other sequence.
-pub fn strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<Strings> {
+pub fn strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<Strings> {
     let mut strings = Strings::default();
     extend_strings(&mut strings, sequence, &name)?;
     Ok(strings)
 }
 
 /// Appends the strings of one sequence; the second text is its name.
-type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &dyn Display) -> PyResult<()>;
+type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &dyn Display) -> Taken<()>;
 
 /// A sequence of sequences of strings.
-pub fn nested_strings(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<StringRows> {
+pub fn nested_strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<StringRows> {
     nested(sequence, name, extend_strings)
 }
 
 /// A sequence of sequences of labels.
-pub fn nested_labels(sequence: &Bound<'_, PyAny>, name: &str) -> PyResult<StringRows> {
+pub fn nested_labels(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<StringRows> {
     nested(sequence, name, extend_labels)
 }
 
-fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> PyResult<StringRows> {
-    let items = sequence.try_iter().map_err(|_| {
-        let got = type_name(sequence);
-        PyTypeError::new_err(format!("{name} must be a sequence of sequences of str: got {got}"))
-    })?;
+fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> Taken<StringRows> {
     let mut rows = StringRows::default();
-    for (index, item) in items.enumerate() {
+    for (index, item) in items(sequence, &name, SEQUENCES)?.enumerate() {
+        if index.is_multiple_of(ROWS_AT_ONCE) {
+            sequence.py().check_signals()?;
+        }
         extend(rows.open(), &item?, &Place { name: &name, index })?;
         rows.end_row();
     }
     Ok(rows)
+}
+
+/// A sequence of sequences of strings, of which many are the same: equal ones are kept once.
+pub fn shared_strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<StringRows> {
+    let mut rows = StringRows::default();
+    // Rows that hold something that none before them held, the last ones.
+    let mut distinct = VecDeque::new();
+    let mut last: Option<(Bound<'_, PyAny>, usize)> = None;
+    // Nothing else can change a list between two looks at it, if no code of the caller's runs.
+    let is_plain = |value: &Bound<'_, PyAny>| {
+        value.is_exact_instance_of::<PyList>() || value.is_exact_instance_of::<PyTuple>()
+    };
+    let outer_is_plain = is_plain(sequence);
+    for (index, item) in items(sequence, &name, SEQUENCES)?.enumerate() {
+        if index.is_multiple_of(ROWS_AT_ONCE) {
+            sequence.py().check_signals()?;
+            last = None;
+        }
+        let item = item?;
+        if let Some((_, row)) = last.as_ref().filter(|(known, _)| known.is(&item)) {
+            rows.repeat_row(*row);
+            continue;
+        }
+        extend_strings(rows.open(), &item, &Place { name: &name, index })?;
+        if rows.end_shared_row(distinct.make_contiguous()) {
+            if distinct.len() == REMEMBERED_ROWS {
+                distinct.pop_front();
+            }
+            distinct.push_back(index);
+        }
+        last = (outer_is_plain && is_plain(&item)).then_some((item, index));
+    }
+    Ok(rows)
+}
+
+/// A list for Python; while a long one is made, Ctrl-C is looked for.
+pub fn list_of<'py, T: IntoPyObject<'py>>(
+    py: Python<'py>,
+    items: Vec<T>,
+) -> PyResult<Bound<'py, PyList>> {
+    if items.len() < ITEMS_AT_ONCE {
+        return PyList::new(py, items);
+    }
+    let mut objects = Vec::new();
+    memory::reserve(&mut objects, items.len())?;
+    for (index, item) in items.into_iter().enumerate() {
+        if index.is_multiple_of(ITEMS_AT_ONCE) {
+            py.check_signals()?;
+        }
+        objects.push(item.into_bound_py_any(py)?);
+    }
+    PyList::new(py, objects)
 }
 
 /// The values of a one-dimensional array.
@@ -144,15 +277,53 @@ pub fn shaped_values<T: numpy::Element + Copy>(
     (view.iter().copied().collect(), view.shape().to_vec())
 }
 
+/// A whole number of any size, as Python has it.
+#[derive(Debug)]
+pub struct Whole {
+    /// The number, or the nearest that 128 bits hold.
+    value: i128,
+    shown: String,
+}
+
+impl<'py> FromPyObject<'_, 'py> for Whole {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<i128>() {
+            Ok(number) => Ok(Self { value: number, shown: number.to_string() }),
+            Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+                let negative = value.lt(0)?;
+                let value_shown = value.str().map(|text| text.to_string());
+                // Python does not write numbers of very many digits.
+                let shown = value_shown.unwrap_or_else(|_| "a number of many digits".to_owned());
+                Ok(Self { value: if negative { i128::MIN } else { i128::MAX }, shown })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Whole {
+    /// The number, if it is at least this; numbers too large for the machine become its largest.
+    pub fn at_least(self, least: usize, name: &'static str) -> Result<usize> {
+        if self.value < least as i128 {
+            return Err(self.out_of_range(name, format!("at least {least}")));
+        }
+        Ok(usize::try_from(self.value).unwrap_or(usize::MAX))
+    }
+
+    /// The number, if 64 bits hold it.
+    pub fn count(self, name: &'static str) -> Result<u64> {
+        let count = u64::try_from(self.value);
+        count.map_err(|_| self.out_of_range(name, "at least 0 and below 2**64".to_owned()))
+    }
+
+    fn out_of_range(self, name: &'static str, range: String) -> Error {
+        Error::OutOfRange { name, range, got: self.shown }
+    }
+}
+
 /// A number of threads: at least one, or none for the machine's.
-pub fn thread_count(threads: Option<i64>) -> PyResult<Option<usize>> {
-    let refuse = |got: i64| Error::OutOfRange {
-        name: "threads",
-        range: "at least 1".to_owned(),
-        got: got.to_string(),
-    };
-    threads
-        .map(|count| usize::try_from(count).ok().filter(|&n| n > 0).ok_or_else(|| refuse(count)))
-        .transpose()
-        .map_err(PyErr::from)
+pub fn thread_count(threads: Option<Whole>) -> Result<Option<usize>> {
+    threads.map(|count| count.at_least(1, "threads")).transpose()
 }

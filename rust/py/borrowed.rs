@@ -8,38 +8,61 @@
 #![allow(unsafe_code)]
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use crate::error::Result;
+use crate::memory;
 use crate::text::Strings;
 
 /// Bytes of an object before its text, at least: every object begins with its header.
 const HEADER_BYTES: usize = offset_of!(ffi::PyObject, ob_type) + size_of::<*mut u8>();
+/// Bytes that [`append`] may write behind a text for a moment.
+const SPARE_BYTES: usize = 8;
 /// The text of an ASCII string stands in the object itself, not far from its start.
 const INLINE_BYTES: usize = 64;
 
-/// Appends the strings of a list up to the first item that is no string or holds a lone
-/// surrogate; returns how many were appended.
+/// Appends strings of a list up to the first item that is no string or holds a lone surrogate;
+/// returns where it stands, or the end.
 ///
-/// An item that is the object `known` is not read again; without one, neither is an item that is
-/// the object before it.
+/// On an interpreter without its lock another thread may change the list meanwhile: there every
+/// item is left to the loop that owns it.
+#[cfg(Py_GIL_DISABLED)]
 pub fn extend_from_list(
     strings: &mut Strings,
     list: &Bound<'_, PyList>,
     known: Option<&Bound<'_, PyString>>,
-) -> usize {
-    let length = list.len();
+    items: Range<usize>,
+) -> Result<usize> {
+    let _ = (strings, list, known);
+    Ok(items.start)
+}
+
+/// Appends strings of a list up to the first item that is no string or holds a lone surrogate;
+/// returns where it stands, or the end.
+///
+/// An item that is the object `known` is not read again; without one, neither is an item that is
+/// the object before it.
+#[cfg(not(Py_GIL_DISABLED))]
+pub fn extend_from_list(
+    strings: &mut Strings,
+    list: &Bound<'_, PyList>,
+    known: Option<&Bound<'_, PyString>>,
+    items: Range<usize>,
+) -> Result<usize> {
+    let end = items.end.min(list.len());
     let mut previous = known.map_or(std::ptr::null_mut(), Bound::as_ptr);
     let mut kept =
         known.and_then(|text| text.to_str().ok()).map_or((0, 0), |text| strings.keep(text));
     let (text, ranges) = strings.parts();
     // SAFETY: only whole strings are appended, so that it stays UTF-8.
     let text = unsafe { text.as_mut_vec() };
-    ranges.reserve(length);
+    memory::reserve(ranges, end.saturating_sub(items.start))?;
     let keeps_first = known.is_some();
-    for index in 0..length {
+    for index in items.start..end {
         // SAFETY: the interpreter is held, as `list` shows; `index` is below the list's length,
         // and nothing in this loop runs Python code that could change the list. The item is
         // borrowed from the list until the end of this turn.
@@ -54,9 +77,10 @@ pub fn extend_from_list(
         if data.is_null() {
             // SAFETY: the interpreter is held.
             unsafe { ffi::PyErr_Clear() };
-            return index;
+            return Ok(index);
         }
         let start = text.len();
+        memory::reserve(text, size.cast_unsigned() + SPARE_BYTES)?;
         // SAFETY: the interpreter keeps `size` bytes of UTF-8 at `data` as long as the item
         // lives, and the item lives as long as the list is not changed.
         unsafe { append(text, item.cast(), data.cast(), size.cast_unsigned()) };
@@ -66,14 +90,14 @@ pub fn extend_from_list(
             (previous, kept) = (item, range);
         }
     }
-    length
+    Ok(end)
 }
 
 /// Asks the processor to bring the items of a list near, if it is one.
 ///
 /// Strings stand scattered in memory; waiting for one after the other is what costs most.
 pub fn prefetch_items(list: &Bound<'_, PyAny>) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(Py_GIL_DISABLED)))]
     if let Ok(list) = list.cast_exact::<PyList>() {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         for index in 0..list.len() {
@@ -85,7 +109,7 @@ pub fn prefetch_items(list: &Bound<'_, PyAny>) {
             }
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(Py_GIL_DISABLED))))]
     let _ = list;
 }
 

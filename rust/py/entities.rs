@@ -1,8 +1,10 @@
 //! Binding of [`crate::entities`].
 
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
-use super::arrays::{nested_labels, nested_strings, strings, text, thread_count};
+use super::arrays::{Whole, list_of, nested_labels, nested_strings, strings, text, thread_count};
+use super::hooks::detach_interruptible;
 use crate::entities::{self, EntityCounts, ErrorKinds, Scheme};
 
 type Counts = (u64, u64, u64);
@@ -11,14 +13,15 @@ type Kinds = (u64, u64, u64, u64);
 /// Returns (start, end, type) of each entity that BIO labels spell.
 #[pyfunction]
 #[pyo3(signature = (labels, scheme, /))]
-pub fn decode_spans(
-    py: Python<'_>,
-    labels: &Bound<'_, PyAny>,
+pub fn decode_spans<'py>(
+    py: Python<'py>,
+    labels: &Bound<'py, PyAny>,
     scheme: &str,
-) -> PyResult<Vec<(usize, usize, String)>> {
+) -> PyResult<Bound<'py, PyList>> {
     let scheme = Scheme::from_name(scheme)?;
     let labels = strings(labels, "labels")?;
-    Ok(py.detach(|| entities::decode_named_spans(labels.all(), scheme))?)
+    let spans = detach_interruptible(py, || entities::decode_named_spans(labels.all(), scheme))?;
+    list_of(py, spans)
 }
 
 /// Returns lower-case text without punctuation, articles and extra white space.
@@ -26,11 +29,11 @@ pub fn decode_spans(
 #[pyo3(signature = (text, /))]
 pub fn normalize_text(py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<String> {
     let text = self::text(text, "text")?;
-    Ok(py.detach(|| {
+    detach_interruptible(py, || {
         let mut normalized = String::new();
-        entities::normalize_text_into(text, &mut normalized);
-        normalized
-    }))
+        entities::normalize_text_into(text, &mut normalized)?;
+        Ok(normalized)
+    })
 }
 
 /// Returns the numbers of gold, predicted and correct entities of one sentence.
@@ -46,7 +49,7 @@ pub fn count_entities(
     let scheme = Scheme::from_name(scheme)?;
     let words = strings(words, "words")?;
     let (gold, predicted) = (strings(gold, "gold")?, strings(predicted, "predicted")?);
-    let (counts, _) = py.detach(|| {
+    let (counts, _) = detach_interruptible(py, || {
         entities::count_sentence(Some(words.all()), gold.all(), predicted.all(), scheme)
     })?;
     Ok(counts_tuple(counts))
@@ -63,8 +66,9 @@ pub fn classify_errors(
 ) -> PyResult<Kinds> {
     let scheme = Scheme::from_name(scheme)?;
     let (gold, predicted) = (strings(gold, "gold")?, strings(predicted, "predicted")?);
-    let (_, kinds) =
-        py.detach(|| entities::count_sentence(None, gold.all(), predicted.all(), scheme))?;
+    let (_, kinds) = detach_interruptible(py, || {
+        entities::count_sentence(None, gold.all(), predicted.all(), scheme)
+    })?;
     Ok(kinds_tuple(kinds))
 }
 
@@ -77,15 +81,16 @@ pub fn count_entities_batch(
     gold: &Bound<'_, PyAny>,
     predicted: &Bound<'_, PyAny>,
     scheme: &str,
-    threads: Option<i64>,
+    threads: Option<Whole>,
 ) -> PyResult<(Counts, Kinds)> {
     let scheme = Scheme::from_name(scheme)?;
     let threads = thread_count(threads)?;
     let words = words.map(|words| nested_strings(words, "words")).transpose()?;
     let gold = nested_labels(gold, "gold")?;
     let predicted = nested_labels(predicted, "predicted")?;
-    let (counts, kinds) =
-        py.detach(|| entities::count_batch(words.as_ref(), &gold, &predicted, scheme, threads))?;
+    let (counts, kinds) = detach_interruptible(py, || {
+        entities::count_batch(words.as_ref(), &gold, &predicted, scheme, threads)
+    })?;
     Ok((counts_tuple(counts), kinds_tuple(kinds)))
 }
 
@@ -93,13 +98,18 @@ pub fn count_entities_batch(
 #[pyfunction]
 #[pyo3(signature = (gold, predicted, correct, scheme, /))]
 pub fn compute_quality(
-    gold: u64,
-    predicted: u64,
-    correct: u64,
+    gold: Whole,
+    predicted: Whole,
+    correct: Whole,
     scheme: &str,
 ) -> PyResult<(f64, f64, f64)> {
-    let counts = EntityCounts { gold, predicted, correct };
-    let [precision, recall, f1] = entities::compute_quality(counts, Scheme::from_name(scheme)?);
+    let scheme = Scheme::from_name(scheme)?;
+    let counts = EntityCounts {
+        gold: gold.count("gold")?,
+        predicted: predicted.count("predicted")?,
+        correct: correct.count("correct")?,
+    };
+    let [precision, recall, f1] = entities::compute_quality(counts, scheme);
     Ok((precision, recall, f1))
 }
 

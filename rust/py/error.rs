@@ -18,7 +18,7 @@ impl From<Error> for PyErr {
             }
             // With a number, Python chooses the subclass of OSError.
             Error::File { path, reason, code: Some(code) } => {
-                PyOSError::new_err((code, reason, path))
+                PyOSError::new_err((code, reason, path.into_os_string()))
             }
             Error::File { .. } => PyOSError::new_err(text),
             Error::IdOutOfRange { .. }

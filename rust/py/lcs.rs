@@ -4,7 +4,10 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use super::arrays::{strings, values};
-use crate::lcs::{UNMATCHED, align_integers, align_strings};
+use super::hooks::detach_interruptible;
+use crate::error::Result;
+use crate::lcs::{UNMATCHED, align_integers, align_strings, check_length};
+use crate::memory;
 
 /// Returns, for each string of `a`, the index of its partner in `b`, or -1.
 #[pyfunction]
@@ -15,7 +18,8 @@ pub fn longest_common_subsequence_strings<'py>(
     b: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let (a, b) = (strings(a, "a")?, strings(b, "b")?);
-    Ok(py.detach(|| signed(&align_strings(a.all(), b.all()))).into_pyarray(py))
+    let aligned = detach_interruptible(py, || signed(&align_strings(a.all(), b.all())?))?;
+    Ok(aligned.into_pyarray(py))
 }
 
 /// Returns, for each integer of `a`, the index of its partner in `b`, or -1.
@@ -26,12 +30,21 @@ pub fn longest_common_subsequence_integers<'py>(
     py: Python<'py>,
     a: PyReadonlyArray1<'py, i64>,
     b: PyReadonlyArray1<'py, i64>,
-) -> Bound<'py, PyArray1<i64>> {
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    for array in [&a, &b] {
+        check_length(array.len()?)?;
+        memory::probe(array.len()? * size_of::<i64>())?;
+    }
     let (a, b) = (values(&a), values(&b));
-    py.detach(|| signed(&align_integers(&a, &b))).into_pyarray(py)
+    let aligned = detach_interruptible(py, || signed(&align_integers(&a, &b)?))?;
+    Ok(aligned.into_pyarray(py))
 }
 
 /// An alignment with -1 for items that have no partner.
-pub fn signed(alignment: &[u32]) -> Vec<i64> {
-    alignment.iter().map(|&j| if j == UNMATCHED { -1 } else { i64::from(j) }).collect()
+///
+/// # Errors
+/// The memory is refused.
+pub fn signed(alignment: &[u32]) -> Result<Vec<i64>> {
+    let indices = alignment.iter().map(|&j| if j == UNMATCHED { -1 } else { i64::from(j) });
+    memory::collect(alignment.len(), indices)
 }

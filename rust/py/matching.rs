@@ -1,62 +1,62 @@
 //! Binding of [`crate::matching`].
 
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
-use super::arrays::{nested_strings, strings, text, thread_count};
+use super::arrays::{Whole, list_of, nested_strings, shared_strings, strings, text, thread_count};
+use super::hooks::detach_interruptible;
 use super::lcs::signed;
 use crate::matching::{self, Differences, MatchInput, MatchedRow, Matcher};
 
-type Parsed = (Vec<String>, Vec<String>, Vec<String>, String);
-type Match = (
-    Vec<String>,
-    &'static str,
-    Vec<i64>,
-    Parsed,
-    Vec<usize>,
-    Vec<usize>,
-    Vec<(usize, usize)>,
-    Vec<usize>,
-);
+type List<'py> = Bound<'py, PyList>;
+type Parsed<'py> = (List<'py>, List<'py>, List<'py>, String);
+type Match<'py> =
+    (List<'py>, &'static str, List<'py>, Parsed<'py>, List<'py>, List<'py>, List<'py>, List<'py>);
+
+/// Results that become Python objects between two looks for Ctrl-C.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Returns words, labels, labels without a word, and the text after the last label.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
-pub fn parse_generation(py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<Parsed> {
+pub fn parse_generation<'py>(py: Python<'py>, text: &Bound<'py, PyAny>) -> PyResult<Parsed<'py>> {
     let text = self::text(text, "text")?;
-    Ok(py.detach(|| {
+    let found = detach_interruptible(py, || {
         let mut matcher = Matcher::default();
-        matcher.parse(text);
-        parsed(matcher.parsed(text))
-    }))
+        matcher.parse(text)?;
+        matcher.parsed(text)
+    })?;
+    parsed(py, found)
 }
 
 /// Returns the condition that held, and an alignment of equal words.
 #[pyfunction]
 #[pyo3(signature = (words, generated, /))]
-pub fn align_words(
-    py: Python<'_>,
-    words: &Bound<'_, PyAny>,
-    generated: &Bound<'_, PyAny>,
-) -> PyResult<(&'static str, Vec<i64>)> {
+pub fn align_words<'py>(
+    py: Python<'py>,
+    words: &Bound<'py, PyAny>,
+    generated: &Bound<'py, PyAny>,
+) -> PyResult<(&'static str, Bound<'py, PyList>)> {
     let (words, generated) = (strings(words, "words")?, strings(generated, "generated")?);
-    Ok(py.detach(|| {
+    let (condition, alignment) = detach_interruptible(py, || {
         let mut matcher = Matcher::default();
-        matcher.align_words(words.all(), generated.all());
-        (matcher.condition.name(), signed(&matcher.alignment))
-    }))
+        matcher.align_words(words.all(), generated.all())?;
+        Ok((matcher.condition.name(), signed(&matcher.alignment)?))
+    })?;
+    Ok((condition, list_of(py, alignment)?))
 }
 
 /// Returns one label per word, and how it was found.
 #[pyfunction]
 #[pyo3(signature = (words, generation, label_list, comparison_words, split_generated, /))]
-pub fn match_labels(
-    py: Python<'_>,
-    words: &Bound<'_, PyAny>,
-    generation: &Bound<'_, PyAny>,
-    label_list: &Bound<'_, PyAny>,
-    comparison_words: Option<&Bound<'_, PyAny>>,
+pub fn match_labels<'py>(
+    py: Python<'py>,
+    words: &Bound<'py, PyAny>,
+    generation: &Bound<'py, PyAny>,
+    label_list: &Bound<'py, PyAny>,
+    comparison_words: Option<&Bound<'py, PyAny>>,
     split_generated: bool,
-) -> PyResult<Match> {
+) -> PyResult<Match<'py>> {
     let words = strings(words, "words")?;
     let generation = text(generation, "generation")?;
     let label_list = strings(label_list, "label_list")?;
@@ -68,47 +68,59 @@ pub fn match_labels(
         label_list: label_list.all(),
         comparison_words: comparison.as_ref().map(crate::text::Strings::all),
     };
-    let matched = py.detach(|| matching::match_row(&input, split_generated))?;
-    Ok(as_tuple(matched))
+    let matched = detach_interruptible(py, || matching::match_row(&input, split_generated))?;
+    as_tuple(py, matched)
 }
 
 /// Returns the same for many sentences, computed by several threads.
 #[pyfunction]
 #[pyo3(signature = (words, generations, label_lists, comparison_words, threads, /))]
-pub fn match_labels_batch(
-    py: Python<'_>,
-    words: &Bound<'_, PyAny>,
-    generations: &Bound<'_, PyAny>,
-    label_lists: &Bound<'_, PyAny>,
-    comparison_words: Option<&Bound<'_, PyAny>>,
-    threads: Option<i64>,
-) -> PyResult<Vec<Match>> {
+pub fn match_labels_batch<'py>(
+    py: Python<'py>,
+    words: &Bound<'py, PyAny>,
+    generations: &Bound<'py, PyAny>,
+    label_lists: &Bound<'py, PyAny>,
+    comparison_words: Option<&Bound<'py, PyAny>>,
+    threads: Option<Whole>,
+) -> PyResult<Bound<'py, PyList>> {
     let threads = thread_count(threads)?;
     let words = nested_strings(words, "words")?;
     let generations = strings(generations, "generations")?;
-    let label_lists = nested_strings(label_lists, "label_lists")?;
+    let label_lists = shared_strings(label_lists, "label_lists")?;
     let comparison =
         comparison_words.map(|given| nested_strings(given, "comparison_words")).transpose()?;
-    let matched = py.detach(|| {
+    let matched = detach_interruptible(py, || {
         matching::match_batch(&words, generations.all(), &label_lists, comparison.as_ref(), threads)
     })?;
-    Ok(matched.into_iter().map(as_tuple).collect())
+    let list = PyList::empty(py);
+    for (index, row) in matched.into_iter().enumerate() {
+        if index.is_multiple_of(ROWS_AT_ONCE) {
+            py.check_signals()?;
+        }
+        list.append(as_tuple(py, row)?)?;
+    }
+    Ok(list)
 }
 
-fn parsed(parsed: matching::Parsed) -> Parsed {
-    (parsed.words, parsed.labels, parsed.dropped_labels, parsed.trailing_text)
+fn parsed(py: Python<'_>, parsed: matching::Parsed) -> PyResult<Parsed<'_>> {
+    Ok((
+        list_of(py, parsed.words)?,
+        list_of(py, parsed.labels)?,
+        list_of(py, parsed.dropped_labels)?,
+        parsed.trailing_text,
+    ))
 }
 
-fn as_tuple(row: MatchedRow) -> Match {
+fn as_tuple(py: Python<'_>, row: MatchedRow) -> PyResult<Match<'_>> {
     let Differences { omitted, added, substituted } = row.differences;
-    (
-        row.labels,
+    Ok((
+        list_of(py, row.labels)?,
         row.condition.name(),
-        signed(&row.alignment),
-        parsed(row.parsed),
-        omitted,
-        added,
-        substituted,
-        row.invalid_labels,
-    )
+        list_of(py, signed(&row.alignment)?)?,
+        parsed(py, row.parsed)?,
+        list_of(py, omitted)?,
+        list_of(py, added)?,
+        list_of(py, substituted)?,
+        list_of(py, row.invalid_labels)?,
+    ))
 }

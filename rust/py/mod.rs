@@ -5,17 +5,20 @@ mod borrowed;
 mod entities;
 mod error;
 mod false_negatives;
+mod hooks;
 mod lcs;
 mod matching;
 mod negatives;
 mod philox;
 mod predictions;
 mod ranking;
+mod threads;
 mod words;
 
 use pyo3::prelude::pymodule;
 
-#[pymodule(gil_used = false)]
+// No test has passed on an interpreter without its lock yet.
+#[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
     use super::entities::{
@@ -36,6 +39,8 @@ mod _core {
     use super::predictions::{align_file, align_row, score_examples, score_files};
     #[pymodule_export]
     use super::ranking::{list_excluded, rank_targets, ranking_metrics};
+    #[pymodule_export]
+    use super::threads::most_threads;
     #[pymodule_export]
     use super::words::{locate_words, split_words};
 

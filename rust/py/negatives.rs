@@ -6,7 +6,7 @@ use numpy::{
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use super::arrays::{thread_count, values};
+use super::arrays::{Whole, thread_count, values};
 use crate::error::Error;
 use crate::negatives::{self, Id, Order, Settings, Windows};
 
@@ -34,7 +34,7 @@ impl SequenceSampler {
         negative_count: usize,
         seed: u64,
         order: &str,
-        threads: Option<i64>,
+        threads: Option<Whole>,
     ) -> PyResult<Self> {
         let threads = thread_count(threads)?;
         let order = Order::from_name(order)?;

@@ -1,20 +1,23 @@
 //! Binding of [`crate::predictions`].
 
-use std::cell::RefCell;
+use std::path::PathBuf;
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::arrays::{extend_labels, extend_strings, text, thread_count, type_name};
+use super::arrays::{
+    Refusal, Whole, extend_labels, extend_strings, strings, text, thread_count, type_name,
+};
 use super::borrowed::prefetch_items;
 use super::entities::{counts_tuple, kinds_tuple};
+use super::hooks::{Raised, detach_interruptible, detach_with_calls, is_exception};
 use super::lcs::signed;
 use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
 use crate::predictions::{
     self, AlignOptions, DatasetScore, Evaluation, Hooks, ScoreOptions, Table, WorstRow,
+    in_both_places,
 };
 
 /// Rows taken from a list before the interpreter is released for a moment.
@@ -31,25 +34,27 @@ pub fn score_examples<'py>(
     py: Python<'py>,
     examples: &Bound<'py, PyList>,
     scheme: &str,
-    threads: Option<i64>,
-    worst: usize,
+    threads: Option<Whole>,
+    worst: Whole,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let options = ScoreOptions {
         scheme: Scheme::from_name(scheme)?,
         threads: thread_count(threads)?,
-        worst,
+        worst: worst.at_least(0, "worst")?,
         skip_bad_rows,
     };
     let rows = if back_tokenize.is_some() { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
-    let examples = examples.clone().unbind();
-    let evaluation = with_hooks(py, None, back_tokenize, move |hooks| {
+    let mut examples = Rows { examples: examples.clone().unbind(), taken: 0, raised: None };
+    let evaluation = with_hooks(py, None, back_tokenize, move |hooks, raised| {
         let mut evaluation = Evaluation::default();
-        let mut taken = 0;
         let mut next = |table: &mut Table| {
-            Python::attach(|py| read_table(examples.bind(py), &mut taken, rows, table));
-            Ok(())
+            Python::attach(|py| match examples.read(py, rows, table) {
+                Ok(()) => Ok(()),
+                Err(Stop::Core(error)) => Err(error),
+                Err(Stop::Raised(error)) => Err(raised.keep(py, error)),
+            })
         };
         predictions::score_tables(&mut next, &options, hooks, &mut evaluation)?;
         Ok(evaluation)
@@ -63,10 +68,10 @@ pub fn score_examples<'py>(
 #[allow(clippy::too_many_arguments)]
 pub fn score_files<'py>(
     py: Python<'py>,
-    paths: Vec<String>,
+    paths: Vec<PathBuf>,
     scheme: &str,
-    threads: Option<i64>,
-    worst: usize,
+    threads: Option<Whole>,
+    worst: Whole,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
     progress: Option<Py<PyAny>>,
@@ -74,10 +79,10 @@ pub fn score_files<'py>(
     let options = ScoreOptions {
         scheme: Scheme::from_name(scheme)?,
         threads: thread_count(threads)?,
-        worst,
+        worst: worst.at_least(0, "worst")?,
         skip_bad_rows,
     };
-    let evaluation = with_hooks(py, progress, back_tokenize, move |hooks| {
+    let evaluation = with_hooks(py, progress, back_tokenize, move |hooks, _| {
         let mut evaluation = Evaluation::default();
         for path in &paths {
             predictions::score_file(path, &options, hooks, &mut evaluation)?;
@@ -93,10 +98,10 @@ pub fn score_files<'py>(
 #[allow(clippy::too_many_arguments)]
 pub fn align_file(
     py: Python<'_>,
-    input_path: String,
-    output_path: String,
+    input_path: PathBuf,
+    output_path: PathBuf,
     scheme: &str,
-    threads: Option<i64>,
+    threads: Option<Whole>,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
     progress: Option<Py<PyAny>>,
@@ -106,7 +111,7 @@ pub fn align_file(
         threads: thread_count(threads)?,
         skip_bad_rows,
     };
-    let summary = with_hooks(py, progress, back_tokenize, move |hooks| {
+    let summary = with_hooks(py, progress, back_tokenize, move |hooks, _| {
         predictions::align_file(&input_path, &output_path, &options, hooks)
     })?;
     let listed = summary.listed_bad_rows.iter().map(ToString::to_string).collect();
@@ -118,9 +123,7 @@ pub fn align_file(
 #[pyo3(signature = (row, scheme, /))]
 pub fn align_row(py: Python<'_>, row: &str, scheme: &str) -> PyResult<String> {
     let scheme = Scheme::from_name(scheme)?;
-    Ok(py.detach(|| {
-        predictions::align_line(row, scheme).map_err(|problem| Error::Row { problem })
-    })?)
+    detach_interruptible(py, || predictions::align_line(row, scheme))
 }
 
 /// Runs the core without the interpreter; Python functions are called back on this thread,
@@ -129,84 +132,155 @@ fn with_hooks<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,
     back_tokenize: Option<Py<PyAny>>,
-    run: impl FnOnce(&mut Hooks<'_>) -> Result<T> + Send,
+    run: impl FnOnce(&mut Hooks<'_>, &Raised) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let (result, raised) = py.detach(move || {
-        let raised = RefCell::new(None);
-        let stop = |error: PyErr| {
-            *raised.borrow_mut() = Some(error);
-            Error::Stopped
-        };
+    detach_with_calls(py, move |raised| {
         let mut on_progress = |done: u64| {
             Python::attach(|py| {
-                py.check_signals()?;
-                progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done,)).map(|_| ()))
+                let call = || {
+                    py.check_signals()?;
+                    progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done,)).map(|_| ()))
+                };
+                call().map_err(|error| raised.keep(py, error))
             })
-            .map_err(&stop)
         };
         let mut on_words = back_tokenize.map(|call| {
-            let stop = &stop;
             move |words: &[String]| {
-                Python::attach(|py| call.call1(py, (words,))?.extract::<Vec<String>>(py))
-                    .map_err(stop)
+                Python::attach(|py| {
+                    ask_tokenizer(call.bind(py), words).map_err(|error| raised.keep(py, error))
+                })
             }
         });
-        let result = run(&mut Hooks {
-            progress: &mut on_progress,
-            back_tokenize: on_words.as_mut().map(|call| call as _),
-        });
-        drop(on_words);
-        (result, raised.into_inner())
-    });
-    match (result, raised) {
-        (Err(Error::Stopped), Some(error)) => Err(error),
-        (result, _) => Ok(result?),
-    }
+        run(
+            &mut Hooks {
+                progress: &mut on_progress,
+                back_tokenize: on_words.as_mut().map(|call| call as _),
+            },
+            raised,
+        )
+    })
 }
 
-/// Takes the next rows from a list of dicts.
-fn read_table(examples: &Bound<'_, PyList>, taken: &mut usize, rows: usize, table: &mut Table) {
-    let end = examples.len().min(*taken + rows);
-    let find = |index: usize| {
-        let row = examples.get_item(index).map_err(|error| problem(examples.py(), "", &error))?;
-        RowParts::find(&row)
-    };
-    let mut last_list = None;
-    // The values of a row are found while those of the row before it are still to be read:
-    // meanwhile they come near.
-    let mut ahead = (*taken < end).then(|| find(*taken));
-    for index in *taken..end {
-        let next = (index + 1 < end).then(|| find(index + 1));
-        if let Some(found) = std::mem::replace(&mut ahead, next)
-            && let Err(problem) = found.and_then(|parts| parts.read(table, &mut last_list))
-        {
-            table.end_bad_row(problem);
+/// What the caller's tokenizer makes of words.
+fn ask_tokenizer(call: &Bound<'_, PyAny>, words: &[String]) -> PyResult<Vec<String>> {
+    Ok(strings(&call.call1((words,))?, "the answer of back_tokenize")?.all().to_vec())
+}
+
+/// Rows that are taken from a list of dicts, some at a time.
+struct Rows {
+    examples: Py<PyList>,
+    taken: usize,
+    /// What the caller's code raised while a row was looked at: the rows before it come first.
+    raised: Option<PyErr>,
+}
+
+impl Rows {
+    /// Takes the next rows.
+    fn read(&mut self, py: Python<'_>, rows: usize, table: &mut Table) -> Stops<()> {
+        if let Some(error) = self.raised.take() {
+            return Err(Stop::Raised(error));
+        }
+        match self.read_some(py, rows, table) {
+            Err(Stop::Raised(error)) if !table.is_empty() && is_exception(py, &error) => {
+                self.raised = Some(error);
+                Ok(())
+            }
+            result => result,
         }
     }
-    *taken = end.max(*taken);
+
+    fn read_some(&mut self, py: Python<'_>, rows: usize, table: &mut Table) -> Stops<()> {
+        let examples = self.examples.bind(py);
+        let end = examples.len().min(self.taken + rows);
+        let find = |index: usize| RowParts::find(&examples.get_item(index)?);
+        let mut last_list = None;
+        // The values of a row are found while those of the row before it are still to be read:
+        // meanwhile they come near.
+        let mut ahead = (self.taken < end).then(|| find(self.taken));
+        for index in self.taken..end {
+            let next = (index + 1 < end).then(|| find(index + 1));
+            if let Some(found) = std::mem::replace(&mut ahead, next) {
+                match found.and_then(|parts| parts.read(table, &mut last_list)) {
+                    Ok(()) => {}
+                    Err(RowStop::Problem(problem)) => table.end_bad_row(problem),
+                    Err(RowStop::Stop(stop)) => return Err(stop),
+                }
+            }
+        }
+        self.taken = end.max(self.taken);
+        Ok(())
+    }
 }
 
-/// The values of one row, where it has them, with the names of their keys.
+/// What ends the reading of rows.
+enum Stop {
+    Core(Error),
+    Raised(PyErr),
+}
+
+type Stops<T> = std::result::Result<T, Stop>;
+
+/// What ends the reading of one row.
+enum RowStop {
+    Problem(RowProblem),
+    Stop(Stop),
+}
+
+type RowStops<T> = std::result::Result<T, RowStop>;
+
+impl From<RowProblem> for RowStop {
+    fn from(problem: RowProblem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Error> for RowStop {
+    fn from(error: Error) -> Self {
+        Self::Stop(Stop::Core(error))
+    }
+}
+
+impl From<PyErr> for RowStop {
+    fn from(error: PyErr) -> Self {
+        Self::Stop(Stop::Raised(error))
+    }
+}
+
+/// A value of a row, where it has one, with the name of its key.
+struct Value<'py> {
+    found: Option<Bound<'py, PyAny>>,
+    key: &'static str,
+    /// Whether the key stands at the top of the row and in its instance.
+    in_both_places: bool,
+}
+
+impl<'py> Value<'py> {
+    fn take(self) -> std::result::Result<(Bound<'py, PyAny>, &'static str), RowProblem> {
+        if self.in_both_places {
+            return Err(in_both_places(self.key));
+        }
+        Ok((self.found.ok_or_else(|| missing(self.key))?, self.key))
+    }
+}
+
+/// The values of one row.
 struct RowParts<'py> {
     dataset: Option<Bound<'py, PyAny>>,
     label_list: Option<Bound<'py, PyAny>>,
     instance_problem: Option<RowProblem>,
-    words: (Option<Bound<'py, PyAny>>, &'static str),
-    labels: (Option<Bound<'py, PyAny>>, &'static str),
+    words: Value<'py>,
+    labels: Value<'py>,
     prediction: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> RowParts<'py> {
-    fn find(row: &Bound<'py, PyAny>) -> std::result::Result<Self, RowProblem> {
+    fn find(row: &Bound<'py, PyAny>) -> RowStops<Self> {
         let py = row.py();
         let row = row.cast::<PyDict>().map_err(|_| RowProblem {
             wrong_type: true,
             ..RowProblem::value(None, format!("expected a dict, got {}", type_name(row)))
         })?;
-        let find = |dict: &Bound<'py, PyDict>, key: &Bound<'py, PyString>| {
-            dict.get_item(key).map_err(|error| problem(py, "", &error))
-        };
-        let value = find(row, intern!(py, "instance"))?;
+        let value = row.get_item(intern!(py, "instance"))?;
         let instance = value.as_ref().and_then(|value| value.cast::<PyDict>().ok());
         let instance_problem = match &value {
             Some(value) if instance.is_none() => {
@@ -215,17 +289,20 @@ impl<'py> RowParts<'py> {
             _ => None,
         };
         let find_list = |key: &Bound<'py, PyString>, flat: &'static str, nested: &'static str| {
-            let inner = instance.map_or(Ok(None), |dict| find(dict, key))?;
-            let found = if inner.is_some() { (inner, nested) } else { (find(row, key)?, flat) };
-            found.0.iter().for_each(prefetch_items);
-            Ok(found)
+            let inner = instance.map_or(Ok(None), |dict| dict.get_item(key))?;
+            let outer = row.get_item(key)?;
+            let in_both_places = inner.is_some() && outer.is_some();
+            let key = if inner.is_some() && !in_both_places { nested } else { flat };
+            let found = inner.or(outer);
+            found.iter().for_each(prefetch_items);
+            PyResult::Ok(Value { found, key, in_both_places })
         };
         Ok(Self {
             words: find_list(intern!(py, "words"), "words", "instance.words")?,
             labels: find_list(intern!(py, "labels"), "labels", "instance.labels")?,
-            dataset: find(row, intern!(py, "dataset"))?,
-            label_list: find(row, intern!(py, "label_list"))?,
-            prediction: find(row, intern!(py, "prediction"))?,
+            dataset: row.get_item(intern!(py, "dataset"))?,
+            label_list: row.get_item(intern!(py, "label_list"))?,
+            prediction: row.get_item(intern!(py, "prediction"))?,
             instance_problem,
         })
     }
@@ -235,16 +312,16 @@ impl<'py> RowParts<'py> {
         self,
         table: &mut Table,
         last_list: &mut Option<(Bound<'py, PyAny>, usize)>,
-    ) -> std::result::Result<(), RowProblem> {
+    ) -> RowStops<()> {
         let dataset = self.dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
         let list = self.label_list.ok_or_else(|| missing("label_list"))?;
         let label_list = match last_list {
             Some((known, place)) if known.is(&list) => *place,
             _ => {
                 let strings = table.label_lists.open();
-                extend_strings(strings, &list, &"").map_err(|error| {
+                extend_strings(strings, &list, &"").map_err(|refusal| {
                     table.label_lists.drop_open();
-                    problem(list.py(), "label_list", &error)
+                    stop("label_list", refusal)
                 })?;
                 let place = table.label_lists.end_row_unless_known(REMEMBERED_LISTS);
                 *last_list = Some((list, place));
@@ -252,17 +329,15 @@ impl<'py> RowParts<'py> {
             }
         };
         if let Some(problem) = self.instance_problem {
-            return Err(problem);
+            return Err(problem.into());
         }
-        let (words, key) = (self.words.0.ok_or_else(|| missing(self.words.1))?, self.words.1);
-        extend_strings(table.words.open(), &words, &"")
-            .map_err(|error| problem(words.py(), key, &error))?;
-        let (labels, key) = (self.labels.0.ok_or_else(|| missing(self.labels.1))?, self.labels.1);
-        extend_labels(table.labels.open(), &labels, &"")
-            .map_err(|error| problem(labels.py(), key, &error))?;
+        let (words, key) = self.words.take()?;
+        extend_strings(table.words.open(), &words, &"").map_err(|refusal| stop(key, refusal))?;
+        let (labels, key) = self.labels.take()?;
+        extend_labels(table.labels.open(), &labels, &"").map_err(|refusal| stop(key, refusal))?;
         table.check_open_row(key)?;
         let prediction = self.prediction.ok_or_else(|| missing("prediction"))?;
-        table.end_row(read_text(&prediction, "prediction")?, dataset, label_list);
+        table.end_row(read_text(&prediction, "prediction")?, dataset, label_list)?;
         Ok(())
     }
 }
@@ -271,19 +346,21 @@ fn missing(key: &str) -> RowProblem {
     RowProblem::value(Some(key), "this key is missing")
 }
 
-fn read_text<'a>(
-    value: &'a Bound<'_, PyAny>,
-    key: &str,
-) -> std::result::Result<&'a str, RowProblem> {
-    text(value, "").map_err(|error| problem(value.py(), key, &error))
+fn read_text<'a>(value: &'a Bound<'_, PyAny>, key: &str) -> RowStops<&'a str> {
+    text(value, "").map_err(|refusal| stop(key, refusal))
 }
 
-/// The problem that a Python error tells of.
-fn problem(py: Python<'_>, key: &str, error: &PyErr) -> RowProblem {
-    RowProblem {
-        key: (!key.is_empty()).then(|| key.to_owned()),
-        reason: error.value(py).to_string().trim().to_owned(),
-        wrong_type: error.is_instance_of::<PyTypeError>(py),
+/// What a refused value is to its row: a problem, if the refusal is ours.
+fn stop(key: &str, refusal: Refusal) -> RowStop {
+    let problem = |reason: String, wrong_type: bool| RowProblem {
+        wrong_type,
+        ..RowProblem::value(Some(key), reason.trim())
+    };
+    match refusal {
+        Refusal::Type(reason) => problem(reason, true).into(),
+        Refusal::Value(reason) => problem(reason, false).into(),
+        Refusal::Core(error) => error.into(),
+        Refusal::Raised(error) => error.into(),
     }
 }
 
@@ -330,6 +407,6 @@ fn worst_dict<'py>(py: Python<'py>, row: &WorstRow) -> PyResult<Bound<'py, PyDic
     dict.set_item("predicted", &row.predicted)?;
     dict.set_item("prediction", &row.prediction)?;
     dict.set_item("matching", row.condition.name())?;
-    dict.set_item("alignment", signed(&row.alignment))?;
+    dict.set_item("alignment", signed(&row.alignment)?)?;
     Ok(dict)
 }

@@ -4,7 +4,7 @@ use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use super::arrays::{thread_count, type_name, values};
+use super::arrays::{Whole, thread_count, type_name, values};
 use crate::ranking::{self, Targets, Ties};
 
 type Pair<'py, T, U> = (Bound<'py, PyArray1<T>>, Bound<'py, PyArray1<U>>);
@@ -20,7 +20,7 @@ pub fn rank_targets<'py>(
     offsets: PyReadonlyArray1<'py, i64>,
     excluded: PyReadonlyArray1<'py, i64>,
     ties: &str,
-    threads: Option<i64>,
+    threads: Option<Whole>,
 ) -> PyResult<Pair<'py, f64, i64>> {
     let ties = Ties::from_name(ties)?;
     let threads = thread_count(threads)?;

@@ -1,6 +1,7 @@
 """`ops.lcs` against the paper's tables, the laws of an LCS, and its definition."""
 
 import random
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -255,5 +256,10 @@ def test_wrong_types_are_named(a: object, b: object, name: str) -> None:
 def test_wrong_values_are_named() -> None:
     with pytest.raises(ValueError, match=r"^a must have one dimension"):
         longest_common_subsequence(np.zeros((2, 2), dtype=np.int64), [1])
-    with pytest.raises(ValueError, match=r"^b must hold integers below"):
-        longest_common_subsequence([1], [2**63])
+    for value in (2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400):
+        text = f"b[0] must be at least -2**63 and below 2**63: got {value}"
+        for b in ([value], [value, -1], [value, 2**70], (value,)):
+            with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+                longest_common_subsequence([1], b)
+    with pytest.raises(ValueError, match=r"^a\[1\] .*: got 18446744073709551615$"):
+        longest_common_subsequence(np.array([1, 2**64 - 1], dtype=np.uint64), [1])

@@ -295,12 +295,15 @@ def test_a_run_does_not_end_before_the_epoch_of_its_model(tmp_path: Path) -> Non
     run(tmp_path / "run", epochs=3)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", Walk(stop), save_seconds=1e9)
+    recipe = {"config": {"lr": 1, "epochs": 8}}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
     before = read(tmp_path / "run")
     message = "holds the model of epoch 5 and the state of epoch 3: epochs must be at least 5"
     for epochs in (3, 4):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "run", epochs=epochs)
     assert read(tmp_path / "run") == before
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text()) == recipe
     assert run(tmp_path / "run", epochs=5).best_epoch == 5
     run(tmp_path / "unbroken", epochs=5)
     assert read(tmp_path / "run") == read(tmp_path / "unbroken")

@@ -7,7 +7,6 @@ not set, and no way to leave an option out.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated, Any
 
@@ -127,7 +126,9 @@ def limit_threads(threads: int | None) -> int | None:
         >>> limit_threads(1)
         1
     """
-    most = 4 * (os.cpu_count() or 1)
+    from lmcore.ops._threads import most_threads
+
+    most = most_threads()
     if threads is None or threads <= most:
         return threads
     say(f"lmcore: --threads {threads} is more than 4 for each core: {most} are started")

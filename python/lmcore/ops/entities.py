@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lmcore import _core
+from lmcore.ops._threads import limit_threads
 from lmcore.reference.entities import SCHEMES, EntityCounts, ErrorKinds, Quality, Span
 
 __all__ = [
@@ -143,7 +144,8 @@ def count_entities_batch(
         >>> compute_quality(counts, "strict")
         Quality(precision=0.5, recall=1.0, f1=0.6666666666666666)
     """
-    counts, errors = _core.count_entities_batch(words, gold, predicted, scheme, threads)
+    limit = limit_threads(threads)
+    counts, errors = _core.count_entities_batch(words, gold, predicted, scheme, limit)
     return EntityCounts(*counts), ErrorKinds(*errors)
 
 
@@ -158,7 +160,7 @@ def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
         scheme: one of `SCHEMES`.
 
     Raises:
-        ValueError: unknown scheme.
+        ValueError: unknown scheme, or a count below 0 or not below 2**64.
 
     Example:
         >>> compute_quality(EntityCounts(gold=4, predicted=2, correct=2), scheme="strict")

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from lmcore import _core
 
+_MOST_ITEMS = (1 << 32) - 1  # the core numbers them with 32 bits
+_PART = 1 << 24
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +36,9 @@ def longest_common_subsequence(
 
     Raises:
         TypeError: items are neither all str nor all integers.
-        ValueError: a string holds a lone surrogate, or an array is not one-dimensional.
+        ValueError: a string holds a lone surrogate, an array is not one-dimensional, or an
+            integer needs more than 64 bits.
+        MemoryError: the memory is refused, as it is to 2**32 - 1 items and more.
 
     Example:
         >>> longest_common_subsequence("a b b a".split(), "b a a b".split()).tolist()
@@ -54,10 +59,27 @@ def _integers(items: object, name: str) -> NDArray[np.int64]:
     import numpy as np
 
     array = np.asarray(items)
+    # Lists of integers that numpy has no type for become floats or objects.
+    if array.dtype.kind in "fO" and isinstance(items, Sequence):
+        array = np.asarray(items, dtype=object)
+        if all(isinstance(item, int | np.integer) for item in array.flat):
+            for index, item in enumerate(array.flat):
+                _check_integer(f"{name}[{index}]", int(item))
     if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold only str or only integers: got {array.dtype}")
+        raise TypeError(
+            f"{name} must hold only str or only integers: got {np.asarray(items).dtype}"
+        )
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension: got shape {array.shape}")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must hold integers below 2**63: got {array.max()}")
-    return array.astype(np.int64, copy=False)
+    if array.size >= _MOST_ITEMS:  # before anything takes as many steps
+        raise MemoryError(f"not enough memory for {array.size} values")
+    if array.dtype == np.uint64:
+        for start in range(0, array.size, _PART):  # between parts, Ctrl-C is heard
+            index = start + int(array[start : start + _PART].argmax())
+            _check_integer(f"{name}[{index}]", int(array[index]))
+    return np.require(array, dtype=np.int64, requirements="A")
+
+
+def _check_integer(name: str, value: int) -> None:
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{name} must be at least -2**63 and below 2**63: got {value}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmcore import _core
+from lmcore.ops._threads import limit_threads
 from lmcore.reference.matching import Match, Parsed
 
 __all__ = [
@@ -134,7 +135,8 @@ def match_labels_batch(
         >>> [match.labels for match in matches]
         [['B-x'], ['O']]
     """
-    rows = _core.match_labels_batch(words, generations, label_lists, comparison_words, threads)
+    limit = limit_threads(threads)
+    rows = _core.match_labels_batch(words, generations, label_lists, comparison_words, limit)
     return [_match(row) for row in rows]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmcore import _core
+from lmcore.ops._threads import limit_threads
 from lmcore.reference.negatives import (
     DISTRIBUTIONS,
     ORDERS,
@@ -102,6 +103,7 @@ class SequenceSampler:
         if distribution == "popularity" and len(values):
             weights = weigh_items(values, item_count, exponent)
         shape = (batch_size, max_length, negative_count)
+        threads = limit_threads(threads)
         self._arguments = (starts, values, weights, item_count, *shape, seed, order, threads)
         self._core = _core.SequenceSampler(*self._arguments)
         self._shape = shape

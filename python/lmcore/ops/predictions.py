@@ -7,6 +7,7 @@ from typing import Any
 
 from lmcore import _core
 from lmcore._files import find_output
+from lmcore.ops._threads import limit_threads
 
 BackTokenize = Callable[[list[str]], list[str]]
 """Maps distinct lower-case words to what a tokenizer makes of them."""
@@ -25,7 +26,8 @@ def score_examples(
 
     Args:
         examples: dicts with `label_list`, `prediction`, and `words` and `labels` at the top or
-            in `instance`; rows without `dataset` go under `examples`.
+            in `instance`, not in both; rows without `dataset` go under `examples`. What code of
+            theirs raises comes out unchanged, after the error of an earlier row.
         scheme: one of `lmcore.ops.entities.SCHEMES`.
         threads: number of threads; all cores if None. The result does not depend on it.
         worst: how many sentences with the most wrong entities to keep, per data set.
@@ -38,7 +40,7 @@ def score_examples(
 
     Raises:
         TypeError: a row or a value in it has the wrong type.
-        ValueError: unknown scheme, or a row that cannot be used.
+        ValueError: unknown scheme, a number out of its range, or a row that cannot be used.
 
     Example:
         >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
@@ -46,7 +48,8 @@ def score_examples(
         (1, 1, 1)
     """
     rows = examples if isinstance(examples, list) else list(examples)
-    return _core.score_examples(rows, scheme, threads, worst, skip_bad_rows, back_tokenize)
+    limit = limit_threads(threads)
+    return _core.score_examples(rows, scheme, limit, worst, skip_bad_rows, back_tokenize)
 
 
 def score_files(
@@ -65,7 +68,8 @@ def score_files(
 
     Args:
         paths: files of one JSON object per line, as `score_examples`; rows without `dataset`
-            go under the file's stem. Blank lines are skipped.
+            go under the file's stem. Blank lines are skipped. A key that stands twice in a row
+            makes it a bad one, if it is a key that is read.
         scheme: one of `lmcore.ops.entities.SCHEMES`.
         threads: number of threads; all cores if None. The result does not depend on it.
         worst: how many sentences with the most wrong entities to keep, per data set.
@@ -91,10 +95,12 @@ def score_files(
         >>> [dataset["rows"] for dataset in sums["datasets"].values()]
         [1]
     """
-    if isinstance(paths, str | os.PathLike):
+    if isinstance(paths, str | bytes | os.PathLike):
         raise TypeError(f"paths must be a sequence of paths: got {type(paths).__name__}")
-    names = [os.fspath(path) for path in paths]
-    return _core.score_files(names, scheme, threads, worst, skip_bad_rows, back_tokenize, progress)
+    # A name that is no UTF-8 is a str with what stands for its bytes, and comes back as bytes.
+    names: list[str | os.PathLike[str]] = [os.fsdecode(path) for path in paths]
+    limit = limit_threads(threads)
+    return _core.score_files(names, scheme, limit, worst, skip_bad_rows, back_tokenize, progress)
 
 
 def align_file(
@@ -139,10 +145,10 @@ def align_file(
         (1, 0, [])
     """
     return _core.align_file(
-        os.fspath(input_path),
-        os.fspath(find_output(output_path, [input_path])),
+        os.fsdecode(input_path),
+        find_output(os.fsdecode(output_path), [input_path]),
         scheme,
-        threads,
+        limit_threads(threads),
         skip_bad_rows,
         back_tokenize,
         progress,

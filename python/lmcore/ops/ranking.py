@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from lmcore import _core
+from lmcore.ops._threads import limit_threads
 from lmcore.reference.ranking import TIES
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def rank_targets(
         array = tensor.numpy()
     # Another byte order or odd addresses are copied into the usual form.
     array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["A"])
-    return Ranks(*_core.rank_targets(array, *places, ties, threads))
+    return Ranks(*_core.rank_targets(array, *places, ties, limit_threads(threads)))
 
 
 def ranking_metrics(

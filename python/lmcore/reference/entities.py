@@ -172,13 +172,16 @@ def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
         scheme: one of `SCHEMES`.
 
     Raises:
-        ValueError: unknown scheme.
+        ValueError: unknown scheme, or a count below 0 or not below 2**64.
 
     Example:
         >>> compute_quality(EntityCounts(gold=4, predicted=2, correct=2), scheme="strict")
         Quality(precision=1.0, recall=0.5, f1=0.6666666666666666)
     """
     _check_scheme(scheme)
+    for name, count in counts._asdict().items():
+        if not 0 <= count < 1 << 64:
+            raise ValueError(f"{name} must be at least 0 and below 2**64: got {count}")
     epsilon = _EPSILON if scheme in ("gner", "universalner") else 0.0
 
     def ratio(part: float, whole: float) -> float:

@@ -23,6 +23,21 @@ _JSON_TYPES = {
 }
 
 
+_KEYS = {"dataset", "text", "prediction", "label_list", "words", "labels", "instance"}
+_INSTANCE_KEYS = {"words", "labels"}
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows all its entries: of equal keys, a dict keeps the last."""
+
+    def __init__(self, entries: list[tuple[str, Any]]) -> None:
+        super().__init__(entries)
+        self.entries = entries
+
+
+_JSON_TYPES[_Object] = "an object"
+
+
 class Row(NamedTuple):
     """A usable row."""
 
@@ -56,7 +71,8 @@ def read_row(line: bytes) -> Row:
 
     Raises:
         ValueError: not UTF-8, not JSON, a missing key, words and labels of different length,
-            a gold label outside the label list, or a lone surrogate.
+            a gold label outside the label list, a lone surrogate, a key that is read and
+            stands in its object twice, or one that stands at the top and in `instance`.
         TypeError: not an object, or a value of the wrong type.
 
     Example:
@@ -69,13 +85,15 @@ def read_row(line: bytes) -> Row:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
     try:
-        row = json.loads(text, parse_constant=_refuse_constant)
+        row = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_Object)
     except ValueError as error:
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(row, dict):
         raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(row)]}")
     if any(map(_has_surrogate, row)):
         raise ValueError("holds a lone surrogate")
+    if doubled := _find_doubled(row):
+        raise ValueError(f"{doubled}: this key stands twice in its object")
 
     dataset = _text(row, "dataset") if "dataset" in row else None
     label_list = _list(row, "label_list", "label_list")
@@ -84,12 +102,8 @@ def read_row(line: bytes) -> Row:
         raise TypeError(f"instance: expected an object, got {_JSON_TYPES[type(instance)]}")
     if any(map(_has_surrogate, instance)):
         raise ValueError("instance: holds a lone surrogate")
-    words_in, words_key = (instance, "instance.words") if "words" in instance else (row, "words")
-    labels_in, labels_key = (
-        (instance, "instance.labels") if "labels" in instance else (row, "labels")
-    )
-    words = _list(words_in, "words", words_key)
-    labels = _list(labels_in, "labels", labels_key)
+    words, _ = _list_of_sentence(row, instance, "words")
+    labels, labels_key = _list_of_sentence(row, instance, "labels")
     if len(words) != len(labels):
         raise ValueError(
             f"{labels_key}: words and labels must have the same length: "
@@ -168,6 +182,32 @@ def _add(one: Any, two: Any) -> Any:
         added = [_add(a, b) for a, b in zip(one, two, strict=True)]
         return type(one)(*added) if hasattr(one, "_fields") else tuple(added)
     return one + two
+
+
+def _find_doubled(row: _Object) -> str | None:
+    """Returns the first key that is read and stood in its object before."""
+    seen = set()
+    for key, value in row.entries:
+        if key in seen & _KEYS:
+            return key
+        seen.add(key)
+        if key == "instance" and isinstance(value, _Object):
+            inner = set()
+            for name, _ in value.entries:
+                if name in inner & _INSTANCE_KEYS:
+                    return f"instance.{name}"
+                inner.add(name)
+    return None
+
+
+def _list_of_sentence(
+    row: dict[str, Any], instance: dict[str, Any], key: str
+) -> tuple[list[str], str]:
+    """Returns the list under a key of `instance` or the row, and the key's full name."""
+    if key in instance and key in row:
+        raise ValueError(f"{key}: this key stands at the top of the row and in its instance")
+    holder, name = (instance, f"instance.{key}") if key in instance else (row, key)
+    return _list(holder, key, name), name
 
 
 def _text(row: dict[str, Any], key: str) -> str:

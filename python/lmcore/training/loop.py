@@ -297,12 +297,11 @@ def fit(
     history: list[dict[str, Any]] = []
     best_epoch, best_value, waited = 0, None, 0
     with ExitStack() as held:
-        state = _open_folder(target, recipe, run, resume, processes, held)
+        state = _open_folder(target, recipe, run, epochs, resume, processes, held)
         if state is not None:
             run.load_state_dict(state["run"])
             history, waited = state["history"], state["waited"]
             best_epoch, best_value = state["best_epoch"], state["best_value"]
-            _check_model(target, len(history), epochs, processes)
             if processes.is_first:  # the log may be ahead of the state
                 _write_log(target, history)
         resumed_after = len(history)
@@ -380,6 +379,7 @@ def _open_folder(
     folder: Path,
     recipe: Mapping[str, Any],
     run: Run,
+    epochs: int,
     resume: bool,
     processes: Processes,
     held: ExitStack,
@@ -394,6 +394,7 @@ def _open_folder(
             _sweep(folder)
             if resume and file.exists() and (checkpoint.exists() or log.exists()):
                 _check_recipe(folder, _read_recipe(file), recipe)
+                _check_model(folder, epochs)
             elif resume and checkpoint.exists():
                 raise FileExistsError(f"{folder}: holds checkpoint.pt and no recipe.json")
             else:  # a run that finished no epoch has nothing to lose
@@ -465,15 +466,17 @@ def _find_models(folder: Path, run: Run) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()]
 
 
-def _check_model(folder: Path, done: int, epochs: int, processes: Processes) -> None:
+def _check_model(folder: Path, epochs: int) -> None:
     """Refuses to end before the epoch whose model a killed run left, which would pass for ours."""
-    newest = 0
-    if processes.is_first:
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            newest = max((json.loads(line)["best_epoch"] for line in lines[done:]), default=0)
-    newest = processes.agree(newest)
-    if newest > max(done, epochs):
+    newest, checkpoint = 0, folder / "checkpoint.pt"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        newest = max((json.loads(line)["best_epoch"] for line in lines), default=0)
+    # Without a state everything is trained anew, and the first model replaces what is there.
+    if newest <= epochs or not checkpoint.exists():
+        return
+    done = len(load_state(checkpoint)["history"])
+    if newest > done:
         raise ValueError(
             f"{folder}: holds the model of epoch {newest} and the state of epoch {done}: "
             f"epochs must be at least {newest} to go on: got {epochs}"
