@@ -38,8 +38,8 @@ VALUES: list[Any] = [
     [], {}, [[]], [None], {"a": 1}, ["x", "y"], [0, 1], "a" * 5000, list(range(300)),
 ]  # fmt: skip
 PIECES = [
-    b"", b"\x00", b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\t", b" ", b'"', b"\\", b"\\ud800", b"[",
-    b"[" * 3000, b'{"a":' * 3000, b"NaN", b"1e400", b"-1", b"0", b"18446744073709551616", b"1_0",
+    b"", b"\x00", b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\t", b" ", b'"', b"\\", b"\\ud800",
+    b"[", b"[" * 3000, b'{"a":' * 3000, b"NaN", b"1e400", b"-1", b"0", b"18446744073709551616", b"1_0",
     "１".encode(), b"\xef\xbb\xbf", b"null", b"{}", b"(O)", b"B-", b")(", b",", b":", b"1" * 400,
 ]  # fmt: skip
 # Keys that transformers gives a meaning of its own.
@@ -360,7 +360,6 @@ def work(options: argparse.Namespace) -> None:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers.utils import logging
 
     logging.set_verbosity(logging.CRITICAL)
@@ -407,6 +406,7 @@ def drive(
                     [sys.executable, __file__, *arguments],
                     stdout=subprocess.PIPE,
                     stderr=standard_error,
+                    env={**os.environ, "HF_HUB_OFFLINE": "1"},
                 )
                 name, ended = "start", False
                 for line in read_lines(process):
@@ -422,6 +422,8 @@ def drive(
                         number, ended = number + 1, True
                 process.kill()
                 code = process.wait()
+                assert process.stdout is not None
+                process.stdout.close()
             if number < first + examples:
                 last = errors.read_text(errors="replace")[-2000:]
                 if name == "start":

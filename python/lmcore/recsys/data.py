@@ -26,6 +26,8 @@ SPLITS = ("valid", "test")
 
 _LISTED_ROWS = 1000
 _ID_END = 1 << 63
+# Of an id map that is a number alone: a few bytes of a file ask for as much memory as it says.
+_COUNT_END = 1 << 31
 # What a file of integers consists of when nothing is wrong with it.
 _PLAIN_BYTES = np.zeros(256, dtype=bool)
 _PLAIN_BYTES[list(b"0123456789 \t\n")] = True
@@ -887,7 +889,7 @@ def _to_json(ids: Ids) -> int | list[Any]:
 
 
 def _from_json(value: Any, key: str, path: str) -> Ids:
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value < _COUNT_END:
         return np.arange(1, value + 1, dtype=np.int64)
     if isinstance(value, list):
         if all(type(entry) is int and 0 <= entry < _ID_END for entry in value):
@@ -897,7 +899,8 @@ def _from_json(value: Any, key: str, path: str) -> Ids:
         elif all(isinstance(entry, str) for entry in value) and len(set(value)) == len(value):
             return tuple(value)
     raise ValueError(
-        f"{path}: {key} must be a number, ascending integers, or strings that are all different"
+        f"{path}: {key} must be a number below 2**31, ascending integers, or strings that are "
+        "all different"
     )
 
 
