@@ -3,8 +3,9 @@
 A case is a function of (seed, number): one of the files that lmcore reads is copied, changed, and
 read by the commands and functions that read it. It must end in a result, or in exit code 2 with
 one line, or for a function in an error that lmcore raised itself. Another exception, an abort, no
-answer for a minute or memory without bound is a failure. Cases run in a process of their own, so
-that its end is seen and told.
+answer for a minute or memory without bound is a failure. So is a process, a connection, or a file
+opened for writing outside of the folder of the cases, whether or not somebody swallows the error.
+Cases run in a process of their own, so that its end is seen and told.
 
     python tests/mutate_files.py --examples 1000 --seed 1 [--only checkpoint.pt] [--case 17]
 """
@@ -39,9 +40,16 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 PIECES = [
     b"", b"\x00", b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\t", b" ", b'"', b"\\", b"\\ud800",
-    b"[", b"[" * 3000, b'{"a":' * 3000, b"NaN", b"1e400", b"-1", b"0", b"18446744073709551616", b"1_0",
-    "１".encode(), b"\xef\xbb\xbf", b"null", b"{}", b"(O)", b"B-", b")(", b",", b":", b"1" * 400,
+    b"[", b"[" * 3000, b'{"a":' * 3000, b"NaN", b"1e400", b"-1", b"0", b"18446744073709551616",
+    b"1_0", "１".encode(), b"\xef\xbb\xbf", b"null", b"{}", b"(O)", b"B-", b")(", b",", b":",
+    b"1" * 400,
 ]  # fmt: skip
+# Events of Python's audit hooks.
+FORBIDDEN = {
+    "socket.connect", "socket.getaddrinfo", "socket.bind", "subprocess.Popen", "os.system",
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "pty.spawn", "ctypes.dlopen",
+    "webbrowser.open",
+}  # fmt: skip
 # Keys that transformers gives a meaning of its own.
 KEYS = [
     "num_labels", "id2label", "label2id", "dtype", "torch_dtype", "auto_map", "architectures",
@@ -349,6 +357,25 @@ def run_case(workspace: Path, target: Target, readers: list[Any], seed: int, num
         return str(source.choice(readers)(copy))
 
 
+class Watch:
+    """What cases did that no file may bring about."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = os.path.realpath(folder)
+        self.seen: list[str] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook."""
+        if event in FORBIDDEN:
+            self.seen.append(f"{event} {arguments!r:.200}")
+        elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            path, flags = os.fsdecode(arguments[0]), arguments[2]
+            if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or path == os.devnull:
+                return
+            if not os.path.realpath(path).startswith(self.folder + os.sep):
+                self.seen.append(f"{event} {path!r:.200}")
+
+
 def choose(targets: dict[str, Target], only: str | None, seed: int, number: int) -> str:
     names = [only] if only else list(targets)
     return names[random.Random(f"target {seed} {number}").randrange(len(names))]
@@ -362,14 +389,18 @@ def work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     from transformers.utils import logging
 
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(50)  # nothing
     targets = make_targets()
     with tempfile.TemporaryDirectory(dir=options.workspace.parent) as folder:
         whole = Path(folder, "copy")
         shutil.copytree(options.workspace, whole)
-        for name, target in targets.items():  # imports, too: they are no memory of a case
+        tried = [options.only] if options.only else targets
+        for name, target in [(name, targets[name]) for name in tried]:  # and imports what it needs
             outcomes = {reader(whole) for reader in target.readers}
             assert outcomes == {"result"}, (name, outcomes)
+    watch = Watch(options.workspace.parent)
+    sys.addaudithook(watch)
+    tempfile.tempdir = str(options.workspace.parent)
     started = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = started + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -380,9 +411,12 @@ def work(options: argparse.Namespace) -> None:
             outcome = run_case(
                 options.workspace, targets[name], targets[name].readers, options.seed, number
             )
+            if watch.seen:
+                raise AssertionError("; ".join(watch.seen))
         except BaseException:  # a KeyboardInterrupt that a reader raises is a failure too
             text = traceback.format_exc()
             outcome = "failed " + json.dumps(text[-4000:])
+        watch.seen.clear()
         print(f"done {outcome}", flush=True)
 
 
@@ -406,7 +440,6 @@ def drive(
                     [sys.executable, __file__, *arguments],
                     stdout=subprocess.PIPE,
                     stderr=standard_error,
-                    env={**os.environ, "HF_HUB_OFFLINE": "1"},
                 )
                 name, ended = "start", False
                 for line in read_lines(process):
