@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet
 ARGS ?=
 # How much `make fuzz` tries: cases of each property, calls of each function, files in all.
 FUZZ_CASES ?= 1000000
-FUZZ_CALLS ?= 10000
+FUZZ_CALLS ?= 20000
 FUZZ_FILES ?= 100000
 FUZZ_SEED ?= 0
 PROPERTIES := $(patsubst tests/%.rs,%,$(shell grep -l 'proptest!' tests/*.rs))

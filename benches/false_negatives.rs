@@ -1,9 +1,10 @@
 //! What the two halves of a step cost, by density.
 
 #![allow(missing_docs, reason = "the macro's functions are no interface")]
+#![allow(clippy::unwrap_used)]
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lmcore::false_negatives::{Memory, Place, Scores};
+use lmcore::false_negatives::{Memory, Places, Scores, padded_places};
 use lmcore::philox::Draws;
 
 const SLOTS: usize = 100;
@@ -12,7 +13,7 @@ const ROWS: usize = 128;
 /// Every row is a user of her own with as many positions; one negative in `share` is hard.
 struct Batch {
     users: Vec<i64>,
-    places: Vec<Place>,
+    places: Places,
     negatives: Vec<i64>,
     hard: Vec<u8>,
 }
@@ -20,16 +21,9 @@ struct Batch {
 fn batch(positions: usize, share: u64) -> Batch {
     let draws = Draws::new(1, 0, positions as u64);
     let bits: Vec<u64> = (0..(ROWS * positions * SLOTS) as u64).map(|k| draws.bits(k)).collect();
-    let place = |row: usize, p: usize| Place {
-        row,
-        position: u32::try_from(p).unwrap_or(0),
-        block: row * positions + p,
-    };
     Batch {
         users: (1..).take(ROWS).collect(),
-        places: (0..ROWS)
-            .flat_map(|row| (0..positions).rev().map(move |p| place(row, p)))
-            .collect(),
+        places: padded_places(&vec![1; ROWS * positions], positions).unwrap(),
         negatives: bits.iter().map(|bits| 1 + i64::from((bits >> 48) as u16)).collect(),
         hard: bits.iter().map(|bits| u8::from(bits % share == 0)).collect(),
     }

@@ -267,8 +267,11 @@ pub enum Error {
         index: usize,
     },
     /// Arrays that no memory of false negatives wrote.
-    #[error("state: the arrays do not fit together")]
-    NotAState,
+    #[error("state: {rule}")]
+    NotAState {
+        /// What holds in every state.
+        rule: &'static str,
+    },
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
@@ -379,20 +382,23 @@ pub fn display_float(value: f64) -> String {
         return value.to_string().to_lowercase();
     }
     // The shortest digits that give this number back. Where several do, Python takes those that
-    // are nearest and, of two, the even ones: so does writing with that number of digits.
+    // are nearest and, of two, the even ones: so does writing with that number of digits, but
+    // beside a power of two what is written so may be another number.
     let shortest = format!("{value:e}");
-    let (digits, power) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    let power: i32 = power.parse().unwrap_or(0);
-    if (-4..16).contains(&power) {
-        // At least one decimal.
-        let decimals = i32::try_from(decimals).unwrap_or(i32::MAX).saturating_sub(power).max(1);
-        return format!("{value:.*}", decimals.unsigned_abs() as usize);
-    }
+    let decimals = shortest.split_once('e').map_or("", |(digits, _)| digits);
+    let decimals = decimals.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     let nearest = format!("{value:.decimals$e}");
-    let digits = nearest.split_once('e').map_or(digits, |(digits, _)| digits);
-    let sign = if power < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", power.abs())
+    let written = if nearest.parse() == Ok(value) { nearest } else { shortest };
+    let (digits, power) = written.split_once('e').unwrap_or((&written, "0"));
+    let power: i32 = power.parse().unwrap_or(0);
+    if !(-4..16).contains(&power) {
+        let sign = if power < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", power.abs());
+    }
+    // At least one decimal.
+    let decimals = i32::try_from(decimals).unwrap_or(i32::MAX).saturating_sub(power).max(1);
+    let fixed = format!("{value:.*}", decimals.unsigned_abs() as usize);
+    if fixed.parse() == Ok(value) { fixed } else { value.to_string() }
 }
 
 /// Whether Python's `str.isprintable` holds.

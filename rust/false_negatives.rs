@@ -8,7 +8,10 @@ use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
+use crate::check::{check_length, check_same_length};
 use crate::error::{Error, Result};
+use crate::interrupt::{self, Steps};
+use crate::memory;
 
 /// User ids are below 2^24.
 pub const USER_BITS: u32 = 24;
@@ -63,13 +66,46 @@ pub struct Place {
     pub block: usize,
 }
 
-/// The valid positions of padded rows, in the authors' order: rows up, positions down.
+/// Valid positions of a batch, in the authors' order: rows up, positions down.
+///
+/// Every row is below the number of rows, every block below the number of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    list: Vec<Place>,
+    rows: usize,
+    blocks: usize,
+}
+
+impl Places {
+    /// Checks that these are places of as many rows as there are users.
+    fn check_users(&self, users: &[i64]) -> Result<()> {
+        check_same_length(("positives", self.rows), ("users", users.len()))?;
+        check_users(users)
+    }
+
+    /// Checks that a slice holds so many values for each block.
+    fn check_values(&self, name: &'static str, got: usize, block: usize) -> Result<()> {
+        check_length(name, got, memory::size(&[self.blocks, block])?)
+    }
+}
+
+impl std::ops::Deref for Places {
+    type Target = [Place];
+
+    fn deref(&self) -> &[Place] {
+        &self.list
+    }
+}
+
+/// The valid positions of padded rows.
 ///
 /// # Errors
-/// A zero stands right of a target.
-pub fn padded_places(positives: &[i64], max_length: usize) -> Result<Vec<Place>> {
+/// A zero stands right of a target, or the rows are not of that length.
+pub fn padded_places(positives: &[i64], max_length: usize) -> Result<Places> {
     check_max_length(max_length)?;
-    let mut places = Vec::new();
+    let rows = positives.len() / max_length;
+    check_length("positives", positives.len(), rows * max_length)?;
+    let mut places = memory::with_capacity(positives.len())?;
     for (row, targets) in positives.chunks_exact(max_length).enumerate() {
         let start = targets.iter().rposition(|&target| target == 0).map_or(0, |zero| zero + 1);
         if let Some(first) = targets[..start].iter().position(|&target| target != 0) {
@@ -79,17 +115,17 @@ pub fn padded_places(positives: &[i64], max_length: usize) -> Result<Vec<Place>>
         let block = row * max_length;
         places.extend((start..max_length).rev().map(|p| place(row, p, block + p)));
     }
-    Ok(places)
+    Ok(Places { list: places, rows, blocks: positives.len() })
 }
 
-/// The packed positions in the authors' order; `packed` holds row * `max_length` + position.
+/// The packed positions; `packed` holds row * `max_length` + position.
 ///
 /// # Errors
 /// A place is out of its range, or the places do not ascend.
-pub fn packed_places(packed: &[i64], rows: usize, max_length: usize) -> Result<Vec<Place>> {
+pub fn packed_places(packed: &[i64], rows: usize, max_length: usize) -> Result<Places> {
     check_max_length(max_length)?;
-    let end = rows * max_length;
-    let mut places = Vec::with_capacity(packed.len());
+    let end = memory::size(&[rows, max_length])?;
+    let mut places: Vec<Place> = memory::with_capacity(packed.len())?;
     // Places of the open row stand in ascending order until the row ends.
     let (mut before, mut open, mut open_row) = (-1, 0, 0);
     for (index, &got) in packed.iter().enumerate() {
@@ -108,7 +144,7 @@ pub fn packed_places(packed: &[i64], rows: usize, max_length: usize) -> Result<V
         places.push(place(row, flat % max_length, index));
     }
     places[open..].reverse();
-    Ok(places)
+    Ok(Places { list: places, rows, blocks: packed.len() })
 }
 
 #[allow(clippy::cast_possible_truncation)] // positions are below 2^8
@@ -266,20 +302,21 @@ impl Memory {
     /// Writes stored items over the first negatives of each place, counts them and returns
     /// those above the threshold.
     ///
-    /// # Errors
-    /// A user id is out of its range, or `T` cannot hold a stored item.
+    /// Stops before the work or not at all: a part of it could not be taken back.
     ///
-    /// # Panics
-    /// Never: blocks that `negatives` does not have are an error of the caller's and left alone.
+    /// # Errors
+    /// Lengths that do not fit, a user id out of its range, or `T` cannot hold a stored item.
     pub fn inject<T: Item>(
         &mut self,
         users: &[i64],
-        places: &[Place],
+        places: &Places,
         negative_count: usize,
         negatives: &mut [T],
     ) -> Result<Reversed> {
-        check_users(users)?;
+        places.check_users(users)?;
+        places.check_values("negatives", negatives.len(), negative_count)?;
         self.check_items_fit(T::LARGEST)?;
+        interrupt::check()?;
         let limit = self.threshold.unwrap_or(u32::MAX);
         let mut reversed = Reversed::default();
         // A user's lists, and then her counts, are read once before they are needed: reads that
@@ -341,25 +378,40 @@ impl Memory {
     /// `reversed` holds row, position and slot of each, in the order of [`Memory::inject`].
     ///
     /// # Errors
-    /// A user or item id is out of its range, a score is NaN, or `reversed` is of another batch.
+    /// Lengths that do not fit, a user or item id out of its range, a score that is NaN, or
+    /// `reversed` is of another batch.
     pub fn observe<T: Item>(
         &mut self,
         users: &[i64],
-        places: &[Place],
+        places: &Places,
         negative_count: usize,
         negatives: &[T],
         scores: Scores<'_>,
         reversed: &[i64],
     ) -> Result<usize> {
-        check_users(users)?;
+        places.check_users(users)?;
+        places.check_values("negatives", negatives.len(), negative_count)?;
+        let (got, columns) = match scores {
+            Scores::Hard(mask) => (mask.len(), negative_count),
+            Scores::Single(logits) => (logits.len(), negative_count + 1),
+            Scores::Double(logits) => (logits.len(), negative_count + 1),
+        };
+        places.check_values("scores", got, columns)?;
+        check_length("reversed_", reversed.len(), reversed.len() / 3 * 3)?;
         let Scratch { above, items, ends, .. } = &mut self.scratch;
-        let nan = compare(scores, places, negative_count, above);
+        let size = memory::size(&[places.len(), negative_count])?;
+        if above.len() < size {
+            *above = memory::repeat(0, size)?;
+        }
+        let mut steps = Steps::default();
+        let nan = compare(scores, places, negative_count, above, &mut steps)?;
         items.clear();
         ends.clear();
         let mut bound = self.item_bound;
         let mut left = reversed;
         // What stands before a NaN is looked at first: errors come in the order of places.
         for (k, place) in places.iter().enumerate().take(nan.map_or(places.len(), |nan| nan.0)) {
+            steps.take(negative_count)?;
             let above = &mut above[k * negative_count..(k + 1) * negative_count];
             while let [row, position, slot, rest @ ..] = left {
                 let here = *row == as_i64(place.row) && *position == i64::from(place.position);
@@ -441,11 +493,22 @@ impl Memory {
     }
 
     /// All that the memory holds.
-    pub fn state(&self) -> State {
+    ///
+    /// # Errors
+    /// There is not enough memory, or the caller stopped.
+    pub fn state(&self) -> Result<State> {
         let mut state = State { evicted_count: self.evicted_count, ..State::default() };
+        let lists = self.users.iter().map(|user| user.lists.len()).sum();
+        state.hard_keys = memory::with_capacity(lists)?;
+        state.hard_offsets = memory::with_capacity(lists + 1)?;
+        state.hard_items = memory::with_capacity(self.hard_count)?;
+        state.count_keys = memory::with_capacity(self.key_count)?;
+        state.counts = memory::with_capacity(self.key_count)?;
         state.hard_offsets.push(0);
         let mut words = Vec::new();
+        let mut steps = Steps::default();
         for user in self.in_order() {
+            steps.take(user.hard.len() + user.counts.words.len() + 1)?;
             for (position, items) in user.each_list().rev() {
                 state.hard_keys.push(user.id << POSITION_BITS | position);
                 state.hard_items.extend_from_slice(items);
@@ -456,25 +519,24 @@ impl Memory {
             state.count_keys.extend(words.iter().map(|word| high | word >> COUNT_BITS));
             state.counts.extend(words.iter().copied().map(count_of));
         }
-        state
+        Ok(state)
     }
 
-    /// Replaces all that the memory holds by a state whose arrays were checked.
+    /// Replaces all that the memory holds by a state.
     ///
     /// # Errors
     /// The arrays are no state.
     #[allow(clippy::cast_possible_truncation)] // keys are cut to their parts
     pub fn load(&mut self, state: &State) -> Result<()> {
+        check_state(state)?;
         let mut new = Self::new(self.threshold, self.max_keys);
         let bounds = state.hard_offsets.windows(2);
-        if bounds.len() != state.hard_keys.len() || state.count_keys.len() != state.counts.len() {
-            return Err(Error::NotAState);
-        }
+        let mut steps = Steps::default();
         // Lists of a user stand in descending order of positions, keys ascend.
         for (&key, bounds) in state.hard_keys.iter().zip(bounds).rev() {
-            let start = usize::try_from(bounds[0]).map_err(|_| Error::NotAState)?;
-            let end = usize::try_from(bounds[1]).map_err(|_| Error::NotAState)?;
-            let items = state.hard_items.get(start..end).ok_or(Error::NotAState)?;
+            let range = flat_index(bounds[0])..flat_index(bounds[1]);
+            steps.take(range.len() + 1)?;
+            let Some(items) = state.hard_items.get(range) else { continue };
             let user = new.find_or_add(key >> POSITION_BITS);
             let user = &mut new.users[user];
             user.hard.extend_from_slice(items);
@@ -485,11 +547,9 @@ impl Memory {
         }
         let keys = state.count_keys.iter().zip(&state.counts);
         for (&key, &count) in keys {
+            steps.take(1)?;
             let user = new.find_or_add((key >> (POSITION_BITS + ITEM_BITS)) as u32);
             let low = key & ((1 << (POSITION_BITS + ITEM_BITS)) - 1);
-            if low & u64::from(u32::MAX) == 0 || count == 0 || count > LARGEST_COUNT {
-                return Err(Error::NotAState);
-            }
             new.users[user].counts.insert(low << COUNT_BITS | u64::from(count));
             new.reversed_key_count += usize::from(self.threshold.is_some_and(|m| count > m));
         }
@@ -626,6 +686,47 @@ fn check_users(users: &[i64]) -> Result<()> {
     }
 }
 
+/// Checks that arrays are the state of a memory.
+fn check_state(state: &State) -> Result<()> {
+    let State { hard_keys, hard_offsets, hard_items, count_keys, counts, .. } = state;
+    let ends = [hard_offsets.first().copied(), hard_offsets.last().copied()];
+    let least_key = 1 << (POSITION_BITS + ITEM_BITS);
+    let rules = [
+        (
+            "hard_keys must ascend and have users from 1",
+            hard_keys.is_sorted_by(|a, b| a < b)
+                && hard_keys.first().is_none_or(|&key| key >= 1 << POSITION_BITS),
+        ),
+        (
+            "hard_offsets must ascend from 0 to the number of hard_items",
+            hard_offsets.len().checked_sub(1) == Some(hard_keys.len())
+                && ends == [Some(0), Some(as_i64(hard_items.len()))]
+                && hard_offsets.is_sorted_by(|a, b| a < b),
+        ),
+        ("hard_items must be at least 1", hard_items.iter().all(|&item| item > 0)),
+        (
+            "count_keys must ascend and have users and items from 1",
+            count_keys.is_sorted_by(|a, b| a < b)
+                && count_keys.first().is_none_or(|&key| key >= least_key)
+                && count_keys.iter().all(|&key| key & u64::from(u32::MAX) > 0),
+        ),
+        (
+            "counts must be one per key, from 1 to 16777215",
+            counts.len() == count_keys.len()
+                && counts.iter().all(|count| (1..=LARGEST_COUNT).contains(count)),
+        ),
+    ];
+    match rules.into_iter().find(|&(_, holds)| !holds) {
+        Some((rule, _)) => Err(Error::NotAState { rule }),
+        None => Ok(()),
+    }
+}
+
+/// An offset that was checked.
+fn flat_index(offset: i64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
 #[allow(clippy::cast_possible_wrap)] // no array has 2^63 items
 fn as_i64(size: usize) -> i64 {
     size as i64
@@ -655,32 +756,34 @@ fn compare(
     scores: Scores<'_>,
     places: &[Place],
     count: usize,
-    above: &mut Vec<u8>,
-) -> Option<(usize, usize)> {
-    above.resize(places.len() * count, 0);
+    above: &mut [u8],
+    steps: &mut Steps,
+) -> Result<Option<(usize, usize)>> {
     let place = match scores {
         Scores::Hard(hard) => {
             for (k, place) in places.iter().enumerate() {
+                steps.take(count)?;
                 let hard = &hard[place.block * count..][..count];
                 let above = &mut above[k * count..][..count];
                 above.iter_mut().zip(hard).for_each(|(above, &hard)| *above = u8::from(hard != 0));
             }
-            return None;
+            None
         }
         Scores::Single(logits) => {
-            pulp::Arch::new().dispatch(Compare { logits, places, count, above })
+            pulp::Arch::new().dispatch(Compare { logits, places, count, above, steps })?
         }
         Scores::Double(logits) => {
-            pulp::Arch::new().dispatch(Compare { logits, places, count, above })
+            pulp::Arch::new().dispatch(Compare { logits, places, count, above, steps })?
         }
-    }?;
+    };
+    let Some(place) = place else { return Ok(None) };
     let first = places[place].block * (count + 1);
     let column = match scores {
         Scores::Hard(_) => None,
         Scores::Single(logits) => logits[first..].iter().position(|z| z.is_nan()),
         Scores::Double(logits) => logits[first..].iter().position(|z| z.is_nan()),
     };
-    Some((place, column.unwrap_or(0)))
+    Ok(Some((place, column.unwrap_or(0))))
 }
 
 /// The work of [`compare`], compiled once for each set of instructions.
@@ -689,19 +792,21 @@ struct Compare<'a, F> {
     places: &'a [Place],
     count: usize,
     above: &'a mut [u8],
+    steps: &'a mut Steps,
 }
 
 impl<F: Logit> pulp::NullaryFnOnce for Compare<'_, F> {
     /// Which place has a NaN first.
-    type Output = Option<usize>;
+    type Output = Result<Option<usize>>;
 
     #[allow(clippy::inline_always)] // or it is compiled for the least processor
     #[inline(always)]
-    fn call(self) -> Option<usize> {
-        let Self { logits, places, count, above } = self;
+    fn call(self) -> Result<Option<usize>> {
+        let Self { logits, places, count, above, steps } = self;
         for (k, place) in places.iter().enumerate() {
-            let (&positive, negatives) =
-                logits[place.block * (count + 1)..][..=count].split_first()?;
+            steps.take(count)?;
+            let block = &logits[place.block * (count + 1)..][..=count];
+            let Some((&positive, negatives)) = block.split_first() else { continue };
             let above = &mut above[k * count..][..count];
             let mut nan = u8::from(positive.is_nan());
             for (above, &z) in above.iter_mut().zip(negatives) {
@@ -709,10 +814,10 @@ impl<F: Logit> pulp::NullaryFnOnce for Compare<'_, F> {
                 nan |= u8::from(z.is_nan());
             }
             if nan != 0 {
-                return Some(k);
+                return Ok(Some(k));
             }
         }
-        None
+        Ok(None)
     }
 }
 

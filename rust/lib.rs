@@ -12,9 +12,10 @@
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
-//! [`text`], [`labels`], [`threads`], [`interrupt`] and [`memory`] hold what they share, [`error`]
-//! is the one error type.
+//! [`text`], [`labels`], [`check`], [`memory`], [`threads`] and [`interrupt`] hold what they share,
+//! [`error`] is the one error type.
 
+pub mod check;
 pub mod entities;
 pub mod error;
 pub mod false_negatives;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// Items that a long vector grows by: it asks the system and the caller once in so many.
-const GROWTH: usize = 1 << 22;
+const GROWTH: usize = 1 << 20;
 
 /// Bytes that are asked for with care; a process that lacks less is lost anyway.
 const MUCH: usize = 1 << 20;
@@ -119,4 +119,35 @@ pub fn collect<T>(length: usize, items: impl IntoIterator<Item = T>) -> Result<V
     reserve(&mut collected, length)?;
     collected.extend(items);
     Ok(collected)
+}
+
+/// An empty vector with room for `values` values, and no more.
+///
+/// # Errors
+/// The memory is refused.
+pub fn with_capacity<T>(values: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(values).map_err(|_| refused(values))?;
+    Ok(room)
+}
+
+/// A vector that holds one value `values` times.
+///
+/// # Errors
+/// The memory is refused.
+pub fn repeat<T: Clone>(value: T, values: usize) -> Result<Vec<T>> {
+    let mut all = with_capacity(values)?;
+    all.resize(values, value);
+    Ok(all)
+}
+
+/// How many values an array of this shape holds.
+///
+/// # Errors
+/// More than can be counted.
+pub fn size(shape: &[usize]) -> Result<usize> {
+    shape.iter().try_fold(1_usize, |size, &length| size.checked_mul(length)).ok_or_else(|| {
+        let factors = shape.iter().map(|&length| length as u128);
+        Error::Memory { values: factors.fold(1, u128::saturating_mul) }
+    })
 }

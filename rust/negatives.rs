@@ -6,11 +6,12 @@
 
 mod draw;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, RwLock};
 
-use rayon::prelude::*;
-
+use crate::check::check_length;
 use crate::error::{Error, Result};
+use crate::interrupt::{self, Steps};
+use crate::memory;
 use crate::philox::{Draws, LANES};
 use crate::threads;
 use draw::{Catalogue, DrawRows, Popularity, Row, Scratch};
@@ -86,8 +87,9 @@ pub struct SequenceSampler {
     histories: Vec<u32>,
     eligible: Vec<u32>,
     catalogue: Catalogue,
-    /// The order of the epoch that was asked for last.
-    shuffled: Mutex<Option<(u64, Arc<Vec<u32>>)>>,
+    /// The order of the epoch that was asked for last. Nobody waits for it: who finds it locked
+    /// makes the order again. In a child of a fork nobody may be left to unlock it.
+    shuffled: RwLock<Option<(u64, Arc<Vec<u32>>)>>,
 }
 
 /// Users and windows of a batch, to be filled: `[B]`, `[B, L]` and `[B, L]`.
@@ -119,8 +121,12 @@ impl SequenceSampler {
         check_settings(&settings)?;
         let offsets = check_offsets(offsets, items.len())?;
         let items = check_ids("items", items, settings.item_count, 1)?;
-        let (mut history_offsets, mut histories) = (vec![0], Vec::with_capacity(items.len()));
+        let mut histories = memory::with_capacity(items.len())?;
+        let mut history_offsets = memory::with_capacity(offsets.len())?;
+        history_offsets.push(0);
+        let mut steps = Steps::default();
         for row in offsets.windows(2) {
+            steps.take(row[1] - row[0] + 1)?;
             let start = histories.len();
             histories.extend_from_slice(&items[row[0]..row[1]]);
             histories[start..].sort_unstable();
@@ -139,9 +145,9 @@ impl SequenceSampler {
             range: "at most 2**32 long".to_owned(),
             got: offsets.len().to_string(),
         })?;
-        let eligible: Vec<u32> = (1..=users)
-            .filter(|&user| offsets[user as usize] - offsets[user as usize - 1] >= 2)
-            .collect();
+        let has_two = |user: &u32| offsets[*user as usize] - offsets[*user as usize - 1] >= 2;
+        let mut eligible = memory::with_capacity((1..=users).filter(has_two).count())?;
+        eligible.extend((1..=users).filter(has_two));
         let popularity =
             weights.map(|w| Popularity::new(w, settings.item_count as usize)).transpose()?;
         let catalogue = Catalogue { item_count: settings.item_count, popularity };
@@ -153,9 +159,10 @@ impl SequenceSampler {
             histories,
             eligible,
             catalogue,
-            shuffled: Mutex::new(None),
+            shuffled: RwLock::new(None),
         };
         for user in 1..=users {
+            steps.take(sampler.history(user).len() + 1)?;
             let whole = sampler.history(user).len() == settings.item_count as usize;
             let drawn = sampler.train(user).len() >= 2;
             if whole || drawn && sampler.catalogue.left(sampler.history(user)) == 0 {
@@ -208,16 +215,17 @@ impl SequenceSampler {
         let row_size = max_length * negative_count;
         check_length("negatives", negatives.len(), users.len().saturating_mul(row_size))?;
         let rows = users.iter().enumerate().zip(negatives.chunks_mut(row_size));
-        let rows: Vec<_> = rows
-            .map(|((row, &user), out)| {
+        let rows = memory::collect(
+            users.len(),
+            rows.map(|((row, &user), out)| {
                 let was_valid = previous.get(row).map_or(max_length, |&user| self.valid(user));
                 let out =
                     &mut out[(max_length - was_valid.max(self.valid(user))) * negative_count..];
                 let (padding, out) =
                     out.split_at_mut(out.len() - self.valid(user) * negative_count);
                 self.row(epoch, step, row, user, padding, out)
-            })
-            .collect();
+            }),
+        )?;
         self.draw(rows)
     }
 
@@ -244,7 +252,7 @@ impl SequenceSampler {
             (users.len() * max_length).saturating_mul(negative_count),
         )?;
         let mut packed = 0;
-        let mut rows = Vec::with_capacity(users.len());
+        let mut rows = memory::with_capacity(users.len())?;
         for (row, &user) in users.iter().enumerate() {
             let valid = self.valid(user);
             let end = (row + 1) * max_length;
@@ -291,6 +299,7 @@ impl SequenceSampler {
         let mut merged = Vec::new();
         let mut scratch = Scratch::default();
         for (row, (&user, out)) in checked.iter().zip(out.chunks_mut(count)).enumerate() {
+            scratch.steps.take(self.history(user).len() + width)?;
             merged.clear();
             merged.extend_from_slice(self.history(user));
             merged.extend(exclude[row * width..(row + 1) * width].iter().filter(|&&i| i != 0));
@@ -307,7 +316,7 @@ impl SequenceSampler {
                 catalogue: &uniform,
                 scratch: &mut scratch,
                 rows,
-            });
+            })?;
         }
         Ok(())
     }
@@ -325,11 +334,13 @@ impl SequenceSampler {
         check_length("users", windows.users.len(), batch_size)?;
         check_length("sequences", windows.sequences.len(), batch_size * max_length)?;
         check_length("positives", windows.positives.len(), batch_size * max_length)?;
-        let users = self.draw_users(epoch, step);
+        let users = self.draw_users(epoch, step)?;
+        let mut steps = Steps::default();
         let rows = windows.sequences.chunks_mut(max_length);
         for ((sequence, positive), &user) in
             rows.zip(windows.positives.chunks_mut(max_length)).zip(&users)
         {
+            steps.take(max_length)?;
             let train = self.train(user);
             let valid = self.valid(user);
             let window = &train[train.len() - valid - 1..];
@@ -342,14 +353,14 @@ impl SequenceSampler {
         Ok(users)
     }
 
-    fn draw_users(&self, epoch: u64, step: u64) -> Vec<u32> {
+    fn draw_users(&self, epoch: u64, step: u64) -> Result<Vec<u32>> {
         let count = self.eligible.len();
         let batch_size = self.settings.batch_size;
         let first = usize::try_from(step).unwrap_or(usize::MAX).saturating_mul(batch_size);
         let places = first..first.saturating_add(batch_size);
         if self.settings.order == Order::Shuffle {
-            let order = self.shuffle(epoch);
-            return places.map(|place| order[place % count]).collect();
+            let order = self.shuffle(epoch)?;
+            return memory::collect(batch_size, places.map(|place| order[place % count]));
         }
         let bound = u32::try_from(count).unwrap_or(u32::MAX);
         let draw = |place: usize| {
@@ -357,27 +368,31 @@ impl SequenceSampler {
             let mut words = Words::new(Draws::new(self.settings.seed, STREAM_USERS, item), 4);
             self.eligible[words.below(bound) as usize]
         };
-        places.map(draw).collect()
+        memory::collect(batch_size, places.map(draw))
     }
 
     /// The order of an epoch: Fisher and Yates from the last place down.
-    fn shuffle(&self, epoch: u64) -> Arc<Vec<u32>> {
-        let mut last = self.shuffled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, order)) = &*last
+    fn shuffle(&self, epoch: u64) -> Result<Arc<Vec<u32>>> {
+        if let Ok(last) = self.shuffled.try_read()
+            && let Some((of, order)) = &*last
             && *of == epoch
         {
-            return Arc::clone(order);
+            return Ok(Arc::clone(order));
         }
-        let mut order = self.eligible.clone();
+        let mut order = memory::collect(self.eligible.len(), self.eligible.iter().copied())?;
+        let mut steps = Steps::default();
         let draws = Draws::new(self.settings.seed, STREAM_SHUFFLE, epoch);
         let mut words = Words::new(draws, 4 * LANES);
         for place in (1..order.len()).rev() {
+            steps.take(1)?;
             let bound = u32::try_from(place + 1).unwrap_or(u32::MAX);
             order.swap(place, words.below(bound) as usize);
         }
         let order = Arc::new(order);
-        *last = Some((epoch, Arc::clone(&order)));
-        order
+        if let Ok(mut last) = self.shuffled.try_write() {
+            *last = Some((epoch, Arc::clone(&order)));
+        }
+        Ok(order)
     }
 
     fn row<'a, T: Id>(
@@ -398,30 +413,27 @@ impl SequenceSampler {
     fn draw<T: Id>(&self, rows: Vec<Row<'_, T>>) -> Result<()> {
         let catalogue = &self.catalogue;
         let draws: usize = rows.iter().map(|row| row.out.len()).sum();
-        let asked = threads::count(self.settings.threads);
-        let count = asked.min(draws / DRAWS_PER_THREAD).min(rows.len());
+        let count = threads::count(self.settings.threads);
+        let count = count.min(draws / DRAWS_PER_THREAD).min(rows.len());
+        let draw = |scratch: &mut Scratch, rows| {
+            pulp::Arch::new().dispatch(DrawRows { catalogue, scratch, rows })
+        };
         if count <= 1 {
-            let mut scratch = Scratch::default();
-            pulp::Arch::new().dispatch(DrawRows { catalogue, scratch: &mut scratch, rows });
-            return Ok(());
+            return draw(&mut Scratch::default(), rows);
         }
         // Several parts a thread, as rows differ in length.
         let size = rows.len().div_ceil(4 * count);
-        let mut parts = Vec::new();
         let mut rows = rows.into_iter();
-        loop {
-            let part: Vec<_> = rows.by_ref().take(size).collect();
-            if part.is_empty() {
-                break;
-            }
-            parts.push(part);
-        }
-        threads::start_pool(count)?.install(|| {
-            parts.into_par_iter().for_each_init(Scratch::default, |scratch, rows| {
-                pulp::Arch::new().dispatch(DrawRows { catalogue, scratch, rows });
-            });
-        });
-        Ok(())
+        threads::run_blocks(
+            Some(count),
+            &mut || {
+                let part: Vec<_> = rows.by_ref().take(size).collect();
+                Ok(Some(part).filter(|part| !part.is_empty()))
+            },
+            &draw,
+            &mut |drawn| drawn,
+            &mut interrupt::check,
+        )
     }
 
     fn train(&self, user: u32) -> &[u32] {
@@ -525,21 +537,24 @@ fn check_offsets(offsets: &[i64], items: usize) -> Result<Vec<usize>> {
         let range = format!("{items} at the end, the number of items");
         return Err(refuse(range, last.to_string()));
     }
-    Ok(offsets.iter().map(|&offset| usize::try_from(offset).unwrap_or(0)).collect())
+    let starts = offsets.iter().map(|&offset| usize::try_from(offset).unwrap_or(0));
+    memory::collect(offsets.len(), starts)
 }
 
 fn check_ids(name: &'static str, items: &[i64], item_count: u32, least: u32) -> Result<Vec<u32>> {
-    let check = |(index, &item): (usize, &i64)| {
-        u32::try_from(item).ok().filter(|id| (least..=item_count).contains(id)).ok_or_else(|| {
-            Error::IdOutOfRange {
-                name,
-                index: index.to_string(),
-                range: format!("at least {least} and at most {item_count}"),
-                got: item.to_string(),
-            }
-        })
-    };
-    items.iter().enumerate().map(check).collect()
+    let mut ids = memory::with_capacity(items.len())?;
+    let mut steps = Steps::default();
+    for (index, &item) in items.iter().enumerate() {
+        steps.take(1)?;
+        let id = u32::try_from(item).ok().filter(|id| (least..=item_count).contains(id));
+        ids.push(id.ok_or_else(|| Error::IdOutOfRange {
+            name,
+            index: index.to_string(),
+            range: format!("at least {least} and at most {item_count}"),
+            got: item.to_string(),
+        })?);
+    }
+    Ok(ids)
 }
 
 fn check_below(name: &'static str, value: u64, end: u64) -> Result<()> {
@@ -549,12 +564,4 @@ fn check_below(name: &'static str, value: u64, end: u64) -> Result<()> {
     let limit = if end == 1 << EPOCH_BITS { format!("2**{EPOCH_BITS}") } else { end.to_string() };
     let range = format!("at least 0 and below {limit}");
     Err(Error::OutOfRange { name, range, got: value.to_string() })
-}
-
-fn check_length(name: &'static str, got: usize, expected: usize) -> Result<()> {
-    if got == expected {
-        return Ok(());
-    }
-    let range = format!("{expected} values long");
-    Err(Error::OutOfRange { name, range, got: got.to_string() })
 }

@@ -3,6 +3,8 @@
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), section 3.3.
 
 use crate::error::{Error, Result};
+use crate::interrupt::Steps;
+use crate::memory;
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -152,12 +154,9 @@ pub fn fill<T>(
             got: end.saturating_sub(1).to_string(),
         });
     }
-    let memory = || Error::Memory { values: items.len() as u128 * count as u128 };
-    let mut values = Vec::new();
-    let size = items.len().checked_mul(count).ok_or_else(memory)?;
-    values.try_reserve_exact(size).map_err(|_| memory())?;
+    let mut values = memory::with_capacity(memory::size(&[items.len(), count])?)?;
     let task = Fill { seed, stream, items, position, end, make, values: &mut values };
-    pulp::Arch::new().dispatch(task);
+    pulp::Arch::new().dispatch(task)?;
     Ok(values)
 }
 
@@ -173,16 +172,18 @@ struct Fill<'a, T, F> {
 }
 
 impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[allow(clippy::inline_always)] // see `philox4x32_lanes`
     #[inline(always)]
-    fn call(self) {
+    fn call(self) -> Result<()> {
         let Self { seed, stream, items, position, end, make, values } = self;
+        let mut steps = Steps::default();
         // Items follow each other through the lanes, so that short rows share them too.
         let per_item = end.div_ceil(2) - position / 2;
         let (mut item, mut block) = (0, 0);
         while position < end && item < items.len() {
+            steps.take(2 * LANES)?;
             let mut counters = [[0; LANES]; 4];
             let mut used = 0;
             while used < LANES && item < items.len() {
@@ -208,6 +209,7 @@ impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -10,7 +10,10 @@
 
 use std::ops::Range;
 
+use crate::check::check_same_length;
 use crate::error::{Error, Result, display_float, quote};
+use crate::interrupt::{self, Steps};
+use crate::memory;
 use crate::threads::map_chunks;
 
 /// The rules for candidates with the target's score, by name.
@@ -79,14 +82,7 @@ struct Checked {
 impl Checked {
     fn new(users: usize, width: usize, given: Targets<'_>) -> Result<Self> {
         let Targets { columns, offsets, excluded } = given;
-        if columns.len() != users {
-            return Err(Error::LengthMismatch {
-                first: "targets",
-                second: "scores",
-                first_length: columns.len(),
-                second_length: users,
-            });
-        }
+        check_same_length(("targets", columns.len()), ("scores", users))?;
         if offsets.len() != users + 1 {
             return Err(Error::OutOfRange {
                 name: "the length of offsets",
@@ -107,8 +103,10 @@ impl Checked {
             return Err(wrong(u + 1, format!("at least {}", offsets[u])));
         }
         // They ascend from 0, so only the last can be too large.
-        let offsets: Vec<usize> =
-            offsets.iter().map(|&place| usize::try_from(place).unwrap_or(usize::MAX)).collect();
+        let offsets = memory::collect(
+            offsets.len(),
+            offsets.iter().map(|&place| usize::try_from(place).unwrap_or(usize::MAX)),
+        )?;
         if offsets[users] != excluded.len() {
             return Err(wrong(users, format!("{}, the length of excluded", excluded.len())));
         }
@@ -123,14 +121,16 @@ impl Checked {
             })
         };
         let mut checked = Self {
-            targets: Vec::with_capacity(users),
+            targets: memory::with_capacity(users)?,
             offsets,
-            excluded: Vec::with_capacity(excluded.len()),
+            excluded: memory::with_capacity(excluded.len())?,
         };
+        let mut steps = Steps::default();
         for (u, &target) in columns.iter().enumerate() {
             checked.targets.push(column("targets", u, target, None)?);
             let part = checked.offsets[u]..checked.offsets[u + 1];
             for (k, &id) in part.clone().zip(&excluded[part]) {
+                steps.take(1)?;
                 checked.excluded.push(column("excluded", k, id, Some(u))?);
             }
         }
@@ -146,8 +146,8 @@ impl Checked {
 struct Seen(Vec<u64>);
 
 impl Seen {
-    fn new(width: usize) -> Self {
-        Self(vec![0; width.div_ceil(64)])
+    fn new(width: usize) -> Result<Self> {
+        Ok(Self(memory::repeat(0, width.div_ceil(64))?))
     }
 
     /// Notes a column, and says whether it is new.
@@ -193,11 +193,11 @@ pub fn rank_targets<T: PartialOrd + Copy + Sync>(
     }
     let checked = Checked::new(scores.len(), width, targets)?;
     let work = |users: Range<usize>| -> Result<Vec<(f64, i64)>> {
-        let mut seen = Seen::new(width);
+        let (mut seen, mut steps) = (Seen::new(width)?, Steps::default());
         users
             .map(|user| {
-                let excluded = checked.excluded(user);
-                let counts = count(scores[user], checked.targets[user], excluded, &mut seen);
+                let (target, excluded) = (checked.targets[user], checked.excluded(user));
+                let counts = count(scores[user], target, excluded, &mut seen, &mut steps)?;
                 let (greater, others) = counts.map_err(|column| Error::ItemOutOfRange {
                     name: "scores",
                     index: format!("{user}, {column}"),
@@ -208,7 +208,7 @@ pub fn rank_targets<T: PartialOrd + Copy + Sync>(
             })
             .collect()
     };
-    let mut ranks = (Vec::with_capacity(scores.len()), Vec::with_capacity(scores.len()));
+    let mut ranks = (memory::with_capacity(scores.len())?, memory::with_capacity(scores.len())?);
     for chunk in map_chunks(threads, scores.len(), work)? {
         ranks.extend(chunk);
     }
@@ -217,22 +217,28 @@ pub fn rank_targets<T: PartialOrd + Copy + Sync>(
 
 /// Counts the candidates above the target, and the others with its score.
 ///
-/// The error is the first candidate whose score is not a number.
+/// The inner error is the first candidate whose score is not a number.
 fn count<T: PartialOrd + Copy>(
     row: &[T],
     target: usize,
     excluded: &[usize],
     seen: &mut Seen,
-) -> std::result::Result<(i64, i64), usize> {
+    steps: &mut Steps,
+) -> Result<std::result::Result<(i64, i64), usize>> {
     let score = row[target];
-    let (mut greater, not_less) = compare(row, score);
+    let (mut greater, not_less) = compare(row, score, steps)?;
     // The target itself, others with its score, and what is not a number.
     let mut equal = not_less - greater;
     let mut unordered = 0;
     if equal != 1 || is_unordered(score, score) {
-        equal = row.iter().map(|&x| i64::from(x == score)).sum();
+        equal = 0;
+        for block in row.chunks(BLOCK) {
+            steps.take(block.len())?;
+            equal += block.iter().map(|&x| i64::from(x == score)).sum::<i64>();
+        }
         unordered = not_less - greater - equal;
     }
+    steps.take(excluded.len())?;
     for &column in excluded {
         if column != target && seen.insert(column) {
             let x = row[column];
@@ -248,14 +254,15 @@ fn count<T: PartialOrd + Copy>(
         (0..row.len()).find(|&c| is_candidate(c) && is_unordered(row[c], row[c]))
     };
     seen.clear(excluded);
-    first.map_or(Ok((greater, equal - 1)), Err)
+    Ok(first.map_or(Ok((greater, equal - 1)), Err))
 }
 
 /// How many scores are greater than one score, and how many are not less.
 #[allow(clippy::neg_cmp_op_on_partial_ord)] // what is not a number is not less
-fn compare<T: PartialOrd + Copy>(row: &[T], score: T) -> (i64, i64) {
+fn compare<T: PartialOrd + Copy>(row: &[T], score: T, steps: &mut Steps) -> Result<(i64, i64)> {
     let (mut greater, mut not_less) = (0, 0);
     for block in row.chunks(BLOCK) {
+        steps.take(block.len())?;
         let (mut above, mut from) = (0_u32, 0_u32);
         for &x in block {
             above += u32::from(x > score);
@@ -264,7 +271,7 @@ fn compare<T: PartialOrd + Copy>(row: &[T], score: T) -> (i64, i64) {
         greater += i64::from(above);
         not_less += i64::from(from);
     }
-    (greater, not_less)
+    Ok((greater, not_less))
 }
 
 /// Whether one of the two is not a number.
@@ -281,11 +288,13 @@ fn is_unordered<T: PartialOrd + Copy>(x: T, y: T) -> bool {
 pub fn list_excluded(width: usize, targets: Targets<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
     let users = targets.columns.len();
     let checked = Checked::new(users, width, targets)?;
-    let mut seen = Seen::new(width);
-    let mut places = (Vec::new(), Vec::new());
+    let (mut seen, mut steps) = (Seen::new(width)?, Steps::default());
+    let most = checked.excluded.len();
+    let mut places = (memory::with_capacity(most)?, memory::with_capacity(most)?);
     for (row, user) in (0..).zip(0..users) {
         let excluded = checked.excluded(user);
         for (&column, &id) in excluded.iter().zip(&targets.excluded[checked.offsets[user]..]) {
+            steps.take(1)?;
             if column != checked.targets[user] && seen.insert(column) {
                 places.0.push(row);
                 places.1.push(id);
@@ -331,12 +340,17 @@ pub fn ranking_metrics(ranks: &[f64], cutoffs: &[i64]) -> Result<Metrics> {
         return Err(Error::ItemOutOfRange {
             name: "cutoffs",
             index: i.to_string(),
-            range: "at least 1".to_owned(),
+            range: "at least 1 and below 2**63".to_owned(),
             got: cutoffs[i].to_string(),
         });
     }
     let mean = |value: &dyn Fn(f64) -> f64| {
-        ranks.iter().map(|&rank| value(rank)).sum::<f64>() / ranks.len() as f64
+        let mut sum = 0.0;
+        for part in ranks.chunks(BLOCK) {
+            interrupt::check()?;
+            sum = part.iter().fold(sum, |sum, &rank| sum + value(rank));
+        }
+        Ok(sum / ranks.len() as f64)
     };
     let below = |rank: f64, k: i64| rank < k as f64;
     let gain = |rank: f64, k: i64| if below(rank, k) { (rank + 2.0).log2().recip() } else { 0.0 };
@@ -344,8 +358,8 @@ pub fn ranking_metrics(ranks: &[f64], cutoffs: &[i64]) -> Result<Metrics> {
         hit_rates: cutoffs
             .iter()
             .map(|&k| mean(&|rank| f64::from(u8::from(below(rank, k)))))
-            .collect(),
-        gains: cutoffs.iter().map(|&k| mean(&|rank| gain(rank, k))).collect(),
-        reciprocal_rank: mean(&|rank| (rank + 1.0).recip()),
+            .collect::<Result<_>>()?,
+        gains: cutoffs.iter().map(|&k| mean(&|rank| gain(rank, k))).collect::<Result<_>>()?,
+        reciprocal_rank: mean(&|rank| (rank + 1.0).recip())?,
     })
 }

@@ -26,6 +26,12 @@ pub fn most() -> usize {
     THREADS_PER_CORE * available()
 }
 
+/// Makes what is otherwise made at first use under a lock: the seed of hash tables. A child of a
+/// fork would wait for ever for a thread that was making it.
+pub fn prepare() {
+    let _seeded = foldhash::fast::RandomState::default();
+}
+
 /// How many threads to start: as many as asked for and sensible, or one for each core.
 pub fn count(asked: Option<usize>) -> usize {
     match asked {
@@ -34,17 +40,6 @@ pub fn count(asked: Option<usize>) -> usize {
         Some(few @ ..=THREADS_PER_CORE) => few.max(1),
         Some(many) => many.min(most()),
     }
-}
-
-/// Starts a pool of its own: one that parks when idle and ends with the call.
-///
-/// # Errors
-/// The system refuses the threads.
-pub fn start_pool(threads: usize) -> Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|error| Error::Threads { threads, reason: error.to_string() })
 }
 
 /// Calls `work` for chunks of the rows `0..rows` and returns its results in order.

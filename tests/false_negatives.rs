@@ -158,7 +158,7 @@ proptest! {
                 .observe(&batch.users, &places, SLOTS, &negatives, scores, &reversed.coordinates)
                 .unwrap();
             prop_assert!(stored <= places.len() * SLOTS);
-            prop_assert_eq!(padded.state(), maps.state());
+            prop_assert_eq!(padded.state().unwrap(), maps.state());
 
             // Packed, in 32 bits, with a mask in place of logits.
             let flat: Vec<i64> =
@@ -183,7 +183,7 @@ proptest! {
                     &reversed.coordinates,
                 )
                 .unwrap();
-            let state = packed.state();
+            let state = packed.state().unwrap();
             prop_assert_eq!(&state, &maps.state());
 
             let above = state.counts.iter().filter(|&&count| count > threshold).count();
@@ -194,7 +194,7 @@ proptest! {
 
             let mut restored = Memory::new(Some(threshold), max_keys);
             restored.load(&state).unwrap();
-            prop_assert_eq!(restored.state(), state);
+            prop_assert_eq!(restored.state().unwrap(), state);
             prop_assert_eq!(restored.reversed_key_count(), above);
             packed = restored;
         }
@@ -211,7 +211,7 @@ proptest! {
         let padded = padded_places(&positives, LENGTH).unwrap();
         let packed = packed_places(&flat, starts.len(), LENGTH).unwrap();
         prop_assert_eq!(padded.len(), packed.len());
-        for (one, other) in padded.iter().zip(&packed) {
+        for (one, other) in padded.iter().zip(packed.iter()) {
             prop_assert_eq!((one.row, one.position), (other.row, other.position));
             prop_assert_eq!(one.block as i64, flat[other.block]);
         }
@@ -250,7 +250,8 @@ proptest! {
             State { hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count: 0 };
         let mut memory = Memory::new(Some(1), None);
         if let Err(error) = memory.load(&state) {
-            prop_assert_eq!(error, Error::NotAState);
+            let is_named = matches!(error, Error::NotAState { .. });
+            prop_assert!(is_named);
             prop_assert_eq!((memory.hard_count(), memory.key_count()), (0, 0));
         }
     }
@@ -293,4 +294,27 @@ fn what_is_out_of_range_is_named() {
     assert_eq!(error, Err(Error::NanLogit { row: 0, position: 1, column: 1 }));
     let error = memory.observe(&[1], &places, 1, &[1_i64, 2], Scores::Hard(&[1, 1]), &[0, 1, 1]);
     assert_eq!(error, Err(Error::NotReversed { coordinates: [0, 1, 1], index: 0 }));
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_named() {
+    let places = padded_places(&[1, 1], 1).unwrap();
+    let mut memory = Memory::new(Some(0), None);
+    let error = memory.inject(&[1], &places, 1, &mut [1_i64, 2]).unwrap_err().to_string();
+    assert_eq!(error, "positives and users must have the same length: got 2 and 1");
+    let error = memory.inject(&[1, 2], &places, 2, &mut [1_i64; 3]).unwrap_err().to_string();
+    assert_eq!(error, "negatives must be 4 values long: got 3");
+    let (users, negatives) = ([1, 2], [1_i64, 2]);
+    for (scores, text) in [
+        (Scores::Hard(&[1]), "scores must be 2 values long: got 1"),
+        (Scores::Single(&[0.0; 3]), "scores must be 4 values long: got 3"),
+        (Scores::Double(&[0.0; 5]), "scores must be 4 values long: got 5"),
+    ] {
+        let error = memory.observe(&users, &places, 1, &negatives, scores, &[]);
+        assert_eq!(error.unwrap_err().to_string(), text);
+    }
+    let error = memory.observe(&users, &places, 1, &negatives, Scores::Hard(&[1, 1]), &[0, 0]);
+    assert_eq!(error.unwrap_err().to_string(), "reversed_ must be 0 values long: got 2");
+    let error = padded_places(&[1, 1, 1], 2).unwrap_err().to_string();
+    assert_eq!(error, "positives must be 2 values long: got 3");
 }

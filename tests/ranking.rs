@@ -217,7 +217,10 @@ fn refusals_say_what_is_wrong() {
             ranking_metrics(&[0.0, -1e-7], &[1]).unwrap_err(),
             "ranks[1] must be at least 0 and finite: got -1e-07",
         ),
-        (ranking_metrics(&[0.0], &[1, 0]).unwrap_err(), "cutoffs[1] must be at least 1: got 0"),
+        (
+            ranking_metrics(&[0.0], &[1, 0]).unwrap_err(),
+            "cutoffs[1] must be at least 1 and below 2**63: got 0",
+        ),
         (
             Ties::from_name("it's").unwrap_err(),
             "ties must be one of average, optimistic, pessimistic: got \"it's\"",

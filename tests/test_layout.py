@@ -40,9 +40,9 @@ TREES = [
 ]
 # What is in those folders without being a concept.
 OTHERS = {
-    "rust": {"lib", "error", "interrupt", "labels", "memory", "text", "threads"},
+    "rust": {"lib", "check", "error", "interrupt", "labels", "memory", "text", "threads"},
     "rust/py": {"mod", "arrays", "borrowed", "error", "hooks", "threads"},
-    "python/lmcore/reference": {"__init__"},
+    "python/lmcore/reference": {"__init__", "_arguments"},
     "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}

@@ -3,6 +3,8 @@
 use pulp::NullaryFnOnce;
 
 use crate::error::{Error, Result};
+use crate::interrupt::Steps;
+use crate::memory;
 use crate::philox::{Draws, LANES};
 
 /// A history with at least one part in this many of all items is mapped around; draws that fall
@@ -74,17 +76,19 @@ impl Popularity {
         if total == 0 {
             return refuse("above 0 in sum", "0".to_owned());
         }
-        let mut sums = Vec::with_capacity(weights.len() + 1);
+        let mut sums = memory::with_capacity(weights.len() + 1)?;
         let mut sum = 0;
         sums.push(sum);
+        let mut steps = Steps::default();
         for weight in weights {
+            steps.take(2)?;
             sum += weight;
             sums.push(sum);
         }
         // About four buckets per item: most lie within one.
         let bits = u32::BITS - total.leading_zeros();
         let shift = bits.saturating_sub(item_count.next_power_of_two().ilog2() + 2);
-        let mut starts = Vec::with_capacity((total >> shift) as usize + 1);
+        let mut starts = memory::with_capacity((total >> shift) as usize + 1)?;
         let mut item = 1;
         for bucket in 0..=total >> shift {
             while (item as usize) < item_count && sums[item as usize] <= bucket << shift {
@@ -148,11 +152,13 @@ pub struct Scratch {
     filter: Box<[u32; FILTER_WORDS]>,
     /// Items outside a history, or weights inside it that come before.
     table: Vec<u32>,
+    pub steps: Steps,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { filter: Box::new([0; FILTER_WORDS]), table: Vec::new() }
+        let filter = Box::new([0; FILTER_WORDS]);
+        Self { filter, table: Vec::new(), steps: Steps::default() }
     }
 }
 
@@ -164,13 +170,14 @@ pub struct DrawRows<'a, 'b, T> {
 }
 
 impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[allow(clippy::inline_always)] // see `philox4x32_lanes`
     #[inline(always)]
-    fn call(self) {
+    fn call(self) -> Result<()> {
         let Self { catalogue, scratch, rows } = self;
         for row in rows {
+            scratch.steps.take(row.padding.len() + row.history.len())?;
             row.padding.fill(T::from_id(0));
             let (left, total) = (catalogue.left(row.history), catalogue.total());
             let share =
@@ -178,27 +185,29 @@ impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
             let is_dense = u64::from(total - left) * share >= u64::from(total);
             match (&catalogue.popularity, is_dense) {
                 (None, false) => {
-                    reject(&row.draws, total, scratch, row.history, row.out, |r| r + 1);
+                    reject(&row.draws, total, scratch, row.history, row.out, |r| r + 1)?;
                 }
                 (None, true) => {
-                    list_others(catalogue.item_count, row.history, &mut scratch.table);
+                    scratch.steps.take(catalogue.item_count as usize)?;
+                    list_others(catalogue.item_count, row.history, &mut scratch.table)?;
                     let table = &scratch.table;
                     fill(
+                        &mut scratch.steps,
                         &row.draws,
                         left,
                         row.out,
                         |number| table[number as usize],
                         |_| false,
                         |_| false,
-                    );
+                    )?;
                 }
                 (Some(popularity), false) => {
                     reject(&row.draws, total, scratch, row.history, row.out, |r| {
                         popularity.item(r)
-                    });
+                    })?;
                 }
                 (Some(popularity), true) => {
-                    sum_gaps(popularity, row.history, &mut scratch.table);
+                    sum_gaps(popularity, row.history, &mut scratch.table)?;
                     let gaps = &scratch.table;
                     let item = |number: u32| {
                         let before = gaps.partition_point(|&gap| gap <= number);
@@ -208,22 +217,24 @@ impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
                         });
                         popularity.item(number + skipped)
                     };
-                    fill(&row.draws, left, row.out, item, |_| false, |_| false);
+                    let steps = &mut scratch.steps;
+                    fill(steps, &row.draws, left, row.out, item, |_| false, |_| false)?;
                 }
             }
         }
+        Ok(())
     }
 }
 
 /// Lists the items outside a history, ascending.
 #[allow(clippy::inline_always)] // see `philox4x32_lanes`
 #[inline(always)]
-fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) {
+fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) -> Result<()> {
     // Runs are written in whole chunks, of which the next run overwrites the rest.
     const CHUNK: u8 = 16;
     let size = item_count as usize + usize::from(CHUNK);
     if table.len() < size {
-        table.resize(size, 0);
+        *table = memory::repeat(0, size)?;
     }
     let (mut next, mut place) = (1, 0);
     for end in history.iter().copied().chain([item_count + 1]) {
@@ -239,16 +250,21 @@ fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) {
         }
         next = end + 1;
     }
+    Ok(())
 }
 
 /// Lists for each item of a history the weight outside the history that comes before it.
-fn sum_gaps(popularity: &Popularity, history: &[u32], gaps: &mut Vec<u32>) {
+fn sum_gaps(popularity: &Popularity, history: &[u32], gaps: &mut Vec<u32>) -> Result<()> {
+    if gaps.capacity() < history.len() {
+        *gaps = memory::with_capacity(history.len())?;
+    }
     gaps.clear();
     let mut inside = 0;
     for &item in history {
         gaps.push(popularity.sums[item as usize - 1] - inside);
         inside += popularity.weight(item);
     }
+    Ok(())
 }
 
 /// Draws from the whole catalogue and rejects what is in the history.
@@ -261,8 +277,9 @@ fn reject<T: Id>(
     history: &[u32],
     out: &mut [T],
     item: impl Fn(u32) -> u32,
-) {
-    let filter = &mut *scratch.filter;
+) -> Result<()> {
+    let Scratch { filter, steps, .. } = scratch;
+    let filter = &mut **filter;
     for &item in history {
         filter[bit(item).0] |= bit(item).1;
     }
@@ -276,10 +293,11 @@ fn reject<T: Id>(
         }
         hits != 0
     };
-    fill(draws, total, out, item, has_hit, is_taken);
+    let filled = fill(steps, draws, total, out, item, has_hit, is_taken);
     for &item in history {
         filter[bit(item).0] = 0;
     }
+    filled
 }
 
 /// Place of an item's bit in the filter: word and mask.
@@ -295,16 +313,18 @@ fn bit(item: u32) -> (usize, u32) {
 #[allow(clippy::inline_always)] // see `philox4x32_lanes`
 #[inline(always)]
 fn fill<T: Id>(
+    steps: &mut Steps,
     draws: &Draws,
     bound: u32,
     mut out: &mut [T],
     item: impl Fn(u32) -> u32,
     has_hit: impl Fn(&[u32; GROUP]) -> bool,
     is_taken: impl Fn(u32) -> bool,
-) {
+) -> Result<()> {
     let tail = tail(bound);
     let mut group = 0;
     while !out.is_empty() {
+        steps.take(GROUP)?;
         let words = draws.words(group);
         group = group.wrapping_add(1);
         let (mut items, mut lows) = ([0; GROUP], [0; GROUP]);
@@ -334,12 +354,13 @@ fn fill<T: Id>(
                 out[kept] = T::from_id(item);
                 kept += 1;
                 if kept == out.len() {
-                    return;
+                    return Ok(());
                 }
             }
         }
         out = &mut out[kept..];
     }
+    Ok(())
 }
 
 #[allow(clippy::inline_always)] // see `philox4x32_lanes`

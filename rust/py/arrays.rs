@@ -1,9 +1,14 @@
 //! Sequences of Python strings and arrays of numbers as the core takes them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 
-use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
+use numpy::ndarray::{Dimension, Ix1, IxDyn};
+use numpy::{
+    BorrowError, Element, PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray,
+    PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
@@ -264,17 +269,104 @@ pub fn list_of<'py, T: IntoPyObject<'py>>(
     PyList::new(py, objects)
 }
 
-/// The values of a one-dimensional array.
-pub fn values<T: numpy::Element + Copy>(array: &PyReadonlyArray1<'_, T>) -> Vec<T> {
-    array.as_slice().map_or_else(|_| array.as_array().iter().copied().collect(), <[T]>::to_vec)
+/// A number that the core's arrays hold.
+pub trait Number: Element + Copy {
+    /// Its name in numpy.
+    const NAME: &'static str;
 }
 
-/// The values of an array of any shape, in C order, and the shape.
-pub fn shaped_values<T: numpy::Element + Copy>(
-    array: &PyReadonlyArrayDyn<'_, T>,
-) -> (Vec<T>, Vec<usize>) {
-    let view = array.as_array();
-    (view.iter().copied().collect(), view.shape().to_vec())
+macro_rules! numbers {
+    ($($kind:ty = $name:literal),*) => {
+        $(impl Number for $kind {
+            const NAME: &'static str = $name;
+        })*
+    };
+}
+
+numbers!(i32 = "int32", i64 = "int64", u8 = "uint8", u32 = "uint32", u64 = "uint64");
+numbers!(f32 = "float32", f64 = "float64");
+
+/// Whether this is an array of these numbers, in the byte order of the machine.
+pub fn holds<T: Number>(value: &Bound<'_, PyAny>) -> bool {
+    value.cast::<PyArrayDyn<T>>().is_ok()
+}
+
+/// Borrows an array to read it. Every array comes in through here or [`array_mut`]: an
+/// address that is no multiple of the number's size must never become a slice or a view.
+pub fn array<'py, T: Number, D: Dimension>(
+    value: &Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<PyReadonlyArray<'py, T, D>> {
+    checked::<T, D>(value, name)?.try_readonly().map_err(|_| in_use(name))
+}
+
+/// Borrows an array to write into it: one in C order, as all of its memory is handed out.
+pub fn array_mut<'py, T: Number>(
+    value: &Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<PyReadwriteArrayDyn<'py, T>> {
+    let array = checked::<T, IxDyn>(value, name)?;
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!("{name} must be contiguous, in C order")));
+    }
+    array.try_readwrite().map_err(|error| match error {
+        BorrowError::NotWriteable => PyValueError::new_err(format!("{name} must be writeable")),
+        _ => in_use(name),
+    })
+}
+
+fn in_use(name: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} is in use: another argument or call writes into it"))
+}
+
+fn checked<'a, 'py, T: Number, D: Dimension>(
+    value: &'a Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<&'a Bound<'py, PyArray<T, D>>> {
+    let array = value.cast::<PyArrayDyn<T>>().map_err(|_| {
+        let got = dtype_name(value);
+        PyTypeError::new_err(format!("{name} must be an array of {}: got {got}", T::NAME))
+    })?;
+    if !array.is_aligned() {
+        return Err(PyValueError::new_err(format!("{name} must be aligned: copy the array")));
+    }
+    value.cast::<PyArray<T, D>>().map_err(|_| {
+        let dimensions = D::NDIM.unwrap_or_default();
+        let got = array.ndim();
+        PyValueError::new_err(format!("{name} must have {dimensions} dimensions: got {got}"))
+    })
+}
+
+/// The dtype of an array, the type of anything else.
+pub fn dtype_name(value: &Bound<'_, PyAny>) -> String {
+    let Ok(array) = value.cast::<PyUntypedArray>() else { return type_name(value) };
+    array.dtype().str().map_or_else(|_| "an array".to_owned(), |name| name.to_string())
+}
+
+/// The values of an array in C order: where they are, or copied from where they lie apart.
+pub fn in_order<'a, T: Number, D: Dimension>(
+    array: &'a PyReadonlyArray<'_, T, D>,
+) -> PyResult<Cow<'a, [T]>> {
+    match array.as_slice() {
+        Ok(slice) if array.is_c_contiguous() => Ok(Cow::Borrowed(slice)),
+        _ => all_values(array).map(Cow::Owned),
+    }
+}
+
+/// The values of a one-dimensional array.
+pub fn values<T: Number>(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<T>> {
+    all_values(&array::<T, Ix1>(value, name)?)
+}
+
+/// The values of an array of any shape, in C order.
+pub fn all_values<T: Number, D: Dimension>(array: &PyReadonlyArray<'_, T, D>) -> PyResult<Vec<T>> {
+    let mut values = memory::with_capacity(array.len())?;
+    if let (true, Ok(slice)) = (array.is_c_contiguous(), array.as_slice()) {
+        values.extend_from_slice(slice);
+    } else {
+        values.extend(array.as_array().iter().copied());
+    }
+    Ok(values)
 }
 
 /// A whole number of any size, as Python has it.

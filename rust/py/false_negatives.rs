@@ -1,17 +1,19 @@
 //! Binding of [`crate::false_negatives`].
 
+use numpy::ndarray::{Ix2, IxDyn};
 use numpy::{
-    IntoPyArray, PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1,
-    PyReadonlyArray2, PyReadonlyArrayDyn, PyUntypedArrayMethods, ToPyArray,
+    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods,
 };
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::arrays::{type_name, values};
+use super::arrays::{Number, all_values, array, array_mut, dtype_name, holds, values};
+use super::hooks::detach_interruptible;
 use crate::error::Result;
 use crate::false_negatives::{
-    Item, Memory, Place, Reversed, Scores, State, packed_places, padded_places,
+    Item, Memory, Places, Reversed, Scores, State, packed_places, padded_places,
 };
-use pyo3::exceptions::PyTypeError;
 
 type Arrays<'py> =
     (Bound<'py, PyArray2<i64>>, Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
@@ -39,22 +41,22 @@ struct Batch {
 }
 
 impl Batch {
-    fn padded(users: &PyReadonlyArray1<'_, i64>, positives: &PyReadonlyArray2<'_, i64>) -> Self {
-        let places = positives
-            .as_slice()
-            .map_or_else(|_| positives.as_array().iter().copied().collect(), <[i64]>::to_vec);
-        Self { users: values(users), places, max_length: positives.shape()[1], packed: false }
+    fn padded(users: &Bound<'_, PyAny>, positives: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let positives = array::<i64, Ix2>(positives, "positives")?;
+        let (users, places) = (values(users, "users")?, all_values(&positives)?);
+        Ok(Self { users, places, max_length: positives.shape()[1], packed: false })
     }
 
     fn packed(
-        users: &PyReadonlyArray1<'_, i64>,
-        places: &PyReadonlyArray1<'_, i64>,
+        users: &Bound<'_, PyAny>,
+        places: &Bound<'_, PyAny>,
         max_length: usize,
-    ) -> Self {
-        Self { users: values(users), places: values(places), max_length, packed: true }
+    ) -> PyResult<Self> {
+        let (users, places) = (values(users, "users")?, values(places, "places")?);
+        Ok(Self { users, places, max_length, packed: true })
     }
 
-    fn places(&self) -> Result<Vec<Place>> {
+    fn places(&self) -> Result<Places> {
         if self.packed {
             packed_places(&self.places, self.users.len(), self.max_length)
         } else {
@@ -64,7 +66,6 @@ impl Batch {
 }
 
 #[pymethods]
-#[allow(clippy::needless_pass_by_value)] // PyO3 hands arrays over by value
 impl FalseNegativeMemory {
     #[new]
     #[pyo3(signature = (threshold, max_keys, /))]
@@ -76,65 +77,64 @@ impl FalseNegativeMemory {
     fn inject<'py>(
         &mut self,
         py: Python<'py>,
-        users: PyReadonlyArray1<'py, i64>,
-        positives: PyReadonlyArray2<'py, i64>,
+        users: &Bound<'py, PyAny>,
+        positives: &Bound<'py, PyAny>,
         negatives: &Bound<'py, PyAny>,
     ) -> PyResult<Arrays<'py>> {
-        self.inject_batch(py, &Batch::padded(&users, &positives), negatives)
+        self.inject_batch(py, &Batch::padded(users, positives)?, negatives)
     }
 
     #[pyo3(signature = (users, places, max_length, negatives, /))]
     fn inject_packed<'py>(
         &mut self,
         py: Python<'py>,
-        users: PyReadonlyArray1<'py, i64>,
-        places: PyReadonlyArray1<'py, i64>,
+        users: &Bound<'py, PyAny>,
+        places: &Bound<'py, PyAny>,
         max_length: usize,
         negatives: &Bound<'py, PyAny>,
     ) -> PyResult<Arrays<'py>> {
-        self.inject_batch(py, &Batch::packed(&users, &places, max_length), negatives)
+        self.inject_batch(py, &Batch::packed(users, places, max_length)?, negatives)
     }
 
     #[pyo3(signature = (users, positives, negatives, scores, reversed_, /))]
-    fn observe<'py>(
+    fn observe(
         &mut self,
-        py: Python<'py>,
-        users: PyReadonlyArray1<'py, i64>,
-        positives: PyReadonlyArray2<'py, i64>,
-        negatives: &Bound<'py, PyAny>,
-        scores: &Bound<'py, PyAny>,
-        reversed_: PyReadonlyArray2<'py, i64>,
+        py: Python<'_>,
+        users: &Bound<'_, PyAny>,
+        positives: &Bound<'_, PyAny>,
+        negatives: &Bound<'_, PyAny>,
+        scores: &Bound<'_, PyAny>,
+        reversed_: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        let batch = Batch::padded(&users, &positives);
-        self.observe_batch(py, &batch, negatives, scores, &reversed_)
+        self.observe_batch(py, &Batch::padded(users, positives)?, negatives, scores, reversed_)
     }
 
     #[pyo3(signature = (users, places, max_length, negatives, scores, reversed_, /))]
     #[allow(clippy::too_many_arguments)]
-    fn observe_packed<'py>(
+    fn observe_packed(
         &mut self,
-        py: Python<'py>,
-        users: PyReadonlyArray1<'py, i64>,
-        places: PyReadonlyArray1<'py, i64>,
+        py: Python<'_>,
+        users: &Bound<'_, PyAny>,
+        places: &Bound<'_, PyAny>,
         max_length: usize,
-        negatives: &Bound<'py, PyAny>,
-        scores: &Bound<'py, PyAny>,
-        reversed_: PyReadonlyArray2<'py, i64>,
+        negatives: &Bound<'_, PyAny>,
+        scores: &Bound<'_, PyAny>,
+        reversed_: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        let batch = Batch::packed(&users, &places, max_length);
-        self.observe_batch(py, &batch, negatives, scores, &reversed_)
+        let batch = Batch::packed(users, places, max_length)?;
+        self.observe_batch(py, &batch, negatives, scores, reversed_)
     }
 
-    fn state<'py>(&self, py: Python<'py>) -> StateArrays<'py> {
-        let state = py.detach(|| self.memory.state());
-        (
-            state.hard_keys.to_pyarray(py),
-            state.hard_offsets.to_pyarray(py),
-            state.hard_items.to_pyarray(py),
-            state.count_keys.to_pyarray(py),
-            state.counts.to_pyarray(py),
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<StateArrays<'py>> {
+        let state = detach_interruptible(py, || self.memory.state())?;
+        Ok((
+            state.hard_keys.into_pyarray(py),
+            state.hard_offsets.into_pyarray(py),
+            state.hard_items.into_pyarray(py),
+            state.count_keys.into_pyarray(py),
+            state.counts.into_pyarray(py),
             state.evicted_count,
-        )
+        ))
     }
 
     #[pyo3(signature = (hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count, /))]
@@ -142,22 +142,22 @@ impl FalseNegativeMemory {
     fn load(
         &mut self,
         py: Python<'_>,
-        hard_keys: PyReadonlyArray1<'_, u32>,
-        hard_offsets: PyReadonlyArray1<'_, i64>,
-        hard_items: PyReadonlyArray1<'_, u32>,
-        count_keys: PyReadonlyArray1<'_, u64>,
-        counts: PyReadonlyArray1<'_, u32>,
+        hard_keys: &Bound<'_, PyAny>,
+        hard_offsets: &Bound<'_, PyAny>,
+        hard_items: &Bound<'_, PyAny>,
+        count_keys: &Bound<'_, PyAny>,
+        counts: &Bound<'_, PyAny>,
         evicted_count: u64,
     ) -> PyResult<()> {
         let state = State {
-            hard_keys: values(&hard_keys),
-            hard_offsets: values(&hard_offsets),
-            hard_items: values(&hard_items),
-            count_keys: values(&count_keys),
-            counts: values(&counts),
+            hard_keys: values(hard_keys, "hard_keys")?,
+            hard_offsets: values(hard_offsets, "hard_offsets")?,
+            hard_items: values(hard_items, "hard_items")?,
+            count_keys: values(count_keys, "count_keys")?,
+            counts: values(counts, "counts")?,
             evicted_count,
         };
-        Ok(py.detach(|| self.memory.load(&state))?)
+        detach_interruptible(py, || self.memory.load(&state))
     }
 
     #[getter]
@@ -193,10 +193,10 @@ impl FalseNegativeMemory {
         batch: &Batch,
         negatives: &Bound<'py, PyAny>,
     ) -> PyResult<Arrays<'py>> {
-        let reversed = if let Ok(wide) = negatives.cast::<PyArrayDyn<i64>>() {
-            self.inject_items(py, batch, wide)?
-        } else if let Ok(narrow) = negatives.cast::<PyArrayDyn<i32>>() {
-            self.inject_items(py, batch, narrow)?
+        let reversed = if holds::<i64>(negatives) {
+            self.inject_items::<i64>(py, batch, negatives)?
+        } else if holds::<i32>(negatives) {
+            self.inject_items::<i32>(py, batch, negatives)?
         } else {
             return Err(refuse("negatives", "int64 or int32", negatives));
         };
@@ -208,20 +208,20 @@ impl FalseNegativeMemory {
         ))
     }
 
-    fn inject_items<T: Item + numpy::Element>(
+    fn inject_items<T: Item + Number>(
         &mut self,
         py: Python<'_>,
         batch: &Batch,
-        negatives: &Bound<'_, PyArrayDyn<T>>,
+        negatives: &Bound<'_, PyAny>,
     ) -> PyResult<Reversed> {
-        let count = negatives.shape().last().copied().unwrap_or(0);
-        let mut negatives = negatives.try_readwrite()?;
+        let count = last_length(negatives)?;
+        let mut negatives = array_mut::<T>(negatives, "negatives")?;
         let negatives = negatives.as_slice_mut()?;
         let memory = &mut self.memory;
-        Ok(py.detach(|| {
+        detach_interruptible(py, || {
             let places = batch.places()?;
             memory.inject(&batch.users, &places, count, negatives)
-        })?)
+        })
     }
 
     fn observe_batch(
@@ -230,49 +230,72 @@ impl FalseNegativeMemory {
         batch: &Batch,
         negatives: &Bound<'_, PyAny>,
         scores: &Bound<'_, PyAny>,
-        reversed: &PyReadonlyArray2<'_, i64>,
+        reversed: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let (single, double, hard);
-        let scores = if let Ok(array) = scores.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-            single = array;
-            Scores::Single(single.as_slice()?)
-        } else if let Ok(array) = scores.extract::<PyReadonlyArrayDyn<'_, f64>>() {
-            double = array;
-            Scores::Double(double.as_slice()?)
-        } else if let Ok(array) = scores.extract::<PyReadonlyArrayDyn<'_, u8>>() {
-            hard = array;
-            Scores::Hard(hard.as_slice()?)
+        let scores = if holds::<f32>(scores) {
+            single = array::<f32, IxDyn>(scores, "scores")?;
+            Scores::Single(in_c_order(&single, "scores")?)
+        } else if holds::<f64>(scores) {
+            double = array::<f64, IxDyn>(scores, "scores")?;
+            Scores::Double(in_c_order(&double, "scores")?)
+        } else if holds::<u8>(scores) {
+            hard = array::<u8, IxDyn>(scores, "scores")?;
+            Scores::Hard(in_c_order(&hard, "scores")?)
         } else {
             return Err(refuse("scores", "float32, float64 or uint8", scores));
         };
-        let reversed: Vec<i64> = reversed.as_array().iter().copied().collect();
-        if let Ok(wide) = negatives.extract::<PyReadonlyArrayDyn<'_, i64>>() {
-            self.observe_items(py, batch, &wide, scores, &reversed)
-        } else if let Ok(narrow) = negatives.extract::<PyReadonlyArrayDyn<'_, i32>>() {
-            self.observe_items(py, batch, &narrow, scores, &reversed)
+        let reversed = array::<i64, Ix2>(reversed, "reversed_")?;
+        if reversed.shape()[1] != 3 {
+            let got = reversed.shape();
+            return Err(PyValueError::new_err(format!(
+                "reversed_ must have the shape [R, 3]: got {got:?}"
+            )));
+        }
+        let reversed = all_values(&reversed)?;
+        if holds::<i64>(negatives) {
+            self.observe_items::<i64>(py, batch, negatives, scores, &reversed)
+        } else if holds::<i32>(negatives) {
+            self.observe_items::<i32>(py, batch, negatives, scores, &reversed)
         } else {
             Err(refuse("negatives", "int64 or int32", negatives))
         }
     }
 
-    fn observe_items<T: Item + numpy::Element>(
+    fn observe_items<T: Item + Number>(
         &mut self,
         py: Python<'_>,
         batch: &Batch,
-        negatives: &PyReadonlyArrayDyn<'_, T>,
+        negatives: &Bound<'_, PyAny>,
         scores: Scores<'_>,
         reversed: &[i64],
     ) -> PyResult<usize> {
-        let count = negatives.shape().last().copied().unwrap_or(0);
-        let negatives = negatives.as_slice()?;
+        let count = last_length(negatives)?;
+        let negatives = array::<T, IxDyn>(negatives, "negatives")?;
+        let negatives = in_c_order(&negatives, "negatives")?;
         let memory = &mut self.memory;
-        Ok(py.detach(|| {
+        detach_interruptible(py, || {
             let places = batch.places()?;
             memory.observe(&batch.users, &places, count, negatives, scores, reversed)
-        })?)
+        })
+    }
+}
+
+/// N: the length of the last dimension.
+fn last_length(array: &Bound<'_, PyAny>) -> PyResult<usize> {
+    Ok(array.cast::<PyUntypedArray>()?.shape().last().copied().unwrap_or(0))
+}
+
+fn in_c_order<'a, T: Number>(
+    array: &'a PyReadonlyArrayDyn<'_, T>,
+    name: &str,
+) -> PyResult<&'a [T]> {
+    match array.as_slice() {
+        Ok(slice) if array.is_c_contiguous() => Ok(slice),
+        _ => Err(PyValueError::new_err(format!("{name} must be contiguous, in C order"))),
     }
 }
 
 fn refuse(name: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{name} must be an array of {expected}: got {}", type_name(got)))
+    PyTypeError::new_err(format!("{name} must be an array of {expected}: got {}", dtype_name(got)))
 }

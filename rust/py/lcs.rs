@@ -1,9 +1,10 @@
 //! Binding of [`crate::lcs`].
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::ndarray::Ix1;
+use numpy::{IntoPyArray, PyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::arrays::{strings, values};
+use super::arrays::{all_values, array, strings};
 use super::hooks::detach_interruptible;
 use crate::error::Result;
 use crate::lcs::{UNMATCHED, align_integers, align_strings, check_length};
@@ -25,17 +26,17 @@ pub fn longest_common_subsequence_strings<'py>(
 /// Returns, for each integer of `a`, the index of its partner in `b`, or -1.
 #[pyfunction]
 #[pyo3(signature = (a, b, /))]
-#[allow(clippy::needless_pass_by_value)] // PyO3 hands arrays over by value
 pub fn longest_common_subsequence_integers<'py>(
     py: Python<'py>,
-    a: PyReadonlyArray1<'py, i64>,
-    b: PyReadonlyArray1<'py, i64>,
+    a: &Bound<'py, PyAny>,
+    b: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    for array in [&a, &b] {
-        check_length(array.len()?)?;
-        memory::probe(array.len()? * size_of::<i64>())?;
+    let (a, b) = (array::<i64, Ix1>(a, "a")?, array::<i64, Ix1>(b, "b")?);
+    for length in [a.len(), b.len()] {
+        check_length(length)?;
+        memory::probe(length * size_of::<i64>())?;
     }
-    let (a, b) = (values(&a), values(&b));
+    let (a, b) = (all_values(&a)?, all_values(&b)?);
     let aligned = detach_interruptible(py, || signed(&align_integers(&a, &b)?))?;
     Ok(aligned.into_pyarray(py))
 }

@@ -20,6 +20,8 @@ use pyo3::prelude::pymodule;
 // No test has passed on an interpreter without its lock yet.
 #[pymodule(gil_used = true)]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::entities::{
         classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,
@@ -47,4 +49,11 @@ mod _core {
     #[pymodule_export]
     #[allow(non_upper_case_globals)] // Python's name for it
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps)] // the signature of PyO3
+    fn prepare(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::threads::prepare();
+        Ok(())
+    }
 }

@@ -1,13 +1,10 @@
 //! Binding of [`crate::negatives`].
 
-use numpy::{
-    Element, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArrayDyn,
-};
-use pyo3::exceptions::PyTypeError;
+use numpy::PyReadwriteArrayDyn;
 use pyo3::prelude::*;
 
-use super::arrays::{Whole, thread_count, values};
-use crate::error::Error;
+use super::arrays::{Number, Whole, array_mut, holds, thread_count, values};
+use super::hooks::detach_interruptible;
 use crate::negatives::{self, Id, Order, Settings, Windows};
 
 /// Histories in compressed rows, and all that drawing from them needs.
@@ -22,12 +19,11 @@ impl SequenceSampler {
         threads, /
     ))]
     #[allow(clippy::too_many_arguments)] // all of one call of the facade
-    #[allow(clippy::needless_pass_by_value)] // PyO3 hands arrays over by value
     fn new(
         py: Python<'_>,
-        offsets: PyReadonlyArray1<'_, i64>,
-        items: PyReadonlyArray1<'_, i64>,
-        weights: Option<PyReadonlyArray1<'_, u32>>,
+        offsets: &Bound<'_, PyAny>,
+        items: &Bound<'_, PyAny>,
+        weights: Option<&Bound<'_, PyAny>>,
         item_count: u32,
         batch_size: usize,
         max_length: usize,
@@ -40,9 +36,9 @@ impl SequenceSampler {
         let order = Order::from_name(order)?;
         let settings =
             Settings { item_count, batch_size, max_length, negative_count, seed, order, threads };
-        let (offsets, items) = (values(&offsets), values(&items));
-        let weights = weights.as_ref().map(values);
-        let sampler = py.detach(|| {
+        let (offsets, items) = (values(offsets, "offsets")?, values(items, "items")?);
+        let weights = weights.map(|weights| values(weights, "weights")).transpose()?;
+        let sampler = detach_interruptible(py, || {
             negatives::SequenceSampler::new(&offsets, &items, weights.as_deref(), settings)
         })?;
         Ok(Self(sampler))
@@ -63,7 +59,6 @@ impl SequenceSampler {
     /// Fills the arrays of a padded batch.
     #[pyo3(signature = (epoch, step, users, sequences, positives, negatives, previous, /))]
     #[allow(clippy::too_many_arguments)]
-    #[allow(clippy::needless_pass_by_value)]
     fn sample(
         &self,
         py: Python<'_>,
@@ -73,11 +68,11 @@ impl SequenceSampler {
         sequences: &Bound<'_, PyAny>,
         positives: &Bound<'_, PyAny>,
         negatives: &Bound<'_, PyAny>,
-        previous: PyReadonlyArray1<'_, i64>,
+        previous: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let previous = values(&previous);
+        let previous = values(previous, "previous")?;
         let batch = [users, sequences, positives, negatives];
-        if is::<i32>(batch[0]) {
+        if holds::<i32>(users) {
             self.sample_as::<i32>(py, epoch, step, batch, &previous)
         } else {
             self.sample_as::<i64>(py, epoch, step, batch, &previous)
@@ -87,7 +82,6 @@ impl SequenceSampler {
     /// Fills the arrays of a packed batch, and returns how many positions are valid.
     #[pyo3(signature = (epoch, step, users, sequences, positives, places, negatives, /))]
     #[allow(clippy::too_many_arguments)]
-    #[allow(clippy::needless_pass_by_value)]
     fn sample_packed(
         &self,
         py: Python<'_>,
@@ -96,12 +90,13 @@ impl SequenceSampler {
         users: &Bound<'_, PyAny>,
         sequences: &Bound<'_, PyAny>,
         positives: &Bound<'_, PyAny>,
-        mut places: PyReadwriteArray1<'_, i64>,
+        places: &Bound<'_, PyAny>,
         negatives: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let batch = [users, sequences, positives, negatives];
+        let mut places = array_mut(places, "places")?;
         let places = places.as_slice_mut()?;
-        if is::<i32>(batch[0]) {
+        if holds::<i32>(users) {
             self.sample_packed_as::<i32>(py, epoch, step, places, batch)
         } else {
             self.sample_packed_as::<i64>(py, epoch, step, places, batch)
@@ -110,23 +105,23 @@ impl SequenceSampler {
 
     /// Fills `out`, `[users, count]`, with items outside of histories and exclusions.
     #[pyo3(signature = (users, exclude, seed, out, /))]
-    #[allow(clippy::needless_pass_by_value)]
     fn candidates(
         &self,
         py: Python<'_>,
-        users: PyReadonlyArray1<'_, i64>,
-        exclude: PyReadonlyArray1<'_, i64>,
+        users: &Bound<'_, PyAny>,
+        exclude: &Bound<'_, PyAny>,
         seed: u64,
-        mut out: PyReadwriteArrayDyn<'_, i64>,
+        out: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (users, exclude) = (values(&users), values(&exclude));
+        let (users, exclude) = (values(users, "users")?, values(exclude, "exclude")?);
+        let mut out = array_mut::<i64>(out, "out")?;
         let out = out.as_slice_mut()?;
-        Ok(py.detach(|| self.0.candidates(&users, &exclude, seed, out))?)
+        detach_interruptible(py, || self.0.candidates(&users, &exclude, seed, out))
     }
 }
 
 impl SequenceSampler {
-    fn sample_as<T: Id + Element>(
+    fn sample_as<T: Id + Number>(
         &self,
         py: Python<'_>,
         epoch: u64,
@@ -136,11 +131,13 @@ impl SequenceSampler {
     ) -> PyResult<()> {
         let mut batch = writable::<T>(batch)?;
         with_slices(&mut batch, |mut windows, negatives| {
-            py.detach(|| self.0.sample(epoch, step, &mut windows, negatives, previous))
+            detach_interruptible(py, || {
+                self.0.sample(epoch, step, &mut windows, negatives, previous)
+            })
         })
     }
 
-    fn sample_packed_as<T: Id + Element>(
+    fn sample_packed_as<T: Id + Number>(
         &self,
         py: Python<'_>,
         epoch: u64,
@@ -150,36 +147,33 @@ impl SequenceSampler {
     ) -> PyResult<usize> {
         let mut batch = writable::<T>(batch)?;
         with_slices(&mut batch, |mut windows, negatives| {
-            py.detach(|| self.0.sample_packed(epoch, step, &mut windows, places, negatives))
+            detach_interruptible(py, || {
+                self.0.sample_packed(epoch, step, &mut windows, places, negatives)
+            })
         })
     }
 }
 
 type Batch<'py, T> = [PyReadwriteArrayDyn<'py, T>; 4];
 
-fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
-    array.cast::<PyArrayDyn<T>>().is_ok()
-}
-
-fn writable<'py, T: Element>(batch: [&Bound<'py, PyAny>; 4]) -> PyResult<Batch<'py, T>> {
-    let array = |array: &Bound<'py, PyAny>| {
-        let array = array.cast::<PyArrayDyn<T>>().map_err(|_| {
-            PyTypeError::new_err("the arrays of a batch must all be int64 or all int32")
-        })?;
-        Ok::<_, PyErr>(array.try_readwrite()?)
-    };
+fn writable<'py, T: Number>(batch: [&Bound<'py, PyAny>; 4]) -> PyResult<Batch<'py, T>> {
     let [users, sequences, positives, negatives] = batch;
-    Ok([array(users)?, array(sequences)?, array(positives)?, array(negatives)?])
+    Ok([
+        array_mut(users, "users")?,
+        array_mut(sequences, "sequences")?,
+        array_mut(positives, "positives")?,
+        array_mut(negatives, "negatives")?,
+    ])
 }
 
-fn with_slices<T: Element, R>(
+fn with_slices<T: Number, R>(
     [users, sequences, positives, negatives]: &mut Batch<'_, T>,
-    call: impl FnOnce(Windows<'_, T>, &mut [T]) -> Result<R, Error>,
+    call: impl FnOnce(Windows<'_, T>, &mut [T]) -> PyResult<R>,
 ) -> PyResult<R> {
     let windows = Windows {
         users: users.as_slice_mut()?,
         sequences: sequences.as_slice_mut()?,
         positives: positives.as_slice_mut()?,
     };
-    Ok(call(windows, negatives.as_slice_mut()?)?)
+    call(windows, negatives.as_slice_mut()?)
 }

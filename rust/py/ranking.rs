@@ -1,10 +1,15 @@
 //! Binding of [`crate::ranking`].
 
-use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::ndarray::Ix1;
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
-use super::arrays::{Whole, thread_count, type_name, values};
+use super::arrays::{Number, Whole, array, dtype_name, holds, in_order, thread_count};
+use super::hooks::detach_interruptible;
+use crate::check::check_same_length;
+use crate::memory;
 use crate::ranking::{self, Targets, Ties};
 
 type Pair<'py, T, U> = (Bound<'py, PyArray1<T>>, Bound<'py, PyArray1<U>>);
@@ -12,79 +17,89 @@ type Pair<'py, T, U> = (Bound<'py, PyArray1<T>>, Bound<'py, PyArray1<U>>);
 /// Returns the rank of each row's target, and how many other candidates have its score.
 #[pyfunction]
 #[pyo3(signature = (scores, targets, offsets, excluded, ties, threads, /))]
-#[allow(clippy::needless_pass_by_value)] // PyO3 hands arrays over by value
 pub fn rank_targets<'py>(
     py: Python<'py>,
     scores: &Bound<'py, PyAny>,
-    targets: PyReadonlyArray1<'py, i64>,
-    offsets: PyReadonlyArray1<'py, i64>,
-    excluded: PyReadonlyArray1<'py, i64>,
+    targets: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    excluded: &Bound<'py, PyAny>,
     ties: &str,
     threads: Option<Whole>,
 ) -> PyResult<Pair<'py, f64, i64>> {
     let ties = Ties::from_name(ties)?;
     let threads = thread_count(threads)?;
-    let (columns, offsets, excluded) = (values(&targets), values(&offsets), values(&excluded));
+    let (targets, offsets) = (array(targets, "targets")?, array(offsets, "offsets")?);
+    let excluded = array(excluded, "excluded")?;
+    let (columns, offsets) = (in_order::<_, Ix1>(&targets)?, in_order::<_, Ix1>(&offsets)?);
+    let excluded = in_order::<_, Ix1>(&excluded)?;
     let targets = Targets { columns: &columns, offsets: &offsets, excluded: &excluded };
-    if let Ok(scores) = scores.extract::<PyReadonlyArray2<'py, f32>>() {
-        rank(py, &scores, targets, ties, threads)
-    } else if let Ok(scores) = scores.extract::<PyReadonlyArray2<'py, f64>>() {
-        rank(py, &scores, targets, ties, threads)
+    if holds::<f32>(scores) {
+        rank::<f32>(py, &array(scores, "scores")?, targets, ties, threads)
+    } else if holds::<f64>(scores) {
+        rank::<f64>(py, &array(scores, "scores")?, targets, ties, threads)
     } else {
-        let got = type_name(scores);
+        let got = dtype_name(scores);
         Err(PyTypeError::new_err(format!(
-            "scores must be a two-dimensional array of float32 or float64: got {got}"
+            "scores must be an array of float32 or float64: got {got}"
         )))
     }
 }
 
-fn rank<'py, T: Element + PartialOrd + Copy>(
+fn rank<'py, T: Number + PartialOrd>(
     py: Python<'py>,
     scores: &PyReadonlyArray2<'py, T>,
     targets: Targets<'_>,
     ties: Ties,
     threads: Option<usize>,
 ) -> PyResult<Pair<'py, f64, i64>> {
+    let (rows, width) = (scores.shape()[0], scores.shape()[1]);
+    // A view may have more rows than memory has room for, but not more than targets.
+    check_same_length(("targets", targets.columns.len()), ("scores", rows))?;
     let view = scores.as_array();
-    let copied: Vec<T>;
-    let rows: Option<Vec<&[T]>> = view.outer_iter().map(|row| row.to_slice()).collect();
-    let rows = if let Some(rows) = rows {
-        rows
-    } else {
-        copied = view.iter().copied().collect();
-        copied.chunks(view.ncols()).collect()
-    };
-    let (ranks, ties) = py.detach(|| ranking::rank_targets(&rows, targets, ties, threads))?;
+    let mut slices = memory::with_capacity(rows)?;
+    slices.extend(view.outer_iter().map_while(|row| row.to_slice()));
+    let copied;
+    if slices.len() < rows {
+        copied = in_order(scores)?;
+        slices.clear();
+        slices.extend(copied.chunks(width.max(1)));
+    }
+    let (ranks, ties) =
+        detach_interruptible(py, || ranking::rank_targets(&slices, targets, ties, threads))?;
     Ok((ranks.into_pyarray(py), ties.into_pyarray(py)))
 }
 
 /// Returns rows and columns of what is no candidate: each once, and no targets.
 #[pyfunction]
 #[pyo3(signature = (width, targets, offsets, excluded, /))]
-#[allow(clippy::needless_pass_by_value)]
 pub fn list_excluded<'py>(
     py: Python<'py>,
     width: usize,
-    targets: PyReadonlyArray1<'py, i64>,
-    offsets: PyReadonlyArray1<'py, i64>,
-    excluded: PyReadonlyArray1<'py, i64>,
+    targets: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    excluded: &Bound<'py, PyAny>,
 ) -> PyResult<Pair<'py, i64, i64>> {
-    let (columns, offsets, excluded) = (values(&targets), values(&offsets), values(&excluded));
+    let (targets, offsets) = (array(targets, "targets")?, array(offsets, "offsets")?);
+    let excluded = array(excluded, "excluded")?;
+    let (columns, offsets) = (in_order::<_, Ix1>(&targets)?, in_order::<_, Ix1>(&offsets)?);
+    let excluded = in_order::<_, Ix1>(&excluded)?;
     let targets = Targets { columns: &columns, offsets: &offsets, excluded: &excluded };
-    let (rows, columns) = py.detach(|| ranking::list_excluded(width, targets))?;
+    let (rows, columns) = detach_interruptible(py, || ranking::list_excluded(width, targets))?;
     Ok((rows.into_pyarray(py), columns.into_pyarray(py)))
 }
 
 /// Returns HR and NDCG at each cutoff, and the mean reciprocal rank.
 #[pyfunction]
 #[pyo3(signature = (ranks, cutoffs, /))]
-#[allow(clippy::needless_pass_by_value)]
 pub fn ranking_metrics(
     py: Python<'_>,
-    ranks: PyReadonlyArray1<'_, f64>,
-    cutoffs: Vec<i64>,
+    ranks: &Bound<'_, PyAny>,
+    cutoffs: &Bound<'_, PyList>,
 ) -> PyResult<(Vec<f64>, Vec<f64>, f64)> {
-    let ranks = values(&ranks);
-    let metrics = py.detach(|| ranking::ranking_metrics(&ranks, &cutoffs))?;
+    let ranks = array::<f64, Ix1>(ranks, "ranks")?;
+    let ranks = in_order(&ranks)?;
+    // A list has as many items as it says; a `Vec` would trust the length of any sequence.
+    let cutoffs = cutoffs.iter().map(|k| k.extract()).collect::<PyResult<Vec<i64>>>()?;
+    let metrics = detach_interruptible(py, || ranking::ranking_metrics(&ranks, &cutoffs))?;
     Ok((metrics.hit_rates, metrics.gains, metrics.reciprocal_rank))
 }

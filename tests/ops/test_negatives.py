@@ -446,7 +446,7 @@ BASE: dict[str, Any] = {"offsets": [0, 3, 5], "items": [1, 2, 4, 3, 1], "item_co
             ValueError,
             "offsets must be 5 at the end, the number of items: got 3",
         ),
-        ({"offsets": [[0, 5]]}, ValueError, "offsets must have one dimension: got 2"),
+        ({"offsets": [[0, 5]]}, ValueError, "offsets must have the shape [U + 1]: got [1, 2]"),
         ({"items": [1, 2, 0, 3, 1]}, IndexError, None),
         (
             {"items": [1, 2, 4, 6, -1]},

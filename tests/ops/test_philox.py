@@ -281,9 +281,26 @@ def test_wrong_bounds_and_counters_are_named() -> None:
         random_below(1, 0, [0], 1, 2.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="position"):
         random_bits(1, 0, [0], 1, position="0")  # type: ignore[arg-type]
-    with pytest.raises(OverflowError, match="counter"):
-        philox4x32((0, 0, 0, -1), (0, 0))
-    with pytest.raises(OverflowError, match="key"):
-        philox4x32((0, 0, 0, 0), (0, 2**32))
-    with pytest.raises(ValueError, match="counter"):
-        philox4x32((0, 0, 0), (0, 0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "kind", "text"),
+    [
+        (
+            (0, 0, 0, -1),
+            (0, 0),
+            ValueError,
+            "counter[3] must be at least 0 and below 2**32: got -1",
+        ),
+        ((2**32, 0, 0, 0), (0, 0), ValueError, None),
+        ((0, 0, 0, 0), (0, 2**64), ValueError, None),
+        ((0, 0, 0), (0, 0), ValueError, "counter must hold 4 words: got 3"),
+        ((0, 0, 0, 0), (0, 0, 0), ValueError, "key must hold 2 words: got 3"),
+        ((0, 0, 0, 0.5), (0, 0), TypeError, "counter[3] must be an int: got float"),
+        ((0, 0, 0, 0), ("a", 0), TypeError, "key[0] must be an int: got str"),
+    ],
+)
+def test_wrong_words_are_named(counter: Any, key: Any, kind: type[Exception], text: str) -> None:
+    error = agree(reference.philox4x32, philox4x32, counter, key)
+    assert type(error) is kind
+    assert text in (None, str(error))

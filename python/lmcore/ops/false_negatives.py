@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmcore import _core
+from lmcore.reference._arguments import as_integers, as_native
 from lmcore.reference.false_negatives import (
     LARGEST_COUNT,
     STATE_DTYPES,
@@ -152,10 +153,10 @@ class FalseNegativeMemory:
             >>> len(FalseNegativeMemory().inject_packed([1], [0], 1, negatives))
             0
         """
-        u, where = check_users(users), check_places(places)
-        check_max_length(max_length)
+        u, length = check_users(users), check_max_length(max_length)
+        where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),), written=True)
-        return self._reversed(*self._memory.inject_packed(u, where, max_length, negatives))
+        return self._reversed(*self._memory.inject_packed(u, where, length, negatives))
 
     def observe(
         self,
@@ -227,11 +228,11 @@ class FalseNegativeMemory:
             >>> memory.observe_packed([1], [0], 1, negatives, hard, nothing)
             1
         """
-        u, where = check_users(users), check_places(places)
-        check_max_length(max_length)
+        u, length = check_users(users), check_max_length(max_length)
+        where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),))
         given = _as_given(negatives, scores, reversed_)
-        return self._memory.observe_packed(u, where, max_length, *given)
+        return self._memory.observe_packed(u, where, length, *given)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Returns all that the memory holds; equal memories give equal arrays.
@@ -296,4 +297,5 @@ def _as_given(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     z = check_scores(scores, negatives)
     mask = z.view(np.uint8) if z.dtype == np.bool_ else z
-    return np.ascontiguousarray(negatives), mask, reversed_.coordinates
+    coordinates = as_integers("reversed_", reversed_.coordinates, "[R, 3]")
+    return as_native(negatives), mask, coordinates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -11,16 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmcore import _core
 from lmcore.ops._threads import limit_threads
+from lmcore.reference._arguments import as_integers
 from lmcore.reference.negatives import (
     DISTRIBUTIONS,
     ORDERS,
     Batch,
     PackedBatch,
-    as_integers,
     check_candidates,
     check_names,
     check_place,
     check_settings,
+    refuse_id,
     weigh_items,
 )
 
@@ -98,7 +100,8 @@ class SequenceSampler:
     ) -> None:
         check_settings(item_count, batch_size, max_length, negative_count, seed, threads)
         check_names(distribution, exponent, order)
-        starts, values = as_integers("offsets", offsets), as_integers("items", items)
+        starts = as_integers("offsets", offsets, "[U + 1]")
+        values = as_integers("items", items, "[interactions]", refuse_id("items", 1, item_count))
         weights = None
         if distribution == "popularity" and len(values):
             weights = weigh_items(values, item_count, exponent)
@@ -147,8 +150,8 @@ class SequenceSampler:
         check_place(epoch, step, self.steps_per_epoch)
         rows, length, _ = self._shape
         if out is None:
-            windows = (np.empty(rows, np.int64), *_empty_pair(rows, length))
-            out = Batch(*windows, np.zeros(self._shape, np.int64))
+            windows = (_allocate(np.empty, rows), *_empty_pair(rows, length))
+            out = Batch(*windows, _allocate(np.zeros, *self._shape))
             previous = np.zeros(rows, np.int64)
         else:
             self._check_windows(out)
@@ -184,9 +187,9 @@ class SequenceSampler:
         check_place(epoch, step, self.steps_per_epoch)
         rows, length, count = self._shape
         if out is None:
-            users, pair = np.empty(rows, np.int64), _empty_pair(rows, length)
-            places = np.empty(rows * length, np.int64)
-            negatives = np.empty((rows * length, count), np.int64)
+            users, pair = _allocate(np.empty, rows), _empty_pair(rows, length)
+            places = _allocate(np.empty, rows * length)
+            negatives = _allocate(np.empty, rows * length, count)
             windows = (users, *pair)
         else:
             self._check_windows(out)
@@ -233,8 +236,9 @@ class SequenceSampler:
             >>> sampler.candidates([1], 3, exclude=[3]).tolist()
             [[5, 5, 5]]
         """
-        rows, excluded = check_candidates(users, count, seed, exclude)
-        out = np.zeros((len(rows), count), np.int64)
+        most = len(self._arguments[0]) - 1, self._arguments[3]
+        rows, excluded = check_candidates(users, count, seed, exclude, *most)
+        out = _allocate(np.zeros, len(rows), count)
         seed = self._seed if seed is None else seed
         self._core.candidates(rows, excluded.ravel(), seed, out)
         return out
@@ -266,7 +270,15 @@ def _restore(*arguments: Any) -> SequenceSampler:
 
 
 def _empty_pair(rows: int, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    return np.empty((rows, length), np.int64), np.empty((rows, length), np.int64)
+    return _allocate(np.empty, rows, length), _allocate(np.empty, rows, length)
+
+
+def _allocate(make: Callable[..., NDArray[np.int64]], *shape: int) -> NDArray[np.int64]:
+    """Returns an int64 array; numpy itself refuses what no address reaches as a wrong value."""
+    size = math.prod(shape)
+    if size >= 1 << 60:
+        raise MemoryError(f"not enough memory for {size} values")
+    return make(shape, np.int64)
 
 
 def _whole(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -280,8 +292,9 @@ def _check_array(
 ) -> None:
     if array.dtype != dtype:
         raise TypeError(f"out.{name} must be {dtype}: got {array.dtype}")
-    if array.shape != shape or not (array.flags.c_contiguous and array.flags.writeable):
+    flags = array.flags
+    if array.shape != shape or not (flags.c_contiguous and flags.writeable and flags.aligned):
         raise ValueError(
-            f"out.{name} must be a writeable array of shape {list(shape)} in C order: "
+            f"out.{name} must be a writeable array of shape {list(shape)} in C order and aligned: "
             f"got {list(array.shape)}"
         )

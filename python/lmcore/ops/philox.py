@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING
 
 from lmcore import _core
+from lmcore.reference._arguments import as_integers, check_int
+from lmcore.reference.philox import check_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +25,14 @@ def philox4x32(
         key: two words below 2**32.
 
     Raises:
-        OverflowError: a word is negative or too large.
+        TypeError: a word is not an int.
+        ValueError: a word is negative or too large, or there are more or fewer of them.
 
     Example:
         >>> [f"{word:08x}" for word in philox4x32((0, 0, 0, 0), (0, 0))]
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
+    check_words(counter, key)
     first, second, third, fourth = _core.philox4x32(counter, key)
     return first, second, third, fourth
 
@@ -115,41 +118,20 @@ def random_below(
         >>> random_below(seed=1, stream=0, items=7, count=4, bound=1).tolist()
         [0, 0, 0, 0]
     """
-    _check("bound", bound, 1, 1 << 63)
+    check_int("bound", bound, 1, 1 << 63)
     return _core.random_below(*_arguments(seed, stream, items, position, count), bound)
 
 
 def _arguments(
     seed: int, stream: int, items: ArrayLike, position: int, count: int
 ) -> tuple[int, int, NDArray[np.uint64], int, int]:
-    import numpy as np
-
-    _check("seed", seed, 0, 1 << 64)
-    _check("stream", stream, 0, 1 << 32)
-    _check("position", position, 0, 1 << 33)
-    _check("count", count, 0, (1 << 33) + 1)
-    array = np.asarray(items)
-    if array.size == 0:
-        array = array.astype(np.uint64)
-    if array.dtype.kind not in "iu":
-        # Integers that fit no type of numpy become objects or floats.
-        flat = np.asarray(items, dtype=object).ravel()
-        if not all(type(item) is int or isinstance(item, np.integer) for item in flat):
-            raise TypeError(f"items must be integers: got {array.dtype}")
-        for item in flat:
-            if not 0 <= item < 1 << 64:
-                raise ValueError(f"items must be at least 0 and below 2**64: got {item}")
-        array = np.asarray(items, dtype=np.uint64)
-    if array.size and array.min() < 0:
-        raise ValueError(f"items must be at least 0 and below 2**64: got {array.min()}")
-    return seed, stream, array.astype(np.uint64, copy=False), position, count
+    check_int("seed", seed, 0, 1 << 64)
+    check_int("stream", stream, 0, 1 << 32)
+    check_int("position", position, 0, 1 << 33)
+    check_int("count", count, 0, (1 << 33) + 1)
+    array = as_integers("items", items, None, _refuse_item, dtype="uint64")
+    return seed, stream, array, position, count
 
 
-def _check(name: str, value: int, least: int, end: int) -> None:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int: got {type(value).__name__}") from None
-    if not least <= number < end:
-        limit = f"2**{end.bit_length() - 1}" if end & (end - 1) == 0 else str(end)
-        raise ValueError(f"{name} must be at least {least} and below {limit}: got {number}")
+def _refuse_item(_: tuple[int, ...], item: int) -> ValueError:
+    return ValueError(f"items must be at least 0 and below 2**64: got {item}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from lmcore import _core
 from lmcore.ops._threads import limit_threads
-from lmcore.reference.ranking import TIES
+from lmcore.reference.ranking import TIES, as_places, check_cutoffs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,11 +101,7 @@ def rank_targets(
         raise ValueError(f"scores must have the shape [users, columns]: got {tuple(array.shape)}")
     if offsets is None or excluded is None:
         offsets, excluded = np.zeros(len(array) + 1, np.int64), np.zeros(0, np.int64)
-    places = (
-        _integers("targets", targets),
-        _integers("offsets", offsets),
-        _integers("excluded", excluded),
-    )
+    places = as_places(array.shape[1], *map(_to_numpy, (targets, offsets, excluded)))
     if tensor is not None:
         tensor = tensor.detach()
         if tensor.device.type != "cpu":
@@ -130,14 +125,14 @@ def ranking_metrics(
 
     Args:
         ranks: `[U]` numbers from 0, as `rank_targets` returns them, of one or of many blocks.
-        cutoffs: each at least 1.
+        cutoffs: each at least 1 and below 2**63.
 
     Returns:
         Keys `HR@k` for each k, `NDCG@k` for each k, and `MRR`.
 
     Raises:
         TypeError: ranks that are not numbers, or cutoffs that are not integers.
-        ValueError: no ranks, a rank that is negative or not finite, or a cutoff below 1.
+        ValueError: no ranks, a rank that is negative or not finite, or a cutoff out of its range.
 
     Example:
         >>> ranking_metrics([0, 2], cutoffs=[1, 5])
@@ -145,19 +140,15 @@ def ranking_metrics(
     """
     import numpy as np
 
-    array = _to_numpy(ranks)
+    array = np.asarray(_to_numpy(ranks))
     if array.size and array.dtype.kind not in "iuf":
         raise TypeError(f"ranks must be numbers: got {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"ranks must have one dimension: got {array.shape}")
-    numbers = []
-    for i, cutoff in enumerate(cutoffs):
-        try:
-            numbers.append(operator.index(cutoff))
-        except TypeError:
-            got = type(cutoff).__name__
-            raise TypeError(f"cutoffs[{i}] must be an int: got {got}") from None
-    hits, gains, reciprocal = _core.ranking_metrics(array.astype(np.float64), numbers)
+    numbers = check_cutoffs(cutoffs)
+    hits, gains, reciprocal = _core.ranking_metrics(
+        np.require(array, np.float64, ["C", "A"]), numbers
+    )
     metrics = {f"HR@{k}": value for k, value in zip(numbers, hits, strict=True)}
     metrics |= {f"NDCG@{k}": value for k, value in zip(numbers, gains, strict=True)}
     return {**metrics, "MRR": reciprocal}
@@ -205,18 +196,6 @@ def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _to_numpy(values: Any) -> NDArray[Any]:
-    import numpy as np
-
-    return np.asarray(values.detach().cpu().numpy() if _is_tensor(values) else values)
-
-
-def _integers(name: str, values: ArrayLike | torch.Tensor) -> NDArray[np.int64]:
-    import numpy as np
-
-    array = _to_numpy(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one dimension: got {array.shape}")
-    if array.size and not (array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64)):
-        raise TypeError(f"{name} must be integers that fit int64: got {array.dtype}")
-    return np.require(array, dtype=np.int64, requirements=["C", "A"])
+def _to_numpy(values: Any) -> Any:
+    """Returns tensors as arrays, and everything else as it is."""
+    return values.detach().cpu().numpy() if _is_tensor(values) else values

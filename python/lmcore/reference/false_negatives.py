@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lmcore.reference._arguments import as_integers, as_native
+
 USER_BITS, POSITION_BITS, ITEM_BITS, COUNT_BITS = 24, 8, 32, 24
 LARGEST_COUNT = 2**COUNT_BITS - 1
 """Counts stay at this value when they reach it."""
@@ -170,8 +172,8 @@ class FalseNegativeMemory:
             >>> len(FalseNegativeMemory().inject_packed([1], [0], 1, negatives))
             0
         """
-        u, where = check_users(users), check_places(places)
-        check_max_length(max_length)
+        u, length = check_users(users), check_max_length(max_length)
+        where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),), written=True)
         return self._inject(u, list(packed_places(where, len(u), max_length)), negatives)
 
@@ -243,8 +245,8 @@ class FalseNegativeMemory:
             >>> memory.observe_packed([1], [0], 1, negatives, hard, nothing)
             1
         """
-        u, where = check_users(users), check_places(places)
-        check_max_length(max_length)
+        u, length = check_users(users), check_max_length(max_length)
+        where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),))
         z = check_scores(scores, negatives)
         ordered = list(packed_places(where, len(u), max_length))
@@ -414,9 +416,7 @@ def packed_places(
     before = -1
     for index, place in enumerate(places.tolist()):
         if not 0 <= place < rows * length:
-            raise IndexError(
-                f"places must be at least 0 and below {rows * length}: got {place} at index {index}"
-            )
+            raise _place_range(rows * length, place, index)
         if place <= before:
             raise ValueError(f"places must ascend: got {place} after {before} at index {index}")
         before = place
@@ -442,38 +442,47 @@ def _check_int(name: str, value: object, least: int, end: int, limit: str) -> in
     return int(value)
 
 
-def check_max_length(max_length: object) -> None:
-    """Refuses a length that no position of 8 bits can have."""
+def check_max_length(max_length: object) -> int:
+    """Returns a length whose positions fit into 8 bits."""
     if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)):
         raise TypeError(f"max_length must be an int: got {type(max_length).__name__}")
     if not 1 <= max_length <= 1 << POSITION_BITS:
         raise ValueError(
             f"max_length must be at least 1 and at most {1 << POSITION_BITS}: got {max_length}"
         )
-
-
-def _integers(name: str, values: ArrayLike, shape: str) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{name} must be integers: got {array.dtype}")
-    if array.ndim != shape.count(",") + 1:
-        raise ValueError(f"{name} must have shape {shape}: got {list(array.shape)}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return int(max_length)
 
 
 def check_users(users: ArrayLike) -> NDArray[np.int64]:
     """Returns users `[B]` int64."""
-    return _integers("users", users, "[B]")
+    return as_integers("users", users, "[B]", lambda place, user: _user_range(user, place[0]))
 
 
-def check_places(places: ArrayLike) -> NDArray[np.int64]:
-    """Returns places `[P]` int64."""
-    return _integers("places", places, "[P]")
+def check_places(places: ArrayLike, end: int) -> NDArray[np.int64]:
+    """Returns places `[P]` int64 of a batch with `end` positions."""
+    return as_integers(
+        "places", places, "[P]", lambda where, place: _place_range(end, place, where[0])
+    )
+
+
+def _user_range(user: int, row: int) -> IndexError:
+    return IndexError(f"users must be at least 1 and below 2**{USER_BITS}: got {user} at row {row}")
+
+
+def _place_range(end: int, place: int, index: int) -> IndexError:
+    return IndexError(f"places must be at least 0 and below {end}: got {place} at index {index}")
+
+
+def _positive_range(place: tuple[int, ...], item: int) -> IndexError:
+    return IndexError(
+        f"positives must be at least -2**63 and below 2**63: got {item} at row {place[0]}, "
+        f"position {place[1]}"
+    )
 
 
 def check_positives(positives: ArrayLike) -> NDArray[np.int64]:
     """Returns positives `[B, L]` int64."""
-    pos = _integers("positives", positives, "[B, L]")
+    pos = as_integers("positives", positives, "[B, L]", _positive_range)
     check_max_length(pos.shape[1])
     return pos
 
@@ -495,13 +504,16 @@ def check_negatives(negatives: object, shape: tuple[int, ...], *, written: bool 
     if negatives.ndim != len(shape) + 1 or negatives.shape[:-1] != shape:
         expected = ", ".join([*map(str, shape), "N"])
         raise ValueError(f"negatives must have shape [{expected}]: got {list(negatives.shape)}")
-    if written and not (negatives.flags.c_contiguous and negatives.flags.writeable):
-        raise ValueError("negatives must be contiguous and writeable: they are written in place")
+    flags = negatives.flags
+    if written and not (flags.c_contiguous and flags.writeable and flags.aligned):
+        raise ValueError(
+            "negatives must be contiguous, aligned and writeable: they are written in place"
+        )
 
 
 def check_scores(scores: ArrayLike, negatives: NDArray[Any]) -> NDArray[Any]:
     """Returns the logits or the mask, contiguous, with a shape that fits the negatives."""
-    z = np.asarray(scores)
+    z = as_native(np.asarray(scores))
     if z.dtype not in (np.bool_, np.float32, np.float64):
         raise TypeError(f"scores must be bool, float32 or float64: got {z.dtype}")
     count = negatives.shape[-1] + (z.dtype != np.bool_)
@@ -510,16 +522,14 @@ def check_scores(scores: ArrayLike, negatives: NDArray[Any]) -> NDArray[Any]:
             f"scores of {z.dtype} must have shape {[*negatives.shape[:-1], count]}: got "
             f"{list(z.shape)}"
         )
-    return np.ascontiguousarray(z)
+    return z
 
 
 def check_ids(users: NDArray[np.int64]) -> None:
     """Refuses user ids that 24 bits cannot hold."""
     for row, user in enumerate(users.tolist()):
         if not 1 <= user < 1 << USER_BITS:
-            raise IndexError(
-                f"users must be at least 1 and below 2**{USER_BITS}: got {user} at row {row}"
-            )
+            raise _user_range(user, row)
 
 
 def check_state(state: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -530,14 +540,14 @@ def check_state(state: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         )
     arrays: dict[str, NDArray[Any]] = {}
     for name, kind in STATE_DTYPES.items():
-        array = np.asarray(state[name])
+        array = as_native(np.asarray(state[name]))
         if array.dtype != kind or array.ndim != (name != "evicted_count"):
             form = "a scalar" if name == "evicted_count" else "one dimension"
             raise ValueError(
                 f"state[{name!r}] must be {np.dtype(kind)} with {form}: got {array.dtype} of shape "
                 f"{list(array.shape)}"
             )
-        arrays[name] = np.ascontiguousarray(array) if array.ndim else array
+        arrays[name] = array
     keys, offsets, items = arrays["hard_keys"], arrays["hard_offsets"], arrays["hard_items"]
     tests = {
         "hard_keys must ascend and have users from 1": _ascend(keys, 1 << POSITION_BITS),

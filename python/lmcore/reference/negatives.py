@@ -7,7 +7,6 @@ a sample depends on (seed, epoch, place in the epoch) alone.
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmcore.reference.philox import philox4x32
+from lmcore.reference._arguments import Refuse, as_integers, check_int
+from lmcore.reference.philox import mix
 
 DISTRIBUTIONS = ("uniform", "popularity")
 ORDERS = ("replacement", "shuffle")
@@ -93,8 +93,8 @@ class SequenceSampler:
     ) -> None:
         check_settings(item_count, batch_size, max_length, negative_count, seed, threads)
         check_names(distribution, exponent, order)
-        starts = as_integers("offsets", offsets).tolist()
-        values = as_integers("items", items)
+        starts = as_integers("offsets", offsets, "[U + 1]").tolist()
+        values = as_integers("items", items, "[interactions]", refuse_id("items", 1, item_count))
         _check_offsets(starts, len(values))
         _check_ids("items", values.tolist(), 1, item_count)
         self.batch_size, self.max_length, self.negative_count = (
@@ -168,7 +168,8 @@ class SequenceSampler:
         exclude: ArrayLike | None = None,
     ) -> NDArray[np.int64]:
         """Returns `[users, count]` draws, uniform outside of histories and exclusions."""
-        rows, excluded = check_candidates(users, count, seed, exclude)
+        most = len(self.train), self.item_count
+        rows, excluded = check_candidates(users, count, seed, exclude, *most)
         _check_ids("users", rows.tolist(), 1, len(self.train))
         _check_ids("exclude", excluded.ravel().tolist(), 0, self.item_count)
         seed = self.seed if seed is None else seed
@@ -245,7 +246,7 @@ def _words_by_group(seed: int, stream: int, item: int) -> Iterator[int]:
 
 
 def _block(seed: int, stream: int, item: int, block: int) -> tuple[int, int, int, int]:
-    return philox4x32((block, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))
+    return mix((block, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))
 
 
 def _below(words: Iterator[int], bound: int) -> int:
@@ -294,10 +295,10 @@ def check_settings(
         ("max_length", max_length),
         ("negative_count", negative_count),
     ):
-        _check_int(name, value, 1, 1 << 31)
-    _check_int("seed", seed, 0, 1 << 64)
+        check_int(name, value, 1, 1 << 31)
+    check_int("seed", seed, 0, 1 << 64)
     if threads is not None:
-        _check_int("threads", threads, 1, None)
+        check_int("threads", threads, 1, None)
 
 
 def check_names(distribution: str, exponent: float, order: str) -> None:
@@ -314,18 +315,23 @@ def check_names(distribution: str, exponent: float, order: str) -> None:
 
 def check_place(epoch: int, step: int, steps: int) -> None:
     """Raises TypeError or ValueError unless an epoch has that step."""
-    _check_int("epoch", epoch, 0, 1 << 24)
-    _check_int("step", step, 0, steps)
+    check_int("epoch", epoch, 0, 1 << 24)
+    check_int("step", step, 0, steps)
 
 
 def check_candidates(
-    users: ArrayLike, count: int, seed: int | None, exclude: ArrayLike | None
+    users: ArrayLike,
+    count: int,
+    seed: int | None,
+    exclude: ArrayLike | None,
+    user_count: int,
+    item_count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns users `[U]` and exclusions `[U, K]`, or raises TypeError or ValueError."""
-    _check_int("count", count, 0, 1 << 31)
+    """Returns users `[U]` and exclusions `[U, K]`, or raises an error of a type or shape."""
+    check_int("count", count, 0, 1 << 31)
     if seed is not None:
-        _check_int("seed", seed, 0, 1 << 64)
-    rows = as_integers("users", users)
+        check_int("seed", seed, 0, 1 << 64)
+    rows = as_integers("users", users, "[U]", refuse_id("users", 1, user_count))
     if exclude is None:
         return rows, np.zeros((len(rows), 0), np.int64)
     excluded = np.asarray(exclude)
@@ -335,19 +341,23 @@ def check_candidates(
             f"got {list(excluded.shape)}"
         )
     shape = (len(rows), excluded.shape[1] if excluded.ndim == 2 else 1)
-    return rows, as_integers("exclude", excluded.ravel()).reshape(shape)
+
+    def refuse(place: tuple[int, ...], value: int) -> Exception:
+        flat = int(np.ravel_multi_index((*place, 0)[:2], shape))
+        return refuse_id("exclude", 0, item_count)((flat,), value)
+
+    return rows, as_integers("exclude", exclude, None, refuse).reshape(shape)
 
 
-def as_integers(name: str, values: ArrayLike) -> NDArray[np.int64]:
-    """Returns a one-dimensional int64 array, or raises TypeError or ValueError."""
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one dimension: got {array.ndim}")
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers: got {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() >= 1 << 63:
-        raise ValueError(f"{name} must be below 2**63: got {array.max()}")
-    return array.astype(np.int64, copy=False)
+def refuse_id(name: str, least: int, most: int) -> Refuse:
+    """Returns what makes the error of an id that does not exist."""
+
+    def refuse(place: tuple[int, ...], value: int) -> Exception:
+        return IndexError(
+            f"{name}[{place[0]}] must be at least {least} and at most {most}: got {value}"
+        )
+
+    return refuse
 
 
 def no_item_left(user: int) -> str:
@@ -371,19 +381,4 @@ def _check_offsets(offsets: list[int], count: int) -> None:
 def _check_ids(name: str, ids: list[int], least: int, most: int) -> None:
     for index, value in enumerate(ids):
         if not least <= value <= most:
-            raise IndexError(
-                f"{name}[{index}] must be at least {least} and at most {most}: got {value}"
-            )
-
-
-def _check_int(name: str, value: int, least: int, end: int | None) -> None:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int: got {type(value).__name__}") from None
-    if end is None:
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}: got {number}")
-    elif not least <= number < end:
-        limit = f"2**{end.bit_length() - 1}" if end >= 1 << 24 else str(end)
-        raise ValueError(f"{name} must be at least {least} and below {limit}: got {number}")
+            raise refuse_id(name, least, most)((index,), value)

@@ -4,6 +4,8 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 (SC 2011), section 3.3 and table 2.
 """
 
+from lmcore.reference._arguments import check_int
+
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
@@ -19,10 +21,29 @@ def philox4x32(
         counter: four words below 2**32.
         key: two words below 2**32.
 
+    Raises:
+        TypeError: a word is not an int.
+        ValueError: a word is negative or too large, or there are more or fewer of them.
+
     Example:
         >>> [f"{word:08x}" for word in philox4x32((0, 0, 0, 0), (0, 0))]
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
+    check_words(counter, key)
+    return mix(counter, key)
+
+
+def check_words(counter: tuple[int, int, int, int], key: tuple[int, int]) -> None:
+    """Raises TypeError or ValueError unless these are four and two words."""
+    for name, words, count in (("counter", counter, 4), ("key", key, 2)):
+        if len(words) != count:
+            raise ValueError(f"{name} must hold {count} words: got {len(words)}")
+        for index, word in enumerate(words):
+            check_int(f"{name}[{index}]", word, 0, 1 << 32)
+
+
+def mix(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Returns the ten rounds of a counter and a key that were checked."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -64,9 +85,7 @@ def random_bits(seed: int, stream: int, item: int, position: int) -> int:
     ):
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} must be at least 0 and below 2**{bits}: got {value}")
-    words = philox4x32(
-        (position >> 1, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32)
-    )
+    words = mix((position >> 1, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))
     low, high = words[2:] if position & 1 else words[:2]
     return high << 32 | low
 

@@ -186,13 +186,13 @@ def _add(one: Any, two: Any) -> Any:
 
 def _find_doubled(row: _Object) -> str | None:
     """Returns the first key that is read and stood in its object before."""
-    seen = set()
+    seen: set[str] = set()
     for key, value in row.entries:
         if key in seen & _KEYS:
             return key
         seen.add(key)
         if key == "instance" and isinstance(value, _Object):
-            inner = set()
+            inner: set[str] = set()
             for name, _ in value.entries:
                 if name in inner & _INSTANCE_KEYS:
                     return f"instance.{name}"

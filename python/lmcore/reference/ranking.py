@@ -11,8 +11,17 @@ whole catalogue. The authors' evaluator leaves ties to the order of its sort; he
 | `pessimistic` | behind them                                                         |
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lmcore.reference._arguments import as_integers, check_int
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 TIES = ("average", "optimistic", "pessimistic")
 
@@ -45,6 +54,8 @@ def rank_targets(
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
     size = len(scores[0]) if scores else 0
+    arrays = as_places(size, targets, offsets, excluded)
+    targets, offsets, excluded = (array.tolist() for array in arrays)
     _check(len(scores), size, targets, offsets, excluded)
     ranks, tied = [], []
     for u, (row, t) in enumerate(zip(scores, targets, strict=True)):
@@ -71,23 +82,22 @@ def ranking_metrics(
 
     Args:
         ranks: one per user, from 0.
-        cutoffs: each at least 1.
+        cutoffs: each at least 1 and below 2**63.
 
     Raises:
-        ValueError: no ranks, a rank that is negative or not finite, or a cutoff below 1.
+        TypeError: a cutoff is not an int.
+        ValueError: no ranks, a rank that is negative or not finite, or a cutoff out of its range.
 
     Example:
         >>> ranking_metrics([0, 2], cutoffs=[1, 5])
         {'HR@1': 0.5, 'HR@5': 1.0, 'NDCG@1': 0.5, 'NDCG@5': 0.75, 'MRR': 0.6666666666666666}
     """
+    cutoffs = check_cutoffs(cutoffs)
     if len(ranks) == 0:
         raise ValueError("the length of ranks must be at least 1: got 0")
     for i, rank in enumerate(ranks):
         if not 0 <= rank < math.inf:
             raise ValueError(f"ranks[{i}] must be at least 0 and finite: got {float(rank)!r}")
-    for i, k in enumerate(cutoffs):
-        if k < 1:
-            raise ValueError(f"cutoffs[{i}] must be at least 1: got {k}")
     users = len(ranks)
     hits = {f"HR@{k}": sum(rank < k for rank in ranks) / users for k in cutoffs}
     gains = {
@@ -95,6 +105,32 @@ def ranking_metrics(
         for k in cutoffs
     }
     return {**hits, **gains, "MRR": math.fsum(1 / (rank + 1) for rank in ranks) / users}
+
+
+def check_cutoffs(cutoffs: Sequence[int]) -> list[int]:
+    """Returns cutoffs as ints in their range."""
+    return [check_int(f"cutoffs[{i}]", k, 1, 1 << 63) for i, k in enumerate(cutoffs)]
+
+
+def as_places(
+    size: int, targets: ArrayLike, offsets: ArrayLike, excluded: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns targets, offsets and excluded columns as int64 arrays."""
+
+    def refuse_target(place: tuple[int, ...], column: int) -> IndexError:
+        return _column_range("targets", place[0], size, str(column))
+
+    def refuse_excluded(place: tuple[int, ...], column: int) -> IndexError:
+        user = int(bounds.searchsorted(place[0], side="right")) - 1
+        return _column_range("excluded", place[0], size, f"{column} (row {user})")
+
+    columns = as_integers("targets", targets, "[users]", refuse_target)
+    bounds = as_integers("offsets", offsets, "[users + 1]")
+    return columns, bounds, as_integers("excluded", excluded, "[excluded]", refuse_excluded)
+
+
+def _column_range(name: str, index: int, size: int, got: str) -> IndexError:
+    return IndexError(f"{name}[{index}] must be at least 0 and below {size}: got {got}")
 
 
 def _check(
@@ -124,10 +160,7 @@ def _check(
         )
     for u in range(users):
         if not 0 <= targets[u] < size:
-            raise IndexError(f"targets[{u}] must be at least 0 and below {size}: got {targets[u]}")
+            raise _column_range("targets", u, size, str(targets[u]))
         for k in range(offsets[u], offsets[u + 1]):
             if not 0 <= excluded[k] < size:
-                raise IndexError(
-                    f"excluded[{k}] must be at least 0 and below {size}: "
-                    f"got {excluded[k]} (row {u})"
-                )
+                raise _column_range("excluded", k, size, f"{excluded[k]} (row {u})")

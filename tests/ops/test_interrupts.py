@@ -1,0 +1,102 @@
+"""Ctrl-C ends every long call of the recommendation half within half a second."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Each makes something and then calls for seconds, if nobody stops it.
+CALLS = {
+    "random_bits": ("", "philox.random_bits(1, 0, np.arange(500_000), 1000)"),
+    "random_uniform": ("", "philox.random_uniform(1, 0, 1, 500_000_000)"),
+    "rank_targets": (
+        "scores = np.broadcast_to(np.arange(50_000, dtype=np.float32), (200_000, 50_000))",
+        "ranking.rank_targets(scores, np.zeros(200_000, int), threads={threads})",
+    ),
+    "rank_targets with ties": (
+        "scores = np.broadcast_to(np.zeros(50_000, np.float32), (200_000, 50_000))",
+        "ranking.rank_targets(scores, np.zeros(200_000, int), threads={threads})",
+    ),
+    "list_excluded": (
+        "excluded = np.arange(2**25) % 1000; bounds = np.array([0, 2**25])",
+        "[_core.list_excluded(1000, bounds[:1], bounds, excluded) for _ in range(40)]",
+    ),
+    "ranking_metrics": (
+        "ranks = np.zeros(50_000_000)",
+        "ranking.ranking_metrics(ranks, range(1, 60))",
+    ),
+    "candidates": (
+        "s = negatives.SequenceSampler([0, 3], [1, 2, 4], 100_000)",
+        "s.candidates(np.ones(5_000, int), 100_000)",
+    ),
+    "candidates of one user": (
+        "s = negatives.SequenceSampler([0, 3], [1, 2, 4], 100)",
+        "s.candidates([1], 500_000_000)",
+    ),
+    "sample": (
+        "s = negatives.SequenceSampler([0, 9], np.arange(1, 10), 10**6, batch_size=4096,"
+        " max_length=8, negative_count=16_000, threads={threads})",
+        "s.sample(0, 0)",
+    ),
+    "sample in shuffled order": (
+        "n = 30_000_000; s = negatives.SequenceSampler(np.arange(0, 2 * n + 1, 2),"
+        " np.ones(2 * n, int), 9, batch_size=1, max_length=1, negative_count=1, order='shuffle')",
+        "[s.sample(epoch, 0) for epoch in range(9)]",
+    ),
+    "a sampler": (
+        "n = 10_000_000; offsets, items = np.arange(0, 2 * n + 1, 2), np.ones(2 * n, int)",
+        "[negatives.SequenceSampler(offsets, items, 9) for _ in range(40)]",
+    ),
+    "observe": (
+        "m = false_negatives.FalseNegativeMemory(); b = np.ones((2**14, 4), int)"
+        "; neg = np.ones((2**14, 4, 1000), np.int32); z = np.zeros((2**14, 4, 1001), np.float32)"
+        "; u = np.ones(2**14, int); r = m.inject(u, b, neg)",
+        "[m.observe(u, b, neg, z, r) for _ in range(99)]",
+    ),
+    "state_dict": (
+        "m = false_negatives.FalseNegativeMemory(); n = 10**7"
+        "; keys = (np.arange(n, dtype=np.uint64) // 10 + 1 << 40) + np.arange(n, dtype=np.uint64)"
+        " % 10 + 1; none = np.zeros(0, np.uint32)"
+        "; m.load_state_dict(dict(hard_keys=none, hard_offsets=np.zeros(1, int), hard_items=none,"
+        " count_keys=keys, counts=np.ones(n, np.uint32), evicted_count=np.array(0)))",
+        "[m.state_dict() for _ in range(20)]",
+    ),
+}
+
+CODE = """
+import os, signal, sys, threading, time
+import numpy as np
+from lmcore import _core
+from lmcore.ops import false_negatives, negatives, philox, ranking
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
+def press():
+    time.sleep(0.3)
+    global pressed
+    pressed = time.process_time()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=press).start()
+try:
+    {call}
+except KeyboardInterrupt:
+    print(time.process_time() - pressed)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "threads"),
+    [(name, n) for name in CALLS for n in (1, 2) if n == 1 or "{threads}" in str(CALLS[name])],
+)
+def test_ctrl_c_ends_a_call(name: str, threads: int) -> None:
+    before, call = (part.format(threads=threads) for part in CALLS[name])
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(before=before, call=call)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout, "the call ended before it was stopped"
+    # In seconds of this process, so that others on the machine do not count.
+    assert float(done.stdout) < 0.5 * threads
