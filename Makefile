@@ -13,6 +13,12 @@ SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs')
 PACKAGE := $(shell find -L python -name '*.py' -o -name '*.pyi') README.md LICENSE
 INSTALL := $(BIN)/python -m pip install --quiet
 ARGS ?=
+# How much `make fuzz` tries: cases of each property, calls of each function, files in all.
+FUZZ_CASES ?= 1000000
+FUZZ_CALLS ?= 20000
+FUZZ_FILES ?= 100000
+FUZZ_SEED ?= 0
+PROPERTIES := $(patsubst tests/%.rs,%,$(shell grep -l 'proptest!' tests/*.rs))
 # Dependencies come over the network while the library is compiled: two things at a time.
 SET_UP := +@$(MAKE) --no-print-directory --jobs=2 SETTING_UP=1
 
@@ -71,11 +77,12 @@ fmt:  ## Format all code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-fuzz:  ## A million random cases per property of the core
-	PROPTEST_CASES=1000000 cargo test --release --test lcs --test matching --test entities \
-		--test words --test predictions --test ranking --test negatives \
-		--test false_negatives -- --nocapture
-	$(BIN)/python tests/random_calls.py --examples 20000
+fuzz:  ## Random cases of every property, random calls, and mutated files of every reader
+	$(SET_UP) developer-environment
+	MAKEFLAGS= PROPTEST_CASES=$(FUZZ_CASES) cargo test --release $(PROPERTIES:%=--test %) \
+		-- --nocapture
+	$(BIN)/python tests/random_calls.py --examples $(FUZZ_CALLS) --seed $(FUZZ_SEED)
+	$(BIN)/python tests/mutate_files.py --examples $(FUZZ_FILES) --seed $(FUZZ_SEED)
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 

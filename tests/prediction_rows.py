@@ -225,8 +225,10 @@ def write_rows(path: Path, made: Iterable[Any]) -> Path:
     return path
 
 
-def interrupt_reader(process: subprocess.Popen[str], pipe: Path) -> tuple[str, str]:
-    """Feeds a process that reads a named pipe, sends Ctrl-C, and returns what it printed.
+def interrupt_reader(
+    process: subprocess.Popen[str], pipe: Path, number: int = signal.SIGINT
+) -> tuple[str, str]:
+    """Feeds a process that reads a named pipe, sends a signal, and returns what it printed.
 
     The pipe is fed as long as it is read: it stands for a file of any size.
     """
@@ -247,7 +249,7 @@ def interrupt_reader(process: subprocess.Popen[str], pipe: Path) -> tuple[str, s
     try:
         assert reading.wait(timeout=60)
         began = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, errors = process.communicate(timeout=30)
         assert time.monotonic() - began < 5
     finally:

@@ -558,3 +558,14 @@ def test_refused_states_agree(change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="state"):
             one.load_state_dict(state)
     assert memory.key_count == 2
+
+
+@pytest.mark.parametrize(
+    "state", [None, ["hard_keys"], np.lib.stride_tricks.as_strided(np.zeros(1), (2**45,), (0,))],
+    ids=["nothing", "a list", "a view"],
+)  # fmt: skip
+def test_states_are_mappings(state: Any) -> None:
+    """Else a view of 2^45 elements would be walked through in search of its keys."""
+    for one in (FalseNegativeMemory(), reference.FalseNegativeMemory()):
+        with pytest.raises(TypeError, match=f"state must be a mapping: got {type(state).__name__}"):
+            one.load_state_dict(state)

@@ -257,10 +257,17 @@ def test_errors(
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("item_count", 0, "item_count must be at least 1: got 0"),
-        ("max_length", 0, "max_length must be at least 1: got 0"),
-        ("hidden_size", -1, "hidden_size must be at least 1: got -1"),
-        ("num_hidden_layers", 0, "num_hidden_layers must be at least 1: got 0"),
+        ("item_count", 0, "item_count must be at least 1 and at most [0-9]+: got 0"),
+        ("max_length", 0, "max_length must be at least 1 and at most [0-9]+: got 0"),
+        ("hidden_size", -1, "hidden_size must be at least 1 and at most [0-9]+: got -1"),
+        ("num_hidden_layers", 0, "num_hidden_layers must be at least 1 and at most [0-9]+: got 0"),
+        (
+            "item_count",
+            2**31,
+            "item_count must be at least 1 and at most 2147483647: got 2147483648",
+        ),
+        ("hidden_size", 2**63, "hidden_size must be at least 1 and at most 65536: got"),
+        ("num_hidden_layers", 10**9, "num_hidden_layers must be at least 1 and at most 1000: got"),
         ("dropout", 1.0, "dropout must be at least 0 and below 1: got 1.0"),
         ("item_count", "9", "expected int, got str"),
     ],

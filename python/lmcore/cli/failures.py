@@ -34,7 +34,7 @@ import typer
 from typer.core import TyperGroup
 
 from lmcore import cli
-from lmcore._extras import DISTRIBUTION, EXTRAS
+from lmcore._extras import DISTRIBUTION, EXTRAS, MissingExtra
 from lmcore._text import escape
 from lmcore.cli.terminal import STANDARD_OUTPUT, abandon, name_output, say
 
@@ -164,7 +164,7 @@ def _find_absent(error: ImportError) -> str | None:
     """The package of an extra that is not installed, if that is why an import failed."""
     for cause in (error, error.__cause__):
         package = (getattr(cause, "name", None) or "").partition(".")[0]
-        if package in _EXTRA_OF and isinstance(cause, ModuleNotFoundError):
+        if package in _EXTRA_OF and isinstance(cause, ModuleNotFoundError | MissingExtra):
             return package
     return None
 

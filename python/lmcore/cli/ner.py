@@ -19,6 +19,7 @@ from lmcore.cli.options import (
     Tokenizer,
     limit_threads,
     name_of_file,
+    plain_text,
     whole,
 )
 from lmcore.cli.terminal import say, show, show_json
@@ -105,11 +106,15 @@ def align_command(
             show_default=False,
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="One sentence instead of files.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Its entity types, separated by commas.")
+    text: Annotated[
+        str | None, typer.Option(parser=plain_text, help="One sentence instead of files.")
     ] = None,
-    prediction: Annotated[str | None, typer.Option(help="What the model generated for it.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(parser=plain_text, help="Its entity types, separated by commas.")
+    ] = None,
+    prediction: Annotated[
+        str | None, typer.Option(parser=plain_text, help="What the model generated for it.")
+    ] = None,
     scheme: Scheme = SCHEMES[0],
     tokenizer: Tokenizer = None,
     skip_bad_rows: SkipBadRows = False,

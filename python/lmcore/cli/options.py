@@ -94,6 +94,26 @@ def name_of_file(text: str) -> str:
     return text
 
 
+def plain_text(text: str) -> str:
+    """Returns a text as it is.
+
+    Args:
+        text: what was given.
+
+    Raises:
+        typer.BadParameter: it is not UTF-8, which Python keeps as lone surrogates.
+
+    Example:
+        >>> plain_text("")
+        ''
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("the text is not UTF-8") from None
+    return text
+
+
 def limit_threads(threads: int | None) -> int | None:
     """Returns how many threads to start: at most four for a core, and a line where that is less.
 
@@ -119,6 +139,7 @@ Scheme = Annotated[
     str,
     typer.Option(
         metavar="|".join(SCHEMES),
+        parser=plain_text,
         help="How labels are read and entities compared: gner (normalised text and type, a set "
         "per sentence), universalner (the same per type), strict and conll (positions and "
         "type), iob2 (positions; only B- starts an entity).",

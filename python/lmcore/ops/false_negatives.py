@@ -260,6 +260,7 @@ class FalseNegativeMemory:
             state: what `state_dict` returned.
 
         Raises:
+            TypeError: `state` is no mapping.
             ValueError: arrays are missing, or are no state.
 
         Example:

@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+# Far above what is trained. Products of sizes stay below 2**63, which is where torch's end.
+_LARGEST = {
+    "item_count": 2**31 - 1,
+    "max_length": 65_536,
+    "hidden_size": 65_536,
+    "gru_size": 65_536,
+    "num_hidden_layers": 1000,
+}
+
 
 class Sizes(Protocol):
     """The fields that every configuration of a backbone has."""
@@ -161,15 +170,15 @@ def check_sizes(config: Sizes) -> None:
         config: the configuration.
 
     Raises:
-        ValueError: a size is below 1, or the dropout lies outside [0, 1).
+        ValueError: a size is out of its range, or the dropout lies outside [0, 1).
 
     Example:
         >>> from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
         >>> check_sizes(GRU4RecConfig(item_count=3))
     """
-    for name in ("item_count", "max_length", "hidden_size", "num_hidden_layers"):
-        value = getattr(config, name)
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1: got {value}")
+    for name, most in _LARGEST.items():
+        value = getattr(config, name, 1)
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be at least 1 and at most {most}: got {value}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1: got {config.dropout}")

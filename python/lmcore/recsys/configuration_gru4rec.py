@@ -42,5 +42,3 @@ class GRU4RecConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Checks the ranges of the sizes."""
         check_sizes(self)
-        if self.gru_size < 1:
-            raise ValueError(f"gru_size must be at least 1: got {self.gru_size}")

@@ -26,12 +26,14 @@ SPLITS = ("valid", "test")
 
 _LISTED_ROWS = 1000
 _ID_END = 1 << 63
+# Of an id map that is a number alone: a few bytes of a file ask for as much memory as it says.
+_COUNT_END = 1 << 31
 # What a file of integers consists of when nothing is wrong with it.
 _PLAIN_BYTES = np.zeros(256, dtype=bool)
 _PLAIN_BYTES[list(b"0123456789 \t\n")] = True
 _BLANKS = re.compile("[ \t]+")
 # Python's `int` and `float` also read `1_0`, digits of other scripts, `nan` and `infinity`.
-_TIME = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_TIME = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _NOT_FINITE = ("nan", "inf", "infinity")
 _TIME_CHARACTERS = frozenset("0123456789+-.eE")
 
@@ -794,8 +796,12 @@ def _to_times(values: list[str]) -> NDArray[Any]:
     if not np.isfinite(times).all():
         raise ValueError("a time is not finite")
     sizes = np.abs(times[times != 0])
-    if max(map(_count_digits, values)) <= 15 and sizes.min(initial=1.0) > 1e-300:
+    vanished = any(_count_digits(values[place]) for place in np.flatnonzero(times == 0))
+    digits = max(map(_count_digits, values))
+    if digits <= 15 and sizes.min(initial=1.0) > 1e-300 and not vanished:
         return times
+    if not all(map(_TIME.fullmatch, values)):
+        raise ValueError("a time has another form")
     exact = {text: Decimal(text) for text in set(values)}
     ranks = {value: rank for rank, value in enumerate(sorted(set(exact.values())))}
     return np.array([ranks[exact[value]] for value in values], dtype=np.int64)
@@ -883,7 +889,7 @@ def _to_json(ids: Ids) -> int | list[Any]:
 
 
 def _from_json(value: Any, key: str, path: str) -> Ids:
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value < _COUNT_END:
         return np.arange(1, value + 1, dtype=np.int64)
     if isinstance(value, list):
         if all(type(entry) is int and 0 <= entry < _ID_END for entry in value):
@@ -893,7 +899,8 @@ def _from_json(value: Any, key: str, path: str) -> Ids:
         elif all(isinstance(entry, str) for entry in value) and len(set(value)) == len(value):
             return tuple(value)
     raise ValueError(
-        f"{path}: {key} must be a number, ascending integers, or strings that are all different"
+        f"{path}: {key} must be a number below 2**31, ascending integers, or strings that are "
+        "all different"
     )
 
 

@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from lmcore._json import read_json
@@ -193,16 +192,13 @@ def load_model(
     if not file.is_file():
         raise ValueError(f"{source}: no such file, or a folder without config.json")
     content = _read_config(file)
-    try:
-        made = _MODELS[content["model_type"]]
-        config = cast(Any, made).config_class.from_pretrained(source)
-    except KeyError as error:
+    kind = content.get("model_type")
+    made = _MODELS.get(kind) if isinstance(kind, str) else None
+    if made is None:
         known = ", ".join(_MODELS)
-        raise ValueError(f"{file}: model_type must be one of {known}: {error}") from None
-    except (StrictDataclassError, AttributeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        reason = reason.removeprefix("TypeError: ").removeprefix("ValueError: ")
-        raise ValueError(f"{file}: not the configuration of a model: {reason}") from None
+        raise ValueError(f"{file}: model_type must be one of {known}: {kind!r:.100}")
+    with _refusing(file):
+        config = cast(Any, made).config_class.from_pretrained(source)
     if not isinstance(config.dtype, torch.dtype | None):
         raise ValueError(f"{file}: not the configuration of a model: dtype is {config.dtype!r}")
     return _prepare(_read_weights(made, config, source), place)
@@ -299,9 +295,23 @@ def _read_config(file: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Yields while transformers reads a configuration: it looks into many keys without a check."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        reason = reason.removeprefix("TypeError: ").removeprefix("ValueError: ")
+        raise ValueError(f"{file}: not the configuration of a model: {reason}") from error
+
+
 def _read_weights(made: type[SequenceModel], config: Any, source: Path) -> SequenceModel:
     """The model of a folder; ValueError unless its weights are those of the configuration."""
     file = source / "model.safetensors"
+    _check_shapes(made, config, file)
     shown = logging.get_verbosity()
     logging.set_verbosity_error()  # no table of what does not fit
     try:
@@ -319,6 +329,25 @@ def _read_weights(made: type[SequenceModel], config: Any, source: Path) -> Seque
     if wrong:
         raise ValueError(f"{file}: {min(wrong)} is missing, or has another shape than config.json")
     return cast(SequenceModel, model)
+
+
+def _check_shapes(made: type[SequenceModel], config: Any, file: Path) -> None:
+    """Refuses weights that are not the configuration's, before memory is asked for either."""
+    if not file.is_file():
+        return
+    with _refusing(file.with_name("config.json")), torch.device("meta"):
+        loader: Any = made
+        expected = {name: list(w.shape) for name, w in loader(config).state_dict().items()}
+    try:
+        with safe_open(file, "pt") as weights:
+            names = set(weights.keys())
+            found = {name: weights.get_slice(name).get_shape() for name in names & set(expected)}
+    except SafetensorError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{file}: not the weights of a model: {reason}") from None
+    wrong = [name for name, shape in expected.items() if found.get(name) != shape]
+    if wrong:
+        raise ValueError(f"{file}: {min(wrong)} is missing, or has another shape than config.json")
 
 
 def _prepare(model: SequenceModel, device: torch.device) -> SequenceModel:

@@ -420,7 +420,7 @@ class FalseNegativeMiner:
             state: what `state_dict` returned.
 
         Raises:
-            ValueError: arrays are missing, or are no state.
+            ValueError: arrays are missing, or are no state, or a count is out of its range.
 
         Example:
             >>> FalseNegativeMiner().load_state_dict(FalseNegativeMiner().state_dict())
@@ -428,10 +428,12 @@ class FalseNegativeMiner:
         missing = [name for name in _STATE if name not in state]
         if missing:
             raise ValueError(f"state must hold {', '.join(missing)}")
+        counts = [int(np.asarray(state[name])) for name in _STATE]
+        for name, count in zip(_STATE, counts, strict=True):
+            if not 0 <= count < 2**62:
+                raise ValueError(f"{name} must be at least 0 and below 2**62: got {count}")
         self.memory.load_state_dict({k: v for k, v in state.items() if k not in _STATE})
-        active, self._reversed_count, self._withheld_count = (
-            int(np.asarray(state[name])) for name in _STATE
-        )
+        active, self._reversed_count, self._withheld_count = counts
         self._active = bool(active)
 
     def _inject(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:

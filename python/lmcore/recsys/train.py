@@ -34,7 +34,7 @@ from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.checkpoint import keep_apart, no_bars
+from lmcore.training.checkpoint import keep_apart, load_adam, no_bars
 from lmcore.training.config import config_to_dict
 from lmcore.training.ema import EMATeacher
 from lmcore.training.loop import Processes, find_device, fit, start_processes, use_threads
@@ -406,16 +406,24 @@ class SequenceRun:
 
         Args:
             state: of a run with the same settings.
+
+        Raises:
+            Exception: of any kind: it is no state, or one of another run.
         """
+        sums, started = state["loss_sums"], state["started"]
+        if not isinstance(sums, list) or not all(type(s) is float for s in sums):
+            raise ValueError("loss_sums must be a list of numbers")
+        if type(started) is not bool:
+            raise ValueError(f"started must be a truth value: got {started!r:.100}")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam(self.optimizer, state["optimizer"])
         if state["teacher"] is not None and self.config.ema_decay is not None:
             self._make_teacher(self.config.ema_decay).load_state_dict(state["teacher"])
         if self.miner is not None:
             # The miner and the teacher start together.
-            self.miner.load_state_dict({**state["miner"], "active": state["started"]})
-        self.loss_sums = list(state["loss_sums"])
-        self._started = state["started"]
+            self.miner.load_state_dict({**state["miner"], "active": started})
+        self.loss_sums = list(sums)
+        self._started = started
 
     def _make_teacher(self, decay: float) -> EMATeacher:
         self.teacher = EMATeacher(self.model, decay=decay, mode=self.config.teacher_mode)

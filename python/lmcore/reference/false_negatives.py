@@ -284,6 +284,7 @@ class FalseNegativeMemory:
             state: what `state_dict` returned.
 
         Raises:
+            TypeError: `state` is no mapping.
             ValueError: arrays are missing, or are no state.
 
         Example:
@@ -534,6 +535,8 @@ def check_ids(users: NDArray[np.int64]) -> None:
 
 def check_state(state: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
     """Returns the arrays of a state, checked."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping: got {type(state).__name__}")
     if set(state) != set(STATE_DTYPES):
         raise ValueError(
             f"state must hold {', '.join(STATE_DTYPES)}: got {', '.join(map(str, state))}"

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lmcore._files import find_output, whole_file, write_folder
 
@@ -65,16 +66,89 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     load_state(Path(folder, "state.pt"))
         {'epoch': 3}
     """
-    try:
+    with refusing(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        if not isinstance(state, dict):
+            raise ValueError(type(state).__name__)
+        return {key: _with_arrays(value) for key, value in state.items()}
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Yields while a state is read or taken over: what goes wrong then is the file's fault.
+
+    What stands in a file may make torch, numpy and whoever takes its values fail in any way, so
+    that the kind of the error tells nothing.
+
+    Args:
+        path: the file, which the error names.
+
+    Raises:
+        ValueError: in place of any other error than those of the system and of memory.
+
+    Example:
+        >>> with refusing("checkpoint.pt"):
+        ...     {}["model"]
+        Traceback (most recent call last):
+        ValueError: checkpoint.pt: not the state of a run: KeyError: 'model'
+    """
+    try:
+        yield
+    except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a broken file makes the reader fail in any way
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise ValueError(f"{os.fspath(path)}: not the state of a run: {reason[0]}") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{os.fspath(path)}: not the state of a run: {type(state).__name__}")
-    return {key: _with_arrays(value) for key, value in state.items()}
+    except Exception as error:
+        lines = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        reason = " ".join(lines[0].split())
+        if isinstance(error, LookupError):  # whose text is a key or a place alone
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{os.fspath(path)}: not the state of a run: {reason[:200]}") from error
+
+
+def load_adam(optimizer: torch.optim.Adam, state: Any) -> None:
+    """Takes over the moments of Adam where they fit to its parameters.
+
+    torch looks at the number of parameters alone. A moment of another shape would be found in
+    the next step, or, by a fused kernel, not at all. The options stay those that the optimizer
+    was made with.
+
+    Args:
+        optimizer: of the parameters.
+        state: what `optimizer.state_dict()` returned after a step.
+
+    Raises:
+        ValueError: it is no such state, or one of other parameters.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> optimizer = torch.optim.Adam([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> load_adam(optimizer, optimizer.state_dict())
+        >>> other = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
+        >>> load_adam(other, optimizer.state_dict())
+        Traceback (most recent call last):
+        ValueError: exp_avg of parameter 0 must be [3] torch.float32: got [2] torch.float32
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = state.get("state") if isinstance(state, Mapping) else None
+    if not isinstance(moments, Mapping) or set(moments) != set(range(len(parameters))):
+        raise ValueError(f"a state of Adam must hold the moments of {len(parameters)} parameters")
+    for number, parameter in enumerate(parameters):
+        found = moments[number]
+        if not isinstance(found, Mapping) or set(found) != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"parameter {number} must have step, exp_avg and exp_avg_sq")
+        for name, value in found.items():
+            shape, dtype = list(parameter.shape), parameter.dtype
+            if name == "step":
+                shape, dtype = [], torch.float32
+            is_tensor = isinstance(value, Tensor)
+            if not is_tensor or (list(value.shape), value.dtype) != (shape, dtype):
+                got = f"{list(value.shape)} {value.dtype}" if is_tensor else repr(value)
+                raise ValueError(
+                    f"{name} of parameter {number} must be {shape} {dtype}: got {got[:100]}"
+                )
+    options = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": dict(moments), "param_groups": options})
 
 
 def save_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 
 from lmcore._files import write_text
 from lmcore._json import read_json
-from lmcore.training.checkpoint import load_state, save_folder, save_state
+from lmcore.training.checkpoint import load_state, refusing, save_folder, save_state
 from lmcore.training.seeding import seed_torch
 
 #: Entries of a recipe that may differ between a run and its continuation. `path`, `format` and
@@ -112,7 +112,9 @@ def find_device(device: str = "auto") -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(device)
+        with warnings.catch_warnings():  # of names that torch will not know much longer
+            warnings.simplefilter("ignore")
+            place = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
     if place.type == "cuda" and not torch.cuda.is_available():
@@ -297,7 +299,8 @@ def fit(
     with ExitStack() as held:
         state = _open_folder(target, recipe, run, epochs, resume, processes, held)
         if state is not None:
-            run.load_state_dict(state["run"])
+            with refusing(target / "checkpoint.pt"):
+                run.load_state_dict(state["run"])
             history, waited = state["history"], state["waited"]
             best_epoch, best_value = state["best_epoch"], state["best_value"]
             if processes.is_first:  # the log may be ahead of the state
@@ -412,7 +415,7 @@ def _open_folder(
     if problem is not None:
         raise problem
     # All go on, or none: a process that does not see the file fails rather than starts anew.
-    return load_state(checkpoint) if processes.agree(checkpoint.exists()) else None
+    return _load(checkpoint) if processes.agree(checkpoint.exists()) else None
 
 
 @contextmanager
@@ -473,12 +476,35 @@ def _check_model(folder: Path, epochs: int) -> None:
     # Without a state everything is trained anew, and the first model replaces what is there.
     if newest <= epochs or not checkpoint.exists():
         return
-    done = len(load_state(checkpoint)["history"])
+    done = len(_load(checkpoint)["history"])
     if newest > done:
         raise ValueError(
             f"{folder}: holds the model of epoch {newest} and the state of epoch {done}: "
             f"epochs must be at least {newest} to go on: got {epochs}"
         )
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    """A state whose entries are what `fit` wrote; those of the run are for the run to check."""
+    state = load_state(checkpoint)
+    with refusing(checkpoint):
+        history, waited, best = state["history"], state["waited"], state["best_epoch"]
+        value = state["best_value"]
+        if not isinstance(history, list) or not all(
+            isinstance(record, dict) and type(record["epoch"]) is int and record["epoch"] == place
+            for place, record in enumerate(history, 1)
+        ):
+            raise ValueError("history must hold a record of each epoch")
+        json.dumps(history)  # the log is written from it
+        if type(best) is not int or not 0 <= best <= len(history):
+            raise ValueError(f"best_epoch must be one of {len(history)}: got {best!r:.100}")
+        if type(waited) is not int or waited < 0:
+            raise ValueError(f"waited must be a number of validations: got {waited!r:.100}")
+        if value is not None and (type(value) not in (int, float) or math.isnan(value)):
+            raise ValueError(f"best_value must be a metric: got {value!r:.100}")
+        if not isinstance(state["run"], dict):
+            raise ValueError(f"run must be a mapping: got {type(state['run']).__name__}")
+    return state
 
 
 def _read_recipe(file: Path) -> Any:

@@ -1,0 +1,296 @@
+"""Every option of every command, found by walking the tree of commands: none can be forgotten."""
+
+import dataclasses
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import pytest
+import typer
+
+from commands import SMALL, check_line, run_here, write_pairs
+from lmcore.cli import app
+from lmcore.cli.options import Whole, limit_threads, name_of_file
+from lmcore.recsys.recipes import TrainConfig
+from lmcore.training.config import Between
+from prediction_rows import VALID, write_rows
+
+ATTEMPTS = [
+    "-1", "0", "2147483648", "9223372036854775808", "18446744073709551616", "nan", "NaN", "inf",
+    "1e400", "1.5", "", " ", " 1", "1_0", "0x10", "١٢", "１", "x", "9" * 5000,
+]  # fmt: skip
+
+# How each option that holds no number is meant; a new one has to be named here.
+NAMES = {"files", "html", "data", "out", "model"}
+CHOICES = {
+    "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
+}  # fmt: skip
+TEXTS = {"text", "labels", "prediction", "tokenizer", "settings", "users"}
+FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "strict"}
+
+# A complete command line of each command; {} stands for files that are there.
+COMPLETE: dict[str, list[str]] = {
+    "ner score": ["ROWS"],
+    "ner align": ["ROWS", "ALIGNED"],
+    "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
+    "recsys recipe": ["plain"],
+    "recsys evaluate": ["MODEL", "--data", "PAIRS"],
+    "recsys recommend": ["MODEL", "1"],
+    "reproduce": [],
+}
+
+
+class Parameter(NamedTuple):
+    """A parameter of a command as its function declares it."""
+
+    command: str
+    name: str
+    kind: Any
+    """Its type, without None."""
+    option: str
+    """Its longest name; empty for an argument."""
+    parser: Any
+
+
+def walk(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[Parameter]:
+    """Every parameter of every command."""
+    for entry in group.registered_groups:
+        assert entry.typer_instance is not None
+        yield from walk(entry.typer_instance, (*path, str(entry.name)))
+    for command in group.registered_commands:
+        function = command.callback
+        assert function is not None
+        for name, hint in get_type_hints(function, include_extras=True).items():
+            if name == "return":
+                continue
+            kind, info = get_args(hint)
+            # Within Annotated, the first name stands where a default would.
+            names = [n for n in (info.default, *(info.param_decls or ())) if isinstance(n, str)]
+            declared = [n for n in names if n.startswith("--")]
+            option = declared[0] if declared else f"--{name}"
+            if isinstance(info, typer.models.ArgumentInfo):
+                option = ""
+            inner = [part for part in get_args(kind) if part is not type(None)]
+            is_optional = get_origin(kind) in (Union, types.UnionType)
+            plain = inner[0] if is_optional and inner else kind
+            yield Parameter(" ".join((*path, str(command.name))), name, plain, option, info.parser)
+
+
+PARAMETERS = list(walk(app))
+NUMBERS = [p for p in PARAMETERS if isinstance(p.parser, Whole)]
+
+
+def label(value: Any) -> str:
+    return f"{value.command} {value.name}" if isinstance(value, Parameter) else ascii(value)[:20]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("options")
+    pairs = write_pairs(folder / "pairs.txt")
+    arguments = ["--data", pairs, "--out", folder / "model", "--epochs", 1, *SMALL]
+    assert run_here("recsys", "train", "plain", *arguments)[0] == 0
+    return {
+        "ROWS": str(write_rows(folder / "rows.jsonl", [VALID])),
+        "PAIRS": str(pairs),
+        "MODEL": str(folder / "model"),
+        "RUN": str(folder / "run"),
+        "ALIGNED": str(folder / "aligned.jsonl"),
+    }
+
+
+def complete(name: str, places: dict[str, str]) -> list[str]:
+    return [*name.split(), *(places.get(part, part) for part in COMPLETE[name])]
+
+
+def test_every_command_and_option_is_known() -> None:
+    assert {parameter.command for parameter in PARAMETERS} == set(COMPLETE)
+    for parameter in PARAMETERS:
+        kinds = [parameter.name in kind for kind in (NAMES, CHOICES, TEXTS, FLAGS)]
+        is_number = isinstance(parameter.parser, Whole)
+        assert sum(kinds) + is_number == 1, parameter
+        assert (parameter.kind in (int, float)) == is_number, parameter
+        assert (parameter.kind is bool) == (parameter.name in FLAGS), parameter
+        if parameter.name in NAMES:
+            assert parameter.parser is name_of_file, parameter
+
+
+def test_ranges_stand_in_the_help() -> None:
+    assert len(NUMBERS) >= 10
+    for parameter in NUMBERS:
+        text = " ".join(run_here(*parameter.command.split(), "--help")[1].split())
+        pattern = rf"{parameter.option} \w+ .*?\[{parameter.parser.range}\]"
+        assert re.search(pattern, text), parameter
+
+
+@pytest.mark.parametrize("parameter", NUMBERS, ids=label)
+def test_numbers(places: dict[str, str], parameter: Parameter) -> None:
+    """What lies outside of the range exits with 2 and names the option, before any work."""
+    parser, option = parameter.parser, parameter.option
+    assert (parser(str(parser.low)), parser(str(parser.high))) == (parser.low, parser.high)
+    outside = [str(parser.low - 1), str(parser.high + 1)]
+    for attempt in [*ATTEMPTS, *outside]:
+        digits = re.fullmatch(r"-?[0-9]{1,25}", attempt)
+        if digits and parser.low <= int(attempt) <= parser.high:
+            continue
+        code, output, errors = run_here(*complete(parameter.command, places), f"{option}={attempt}")
+        assert (code, output) == (2, ""), attempt
+        assert option in errors
+        assert f"expected a whole number from {parser.range}: got '" in errors
+        assert len(errors) < 500
+    assert not Path(places["RUN"]).exists()
+
+
+@pytest.mark.parametrize("parameter", [p for p in PARAMETERS if p.name in CHOICES], ids=label)
+@pytest.mark.parametrize("attempt", ["other", "", "-1", "nan", "\ud800"], ids=ascii)
+def test_choices(places: dict[str, str], parameter: Parameter, attempt: str) -> None:
+    arguments = complete(parameter.command, places)
+    if parameter.option:
+        arguments += [f"{parameter.option}={attempt}"]
+    else:
+        arguments[2:3] = ["--", attempt] if attempt == "-1" else [attempt]
+        if attempt == "-1":  # options come before what ends them
+            arguments = [*arguments[:2], *arguments[4:], *arguments[2:4]]
+    if parameter.command == "reproduce":
+        arguments += ["--out", f"{places['RUN']}/never"]
+    code, output, errors = run_here(*arguments)
+    assert (code, output) == (2, ""), errors
+    words = {"data_format": "format", "recipe": "RECIPE"}
+    last = errors.splitlines()[-1]
+    assert re.match(r"lmcore: |Error: ", last)
+    assert words.get(parameter.name, parameter.name) in last
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu:-1", "cuda", "cuda:99", "vulkan", "mkldnn", "gpu"])
+def test_devices(places: dict[str, str], device: str) -> None:
+    import torch
+
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    for name in ("recsys evaluate", "recsys recommend"):
+        check_line(run_here(*complete(name, places), "--device", device), "device")
+    result = run_here(*complete("recsys train", places), "--device", device, "--quiet")
+    check_line(result, "device")
+
+
+@pytest.mark.parametrize(
+    "attempt", ["lr", "=1", "speed=1", "", "lr=1=2", "a\x1b=1", "lr=" + "[" * 9**5]
+)
+def test_assignments(attempt: str) -> None:
+    check_line(run_here("recsys", "recipe", "plain", "--set", attempt))
+
+
+# Settings.
+
+
+def has_number(hint: Any) -> bool:
+    """Whether a value of this type may be a number; a truth value is none."""
+    if get_origin(hint) in (Union, types.UnionType, tuple):
+        return any(map(has_number, get_args(hint)))
+    return hint in (int, float)
+
+
+SETTINGS = {
+    name: hint
+    for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+    if has_number(get_args(hint)[0] if get_origin(hint) is Annotated else hint)
+}
+
+
+def find_range(name: str) -> tuple[Between, Any]:
+    hint, *metadata = get_args(SETTINGS[name])
+    (found,) = [item for item in metadata if isinstance(item, Between)]
+    return found, hint
+
+
+def test_every_numeric_setting_has_a_range() -> None:
+    assert len(SETTINGS) > 20
+    assert {name for name, hint in SETTINGS.items() if get_origin(hint) is not Annotated} == set()
+    defaults = TrainConfig()
+    for name in SETTINGS:
+        found, _ = find_range(name)
+        value = getattr(defaults, name)
+        for number in value if isinstance(value, tuple) else [value]:
+            assert not isinstance(number, int | float) or number in found
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(name: str) -> None:
+    found, hint = find_range(name)
+    is_whole = float not in get_args(hint) and hint is not float
+    pair = get_origin(hint) is tuple
+    tried = 0
+    for attempt in [*ATTEMPTS, "Infinity", "-Infinity", "1e30", "-1e-300", "true", '"1"', "[]"]:
+        try:
+            value = float(attempt) if attempt.isascii() and "_" not in attempt else None
+        except ValueError:
+            value = None
+        # JSON has no spaces within a number, and `1.5` is no whole one.
+        usable = value is not None and value in found and not (is_whole and "." in attempt)
+        if usable and attempt.strip() == attempt and not pair:
+            continue
+        given = f"[0.5, {attempt}]" if pair else attempt
+        if (pair and usable) or (attempt == " 1" and 1 in found):
+            continue
+        code, output, errors = run_here("recsys", "recipe", "plain", "--set", f"{name}={given}")
+        assert (code, output) == (2, ""), attempt
+        assert re.match(rf"lmcore: {name} must be ", errors), errors
+        assert len(errors) < 300
+        tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bounds_of_settings(name: str) -> None:
+    found, hint = find_range(name)
+    if get_origin(hint) is tuple:
+        return
+    for bound, is_open, step in [(found.low, found.open_low, -1), (found.high, found.open_high, 1)]:
+        for value, fits in [(bound, not is_open), (bound + step * (abs(bound) or 1), False)]:
+            if isinstance(getattr(TrainConfig(), name), float):
+                value = float(value)
+            changes: dict[str, Any] = {name: value}
+            if name == "alpha":
+                changes |= {"mining": True, "ema_decay": 0.5}
+            if fits:
+                assert getattr(TrainConfig(**changes), name) == value
+            else:
+                with pytest.raises(ValueError, match=f"{name} must be "):
+                    TrainConfig(**changes)
+
+
+def test_literals_are_checked() -> None:
+    choices = {
+        name: hint
+        for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+        if get_origin(hint) is Literal
+    }
+    assert {"backbone", "metric", "precision"} <= set(choices)
+    for name in choices:
+        result = run_here("recsys", "recipe", "plain", "--set", f"{name}=other")
+        check_line(result, f"{name} must be ")
+    assert dataclasses.is_dataclass(TrainConfig)
+
+
+# Threads.
+
+
+def test_more_threads_than_cores(
+    places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert limit_threads(None) is None
+    assert limit_threads(1) == 1
+    most = limit_threads(100_000)
+    assert most is not None
+    assert most <= 1000
+    line = f"lmcore: --threads 100000 is more than 4 for each core: {most} are started\n"
+    assert capsys.readouterr().err == line
+    few = run_here(*complete("ner score", places), "--threads", 1)
+    many = run_here(*complete("ner score", places), "--threads", 100_000)
+    assert many == (0, few[1], line)
+    for name in ("recsys evaluate", "ner align"):
+        code, _, errors = run_here(*complete(name, places), "--threads", 2**31 - 1)
+        assert (code, errors.count("are started")) == (0, 1)

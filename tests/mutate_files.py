@@ -1,0 +1,512 @@
+"""Mutated files of every reader: a result or a refusal, never anything else.
+
+A case is a function of (seed, number): one of the files that lmcore reads is copied, changed, and
+read by the commands and functions that read it. It must end in a result, or in exit code 2 with
+one line, or for a function in an error that lmcore raised itself. Another exception, an abort, no
+answer for a minute or memory without bound is a failure. So is a process, a connection, or a file
+opened for writing outside of the folder of the cases, whether or not somebody swallows the error.
+Cases run in a process of their own, so that its end is seen and told.
+
+    python tests/mutate_files.py --examples 1000 --seed 1 [--only checkpoint.pt] [--case 17]
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Address space that the cases may take besides what their process starts with.
+MEMORY_BYTES = 3 << 30
+START_SECONDS = 240
+TIMEOUT_SECONDS = 60
+
+VALUES: list[Any] = [
+    None, True, False, -1, 0, 1, 3, 2**31, 2**53 + 1, 2**63, 2**64, 10**9, 10**30, 1.5, -0.0, 1e308,
+    float("nan"), float("inf"), "", "x", "\x00", "\x1b[2J\n", "1_0", "١", "nan", "cpu", "float99",
+    [], {}, [[]], [None], {"a": 1}, ["x", "y"], [0, 1], "a" * 5000, list(range(300)),
+]  # fmt: skip
+PIECES = [
+    b"", b"\x00", b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\t", b" ", b'"', b"\\", b"\\ud800",
+    b"[", b"[" * 3000, b'{"a":' * 3000, b"NaN", b"1e400", b"-1", b"0", b"18446744073709551616",
+    b"1_0", "１".encode(), b"\xef\xbb\xbf", b"null", b"{}", b"(O)", b"B-", b")(", b",", b":",
+    b"1" * 400,
+]  # fmt: skip
+# Events of Python's audit hooks.
+FORBIDDEN = {
+    "socket.connect", "socket.getaddrinfo", "socket.bind", "subprocess.Popen", "os.system",
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "pty.spawn", "ctypes.dlopen",
+    "webbrowser.open",
+}  # fmt: skip
+# Keys that transformers gives a meaning of its own.
+KEYS = [
+    "num_labels", "id2label", "label2id", "dtype", "torch_dtype", "auto_map", "architectures",
+    "quantization_config", "attn_implementation", "return_dict", "tie_word_embeddings", "a",
+    "problem_type", "output_attentions", "transformers_version", "model_type", "data", "dataset",
+]  # fmt: skip
+
+
+class Target(NamedTuple):
+    """A file that is read, and what reads it."""
+
+    file: str
+    """Its place in the workspace."""
+    readers: list[Callable[[Path], Any]]
+    """Called with a copy of the workspace."""
+
+
+# The workspace.
+
+
+def build(folder: Path) -> None:
+    """Writes one file of each kind."""
+    import torch
+    from safetensors.torch import save_file
+
+    from commands import SMALL, run_here, write_pairs
+    from lmcore.recsys.evaluate import load_model
+    from prediction_rows import make_rows, write_rows
+
+    rows = make_rows(6, datasets=["one", "two"])
+    inner = {key: rows[0].pop(key) for key in ("words", "labels")}
+    write_rows(folder / "rows.jsonl", [{**rows[0], "instance": inner}, *rows[1:]])
+    texts = [{"text": "in New York", "label_list": ["x"], "prediction": "in(O) New York(B-x)"}]
+    write_rows(folder / "texts.jsonl", [*texts, *rows[1:4]])
+    pairs = write_pairs(folder / "pairs.txt", users=12, items=20)
+    items: dict[str, list[str]] = {}
+    for user, item in (line.split() for line in pairs.read_text().splitlines()):
+        items.setdefault(user, []).append(item)
+    lines = (f"{user} {' '.join(row)}\n" for user, row in items.items())
+    (folder / "sequences.txt").write_text("".join(lines))
+    head = "user_id:token\titem_id:token\ttimestamp:float\n"
+    times = (
+        f"{user}\t{item}\t{k}.5\n" for user, row in items.items() for k, item in enumerate(row)
+    )
+    (folder / "rows.inter").write_text(head + "".join(times))
+    arguments = [
+        "--data",
+        pairs,
+        "--out",
+        folder / "run",
+        "--epochs",
+        2,
+        *SMALL,
+        "--set",
+        "start=1",
+    ]
+    code, _, errors = run_here("recsys", "train", "consistency", *arguments)
+    assert code == 0, errors
+    weights = {name: w.clone() for name, w in load_model(folder / "run").state_dict().items()}
+    torch.save(weights, folder / "weights.pth")
+    save_file(weights, folder / "weights.safetensors")
+
+
+# Readers.
+
+
+def command(*parts: str) -> Callable[[Path], Any]:
+    """A reader that runs a command; `{}` in an argument is the workspace."""
+
+    def run(folder: Path) -> str:
+        from typer.testing import CliRunner
+
+        from lmcore.cli import app
+
+        arguments = [part.replace("{}", str(folder)) for part in parts]
+        result = CliRunner().invoke(app, arguments, prog_name="lmcore")
+        error = result.exception
+        if error is not None and not isinstance(error, SystemExit):
+            raise error
+        lines = result.stderr.splitlines()
+        if "\x1b" in result.output:
+            raise AssertionError(f"ESC on the terminal: {result.output!r}")
+        if result.exit_code == 2 and lines and lines[-1].startswith("lmcore: "):
+            return "refused"
+        if result.exit_code != 0:
+            raise AssertionError(f"exit code {result.exit_code}: {result.stderr!r}")
+        return "result"
+
+    return run
+
+
+def call(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A reader that calls the library."""
+
+    def run(folder: Path) -> str:
+        from lmcore.cli.failures import is_answer
+
+        try:
+            function(folder)
+        except (IndexError, TypeError, ValueError) as error:
+            if not is_answer(error):
+                raise
+            return "refused"
+        except (OSError, MemoryError):
+            return "refused"
+        return "result"
+
+    return run
+
+
+def read_data(name: str, kind: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> None:
+        from lmcore.recsys.data import leave_one_out, read_interactions
+
+        data = leave_one_out(read_interactions(folder / name, format=kind))
+        data.sequences("test", 5)
+        data.interactions.history()
+
+    return call(read)
+
+
+def on_data(name: str, kind: str) -> list[Callable[[Path], Any]]:
+    skip = ["--format", kind, "--skip-bad-rows"]
+    data = ["--data", f"{{}}/{name}"]
+    return [
+        read_data(name, "auto"),
+        read_data(name, kind),
+        command("recsys", "evaluate", "{}/run", *data, "--json", *skip),
+        command("recsys", "recommend", "{}/run", "all", *data, *skip),
+    ]
+
+
+def readers_of_a_run() -> list[Callable[[Path], Any]]:
+    data = ["--data", "{}/pairs.txt"]
+    return [
+        command("recsys", "evaluate", "{}/run", *data, "--json"),
+        command("recsys", "recommend", "{}/run", "1", "2", *data),
+    ]
+
+
+def make_targets() -> dict[str, Target]:
+    from commands import SMALL
+
+    score = ["ner", "score", "{}/rows.jsonl", "--json"]
+    align = ["ner", "align", "{}/texts.jsonl", "{}/aligned.jsonl"]
+    train = ["recsys", "train", "consistency", "--data", "{}/pairs.txt", "--out", "{}/run", *SMALL]
+    go_on = command(*train, "--set", "start=1", "--epochs", "3")
+    weights = ["--data", "{}/pairs.txt", "--json"]
+    targets = [
+        Target("rows.jsonl", [
+            command(*score),
+            command(*score, "--skip-bad-rows", "--html", "{}/page.html", "--threads", "1"),
+        ]),
+        Target("texts.jsonl", [command(*align), command(*align, "--skip-bad-rows")]),
+        Target("pairs.txt", on_data("pairs.txt", "pairs")),
+        Target("sequences.txt", on_data("sequences.txt", "sequences")),
+        Target("rows.inter", on_data("rows.inter", "inter")),
+        Target("run/id_map.json", readers_of_a_run()),
+        Target("run/config.json", readers_of_a_run()),
+        Target("run/model.safetensors", readers_of_a_run()),
+        Target("run/recipe.json", [command("recsys", "recommend", "{}/run", "1"), go_on]),
+        Target("run/checkpoint.pt", [go_on]),
+        Target("run/log.jsonl", [go_on]),
+        Target("weights.pth", [command("recsys", "evaluate", "{}/weights.pth", *weights)]),
+        Target("weights.safetensors", [
+            command("recsys", "evaluate", "{}/weights.safetensors", *weights)
+        ]),
+    ]  # fmt: skip
+    return {Path(target.file).name: target for target in targets}
+
+
+# Changes.
+
+
+def change(data: bytes, name: str, source: random.Random) -> bytes:
+    """The content of a file, changed once or a few times."""
+    if source.random() < 0.5:
+        changed = change_structure(data, name, source)
+        if changed is not None:
+            return changed
+    for _ in range(source.choice([1, 1, 1, 2, 3, 8])):
+        data = change_bytes(data, source)
+    return data
+
+
+def change_bytes(data: bytes, source: random.Random) -> bytes:
+    start = source.randrange(len(data) + 1)
+    end = min(len(data), start + source.choice([0, 1, 1, 2, 4, 8, 64, 1000]))
+    kind = source.randrange(6)
+    if kind == 0 and start < len(data):  # one bit
+        flipped = data[start] ^ (1 << source.randrange(8))
+        return data[:start] + bytes([flipped]) + data[start + 1 :]
+    if kind == 1:  # the end is missing
+        return data[:start]
+    if kind == 2:  # a part is missing
+        return data[:start] + data[end:]
+    if kind == 3:  # a part stands twice
+        return data[:end] + data[start:end] + data[end:]
+    if kind == 4:  # a part stands elsewhere
+        place = source.randrange(len(data) + 1)
+        return data[:place] + data[start:end] + data[place:]
+    return data[:start] + source.choice(PIECES) + data[end:]
+
+
+def change_structure(data: bytes, name: str, source: random.Random) -> bytes | None:
+    """A value, a key or a row changed; None where the form is unknown."""
+    suffix = Path(name).suffix
+    if suffix == ".json":
+        return write_json(change_tree(json.loads(data), source), source)
+    if suffix == ".jsonl":
+        lines = data.splitlines()
+        place = source.randrange(len(lines))
+        changed = change_tree(json.loads(lines[place]), source)
+        lines[place] = write_json(changed, source).replace(b"\n", b" ")
+        return b"\n".join(lines) + b"\n"
+    if suffix == ".safetensors":
+        size = int.from_bytes(data[:8], "little")
+        head = write_json(change_tree(json.loads(data[8 : 8 + size]), source), source)
+        return len(head).to_bytes(8, "little") + head + data[8 + size :]
+    if suffix in (".pt", ".pth"):
+        import torch
+
+        state = torch.load(io.BytesIO(data), weights_only=True)
+        file = io.BytesIO()
+        torch.save(change_tree(state, source), file)
+        return file.getvalue()
+    return None
+
+
+def write_json(value: Any, source: random.Random) -> bytes:
+    text = json.dumps(value, ensure_ascii=source.random() < 0.5)
+    if source.random() < 0.1 and text.startswith("{") and len(text) > 2:  # a key stands twice
+        text = f"{text[:-1]}, {text[1:]}"
+    return text.encode("utf-8", "surrogatepass")
+
+
+def change_tree(tree: Any, source: random.Random) -> Any:
+    """A value with one of its parts exchanged, removed, added or made twice."""
+    places = list(walk(tree))
+    parent, key = source.choice(places)
+    if parent is None:
+        return source.choice(VALUES)
+    value = parent[key]
+    kind = source.randrange(5)
+    if kind == 0:
+        del parent[key]
+    elif kind == 1 and isinstance(parent, dict):
+        parent[source.choice(KEYS)] = source.choice(VALUES)
+    elif kind == 2 and isinstance(parent, list):
+        parent.insert(key, value)
+    elif kind == 3 and type(value) in (int, float):
+        parent[key] = value + source.choice([-1, 1, 0.5, 10**6])
+    elif hasattr(value, "dtype"):
+        parent[key] = change_tensor(value, source)
+    else:
+        parent[key] = source.choice(VALUES)
+    return tree
+
+
+def change_tensor(value: Any, source: random.Random) -> Any:
+    import torch
+
+    changes: list[Callable[[], Any]] = [
+        lambda: value[:-1] if value.ndim else value[None],
+        lambda: torch.cat([value, value]) if value.ndim else value[None],
+        lambda: value[None],
+        lambda: value.reshape(-1),
+        lambda: value.to(source.choice([torch.float64, torch.int64, torch.bool, torch.bfloat16])),
+        lambda: torch.full_like(
+            value, source.choice([0, 1, -1 if value.is_floating_point() else 0])
+        ),
+        lambda: value * float("nan"),
+        lambda: torch.zeros(0),
+        lambda: source.choice(VALUES),
+    ]
+    return source.choice(changes)()
+
+
+def walk(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Where values stand: (None, None) for the whole, else what holds them and the key."""
+    yield None, None
+    stack = [tree]
+    while stack:
+        parent = stack.pop()
+        items = parent.items() if isinstance(parent, dict) else enumerate(parent)
+        if not isinstance(parent, dict | list):
+            continue
+        for key, value in items:
+            yield parent, key
+            if isinstance(value, dict | list):
+                stack.append(value)
+
+
+# Cases.
+
+
+def run_case(workspace: Path, target: Target, readers: list[Any], seed: int, number: int) -> str:
+    """Changes the target's file in a copy of the workspace and lets one reader read it."""
+    source = random.Random(f"{seed} {number}")
+    with tempfile.TemporaryDirectory(dir=workspace.parent) as folder:
+        copy = Path(folder, "copy")
+        shutil.copytree(workspace, copy)
+        file = copy / target.file
+        file.write_bytes(change(file.read_bytes(), file.name, source))
+        return str(source.choice(readers)(copy))
+
+
+class Watch:
+    """What cases did that no file may bring about."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = os.path.realpath(folder)
+        self.seen: list[str] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook."""
+        if event in FORBIDDEN:
+            self.seen.append(f"{event} {arguments!r:.200}")
+        elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            path, flags = os.fsdecode(arguments[0]), arguments[2]
+            if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or path == os.devnull:
+                return
+            if not os.path.realpath(path).startswith(self.folder + os.sep):
+                self.seen.append(f"{event} {path!r:.200}")
+
+
+def choose(targets: dict[str, Target], only: str | None, seed: int, number: int) -> str:
+    names = [only] if only else list(targets)
+    return names[random.Random(f"target {seed} {number}").randrange(len(names))]
+
+
+def work(options: argparse.Namespace) -> None:
+    """Runs cases and prints a line before and after each."""
+    import torch
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    from transformers.utils import logging
+
+    logging.set_verbosity(50)  # nothing
+    targets = make_targets()
+    with tempfile.TemporaryDirectory(dir=options.workspace.parent) as folder:
+        whole = Path(folder, "copy")
+        shutil.copytree(options.workspace, whole)
+        tried = [options.only] if options.only else targets
+        for name, target in [(name, targets[name]) for name in tried]:  # and imports what it needs
+            outcomes = {reader(whole) for reader in target.readers}
+            assert outcomes == {"result"}, (name, outcomes)
+    watch = Watch(options.workspace.parent)
+    sys.addaudithook(watch)
+    tempfile.tempdir = str(options.workspace.parent)
+    started = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = started + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for number in range(options.first, options.last):
+        name = choose(targets, options.only, options.seed, number)
+        print(f"case {number} {name}", flush=True)
+        try:
+            outcome = run_case(
+                options.workspace, targets[name], targets[name].readers, options.seed, number
+            )
+            if watch.seen:
+                raise AssertionError("; ".join(watch.seen))
+        except BaseException:  # a KeyboardInterrupt that a reader raises is a failure too
+            text = traceback.format_exc()
+            outcome = "failed " + json.dumps(text[-4000:])
+        watch.seen.clear()
+        print(f"done {outcome}", flush=True)
+
+
+def drive(
+    examples: int, seed: int, only: str | None, first: int = 0
+) -> tuple[Counter[str], list[str]]:
+    """Counts of outcomes by file, and what failed; starts a new process after one that died."""
+    counts: Counter[str] = Counter()
+    failures: list[str] = []
+    number = first
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder, "workspace")
+        workspace.mkdir()
+        build(workspace)
+        while number < first + examples:
+            arguments = ["--work", str(workspace), "--first", str(number), "--seed", str(seed)]
+            arguments += ["--last", str(first + examples), *(["--only", only] if only else [])]
+            errors = Path(folder, "errors")
+            with errors.open("wb") as standard_error:
+                process = subprocess.Popen(
+                    [sys.executable, __file__, *arguments],
+                    stdout=subprocess.PIPE,
+                    stderr=standard_error,
+                )
+                name, ended = "start", False
+                for line in read_lines(process):
+                    word, _, rest = line.partition(" ")
+                    if word == "case":
+                        number, name = int(rest.split()[0]), rest.split()[1]
+                        ended = False
+                    elif word == "done":
+                        outcome, _, text = rest.partition(" ")
+                        counts[f"{name}: {outcome}"] += 1
+                        if outcome == "failed":
+                            failures.append(f"case {number}, {name}:\n{json.loads(text)}")
+                        number, ended = number + 1, True
+                process.kill()
+                code = process.wait()
+                assert process.stdout is not None
+                process.stdout.close()
+            if number < first + examples:
+                last = errors.read_text(errors="replace")[-2000:]
+                if name == "start":
+                    raise RuntimeError(f"no case was begun: exit code {code}: {last}")
+                if not ended:
+                    counts[f"{name}: failed"] += 1
+                    failures.append(f"case {number}, {name}: the process ended with {code}: {last}")
+                    number += 1
+    return counts, failures
+
+
+def read_lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
+    """Lines of a process, until it ends or says nothing for too long."""
+    assert process.stdout is not None
+    held, seconds = b"", START_SECONDS
+    while select.select([process.stdout], [], [], seconds)[0]:
+        data = os.read(process.stdout.fileno(), 1 << 16)
+        if not data:
+            return
+        seconds = TIMEOUT_SECONDS
+        *lines, held = (held + data).split(b"\n")
+        for line in lines:
+            yield line.decode()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one kind of file, such as checkpoint.pt")
+    parser.add_argument("--case", type=int, help="this case alone")
+    parser.add_argument("--work", dest="workspace", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--last", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.workspace is not None:
+        work(options)
+        return 0
+    if options.case is not None:
+        counts, failures = drive(1, options.seed, options.only, options.case)
+    else:
+        counts, failures = drive(options.examples, options.seed, options.only)
+    for failure in failures[:20]:
+        print(failure, file=sys.stderr)
+    for name in sorted(counts):
+        print(f"{name:32}{counts[name]:>9}")
+    print(f"{sum(counts.values())} files, seed {options.seed}: {len(failures)} failed")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    sys.exit(main())
