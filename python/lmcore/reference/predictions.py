@@ -88,7 +88,7 @@ def read_row(line: bytes) -> Row:
         row = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_Object)
     except ValueError as error:
         raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(row, dict):
+    if not isinstance(row, _Object):
         raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(row)]}")
     if any(map(_has_surrogate, row)):
         raise ValueError("holds a lone surrogate")
