@@ -270,6 +270,14 @@ impl StringRows {
         self.strings.len() - self.closed
     }
 
+    /// Makes room for one more row, whose strings may be none.
+    ///
+    /// # Errors
+    /// The memory is refused.
+    pub fn reserve_row(&mut self) -> Result<()> {
+        memory::reserve(&mut self.rows, 1)
+    }
+
     /// Ends the row.
     pub fn end_row(&mut self) {
         self.rows.push((self.closed, self.strings.len()));

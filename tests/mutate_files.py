@@ -13,6 +13,7 @@ Cases run in a process of their own, so that its end is seen and told.
 import argparse
 import io
 import json
+import math
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -421,9 +423,13 @@ def work(options: argparse.Namespace) -> None:
 
 
 def drive(
-    examples: int, seed: int, only: str | None, first: int = 0
+    examples: int, seed: int, only: str | None, first: int = 0, seconds: float = math.inf
 ) -> tuple[Counter[str], list[str]]:
-    """Counts of outcomes by file, and what failed; starts a new process after one that died."""
+    """Counts of outcomes by file, and what failed, of the cases that the time suffices for.
+
+    After a process that died a new one is started.
+    """
+    end = time.monotonic() + seconds
     counts: Counter[str] = Counter()
     failures: list[str] = []
     number = first
@@ -453,6 +459,9 @@ def drive(
                         if outcome == "failed":
                             failures.append(f"case {number}, {name}:\n{json.loads(text)}")
                         number, ended = number + 1, True
+                        if time.monotonic() > end:
+                            examples = number - first
+                            break
                 process.kill()
                 code = process.wait()
                 assert process.stdout is not None
@@ -486,6 +495,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after this time")
     parser.add_argument("--only", help="one kind of file, such as checkpoint.pt")
     parser.add_argument("--case", type=int, help="this case alone")
     parser.add_argument("--work", dest="workspace", type=Path, help=argparse.SUPPRESS)
@@ -498,7 +508,9 @@ def main() -> int:
     if options.case is not None:
         counts, failures = drive(1, options.seed, options.only, options.case)
     else:
-        counts, failures = drive(options.examples, options.seed, options.only)
+        counts, failures = drive(
+            options.examples, options.seed, options.only, seconds=options.seconds
+        )
     for failure in failures[:20]:
         print(failure, file=sys.stderr)
     for name in sorted(counts):

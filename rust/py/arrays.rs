@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 
 use numpy::ndarray::{Dimension, Ix1, IxDyn};
 use numpy::{
@@ -192,6 +193,20 @@ pub fn strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<Strings> {
     Ok(strings)
 }
 
+/// The paths of a list, tuple or other sequence. A sequence that says that it is long is not
+/// believed: room is made for what it gives.
+pub fn paths(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (index, item) in items(sequence, &name, "paths")?.enumerate() {
+        if index.is_multiple_of(ITEMS_AT_ONCE) {
+            sequence.py().check_signals()?;
+        }
+        memory::reserve(&mut paths, 1)?;
+        paths.push(item?.extract()?);
+    }
+    Ok(paths)
+}
+
 /// Appends the strings of one sequence; the second text is its name.
 type Extend = fn(&mut Strings, &Bound<'_, PyAny>, &dyn Display) -> Taken<()>;
 
@@ -212,6 +227,7 @@ fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> Taken<Stri
             sequence.py().check_signals()?;
         }
         extend(rows.open(), &item?, &Place { name: &name, index })?;
+        rows.reserve_row()?;
         rows.end_row();
     }
     Ok(rows)
@@ -234,6 +250,7 @@ pub fn shared_strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<StringRo
             last = None;
         }
         let item = item?;
+        rows.reserve_row()?;
         if let Some((_, row)) = last.as_ref().filter(|(known, _)| known.is(&item)) {
             rows.repeat_row(*row);
             continue;

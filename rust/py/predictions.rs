@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::arrays::{
-    Refusal, Whole, extend_labels, extend_strings, strings, text, thread_count, type_name,
+    Refusal, Whole, extend_labels, extend_strings, paths, strings, text, thread_count, type_name,
 };
 use super::borrowed::prefetch_items;
 use super::entities::{counts_tuple, kinds_tuple};
@@ -68,7 +68,7 @@ pub fn score_examples<'py>(
 #[allow(clippy::too_many_arguments)]
 pub fn score_files<'py>(
     py: Python<'py>,
-    paths: Vec<PathBuf>,
+    paths: &Bound<'py, PyAny>,
     scheme: &str,
     threads: Option<Whole>,
     worst: Whole,
@@ -82,6 +82,7 @@ pub fn score_files<'py>(
         worst: worst.at_least(0, "worst")?,
         skip_bad_rows,
     };
+    let paths = self::paths(paths, "paths")?;
     let evaluation = with_hooks(py, progress, back_tokenize, move |hooks, _| {
         let mut evaluation = Evaluation::default();
         for path in &paths {

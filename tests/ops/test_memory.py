@@ -185,3 +185,27 @@ def test_label_lists_are_kept_once(same: bool) -> None:
     print(len(matches))
     """
     assert run_limited(code) == [10_000]
+
+
+@pytest.mark.parametrize("name", ["score_files", "count_entities_batch", "match_labels_batch"])
+def test_sequences_that_say_they_are_endless(name: str) -> None:
+    """A length is no promise, and rows without strings are rows too."""
+    code = f"""
+        resource.setrlimit(resource.RLIMIT_AS, (used() + (1 << 29), -1))
+        def view(item):
+            return numpy.broadcast_to(item, (2**45,))
+        empty, number = view(numpy.array(b"")), view(numpy.array(1))
+        calls = {{
+            "score_files": lambda: _core.score_files(number, "strict", 1, 0, False, None, None),
+            "count_entities_batch":
+                lambda: _core.count_entities_batch(None, [["O"]], empty, "strict", 1),
+            "match_labels_batch": lambda: _core.match_labels_batch(empty, [""], [[]], None, 1),
+        }}
+        try:
+            calls[{name!r}]()
+        except TypeError:
+            print(1)
+        except MemoryError:
+            print(2)
+        """
+    assert run_limited(code) == [1 if name == "score_files" else 2]
