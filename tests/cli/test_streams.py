@@ -37,6 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["--version"],
         ["ner", "score", "ROWS"],
         ["ner", "score", "ROWS", "--json"],
+        ["recsys", "recipe", "plain"],
         ["ner", "align", "--text", "a", "--labels", "x", "--prediction", "a(B-x)"],
     ],
     ids=" ".join,
@@ -62,6 +63,7 @@ def test_no_standard_output(rows: Path) -> None:
         ["--help"],
         ["ner", "score", "ROWS"],
         ["ner", "score", "ROWS", "--json"],
+        ["recsys", "recipe", "plain"],
     ],
     ids=" ".join,
 )

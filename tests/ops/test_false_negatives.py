@@ -569,3 +569,13 @@ def test_states_are_mappings(state: Any) -> None:
     for one in (FalseNegativeMemory(), reference.FalseNegativeMemory()):
         with pytest.raises(TypeError, match=f"state must be a mapping: got {type(state).__name__}"):
             one.load_state_dict(state)
+
+
+def test_a_view_of_objects_is_refused_by_its_shape() -> None:
+    """Looking at each of 2^40 items first would take longer than anybody waits."""
+    view = np.broadcast_to(np.array([1], dtype=object), (2**40,))
+    for one in (FalseNegativeMemory(), reference.FalseNegativeMemory()):
+        with pytest.raises(ValueError, match=r"positives must have the shape \[B, L\]: got \["):
+            one.inject([1], view, np.zeros((1, 1, 1), dtype=np.int64))
+        with pytest.raises(TypeError, match="positives must be integers: got object"):
+            one.inject([1], np.array([1.5], dtype=object), np.zeros((1, 1, 1), dtype=np.int64))

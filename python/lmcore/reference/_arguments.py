@@ -59,9 +59,13 @@ def as_integers(
     import numpy as np
 
     array = np.asarray(values)
+    fits = shape is None or array.ndim == shape.count(",") + 1
     if array.size and array.dtype.kind not in "iu":
-        array = _as_objects(name, values, array)
-    if shape is not None and array.ndim != shape.count(",") + 1:
+        if not fits and isinstance(values, np.ndarray):
+            _as_objects(name, array.flat[:1], array)  # a view may have any number of items
+        else:
+            array = _as_objects(name, values, array)
+    if not fits:
         raise ValueError(f"{name} must have the shape {shape}: got {list(array.shape)}")
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
@@ -87,9 +91,7 @@ def _as_objects(name: str, values: ArrayLike, array: NDArray[Any]) -> NDArray[An
     """Integers that fit no type of numpy are objects, or floats without their last digits."""
     import numpy as np
 
-    objects = array
-    if not isinstance(values, np.ndarray):
-        objects = np.asarray(values, dtype=object)
+    objects = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
     if objects.dtype != object or not all(
         isinstance(item, (int, np.integer)) and not isinstance(item, bool) for item in objects.flat
     ):
