@@ -95,10 +95,10 @@ def test_nobody_hears_the_failure(tmp_path: Path) -> None:
     """Standard error closed too: the exit code is what is left."""
     process = start("ner", "score", tmp_path / "none.jsonl", stderr=subprocess.PIPE)
     assert process.stderr is not None
-    process.stderr.close()
-    assert process.wait(timeout=60) == 2
     assert process.stdout is not None
-    process.stdout.close()
+    process.stderr.close()
+    with process.stdout:
+        assert process.wait(timeout=60) == 2
 
 
 # What data may do to a terminal.

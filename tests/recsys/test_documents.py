@@ -89,7 +89,9 @@ def test_the_start_is_the_miners(data: Split) -> None:
         assert (run.miner.stats().hard_count > 0) == run.miner.active
     assert seen == [False] * 3 + [True] * 3
     # A state that was branched from another run's brings the miner of a loop of its own.
-    state = SequenceRun(config, data).state_dict()
+    other = SequenceRun(config, data)
+    other.step(1, 0)
+    state = other.state_dict()
     state["miner"] = FalseNegativeMiner().state_dict()
     before = SequenceRun(config, data)
     before.load_state_dict(state)

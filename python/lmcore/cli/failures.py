@@ -112,7 +112,7 @@ def _failures_as_lines(name: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(_end_of_pipe()) from None
     except OSError as error:
         if error.filename == STANDARD_OUTPUT:
-            abandon()
+            abandon(sys.stdout)
         place = "" if error.filename is None else f"{error.filename}: "
         raise _fail(place + (error.strerror or str(error))) from None
     except MemoryError as error:
@@ -176,11 +176,13 @@ def _describe_memory(error: BaseException) -> str:
 
 def _fail(message: str, code: int = 2) -> typer.Exit:
     cli.end_at_once()
-    with suppress(OSError):  # nobody listens
+    try:
         say(f"lmcore: {message}")
+    except OSError:  # nobody listens
+        abandon(sys.stderr)
     return typer.Exit(code)
 
 
 def _end_of_pipe() -> int:
-    abandon()
+    abandon(sys.stdout)
     return 128 + SIGPIPE

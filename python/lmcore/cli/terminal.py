@@ -53,11 +53,15 @@ def say(text: str) -> None:
     _write(sys.stderr, "standard error", escape(text))
 
 
-def abandon() -> None:
-    """Gives up standard output: what it holds back cannot be written at the exit either."""
+def abandon(stream: TextIO | None) -> None:
+    """Gives up a stream: what it holds back cannot be written at the exit either.
+
+    Args:
+        stream: standard output or standard error.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())  # type: ignore[union-attr]
         os.close(null)
 
 

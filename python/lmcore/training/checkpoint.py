@@ -105,7 +105,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def load_adam(optimizer: torch.optim.Adam, state: Any) -> None:
-    """Takes over the moments of Adam where they fit to its parameters.
+    """Writes saved moments into an Adam, where they fit to its parameters.
 
     torch looks at the number of parameters alone. A moment of another shape would be found in
     the next step, or, by a fused kernel, not at all. The options stay those that the optimizer
