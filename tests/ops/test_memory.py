@@ -191,7 +191,7 @@ def test_label_lists_are_kept_once(same: bool) -> None:
 def test_sequences_that_say_they_are_endless(name: str) -> None:
     """A length is no promise, and rows without strings are rows too."""
     code = f"""
-        resource.setrlimit(resource.RLIMIT_AS, (used() + (1 << 29), -1))
+        resource.setrlimit(resource.RLIMIT_AS, (used() + (1 << 27), -1))
         def view(item):
             return numpy.broadcast_to(item, (2**45,))
         empty, number = view(numpy.array(b"")), view(numpy.array(1))
