@@ -109,7 +109,9 @@ def test_no_hint_names_a_stranger() -> None:
     files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     hints = 0
     for path in files:
-        if path.suffix not in SUFFIXES or path == Path(__file__) or "work" in path.parts:
+        if path.suffix not in SUFFIXES or path == Path(__file__):
+            continue
+        if "work" in path.relative_to(ROOT).parts:  # what `.ci/run` makes
             continue
         text = path.read_text(encoding="utf-8")
         for package in named_packages(text):
