@@ -116,11 +116,14 @@ pub fn prefetch_items(list: &Bound<'_, PyAny>) {
 /// Appends the `size` bytes at `data`, the text of `item`.
 ///
 /// # Safety
-/// Both pointers are valid, and `item` begins with the header of an object.
+/// Both pointers are valid, `item` begins with the header of an object, and `text` has room for
+/// `size` bytes and [`SPARE_BYTES`] more.
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // at most eight
 unsafe fn append(text: &mut Vec<u8>, item: *const u8, data: *const u8, size: usize) {
-    let end = text.len() + size;
+    let length = text.len();
+    // SAFETY: the caller vouches for the room behind the text.
+    let end = unsafe { text.as_mut_ptr().add(length) };
     let distance = data.addr().wrapping_sub(item.addr());
     let is_inline = (HEADER_BYTES..=INLINE_BYTES).contains(&distance);
     if size <= 8 && is_inline {
@@ -129,18 +132,22 @@ unsafe fn append(text: &mut Vec<u8>, item: *const u8, data: *const u8, size: usi
         let eight = unsafe { data.add(size).sub(8).cast::<u64>().read_unaligned() };
         // A shift by 64, of an empty text, gives any value: none of its bytes is kept.
         let eight = u64::from_le(eight).wrapping_shr(64 - 8 * size as u32);
-        text.extend_from_slice(&eight.to_le_bytes());
-        text.truncate(end);
+        // SAFETY: there is room for eight bytes; the first `size` of them are the text.
+        unsafe {
+            end.cast::<u64>().write_unaligned(eight.to_le());
+            text.set_len(length + size);
+        }
         return;
     }
     // SAFETY: the caller vouches for the bytes.
     let bytes = unsafe { std::slice::from_raw_parts(data, size) };
     match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) if size <= 16 => {
-            text.extend_from_slice(first);
-            text.truncate(end - 8);
-            text.extend_from_slice(last);
-        }
+        // SAFETY: there is room for `size` bytes, which the two chunks cover.
+        (Some(first), Some(last)) if size <= 16 => unsafe {
+            end.cast::<[u8; 8]>().write(*first);
+            end.add(size - 8).cast::<[u8; 8]>().write(*last);
+            text.set_len(length + size);
+        },
         _ => text.extend_from_slice(bytes),
     }
 }
