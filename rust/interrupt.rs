@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How long a call works before it asks its caller whether to go on.
 pub const PATIENCE: Duration = Duration::from_millis(50);
@@ -22,6 +22,7 @@ struct Hook {
     ask: Box<dyn Fn() -> Result<()>>,
     every: Duration,
     asked: Cell<Instant>,
+    stopped: Cell<bool>,
 }
 
 thread_local! {
@@ -29,7 +30,7 @@ thread_local! {
 }
 
 /// Calls `work`; meanwhile [`check`] asks `ask`, at most once in `every`, and for the first time
-/// after that time.
+/// after that time. Once the answer is [`Error::Stopped`], it stays so.
 pub fn with_hook<T>(
     every: Duration,
     ask: impl Fn() -> Result<()> + 'static,
@@ -42,7 +43,12 @@ pub fn with_hook<T>(
             HOOK.set(self.0.take());
         }
     }
-    let hook = Hook { ask: Box::new(ask), every, asked: Cell::new(Instant::now()) };
+    let hook = Hook {
+        ask: Box::new(ask),
+        every,
+        asked: Cell::new(Instant::now()),
+        stopped: Cell::new(false),
+    };
     let _restore = Restore(HOOK.replace(Some(Rc::new(hook))));
     work()
 }
@@ -65,11 +71,15 @@ pub fn check_now() -> Result<()> {
 
 fn ask(now: bool) -> Result<()> {
     let Some(hook) = HOOK.with_borrow(Clone::clone) else { return Ok(()) };
+    if hook.stopped.get() {
+        return Err(Error::Stopped);
+    }
     if !now && hook.asked.get().elapsed() < hook.every {
         return Ok(());
     }
     let answer = (hook.ask)();
     hook.asked.set(Instant::now());
+    hook.stopped.set(answer == Err(Error::Stopped));
     answer
 }
 

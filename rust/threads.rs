@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -72,10 +72,11 @@ type Part<P> = (usize, std::thread::Result<P>);
 
 /// Takes blocks from `next`, works on them in several threads, and merges them in order.
 ///
-/// `next`, `merge` and `check` run on the calling thread; `check` says whether to go on, at
-/// least every 50 ms, and each thread keeps a `W` from block to block. At most two blocks per
-/// thread exist at once, and no thread is started before there is a block for it; with one
-/// thread, or one block, none is.
+/// The calling thread is one of them: it runs `next`, `merge` and `check`, and takes a block
+/// itself while nothing waits to be merged. `check` says whether to go on, after each block and
+/// at least every 50 ms of waiting, and each thread keeps a `W` from block to block. At most two
+/// blocks per thread exist at once, and no thread is started before there is a block for it;
+/// with one thread, or one block, none is.
 ///
 /// The result does not depend on the number of threads, and neither does the error: when `next`
 /// fails, the blocks before it are merged first, as one thread would have done, and an error in
@@ -121,6 +122,7 @@ pub fn run_blocks<B: Send, W: Default, P: Send>(
         // Both end the threads when this closure ends, however it does.
         let (_stop, blocks, sender) = (StopAtEnd(&stop), blocks, sender);
         let (mut started, mut done, mut merged, mut workers) = (0, 0, 0, 0);
+        let mut own = W::default();
         let mut waiting = BTreeMap::new();
         // How reading ended, once it has.
         let mut end = None;
@@ -136,7 +138,8 @@ pub fn run_blocks<B: Send, W: Default, P: Send>(
                     Err(Error::Stopped) => return Err(Error::Stopped),
                     Err(error) => end = Some(Err(error)),
                 }
-                if workers < threads && workers < started - done {
+                // One of the blocks is for the calling thread.
+                if workers + 1 < threads && workers + 1 < started - done {
                     workers += 1;
                     let (queue, stop, sender) = (&queue, &stop, sender.clone());
                     std::thread::Builder::new()
@@ -152,13 +155,20 @@ pub fn run_blocks<B: Send, W: Default, P: Send>(
             {
                 return end;
             }
-            match parts.recv_timeout(PATIENCE) {
-                Ok((number, part)) => {
-                    done += 1;
-                    waiting.insert(number, part);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            let part = match parts.try_recv() {
+                Ok(part) => Some(part),
+                // A thread that waits for a block has the queue: then there is none.
+                Err(_) => match queue.try_lock().ok().and_then(|queue| queue.try_recv().ok()) {
+                    Some((number, block)) => Some((number, work_on(block, work, &mut own))),
+                    None => parts.recv_timeout(PATIENCE).ok(),
+                },
+            };
+            if let Some((number, part)) = part {
+                done += 1;
+                waiting.insert(number, part);
             }
+            // A block that the caller stopped has an error that must not wait for its turn.
+            interrupt::check()?;
             while let Some(part) = waiting.remove(&merged) {
                 merge(part.unwrap_or_else(|panic| resume_unwind(panic)))?;
                 merged += 1;
@@ -166,6 +176,19 @@ pub fn run_blocks<B: Send, W: Default, P: Send>(
             check()?;
         }
     })
+}
+
+/// Works on a block; what a panic left of the worker is not to be trusted.
+fn work_on<B, W: Default, P>(
+    block: B,
+    work: &(dyn Fn(&mut W, B) -> P + Sync),
+    worker: &mut W,
+) -> std::thread::Result<P> {
+    let part = catch_unwind(AssertUnwindSafe(|| work(worker, block)));
+    if part.is_err() {
+        *worker = W::default();
+    }
+    part
 }
 
 /// Whether the work on blocks has ended early.
@@ -204,12 +227,7 @@ fn take_blocks<B, W: Default, P>(
             if stop.is_set() {
                 continue;
             }
-            let part = catch_unwind(AssertUnwindSafe(|| work(&mut worker, block)));
-            if part.is_err() {
-                // What the panic left of it is not to be trusted.
-                worker = W::default();
-            }
-            if sender.send((number, part)).is_err() {
+            if sender.send((number, work_on(block, work, &mut worker))).is_err() {
                 return;
             }
         }
