@@ -50,10 +50,11 @@ test:  ## Run every test
 core-tests: $(BUILD_STAMP)
 	MAKEFLAGS= cargo test --quiet
 
-bench:  ## Time everything against its opponents; writes benches/results/
+bench:  ## Time everything against its opponents; writes benches/results/ and the speed tables
 	$(SET_UP) developer-environment
 	$(INSTALL) rapidfuzz numba
 	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
+	$(BIN)/python benches/tables.py
 
 lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 	$(SET_UP) developer-environment

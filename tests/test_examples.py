@@ -105,7 +105,7 @@ def _assert_numbers_near(output: str, shown: str) -> None:
     """Equal but for numbers with a decimal point, which may differ by 0.001.
 
     Sums of floats depend on the CPU and on the number of threads, and hundreds of steps add that
-    up: scores of the README's model then differ by less than 0.0001. It trains without dropout,
+    up: scores of the guide's model then differ by less than 0.0001. It trains without dropout,
     whose draws depend on how torch was built.
     """
     assert _NUMBER.sub("#", output) == _NUMBER.sub("#", shown)
