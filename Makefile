@@ -32,7 +32,7 @@ ifndef SETTING_UP
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean \
+.PHONY: help demo test bench lint check docs dev fmt fuzz wheel examples clean \
 	user-environment developer-environment core-tests
 
 help:  ## List the targets
@@ -68,6 +68,10 @@ lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 
 check: lint test examples  ## Everything that must hold before a change lands
 
+docs:  ## Build the site of the documents and docstrings, site/html; a warning is an error
+	$(SET_UP) $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
+
 dev:  ## The environment, with hooks that run before a commit
 	$(SET_UP) developer-environment
 	$(BIN)/pre-commit install
@@ -92,7 +96,7 @@ examples:  ## Run the examples
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
-	rm -rf $(VENV) .ci/work target dist report
+	rm -rf $(VENV) .ci/work target dist report site
 
 # Recipes that do nothing, so that make does not report each time that nothing was to be done.
 user-environment: $(BASE_STAMP) $(BUILD_STAMP)

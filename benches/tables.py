@@ -148,7 +148,7 @@ FINDINGS = [
             "lmcore, packed",
         ),
         label="False-negative memory, inject and observe, 586 positions, next batch",
-        against="the authors' dicts",
+        against="the authors' dictionaries",
         short="Remembering the hard negatives of a batch",
     ),
     Finding(
@@ -202,7 +202,7 @@ def read_rows(device: str = DEVICE) -> Rows:
 def format_long(rows: Rows) -> str:
     """Returns the table of docs/speed.md: every finding with its spread."""
     lines = [
-        "| input | opponent | times faster: median (20th to 80th percentile) |",
+        "| input | opponent | times as fast: median (20th to 80th percentile) |",
         "| --- | --- | --- |",
     ]
     for finding in FINDINGS:
