@@ -95,7 +95,9 @@ def test_source_has_what_documents_link_to(tmp_path: Path) -> None:
 # Docstrings.
 
 
-PAIR = """
+PAIRS = """
+from typing import NamedTuple
+
 class Pair:
     '''Two words.
 
@@ -110,19 +112,53 @@ class Pair:
     _own: int
     '''Ours.'''
     second: str
+
+    def __post_init__(self) -> None:
+        '''Raises.'''
+
+class Counts(NamedTuple):
+    '''How many.
+
+    Attributes:
+        gold: of the labels.
+    '''
+
+    gold: int
+    both: int = 0
+
+    @property
+    def share(self) -> float:
+        '''Of the gold ones.'''
 """
 
 
-def test_examples_and_fields_are_sections(tmp_path: Path) -> None:
-    (tmp_path / "pairs.py").write_text(PAIR)
+@pytest.fixture
+def pairs(tmp_path: Path) -> Any:
+    (tmp_path / "pairs.py").write_text(PAIRS)
     extensions = griffe.load_extensions(docstrings.Sections())
-    pair = griffe.load("pairs", search_paths=[tmp_path], extensions=extensions)["Pair"]
-    sections = pair.docstring.parse("google")
-    assert [section.kind.value for section in sections] == ["text", "examples", "attributes"]
-    (field,) = sections[2].value
+    return griffe.load("pairs", search_paths=[tmp_path], extensions=extensions)
+
+
+def sections_of(found: Any) -> dict[str, Any]:
+    return {section.kind.value: section.value for section in found.docstring.parse("google")}
+
+
+def test_examples_and_fields_are_sections(pairs: Any) -> None:
+    pair = pairs["Pair"]
+    sections = sections_of(pair)
+    assert list(sections) == ["text", "examples", "attributes"]
+    (field,) = sections["attributes"]
     assert (field.name, field.description) == ("first", "The word\nof the input.")
     assert pair["first"].docstring is None
     assert pair["_own"].docstring is not None
+    assert not pair["__post_init__"].is_public
+
+
+def test_a_named_tuple_says_what_it_is_made_of(pairs: Any) -> None:
+    counts = pairs["Counts"]
+    assert [(p.name, p.default) for p in counts.parameters][-2:] == [("gold", None), ("both", "0")]
+    fields = sections_of(counts)["attributes"]
+    assert sorted(field.name for field in fields) == ["gold", "share"]
 
 
 # The build.
