@@ -70,6 +70,11 @@ def test_readme_starts_with_ten_lines_of_code() -> None:
     assert len(code) <= 10
 
 
+def test_readme_is_a_front_page() -> None:
+    """What a system needs more of stands in its guide."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
+
+
 def _commands(block: str) -> Iterator[tuple[str, str]]:
     """The commands of a console block and what is shown under each."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
