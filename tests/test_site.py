@@ -55,6 +55,14 @@ def test_every_public_package_has_pages() -> None:
     assert not any(name.rpartition(".")[2].startswith("_") for m in pages.values() for name in m)
 
 
+def test_a_package_in_a_package_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a/__init__.py", "a/c.py", "a/_d.py", "a/b/__init__.py", "a/b/e.py", "cli/f.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    monkeypatch.setattr(build, "PACKAGE", tmp_path)
+    assert build.list_modules() == {"lmcore.a": ["lmcore.a.b", "lmcore.a.c"]}
+
+
 def test_names_of_a_page() -> None:
     names = build.list_names(["lmcore.ner", "lmcore.ops.lcs"])
     assert names["lmcore.ops.lcs"] == [

@@ -107,8 +107,9 @@ def list_modules() -> dict[str, list[str]]:
         if "__all__" in (folder / "__init__.py").read_text(encoding="utf-8"):
             pages[name] = [name]
         else:
-            modules = sorted(path.stem for path in folder.glob("[!_]*.py"))
-            pages[name] = [f"{name}.{module}" for module in modules]
+            modules = [path.stem for path in folder.glob("[!_]*.py")]
+            modules += [path.parent.name for path in folder.glob("[!_]*/__init__.py")]
+            pages[name] = [f"{name}.{module}" for module in sorted(modules)]
     return pages
 
 
