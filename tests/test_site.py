@@ -61,6 +61,11 @@ def test_a_package_in_a_package_has_a_page(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / path).touch()
     monkeypatch.setattr(build, "PACKAGE", tmp_path)
     assert build.list_modules() == {"lmcore.a": ["lmcore.a.b", "lmcore.a.c"]}
+    init = tmp_path / "a/__init__.py"
+    init.write_text('__all__ = ["World"]')
+    assert build.list_modules() == {"lmcore.a": ["lmcore.a", "lmcore.a.b", "lmcore.a.c"]}
+    init.write_text('from lmcore.a.c import World\n__all__ = ["World"]')
+    assert build.list_modules() == {"lmcore.a": ["lmcore.a"]}
 
 
 def test_names_of_a_page() -> None:

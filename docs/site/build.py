@@ -97,19 +97,20 @@ def expand_navigation(documents: Iterable[str]) -> dict[str, list[str]]:
 def list_modules() -> dict[str, list[str]]:
     """Returns the modules that get a page, by package.
 
-    A package that says what it offers (`__all__`) has one page, another one a page per module.
+    A package that gathers names of its modules has one page; another one has a page per module,
+    and one of its own if it offers something (`__all__`).
     """
     pages: dict[str, list[str]] = {}
     for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
         if folder.name in UNDOCUMENTED:
             continue
         name = f"lmcore.{folder.name}"
-        if "__all__" in (folder / "__init__.py").read_text(encoding="utf-8"):
-            pages[name] = [name]
-        else:
+        text = (folder / "__init__.py").read_text(encoding="utf-8")
+        pages[name] = [name] if "__all__" in text else []
+        if f"from {name}." not in text:
             modules = [path.stem for path in folder.glob("[!_]*.py")]
             modules += [path.parent.name for path in folder.glob("[!_]*/__init__.py")]
-            pages[name] = [f"{name}.{module}" for module in sorted(modules)]
+            pages[name] += [f"{name}.{module}" for module in sorted(modules)]
     return pages
 
 
