@@ -32,7 +32,7 @@ ifndef SETTING_UP
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check dev fmt fuzz wheel examples clean \
+.PHONY: help demo test bench lint check docs dev fmt fuzz wheel examples clean \
 	user-environment developer-environment core-tests
 
 help:  ## List the targets
@@ -50,10 +50,11 @@ test:  ## Run every test
 core-tests: $(BUILD_STAMP)
 	MAKEFLAGS= cargo test --quiet
 
-bench:  ## Time everything against its opponents; writes benches/results/
+bench:  ## Time everything against its opponents; writes benches/results/ and the speed tables
 	$(SET_UP) developer-environment
 	$(INSTALL) rapidfuzz numba
 	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
+	$(BIN)/python benches/tables.py
 
 lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 	$(SET_UP) developer-environment
@@ -66,6 +67,10 @@ lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 	$(BIN)/python -m mypy.stubtest lmcore._core
 
 check: lint test examples  ## Everything that must hold before a change lands
+
+docs:  ## Build the site of the documents and docstrings, site/html; a warning is an error
+	$(SET_UP) $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
 
 dev:  ## The environment, with hooks that run before a commit
 	$(SET_UP) developer-environment
@@ -91,7 +96,7 @@ examples:  ## Run the examples
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
-	rm -rf $(VENV) .ci/work target dist report
+	rm -rf $(VENV) .ci/work target dist report site
 
 # Recipes that do nothing, so that make does not report each time that nothing was to be done.
 user-environment: $(BASE_STAMP) $(BUILD_STAMP)

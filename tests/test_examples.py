@@ -70,6 +70,11 @@ def test_readme_starts_with_ten_lines_of_code() -> None:
     assert len(code) <= 10
 
 
+def test_readme_is_a_front_page() -> None:
+    """What a system needs more of stands in its guide."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
+
+
 def _commands(block: str) -> Iterator[tuple[str, str]]:
     """The commands of a console block and what is shown under each."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -105,7 +110,7 @@ def _assert_numbers_near(output: str, shown: str) -> None:
     """Equal but for numbers with a decimal point, which may differ by 0.001.
 
     Sums of floats depend on the CPU and on the number of threads, and hundreds of steps add that
-    up: scores of the README's model then differ by less than 0.0001. It trains without dropout,
+    up: scores of the guide's model then differ by less than 0.0001. It trains without dropout,
     whose draws depend on how torch was built.
     """
     assert _NUMBER.sub("#", output) == _NUMBER.sub("#", shown)

@@ -137,7 +137,7 @@ def test_functions_are_documented(name: str) -> None:
     assert documentation
     first = documentation.splitlines()[0]
     assert first.endswith(".")
-    assert re.match(r"(Returns|Writes|Yields)\b", first), first
+    assert re.match(r"(Returns|Writes|Yields|Checks)\b", first), first
     known = ("Args", "Returns", "Yields", "Raises", "Example")
     sections = re.findall(rf"^({'|'.join(known)}):$", documentation, re.MULTILINE)
     assert sections == [s for s in known if s in sections]

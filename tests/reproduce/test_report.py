@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -408,8 +409,25 @@ def test_a_claim_says_what_is_expected_of_it() -> None:
         dataclasses.replace(CLAIM, expected="measured")
 
 
-def test_documented_verdicts_are_those_of_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def claim_rows(document: str) -> list[list[str]]:
+    """The cells of the rows of a document's table of claims."""
+    text = (ROOT / document).read_text(encoding="utf-8")
     table = text.partition("<!-- table:claims -->")[2].partition("<!-- /table:claims -->")[0]
-    stated = [line.rstrip(" |").rpartition("| ")[2] for line in table.splitlines()[3:]]
+    return [line.strip("| ").split(" | ") for line in table.splitlines()[3:]]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/claims.md"])
+def test_documented_verdicts_are_those_of_the_claims(document: str) -> None:
+    stated = [row[-1] for row in claim_rows(document)]
     assert sorted(stated) == sorted(claim.expected for claim in CLAIMS.values())
+
+
+def test_claims_of_the_readme_are_those_of_the_docs() -> None:
+    """A row of the README is a shorter one of docs/claims.md, with the same numbers."""
+    short, long = claim_rows("README.md"), claim_rows("docs/claims.md")
+    for (name, measured, verdict), (full, _, everything, same) in zip(short, long, strict=True):
+        assert full.startswith(name)
+        assert verdict == same
+        numbers = re.findall(r"[-+]?\d+\.\d+(?: ± \d+\.\d+)?", measured)
+        assert numbers
+        assert [number for number in numbers if number not in everything] == []

@@ -164,7 +164,7 @@ def cut_prefixes(sequences: Tensor, places: Tensor) -> Tensor:
 
 
 def check_sizes(config: Sizes) -> None:
-    """Returns nothing if the sizes of a backbone are in their ranges.
+    """Checks that the sizes of a backbone are in their ranges.
 
     Args:
         config: the configuration.

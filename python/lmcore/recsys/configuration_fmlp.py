@@ -13,7 +13,7 @@ class FMLPConfig(PreTrainedConfig):
     Source: Zhou et al., "Filter-enhanced MLP is All You Need for Sequential Recommendation"
     (WWW 2022).
 
-    Args:
+    Attributes:
         item_count: items of the catalogue, I; ids are 1..I and 0 is padding. It must be given.
         max_length: positions of the window, L.
         hidden_size: H; the feed-forward layers are four times as wide.

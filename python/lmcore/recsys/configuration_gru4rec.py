@@ -13,7 +13,7 @@ class GRU4RecConfig(PreTrainedConfig):
     Source: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks"
     (ICLR 2016), in the form of RecBole.
 
-    Args:
+    Attributes:
         item_count: items of the catalogue, I; ids are 1..I and 0 is padding. It must be given.
         max_length: positions of the window, L.
         hidden_size: H, of the item embeddings and the features.

@@ -13,7 +13,7 @@ class SASRecConfig(PreTrainedConfig):
     Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), in the form
     of pmixer/SASRec.pytorch that UFNRec (arXiv 2208.04116) uses.
 
-    Args:
+    Attributes:
         item_count: items of the catalogue, I; ids are 1..I and 0 is padding. It must be given.
         max_length: positions of the window, L.
         hidden_size: H, a multiple of the heads.

@@ -205,7 +205,7 @@ def load_model(
 
 
 def check_catalogue(model: SequenceModel, item_count: int) -> None:
-    """Returns nothing if a model scores a catalogue of this size.
+    """Checks that a model scores a catalogue of this size.
 
     Args:
         model: a backbone.
@@ -227,7 +227,7 @@ def check_catalogue(model: SequenceModel, item_count: int) -> None:
 
 
 def check_histories(data: Split) -> None:
-    """Returns nothing if an item is left to draw for every user.
+    """Checks that an item is left to draw for every user.
 
     Args:
         data: the split; its training part is looked at.
