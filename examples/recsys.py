@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from lmcore.recsys.data import leave_one_out, make_interactions
-from lmcore.recsys.evaluate import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate, load_model
 from lmcore.recsys.recipes import consistency
-from lmcore.recsys.recommend import recommend
+from lmcore.recsys.recommendation import recommend
 from lmcore.recsys.train import train
 from lmcore.training.checkpoint import load_state
 from lmcore.worlds.recsys import World, make_world

@@ -38,7 +38,7 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("place", ["ner.report.format_table", "ner.evaluate._dataset_scores"])
+@pytest.mark.parametrize("place", ["ner.report.format_table", "ner.evaluation._dataset_scores"])
 @pytest.mark.parametrize("bug", BUGS)
 def test_bugs_come_out(rows: Path, monkeypatch: pytest.MonkeyPatch, place: str, bug: str) -> None:
     monkeypatch.setattr(f"lmcore.{place}", lambda *_: BUGS[bug]())

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmcore.recsys.data import IdMap, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluate import load_model
+from lmcore.recsys.evaluation import load_model
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.recipes import (
     RECIPES,

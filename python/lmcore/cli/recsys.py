@@ -169,7 +169,7 @@ def evaluate_command(
     """
     with starting():
         from lmcore.recsys.data import leave_one_out
-        from lmcore.recsys.evaluate import evaluate, load_model
+        from lmcore.recsys.evaluation import evaluate, load_model
 
     place = "auto" if device is None else device
     trained = load_model(model, num_attention_heads=heads, device=place)
@@ -219,8 +219,8 @@ def recommend_command(
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
     with starting():
-        from lmcore.recsys.evaluate import load_model
-        from lmcore.recsys.recommend import recommend
+        from lmcore.recsys.evaluation import load_model
+        from lmcore.recsys.recommendation import recommend
 
     source = data
     if source is None:

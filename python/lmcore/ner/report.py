@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from lmcore._text import escape as show
-from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence
+from lmcore.ner.evaluation import DatasetScores, Scores, WorstSentence
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import parse_generation
 

@@ -22,7 +22,7 @@ from lmcore.recsys.data import (
     make_interactions,
     read_interactions,
 )
-from lmcore.recsys.evaluate import Evaluation, evaluate, load_model
+from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -50,7 +50,7 @@ from lmcore.recsys.recipes import (
     representation,
     reversal,
 )
-from lmcore.recsys.recommend import Recommendation, recommend
+from lmcore.recsys.recommendation import Recommendation, recommend
 from lmcore.recsys.train import TrainResult, train
 from lmcore.training.ema import EMATeacher
 
