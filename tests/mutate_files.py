@@ -164,7 +164,8 @@ def call(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 def read_data(name: str, kind: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> None:
-        from lmcore.recsys.data import leave_one_out, read_interactions
+        from lmcore.recsys.data import leave_one_out
+        from lmcore.recsys.reading import read_interactions
 
         data = leave_one_out(read_interactions(folder / name, format=kind))
         data.sequences("test", 5)

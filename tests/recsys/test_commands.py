@@ -16,8 +16,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from lmcore.cli import app
-from lmcore.recsys.data import leave_one_out, read_interactions
+from lmcore.recsys.data import leave_one_out
 from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.reading import read_interactions
 
 SMALL = [
     "--threads", "1", "--device", "cpu", "--set", "hidden_size=8", "--set", "max_length=6",

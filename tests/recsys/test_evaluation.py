@@ -14,8 +14,9 @@ from lmcore.ops.negatives import SequenceSampler
 from lmcore.recsys import recommendation
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import IdMap, Interactions, Split, leave_one_out, make_interactions
+from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluation import METRICS, evaluate, iterate_features, load_model
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommendation import recommend

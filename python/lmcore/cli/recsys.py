@@ -28,7 +28,8 @@ from lmcore.cli.terminal import say, show, show_json
 
 if TYPE_CHECKING:
     from lmcore.recsys.backbone import SequenceModel
-    from lmcore.recsys.data import IdMap, Interactions
+    from lmcore.recsys.data import Interactions
+    from lmcore.recsys.ids import IdMap
     from lmcore.recsys.recipes import TrainConfig
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Sequential recommendation (UFNRec).")
@@ -252,7 +253,7 @@ def _read_interactions(
     path: str, data_format: str, skip_bad_rows: bool, id_map: IdMap | None = None, *, quiet: bool
 ) -> Interactions:
     """The interactions of a file, with the item ids of a map if one is given."""
-    from lmcore.recsys.data import read_interactions
+    from lmcore.recsys.reading import read_interactions
 
     found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows, id_map=id_map)
     for row in found.report.listed_skipped:
@@ -265,7 +266,7 @@ def _read_interactions(
 
 def _find_ids(path: str, model: SequenceModel) -> IdMap:
     """The ids that a model was trained with: its folder's, or the rows of its table."""
-    from lmcore.recsys.data import IdMap
+    from lmcore.recsys.ids import IdMap
 
     saved = Path(path) / "id_map.json"
     return IdMap.load(saved) if saved.is_file() else IdMap.identity(0, model.config.item_count)

@@ -14,15 +14,14 @@ from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import (
     EvaluationRows,
-    IdMap,
     InteractionReport,
     Interactions,
     Split,
     leave_one_out,
     make_interactions,
-    read_interactions,
 )
 from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -42,6 +41,7 @@ from lmcore.recsys.objective import (
     take_negatives,
     ufn_loss,
 )
+from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import (
     TrainConfig,
     consistency,
