@@ -201,7 +201,7 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
     check_failed(run("train", "consistency", *changed, "--quiet"), "config.lr is 0.001 there")
     check_failed(run("evaluate", tmp_path, "--data", file), "without config.json")
     check_failed(run("recommend", trained, 11), "11")
-    check_failed(run("recommend", tmp_path, 10), "give --data FILE")
+    check_failed(run("recommend", tmp_path, 10), "holds no recipe.json that names the data")
     wrong = ("evaluate", trained, "--data", file, "--json")
     check_failed(run(*wrong, "--protocol", "half"), "protocol must be one of")
     check_failed(run(*wrong, "--split", "train"), "split must be one of")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmcore.recsys import reading
 from lmcore.recsys.data import Interactions, leave_one_out, make_interactions
-from lmcore.recsys.ids import IdMap
+from lmcore.recsys.ids import IdMap, Ids
 from lmcore.recsys.reading import read_interactions
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -357,7 +357,7 @@ def test_at_most_a_thousand_bad_rows_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [np.arange(1, 4), np.array([0, 2, 2**62]), ("a", "é", "10")])
-def test_an_id_map_is_read_as_it_was_written(tmp_path: Path, ids: data.Ids) -> None:
+def test_an_id_map_is_read_as_it_was_written(tmp_path: Path, ids: Ids) -> None:
     path = tmp_path / "id_map.json"
     IdMap(ids, IdMap.identity(0, 5).items).save(path)
     found = IdMap.load(path)

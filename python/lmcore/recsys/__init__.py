@@ -21,6 +21,7 @@ from lmcore.recsys.data import (
     make_interactions,
 )
 from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import (
     EpochLossStart,
@@ -92,11 +93,13 @@ __all__ = [
     "StepStart",
     "TrainConfig",
     "TrainResult",
+    "TrainedRun",
     "consistency",
     "count_labels",
     "evaluate",
     "leave_one_out",
     "load_model",
+    "load_run",
     "load_sasrec",
     "make_interactions",
     "packed_logits",
@@ -105,6 +108,7 @@ __all__ = [
     "rank_targets",
     "ranking_metrics",
     "read_interactions",
+    "read_mined_pairs",
     "recommend",
     "representation",
     "reversal",

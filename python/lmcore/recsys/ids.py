@@ -93,6 +93,7 @@ class IdMap:
 
         Example:
             >>> import tempfile
+            >>> from pathlib import Path
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     IdMap(("ann", "bob"), np.array([1, 2, 3])).save(Path(folder, "id_map.json"))
             ...     Path(folder, "id_map.json").read_text()
@@ -114,6 +115,7 @@ class IdMap:
 
         Example:
             >>> import tempfile
+            >>> from pathlib import Path
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     IdMap.identity(2, 3).save(Path(folder, "id_map.json"))
             ...     IdMap.load(Path(folder, "id_map.json")).users.tolist()
