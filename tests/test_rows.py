@@ -88,13 +88,14 @@ def test_lines_have_their_numbers(tmp_path: Path) -> None:
 
 
 BAD = {
-    b"[1]": "a row must be an object: got list",
-    b"1": "a row must be an object: got int",
-    b"{": "not JSON: ",
-    b'{"a": 1, "a": 2}': "not JSON: the key 'a' stands twice",
-    b'{"a": NaN}': "not JSON: NaN is no number of JSON",
-    b'{"a": 1e400}': "not JSON: 1e400 is too large a number",
-    b"[" * 200_000: "not JSON: lists or objects are nested too deeply",
+    b"[1]": "expected a JSON object, got an array",
+    b"1": "expected a JSON object, got a number",
+    b"null": "expected a JSON object, got null",
+    b"{": "not valid JSON: ",
+    b'{"a": 1, "a": 2}': "not valid JSON: the key 'a' stands twice",
+    b'{"a": NaN}': "not valid JSON: NaN is no number of JSON",
+    b'{"a": 1e400}': "not valid JSON: 1e400 is too large a number",
+    b"[" * 200_000: "not valid JSON: lists or objects are nested too deeply",
     b'{"a": "\xff"}': "not UTF-8 at byte 8",
     b'{"a": "\xed\xa0\x80"}': "not UTF-8 at byte 8",
     b'{"a": "\\ud83d"}': "holds a lone surrogate",
@@ -421,7 +422,7 @@ def test_what_follows_may_be_mended(source: Path, begun: Path, expected: bytes) 
     """A bad row ends a stream; with the row mended it goes on."""
     lines = source.read_bytes().splitlines(keepends=True)
     source.write_bytes(b"".join([*lines[:40], b"{\n", *lines[41:]]))
-    with pytest.raises(ValueError, match=r"in\.jsonl:41: not JSON"):
+    with pytest.raises(ValueError, match=r"in\.jsonl:41: not valid JSON"):
         work(source, begun)
     source.write_bytes(b"".join(lines))
     assert work(source, begun).resumed_rows == 40

@@ -27,9 +27,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -49,6 +50,11 @@ from lmcore._streams import (
 from lmcore._text import to_json
 
 _LISTED_ROWS = 1000
+# As the core calls them.
+_KINDS = {
+    list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean",
+    type(None): "null",
+}  # fmt: skip
 
 Progress = Callable[[int], object]
 """Called with the bytes of the input that were read so far, as they lie on the disk."""
@@ -188,15 +194,71 @@ def parse_row(content: bytes) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"a row must be an object: got {type(value).__name__}")
+        raise ValueError(f"expected a JSON object, got {_KINDS[type(value)]}")
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("holds a lone surrogate") from None
     return value
+
+
+class RowWriter:
+    r"""Writes rows that come from elsewhere, one after the other; each is on its way at once.
+
+    Args:
+        path: as for `open_output`.
+        inputs: files that it must not be.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with RowWriter(Path(folder, "a.jsonl")) as rows:
+        ...         rows.write({"n": 1})
+        ...     Path(folder, "a.jsonl").read_text()
+        '{"n": 1}\n'
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]] = ()
+    ) -> None:
+        self._output = open_output(path, inputs)
+        self._file: IO[bytes] | None = None
+        self._encoding = "utf-8"
+        if is_standard(path):
+            # A terminal of another encoding gets the numbers of what it cannot show.
+            self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        self._flushes = is_standard(path)
+
+    def __enter__(self) -> Self:
+        self._file = self._output.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._output.__exit__(kind, error, trace)
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        """Writes a row.
+
+        Args:
+            value: an object of JSON.
+
+        Raises:
+            OSError: it cannot be written; the error names the output at the end.
+            ValueError: it holds a number that is not finite.
+        """
+        assert self._file is not None
+        self._file.write(to_json(value, encoding=self._encoding).encode(self._encoding) + b"\n")
+        if self._flushes:
+            self._file.flush()
 
 
 class RowStream:

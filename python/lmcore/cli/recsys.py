@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmcore.cli.failures import Commands, starting
+from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import (
     MOST,
     Data,
@@ -26,9 +26,11 @@ from lmcore.cli.terminal import say, show, show_json
 
 if TYPE_CHECKING:
     from lmcore.recsys.data import InteractionReport, Interactions
+    from lmcore.recsys.evaluation import Evaluation
+    from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="Sequential recommendation (UFNRec).")
+app = make_app()
 
 
 @app.command("train")
@@ -167,32 +169,12 @@ def evaluate_command(
     with starting():
         from lmcore.recsys.data import leave_one_out
         from lmcore.recsys.evaluation import evaluate
-        from lmcore.recsys.folder import load_run
 
-    run = load_run(
-        model,
-        data=data,
-        format=data_format,
-        skip_bad_rows=skip_bad_rows,
-        num_attention_heads=heads,
-        device="auto" if device is None else device,
-    )
-    _say_report(run.interactions.report, quiet=as_json)
-    result = evaluate(
-        run.model,
-        leave_one_out(run.interactions),
-        split=split,
-        protocol=protocol,
-        ties=ties,
-        seed=seed,
-        threads=limit_threads(threads),
-    )
-    if as_json:
-        show_json(result.to_dict())
-        return
-    show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    for name, value in result.metrics.items():
-        show(f"{name:8}{value:.4f}")
+    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
+    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
+    held_out = leave_one_out(run.interactions)
+    result = evaluate(run.model, held_out, threads=limit_threads(threads), **rule)
+    _print_evaluation(result, as_json=as_json)
 
 
 @app.command("recommend")
@@ -222,21 +204,14 @@ def recommend_command(
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
     with starting():
-        from lmcore.recsys.folder import load_run
+        from lmcore._rows import RowWriter
         from lmcore.recsys.recommendation import recommend
 
-    run = load_run(
-        model,
-        data=data,
-        format=data_format,
-        skip_bad_rows=skip_bad_rows,
-        num_attention_heads=heads,
-        device="auto" if device is None else device,
-    )
-    _say_report(run.interactions.report, quiet=True)
+    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=True)
     chosen = None if users == ["all"] else users
-    for recommendation in recommend(run.model, run.interactions, chosen, count=count):
-        show_json(recommendation.to_dict())
+    with RowWriter("-") as rows:
+        for recommendation in recommend(run.model, run.interactions, chosen, count=count):
+            rows.write(recommendation.to_dict())
 
 
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
@@ -248,6 +223,41 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
         raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r}")
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     return override(RECIPES[recipe](), [*settings, *given])
+
+
+def _load_run(
+    model: str,
+    data: str | None,
+    data_format: str,
+    skip_bad_rows: bool,
+    heads: int,
+    device: str | None,
+    *,
+    quiet: bool,
+) -> TrainedRun:
+    """The model with interactions in its ids, after a line on what these are."""
+    with starting():
+        from lmcore.recsys.folder import load_run
+
+    run = load_run(
+        model,
+        data=data,
+        format=data_format,
+        skip_bad_rows=skip_bad_rows,
+        num_attention_heads=heads,
+        device="auto" if device is None else device,
+    )
+    _say_report(run.interactions.report, quiet=quiet)
+    return run
+
+
+def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+    if as_json:
+        show_json(result.to_dict())
+        return
+    show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
+    for name, value in result.metrics.items():
+        show(f"{name:8}{value:.4f}")
 
 
 def _read_interactions(
