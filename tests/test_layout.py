@@ -206,7 +206,10 @@ def test_help_is_light(options: list[str]) -> None:
         "print(*sorted(m for m in sys.modules if '.' not in m))"
     )
     modules = set(run_python(code.format(options)).split())
-    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm"} == set()
+    assert (
+        modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm", "rich"}
+        == set()
+    )
     assert "typer" in modules
 
 
@@ -308,7 +311,8 @@ def test_wheel() -> None:
     assert f"\nVersion: {cargo_version()}\n" in description
     assert "\nName: lmcore-research\n" in description
     required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
-    assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
+    base = {"numpy", "rich", "tqdm", "typer"}
+    assert {name for name, rest in required if "extra ==" not in rest} == base
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
     assert {"train", "report", "all", "test", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

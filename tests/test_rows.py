@@ -88,7 +88,7 @@ def test_lines_have_their_numbers(tmp_path: Path) -> None:
 
 
 BAD = {
-    b"[1]": "expected a JSON object, got an array",
+    b"[1]": "expected a JSON object, got a list",
     b"1": "expected a JSON object, got a number",
     b"null": "expected a JSON object, got null",
     b"{": "not valid JSON: ",

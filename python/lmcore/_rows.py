@@ -52,7 +52,7 @@ from lmcore._text import to_json
 _LISTED_ROWS = 1000
 # As the core calls them.
 _KINDS = {
-    list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean",
+    list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean",
     type(None): "null",
 }  # fmt: skip
 

@@ -252,12 +252,14 @@ def _load_run(
 
 
 def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+    from lmcore._tables import format_table
+
     if as_json:
         show_json(result.to_dict())
         return
     show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    for name, value in result.metrics.items():
-        show(f"{name:8}{value:.4f}")
+    metrics = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
+    show("\n".join(format_table(metrics, gap=1)))
 
 
 def _read_interactions(
