@@ -73,13 +73,13 @@ def whole_file(
     target = find_output(path, inputs)
     mode = _mode(target)
     if mode is not None and not stat.S_ISREG(mode):
-        with naming(path):
+        with naming_errors(path):
             yield target
         return
     # Named before it exists: wherever a signal stops this, the name is known and removed.
     temporary = target.with_name(f".lmcore-{secrets.token_hex(8)}")
     try:
-        with naming(path, temporary):
+        with naming_errors(path, temporary):
             temporary.touch(0o600, exist_ok=False)
             yield temporary
             rename_over(temporary, target)
@@ -159,7 +159,7 @@ def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     target = Path(path)
     target.mkdir(parents=True, exist_ok=True)
     with (
-        naming(target, target / ".lmcore-"),
+        naming_errors(target, target / ".lmcore-"),
         tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as new,
     ):
         write(Path(new))
@@ -168,7 +168,9 @@ def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
 
 @contextmanager
-def naming(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "") -> Iterator[None]:
+def naming_errors(
+    path: str | os.PathLike[str], temporary: str | os.PathLike[str] = ""
+) -> Iterator[None]:
     """Lets errors of the system name a file, not the name that it has meanwhile, or none at all.
 
     Args:
@@ -180,7 +182,7 @@ def naming(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "")
 
     Example:
         >>> try:
-        ...     with naming("a.txt"):
+        ...     with naming_errors("a.txt"):
         ...         raise OSError(errno.ENOSPC, "No space left on device")
         ... except OSError as error:
         ...     print(error.filename)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
-from lmcore._files import naming, rename_over
+from lmcore._files import naming_errors, rename_over
 from lmcore._json import read_json
 from lmcore._streams import READ_BYTES, compress
 
@@ -57,7 +57,7 @@ class Partial:
     def __enter__(self) -> Self:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         while True:
-            with naming(self.name, self.rows):
+            with naming_errors(self.name, self.rows):
                 descriptor = os.open(self.rows, flags, 0o600)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
@@ -80,7 +80,10 @@ class Partial:
                 raise
 
     def __exit__(self, *_: object) -> None:
-        with naming(self.name, self.rows), suppress(ValueError):  # closed after it was removed
+        with (
+            naming_errors(self.name, self.rows),
+            suppress(ValueError),
+        ):  # closed after it was removed
             self.file.close()
 
     def load(self, recipe: Any) -> State | None:
@@ -116,7 +119,7 @@ class Partial:
         digest = hashlib.blake2b(digest_size=16)
         if not state.line:
             self.state.unlink(missing_ok=True)
-        with naming(self.name, self.rows):
+        with naming_errors(self.name, self.rows):
             left = state.output_bytes
             while left:
                 part = self.file.read(min(left, READ_BYTES))
@@ -132,18 +135,18 @@ class Partial:
 
     def save(self, state: State) -> None:
         """Writes the state, after the rows that it speaks of."""
-        with naming(self.name, self.rows):
+        with naming_errors(self.name, self.rows):
             self.file.flush()
         content = asdict(state)
         self.new_state.unlink(missing_ok=True)
-        with naming(self.name, self.new_state):
+        with naming_errors(self.name, self.new_state):
             with open(self.new_state, "x", encoding="utf-8") as file:
                 file.write(json.dumps(content) + "\n")
             self.new_state.replace(self.state)
 
     def finish(self, *, is_gzip: bool) -> None:
         """Gives the rows the output's name."""
-        with naming(self.name, self.rows):
+        with naming_errors(self.name, self.rows):
             self.file.flush()
             if is_gzip:
                 self._write_compressed()
@@ -161,7 +164,7 @@ class Partial:
     def _write_compressed(self) -> None:
         self.file.seek(0)
         try:
-            with naming(self.name, self.compressed), open(self.compressed, "xb") as file:
+            with naming_errors(self.name, self.compressed), open(self.compressed, "xb") as file:
                 self.compressed.chmod(0o600)
                 with compress(file) as compressed:
                     shutil.copyfileobj(self.file, compressed, READ_BYTES)

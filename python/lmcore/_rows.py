@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from lmcore._files import find_output, naming
+from lmcore._files import find_output, naming_errors
 from lmcore._json import parse_json
 from lmcore._partial import Partial, State
 from lmcore._streams import (
@@ -469,7 +469,7 @@ class RowStream:
                 state.bad_rows = self._reader.bad_rows
                 state.listed_bad_rows = self._reader.listed_bad_rows
             else:
-                with naming(STANDARD_OUTPUT if is_standard(self._target) else self._target):
+                with naming_errors(STANDARD_OUTPUT if is_standard(self._target) else self._target):
                     file.write(pending.content)
                     if self._partial is None:
                         file.flush()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, BinaryIO, cast
 
-from lmcore._files import naming, whole_file
+from lmcore._files import naming_errors, whole_file
 
 STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
@@ -45,7 +45,7 @@ def open_input(path: str | os.PathLike[str]) -> Iterator[Input]:
     """
     name = name_input(path)
     with ExitStack() as stack:
-        with naming(name):
+        with naming_errors(name):
             if is_standard(path):
                 raw = stack.enter_context(io.FileIO(0, closefd=False))
             else:
@@ -83,7 +83,7 @@ def open_output(
         b'text'
     """
     if is_standard(path):
-        with naming(STANDARD_OUTPUT):
+        with naming_errors(STANDARD_OUTPUT):
             if sys.stdout is None:  # the process was started without it
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sys.stdout.flush()
@@ -163,7 +163,7 @@ class Input:
             ValueError: the file is not of gzip, or broken.
         """
         try:
-            with naming(self.name):
+            with naming_errors(self.name):
                 return self.file.read(READ_BYTES)
         except _BROKEN_GZIP as error:
             raise ValueError(f"{self.name}: not a whole file of gzip: {error}") from None
@@ -177,7 +177,7 @@ class Input:
         """
         number = 0
         try:
-            with naming(self.name):
+            with naming_errors(self.name):
                 for number, line in enumerate(self.file, 1):
                     text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                     yield number, text.rstrip(b" \t\r\n")

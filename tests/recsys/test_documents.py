@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
-from lmcore.cli import app
+from lmcore.cli.commands import load
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.recsys import evaluation, recommendation
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
@@ -118,8 +117,7 @@ def test_options_that_are_settings() -> None:
     """The settings that `recsys train` takes as options of their own are those listed."""
     line = next(line for line in ARCHITECTURE.splitlines() if "once more, as options" in line)
     listed = re.findall(r"`--(\w+)`", line)
-    command: Any = get_command(app)
-    options = [parameter.name for parameter in command.commands["recsys"].commands["train"].params]
+    options = [parameter.name for parameter in load("recsys").commands["train"].params]
     settings = {field.name for field in fields(TrainConfig)}
     assert listed == [name for name in options if name in settings]
 

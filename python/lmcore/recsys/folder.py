@@ -22,6 +22,10 @@ from lmcore.training.checkpoint import load_state, refusing
 __all__ = ["TrainedRun", "load_run", "read_mined_pairs"]
 
 
+# Where a run keeps what is read here.
+_IDS, _RECIPE, _STATE = "id_map.json", "recipe.json", "checkpoint.pt"
+
+
 @dataclass(kw_only=True, slots=True, frozen=True, eq=False)
 class TrainedRun:
     """A trained model with the interactions of its users, in its ids."""
@@ -80,11 +84,11 @@ def load_run(
         format = noted["format"] if format == "auto" else format  # noqa: A001
         skip_bad_rows = skip_bad_rows or noted["skip_bad_rows"]
     model = load_model(path, num_attention_heads=num_attention_heads, device=device)
-    saved = Path(path) / "id_map.json"
+    saved = Path(path) / _IDS
     if saved.is_file():
         ids = IdMap.load(saved)
-    elif saved.with_name("recipe.json").is_file():
-        raise ValueError(f"{os.fspath(path)}: holds a run without its id_map.json")
+    elif Path(path, _RECIPE).is_file():
+        raise ValueError(f"{os.fspath(path)}: holds a run without its {_IDS}")
     else:
         ids = IdMap.identity(0, model.config.item_count)
     if len(ids.items) != model.config.item_count:
@@ -129,11 +133,11 @@ def read_mined_pairs(
         ...     read_mined_pairs(folder, threshold=0).tolist()
         [[1, 7]]
     """
-    file = Path(path) / "checkpoint.pt"
+    file = Path(path) / _STATE
     if not file.is_file():
-        raise ValueError(f"{os.fspath(path)}: holds no checkpoint.pt, the state of a run")
+        raise ValueError(f"{os.fspath(path)}: holds no {_STATE}, the state of a run")
     if threshold is None:
-        threshold = _find_threshold(Path(path) / "recipe.json")
+        threshold = _find_threshold(Path(path) / _RECIPE)
     state = load_state(file)
     with refusing(file):
         mined = state["run"]["miner"]
@@ -147,10 +151,10 @@ def read_mined_pairs(
 
 def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """The file that a run was trained on, and how it was read."""
-    recipe = Path(path) / "recipe.json"
+    recipe = Path(path) / _RECIPE
     if not recipe.is_file():
         raise ValueError(
-            f"{os.fspath(path)}: holds no recipe.json that names the data: give their file"
+            f"{os.fspath(path)}: holds no {_RECIPE} that names the data: give their file"
         )
     data = _read_recipe(recipe).get("data")
     if not isinstance(data, dict) or "path" not in data:
@@ -176,7 +180,7 @@ def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
 def _find_threshold(recipe: Path) -> int:
     """The number above which a run reversed labels."""
     if not recipe.is_file():
-        raise ValueError(f"{recipe.parent}: holds no recipe.json that says the threshold")
+        raise ValueError(f"{recipe.parent}: holds no {_RECIPE} that says the threshold")
     config = _read_recipe(recipe).get("config")
     if not isinstance(config, dict) or "threshold" not in config:
         raise ValueError(f"{recipe}: not the recipe of a run: config.threshold is missing")
