@@ -1,5 +1,6 @@
 """Rows in, rows out: in order, to the same bytes after a kill at any moment, or one clear error."""
 
+import errno
 import gzip
 import json
 import os
@@ -210,6 +211,11 @@ def test_wrong_use(source: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="line 1 is not read, or written already"):
             stream.write(row)
         raise KeyboardInterrupt
+    with RowStream(source, tmp_path / "part", RECIPE) as stream:
+        stream.write(next(iter(stream)), {"n": 1})
+        with pytest.raises(RuntimeError, match="the rows of a stream are read once"):
+            next(iter(stream))
+    assert (tmp_path / "part").read_text() == '{"n": 1}\n'
     with (
         pytest.raises(RuntimeError, match="rows were read and not written: lines 1"),
         RowStream(source, tmp_path / "other", RECIPE) as stream,
@@ -360,6 +366,18 @@ def test_a_second_process_is_kept_out(source: Path, tmp_path: Path, expected: by
                 with pytest.raises(FileExistsError, match="another process"):
                     work(source, target, resume=False)
     assert target.read_bytes() == expected
+
+
+def test_a_file_system_without_locks(
+    source: Path, tmp_path: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.warns(RuntimeWarning, match=r"out\.jsonl: cannot be locked \(No locks available\)"):
+        work(source, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
 
 
 # What is there is of something else, or broken.

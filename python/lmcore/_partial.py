@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Partial:
                 raise self._broken(f"{self.rows.name} is no regular file")
             self.file = open(descriptor, "r+b")
             try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock()
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), self.rows.stat()):
                         # What a killed write left; with the lock held, none is going on.
@@ -72,9 +73,6 @@ class Partial:
                         self.compressed.unlink(missing_ok=True)
                         return self
                 self.file.close()  # it was finished between the two, and is the output now
-            except BlockingIOError:
-                self.file.close()
-                raise FileExistsError(f"{self.name}: another process is writing it") from None
             except BaseException:
                 self.file.close()
                 raise
@@ -85,6 +83,15 @@ class Partial:
             suppress(ValueError),
         ):  # closed after it was removed
             self.file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{self.name}: another process is writing it") from None
+        except OSError as error:  # some network file systems have no locks
+            reason = f"{self.name}: cannot be locked ({error.strerror}): write it once at a time"
+            warnings.warn(reason, RuntimeWarning, stacklevel=3)
 
     def load(self, recipe: Any) -> State | None:
         """The state that an earlier start left, if it did."""

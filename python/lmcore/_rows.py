@@ -265,7 +265,8 @@ class RowStream:
     r"""Rows of one file that become rows of another, in the same order.
 
     Iterate to read rows, and call `write` or `refuse` once for each, in any order; what is not yet
-    due is held back. Reading ahead is up to the caller, and so is the memory that it takes.
+    due is held back. Reading ahead is up to the caller, and so is the memory that it takes. Rows
+    that are not read when the `with` block ends stay out.
 
     Args:
         source: a JSONL file as for `RowReader`.
@@ -319,6 +320,8 @@ class RowStream:
         self._state = State(recipe=self._recipe)
         self._input_digest = hashlib.blake2b(digest_size=16)
         self._output_digest = hashlib.blake2b(digest_size=16)
+        self._resumed_rows = 0
+        self._is_read = False
         self._is_between = True  # whether file, digests and state agree
         self._saved = time.monotonic()
 
@@ -346,7 +349,6 @@ class RowStream:
         inputs: list[str | os.PathLike[str]] = [self._reader.path]
         if is_standard(self._reader.path):
             inputs = ["/dev/stdin"]
-        self._resumed_rows = 0
         with ExitStack() as stack:
             target = None if is_standard(self._target) else find_output(self._target, inputs)
             if target is None or (target.exists() and not target.is_file()):
@@ -391,6 +393,9 @@ class RowStream:
             OSError: the file cannot be read.
             ValueError: it holds no rows, or one that cannot be used.
         """
+        if self._is_read:
+            raise RuntimeError("the rows of a stream are read once")
+        self._is_read = True
         reader, digest = self._reader, self._input_digest
         begin, expected = self._state.line, self._state.input_digest
         is_checked = begin == 0
