@@ -470,7 +470,7 @@ class RowStream:
             pending = self._pending[0]
             self._is_between = False
             if pending.content is None:
-                self._reader.note(pending.line, pending.problem)
+                self._reader.note(pending.line, pending.problem or "")
                 state.bad_rows = self._reader.bad_rows
                 state.listed_bad_rows = self._reader.listed_bad_rows
             else:
@@ -513,9 +513,9 @@ class _Pending:
     """Of the input up to this line."""
     content: bytes | None = None
     """What became of it."""
-    problem: str = ""
+    problem: str | None = None
     """Why it cannot be used."""
 
     @property
     def is_done(self) -> bool:
-        return self.content is not None or bool(self.problem)
+        return self.content is not None or self.problem is not None
