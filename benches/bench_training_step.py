@@ -27,7 +27,8 @@ from torch import Tensor
 
 from authors_training import AuthorsStep, SASRec
 from inputs import interactions
-from lmcore.recsys.data import Split, leave_one_out, make_interactions, read_interactions
+from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import TrainConfig, consistency
 from lmcore.recsys.train import SequenceRun
 from timing import compare, print_conditions, save

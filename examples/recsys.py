@@ -4,15 +4,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from lmcore.recsys.data import leave_one_out, make_interactions
-from lmcore.recsys.evaluate import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.folder import read_mined_pairs
 from lmcore.recsys.recipes import consistency
-from lmcore.recsys.recommend import recommend
+from lmcore.recsys.recommendation import recommend
 from lmcore.recsys.train import train
-from lmcore.training.checkpoint import load_state
 from lmcore.worlds.recsys import World, make_world
 
 # The authors' rule counts epochs, which are short here: mining starts at a step instead.
@@ -33,9 +32,8 @@ CONFIG = replace(
 
 def share_of_liked(world: World, folder: Path) -> float:
     """The share of the negatives with reversed labels that their users like in truth."""
-    memory = load_state(folder / "checkpoint.pt")["run"]["miner"]
-    keys = memory["count_keys"][memory["counts"] > CONFIG.threshold].astype(np.int64)
-    return float(world.likes(keys >> 40, keys & 0xFFFFFFFF).mean())
+    users, items = read_mined_pairs(folder).T
+    return float(world.likes(users, items).mean())
 
 
 def main() -> None:

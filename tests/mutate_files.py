@@ -11,6 +11,8 @@ Cases run in a process of their own, so that its end is seen and told.
 """
 
 import argparse
+import contextlib
+import gzip
 import io
 import json
 import math
@@ -27,6 +29,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +81,7 @@ def build(folder: Path) -> None:
     from safetensors.torch import save_file
 
     from commands import SMALL, run_here, write_pairs
-    from lmcore.recsys.evaluate import load_model
+    from lmcore.recsys.evaluation import load_model
     from prediction_rows import make_rows, write_rows
 
     rows = make_rows(6, datasets=["one", "two"])
@@ -97,6 +100,9 @@ def build(folder: Path) -> None:
         f"{user}\t{item}\t{k}.5\n" for user, row in items.items() for k, item in enumerate(row)
     )
     (folder / "rows.inter").write_text(head + "".join(times))
+    (folder / "texts.jsonl.gz").write_bytes(gzip.compress((folder / "texts.jsonl").read_bytes()))
+    with contextlib.suppress(KeyboardInterrupt):
+        stream_rows(folder, stop=2)
     arguments = [
         "--data",
         pairs,
@@ -116,6 +122,18 @@ def build(folder: Path) -> None:
 
 
 # Readers.
+
+
+def stream_rows(folder: Path, *, stop: int | None = None, skip_bad_rows: bool = True) -> None:
+    """Rows of texts into others; stops after so many, as a run that is interrupted."""
+    from lmcore._rows import RowStream
+
+    files = folder / "texts.jsonl", folder / "streamed.jsonl"
+    with RowStream(*files, {"keys": ["text"]}, skip_bad_rows=skip_bad_rows) as stream:
+        for row in stream:
+            stream.write(row, {"text": row.value.get("text")})
+            if stream.rows == stop:
+                raise KeyboardInterrupt
 
 
 def command(*parts: str) -> Callable[[Path], Any]:
@@ -164,7 +182,8 @@ def call(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 def read_data(name: str, kind: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> None:
-        from lmcore.recsys.data import leave_one_out, read_interactions
+        from lmcore.recsys.data import leave_one_out
+        from lmcore.recsys.reading import read_interactions
 
         data = leave_one_out(read_interactions(folder / name, format=kind))
         data.sequences("test", 5)
@@ -184,6 +203,12 @@ def on_data(name: str, kind: str) -> list[Callable[[Path], Any]]:
     ]
 
 
+def read_pairs(folder: Path) -> None:
+    from lmcore.recsys.folder import read_mined_pairs
+
+    read_mined_pairs(folder / "run")
+
+
 def readers_of_a_run() -> list[Callable[[Path], Any]]:
     data = ["--data", "{}/pairs.txt"]
     return [
@@ -194,18 +219,28 @@ def readers_of_a_run() -> list[Callable[[Path], Any]]:
 
 def make_targets() -> dict[str, Target]:
     from commands import SMALL
+    from lmcore._partial import Partial
 
     score = ["ner", "score", "{}/rows.jsonl", "--json"]
     align = ["ner", "align", "{}/texts.jsonl", "{}/aligned.jsonl"]
     train = ["recsys", "train", "consistency", "--data", "{}/pairs.txt", "--out", "{}/run", *SMALL]
     go_on = command(*train, "--set", "start=1", "--epochs", "3")
     weights = ["--data", "{}/pairs.txt", "--json"]
+    begun = Partial("", Path("streamed.jsonl"))
     targets = [
         Target("rows.jsonl", [
             command(*score),
             command(*score, "--skip-bad-rows", "--html", "{}/page.html", "--threads", "1"),
         ]),
-        Target("texts.jsonl", [command(*align), command(*align, "--skip-bad-rows")]),
+        Target("texts.jsonl", [
+            command(*align), command(*align, "--skip-bad-rows"), call(stream_rows),
+            call(partial(stream_rows, skip_bad_rows=False)),
+        ]),
+        Target("texts.jsonl.gz", [
+            command("ner", "align", "{}/texts.jsonl.gz", "{}/aligned.jsonl.gz", "--skip-bad-rows")
+        ]),
+        Target(begun.rows.name, [call(stream_rows)]),
+        Target(begun.state.name, [call(stream_rows)]),
         Target("pairs.txt", on_data("pairs.txt", "pairs")),
         Target("sequences.txt", on_data("sequences.txt", "sequences")),
         Target("rows.inter", on_data("rows.inter", "inter")),
@@ -213,7 +248,7 @@ def make_targets() -> dict[str, Target]:
         Target("run/config.json", readers_of_a_run()),
         Target("run/model.safetensors", readers_of_a_run()),
         Target("run/recipe.json", [command("recsys", "recommend", "{}/run", "1"), go_on]),
-        Target("run/checkpoint.pt", [go_on]),
+        Target("run/checkpoint.pt", [go_on, call(read_pairs)]),
         Target("run/log.jsonl", [go_on]),
         Target("weights.pth", [command("recsys", "evaluate", "{}/weights.pth", *weights)]),
         Target("weights.safetensors", [

@@ -54,7 +54,7 @@ def test_extras_bring_what_the_table_says() -> None:
 
 
 def test_base_install_is_light() -> None:
-    assert requirement_names(PROJECT["dependencies"]) == {"numpy", "tqdm", "typer"}
+    assert requirement_names(PROJECT["dependencies"]) == {"numpy", "rich", "tqdm", "typer"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lmcore
+from lmcore.cli.commands import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python/lmcore"
@@ -205,8 +206,56 @@ def test_help_is_light(options: list[str]) -> None:
         "print(*sorted(m for m in sys.modules if '.' not in m))"
     )
     modules = set(run_python(code.format(options)).split())
-    assert modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm"} == set()
+    assert (
+        modules & {"torch", "transformers", "tokenizers", "numpy", "matplotlib", "tqdm", "rich"}
+        == set()
+    )
     assert "typer" in modules
+
+
+@pytest.mark.parametrize(
+    ("options", "imported"),
+    [(["--help"], set()), (["--version"], set()), (["ner", "--help"], {"ner"}),
+     (["recsys", "evaluate", "--help"], {"recsys"}), (["other"], set()), ([], set())],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_imports_its_own_module(options: list[str], imported: set[str]) -> None:
+    """What a command needs is imported when that command runs, and what others need is not."""
+    code = (
+        "import contextlib, io, sys; from lmcore.cli import main; sys.argv[1:] = {}\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), "
+        "contextlib.redirect_stderr(io.StringIO()): main()\n"
+        "print(*sorted(m for m in sys.modules if m.startswith('lmcore.')))"
+    )
+    modules = set(run_python(code.format(options)).split())
+    commands = {f"lmcore.cli.{name}" for name in ("ner", "recsys", "reproduce")}
+    assert modules & commands == {f"lmcore.cli.{name}" for name in imported}
+    if not imported:
+        assert {"lmcore.cli", "lmcore.cli.commands"} <= modules
+        assert not any(name.startswith(("lmcore.ops", "lmcore.ner")) for name in modules)
+
+
+def test_a_package_and_its_commands_have_one_name() -> None:
+    for name in PACKAGES:
+        assert (PACKAGE / name / "__init__.py").is_file()
+        assert (PACKAGE / "cli" / f"{name}.py").is_file()
+    others = {"__init__", "commands", "failures", "options", "terminal"}
+    assert {path.stem for path in (PACKAGE / "cli").glob("*.py")} == {*PACKAGES, *others}
+
+
+def test_commands_are_short() -> None:
+    """A command reads its options, calls the library and prints: in under ten lines."""
+    long = set()
+    for name in PACKAGES:
+        text = (PACKAGE / "cli" / f"{name}.py").read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name.endswith("_command"):
+                # Behind the docstring, which is the help.
+                body = text.splitlines()[node.body[1].lineno - 1 : node.end_lineno]
+                if len([line for line in body if line.strip()]) >= 10:
+                    long.add(f"{name} {node.name.removesuffix('_command')}")
+    # The rooms of training and of claims are being rebuilt, and these two with them.
+    assert long <= {"recsys train", "reproduce reproduce"}
 
 
 def test_import_is_quick() -> None:
@@ -262,7 +311,8 @@ def test_wheel() -> None:
     assert f"\nVersion: {cargo_version()}\n" in description
     assert "\nName: lmcore-research\n" in description
     required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
-    assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
+    base = {"numpy", "rich", "tqdm", "typer"}
+    assert {name for name, rest in required if "extra ==" not in rest} == base
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
     assert {"train", "report", "all", "test", "docs", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

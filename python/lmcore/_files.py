@@ -73,17 +73,16 @@ def whole_file(
     target = find_output(path, inputs)
     mode = _mode(target)
     if mode is not None and not stat.S_ISREG(mode):
-        with _named(path):
+        with naming_errors(path):
             yield target
         return
     # Named before it exists: wherever a signal stops this, the name is known and removed.
     temporary = target.with_name(f".lmcore-{secrets.token_hex(8)}")
     try:
-        with _named(path, temporary):
+        with naming_errors(path, temporary):
             temporary.touch(0o600, exist_ok=False)
             yield temporary
-            temporary.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
-            temporary.replace(target)
+            rename_over(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)  # an interrupt may come after the renaming
         raise
@@ -160,7 +159,7 @@ def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     target = Path(path)
     target.mkdir(parents=True, exist_ok=True)
     with (
-        _named(target, target / ".lmcore-"),
+        naming_errors(target, target / ".lmcore-"),
         tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as new,
     ):
         write(Path(new))
@@ -168,20 +167,27 @@ def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) 
             _put(file, target / file.name)
 
 
-def _put(file: Path, path: Path) -> None:
-    target = find_output(path)
-    mode = _mode(target)
-    if target == path and (mode is None or stat.S_ISREG(mode)):
-        file.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
-        file.replace(target)
-    else:  # the end of a link may lie in another file system
-        with whole_file(path) as place:
-            shutil.copyfile(file, place)
-
-
 @contextmanager
-def _named(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "") -> Iterator[None]:
-    """The system's errors name the output, not the name it has meanwhile, or none at all."""
+def naming_errors(
+    path: str | os.PathLike[str], temporary: str | os.PathLike[str] = ""
+) -> Iterator[None]:
+    """Lets errors of the system name a file, not the name that it has meanwhile, or none at all.
+
+    Args:
+        path: the file's name.
+        temporary: the name that it has meanwhile, or how that begins.
+
+    Raises:
+        OSError: as raised within, with the file's name.
+
+    Example:
+        >>> try:
+        ...     with naming_errors("a.txt"):
+        ...         raise OSError(errno.ENOSPC, "No space left on device")
+        ... except OSError as error:
+        ...     print(error.filename)
+        a.txt
+    """
     name, other = os.fspath(path), os.fspath(temporary)
     try:
         yield
@@ -196,6 +202,38 @@ def _named(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "")
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), name) from error
+
+
+def rename_over(file: Path, target: Path) -> None:
+    """Gives a file the name of another, and that one's permissions; a new one's by the umask.
+
+    Args:
+        file: whole, and in the same file system.
+        target: a regular file, or none yet.
+
+    Raises:
+        OSError: the file cannot be renamed.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = Path(folder, "a.new").write_text("text")
+        ...     rename_over(Path(folder, "a.new"), Path(folder, "a.txt"))
+        ...     os.listdir(folder)
+        ['a.txt']
+    """
+    mode = _mode(target)
+    file.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
+    file.replace(target)
+
+
+def _put(file: Path, path: Path) -> None:
+    target = find_output(path)
+    mode = _mode(target)
+    if target == path and (mode is None or stat.S_ISREG(mode)):
+        rename_over(file, target)
+    else:  # the end of a link may lie in another file system
+        with whole_file(path) as place:
+            shutil.copyfile(file, place)
 
 
 def _is_file(other: str | os.PathLike[str] | int, known: os.stat_result) -> bool:

@@ -13,7 +13,8 @@ from commands import SMALL, check_line, run, run_here, write_pairs
 from lmcore.cli.failures import is_answer
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.predictions import align_row
-from lmcore.recsys.data import IdMap, read_interactions
+from lmcore.recsys.ids import IdMap
+from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import TrainConfig
 from prediction_rows import VALID, write_rows
 from test_extras import EVERY_EXTRA, WITHOUT
@@ -38,7 +39,7 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("place", ["ner.report.format_table", "ner.evaluate._dataset_scores"])
+@pytest.mark.parametrize("place", ["ner.report.format_table", "ner.evaluation._dataset_scores"])
 @pytest.mark.parametrize("bug", BUGS)
 def test_bugs_come_out(rows: Path, monkeypatch: pytest.MonkeyPatch, place: str, bug: str) -> None:
     monkeypatch.setattr(f"lmcore.{place}", lambda *_: BUGS[bug]())
@@ -58,7 +59,7 @@ def test_a_bug_shows_its_traceback(rows: Path) -> None:
 def test_a_bug_in_our_own_code_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mistake lies in a module of lmcore: what counts is that no `raise` of ours made it."""
     data = write_pairs(tmp_path / "pairs.txt")
-    monkeypatch.setattr("lmcore.recsys.data._number", lambda _: None)
+    monkeypatch.setattr("lmcore.recsys.reading.number_ids", lambda _: None)
     with pytest.raises(TypeError, match="cannot unpack"):
         run_here("recsys", "train", "plain", "--data", data, "--out", tmp_path / "run", *SMALL)
 

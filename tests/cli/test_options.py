@@ -1,6 +1,7 @@
 """Every option of every command, found by walking the tree of commands: none can be forgotten."""
 
 import dataclasses
+import importlib
 import re
 import types
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from commands import SMALL, check_line, run_here, write_pairs
-from lmcore.cli import app
+from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Whole, limit_threads, name_of_file
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between
@@ -54,11 +55,18 @@ class Parameter(NamedTuple):
     parser: Any
 
 
-def walk(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[Parameter]:
+def walk() -> Iterator[Parameter]:
     """Every parameter of every command."""
-    for entry in group.registered_groups:
-        assert entry.typer_instance is not None
-        yield from walk(entry.typer_instance, (*path, str(entry.name)))
+    for package in PACKAGES:
+        group = importlib.import_module(f"lmcore.cli.{package}").app
+        assert isinstance(group, typer.Typer)
+        assert not group.registered_groups
+        # The only command of a package has the package's name.
+        is_group = len(group.registered_commands) > 1
+        yield from walk_group(group, (package,) if is_group else ())
+
+
+def walk_group(group: typer.Typer, path: tuple[str, ...]) -> Iterator[Parameter]:
     for command in group.registered_commands:
         function = command.callback
         assert function is not None
@@ -78,7 +86,7 @@ def walk(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[Parameter]:
             yield Parameter(" ".join((*path, str(command.name))), name, plain, option, info.parser)
 
 
-PARAMETERS = list(walk(app))
+PARAMETERS = list(walk())
 NUMBERS = [p for p in PARAMETERS if isinstance(p.parser, Whole)]
 
 

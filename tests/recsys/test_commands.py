@@ -16,8 +16,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from lmcore.cli import app
-from lmcore.recsys.data import leave_one_out, read_interactions
-from lmcore.recsys.evaluate import evaluate, load_model
+from lmcore.recsys.data import leave_one_out
+from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.reading import read_interactions
 
 SMALL = [
     "--threads", "1", "--device", "cpu", "--set", "hidden_size=8", "--set", "max_length=6",
@@ -200,7 +201,7 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
     check_failed(run("train", "consistency", *changed, "--quiet"), "config.lr is 0.001 there")
     check_failed(run("evaluate", tmp_path, "--data", file), "without config.json")
     check_failed(run("recommend", trained, 11), "11")
-    check_failed(run("recommend", tmp_path, 10), "give --data FILE")
+    check_failed(run("recommend", tmp_path, 10), "holds no recipe.json that names the data")
     wrong = ("evaluate", trained, "--data", file, "--json")
     check_failed(run(*wrong, "--protocol", "half"), "protocol must be one of")
     check_failed(run(*wrong, "--split", "train"), "split must be one of")

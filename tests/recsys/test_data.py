@@ -1,4 +1,4 @@
-"""`recsys.data`: files of three formats, ids without gaps, the leave-one-out split."""
+"""`recsys.data`, `ids` and `reading`: three formats, ids without gaps, the leave-one-out split."""
 
 import json
 import math
@@ -13,14 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcore.recsys import data
-from lmcore.recsys.data import (
-    IdMap,
-    Interactions,
-    leave_one_out,
-    make_interactions,
-    read_interactions,
-)
+from lmcore.recsys import reading
+from lmcore.recsys.data import Interactions, leave_one_out, make_interactions
+from lmcore.recsys.ids import IdMap, Ids
+from lmcore.recsys.reading import read_interactions
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 
@@ -56,7 +52,7 @@ def fault(folder: Path, text: str | bytes, name: str = "data.txt", **options: An
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every file go through the careful way."""
-    for reader in (data._IntegerReader, data._InterReader):
+    for reader in (reading._IntegerReader, reading._InterReader):
         monkeypatch.setattr(reader, "read_fast", lambda self, known: None)
 
 
@@ -361,7 +357,7 @@ def test_at_most_a_thousand_bad_rows_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [np.arange(1, 4), np.array([0, 2, 2**62]), ("a", "é", "10")])
-def test_an_id_map_is_read_as_it_was_written(tmp_path: Path, ids: data.Ids) -> None:
+def test_an_id_map_is_read_as_it_was_written(tmp_path: Path, ids: Ids) -> None:
     path = tmp_path / "id_map.json"
     IdMap(ids, IdMap.identity(0, 5).items).save(path)
     found = IdMap.load(path)

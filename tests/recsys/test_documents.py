@@ -11,20 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
-from lmcore.cli import app
+from lmcore.cli.commands import load
 from lmcore.ops.negatives import SequenceSampler
+from lmcore.recsys import evaluation, recommendation
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.mine import FalseNegativeMiner, StepStart
 from lmcore.recsys.recipes import RECIPES, TrainConfig, consistency
 from lmcore.recsys.train import SequenceRun
 from lmcore.training.ema import EMATeacher
 
-# Functions of the package hide the modules of the same names.
-TRAIN, EVALUATE, RECOMMEND = (
-    sys.modules[f"lmcore.recsys.{name}"] for name in ("train", "evaluate", "recommend")
-)
+TRAIN = sys.modules[SequenceRun.__module__]  # the package's attribute of that name is the function
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 UFNREC = (ROOT / "docs/papers/ufnrec.md").read_text(encoding="utf-8")
@@ -106,19 +103,21 @@ def test_sizes_of_blocks() -> None:
     )
     assert found is not None
     numbers = [int(number.replace(",", "")) for number in found.groups()]
-    room = [EVALUATE._BLOCK_BYTES[place] >> 20 for place in ("cpu", "other")]
-    assert numbers == [*room, *EVALUATE._USERS]
+    room = [evaluation._BLOCK_BYTES[place] >> 20 for place in ("cpu", "other")]
+    assert numbers == [*room, *evaluation._USERS]
     found = re.search(r"windows of (\d+) users at a time, .* fit into (\d+) MiB", ARCHITECTURE)
     assert found is not None
-    assert [int(n) for n in found.groups()] == [RECOMMEND._USERS, RECOMMEND._SORTED_BYTES >> 20]
+    assert [int(n) for n in found.groups()] == [
+        recommendation._USERS,
+        recommendation._SORTED_BYTES >> 20,
+    ]
 
 
 def test_options_that_are_settings() -> None:
     """The settings that `recsys train` takes as options of their own are those listed."""
     line = next(line for line in ARCHITECTURE.splitlines() if "once more, as options" in line)
     listed = re.findall(r"`--(\w+)`", line)
-    command: Any = get_command(app)
-    options = [parameter.name for parameter in command.commands["recsys"].commands["train"].params]
+    options = [parameter.name for parameter in load("recsys").commands["train"].params]
     settings = {field.name for field in fields(TrainConfig)}
     assert listed == [name for name in options if name in settings]
 

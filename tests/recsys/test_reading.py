@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from lmcore._json import parse_json, read_json
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import IdMap, make_interactions, read_interactions
-from lmcore.recsys.evaluate import load_model
+from lmcore.recsys.data import make_interactions
+from lmcore.recsys.evaluation import load_model
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.reading import read_interactions
 
 
 def write_times(path: Path, times: list[str]) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commands import SMALL, check_line, run_here, write_pairs
-from lmcore.recsys.data import IdMap
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 
 Change = Callable[[dict[str, Any]], object]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmcore.recsys.data import IdMap, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluate import load_model
+from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.evaluation import load_model
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.recipes import (
     RECIPES,

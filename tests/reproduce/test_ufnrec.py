@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lmcore.recsys.data import leave_one_out, make_interactions
-from lmcore.recsys.evaluate import evaluate
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.mine import EpochLossStart, FalseNegativeMiner
 from lmcore.recsys.recipes import consistency
 from lmcore.recsys.train import SequenceRun

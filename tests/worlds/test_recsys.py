@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore.recsys.data import leave_one_out, make_interactions, read_interactions
+from lmcore.recsys.data import leave_one_out, make_interactions
+from lmcore.recsys.reading import read_interactions
 from lmcore.worlds.recsys import World, make_world
 
 worlds = st.builds(

@@ -94,6 +94,27 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
 
+def make_app(cls: type[Commands] = Commands, help: str | None = None) -> typer.Typer:  # noqa: A002
+    """Returns an empty group of commands.
+
+    Args:
+        cls: the group's class.
+        help: what the group is for.
+
+    Example:
+        >>> make_app().registered_commands
+        []
+    """
+    return typer.Typer(
+        cls=cls,
+        help=help,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
 @contextmanager
 def starting() -> Iterator[None]:
     """For a command's imports: until they are done there is nothing to clean up after a signal."""

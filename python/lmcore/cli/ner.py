@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmcore.cli.failures import Commands, starting
+from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import (
     MOST,
     Scheme,
@@ -26,11 +26,9 @@ from lmcore.cli.terminal import say, show, show_json
 from lmcore.ops.entities import SCHEMES
 
 if TYPE_CHECKING:
-    from lmcore.ner import BackTokenizer
+    from lmcore.ner import BackTokenizer, Scores
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Named entities from generated text (GNER)."
-)
+app = make_app()
 
 
 @app.command("score")
@@ -67,32 +65,15 @@ def score_command(
     "dataset" names its data set; without it, the file's name does.
     """
     with starting():
-        from lmcore._files import find_output, write_text
+        from lmcore._files import find_output
         from lmcore.ner import score_files
-        from lmcore.ner.report import format_table, render_html
 
     if html is not None:
         find_output(html, files)
-    back_tokenize = _load_tokenizer(tokenizer)
+    options = _make_options(scheme, skip_bad_rows, threads, tokenizer)
     with _progress(files) as progress:
-        scores = score_files(
-            files,
-            scheme=scheme,
-            threads=limit_threads(threads),
-            worst=0 if html is None else worst,
-            skip_bad_rows=skip_bad_rows,
-            back_tokenize=back_tokenize,
-            progress=progress,
-        )
-    if not scores.datasets:
-        first = scores.listed_bad_rows[0]
-        raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
-    if html is not None:
-        write_text(html, render_html(scores), files)
-    if as_json:
-        show_json(scores.to_dict())
-    else:
-        show(format_table(scores))
+        scores = score_files(files, worst=worst if html else 0, progress=progress, **options)
+    _report(scores, html, files, as_json=as_json)
 
 
 @app.command("align")
@@ -102,7 +83,8 @@ def align_command(
         typer.Argument(
             metavar="[IN.jsonl OUT.jsonl]",
             parser=name_of_file,
-            help="Rows with words or text, label_list and prediction; one aligned row for each.",
+            help="Rows with words or text, label_list and prediction; one aligned row for each. "
+            "A name that ends with .gz is compressed, `-` is standard input or output.",
             show_default=False,
         ),
     ] = None,
@@ -124,36 +106,80 @@ def align_command(
 
     Offsets count characters of the text, or of the words joined with spaces.
     """
+    sentence = (text, labels, prediction)
+    if files is not None and len(files) == 2 and sentence == (None, None, None):
+        _align_files(files[0], files[1], scheme, skip_bad_rows, threads, tokenizer)
+    elif files or text is None or labels is None or prediction is None:
+        raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
+    elif tokenizer is not None or skip_bad_rows or threads is not None:
+        raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
+    else:
+        _align_sentence(text, labels, prediction, scheme)
+
+
+def _report(scores: Scores, html: str | None, files: list[str], *, as_json: bool) -> None:
+    """Writes the page and prints the scores; ValueError where there are none."""
+    from lmcore._files import write_text
+    from lmcore.ner.report import format_table, render_html
+
+    if not scores.datasets:
+        first = scores.listed_bad_rows[0]
+        raise ValueError(f"none of {scores.bad_rows} rows can be used; the first: {first}")
+    if html is not None:
+        write_text(html, render_html(scores), files)
+    if as_json:
+        show_json(scores.to_dict())
+    else:
+        show(format_table(scores))
+
+
+def _align_sentence(text: str, labels: str, prediction: str, scheme: str) -> None:
+    with starting():
+        from lmcore.ner import align_row
+
+    label_list = [label.strip() for label in labels.split(",") if label.strip()]
+    row = {"text": text, "label_list": label_list, "prediction": prediction}
+    show_json(align_row(row, scheme))
+
+
+def _align_files(
+    source: str,
+    target: str,
+    scheme: str,
+    skip_bad_rows: bool,
+    threads: int | None,
+    tokenizer: str | None,
+) -> None:
     with starting():
         from lmcore._files import find_output
-        from lmcore.ner import align_file, align_row
+        from lmcore._pipes import open_names
+        from lmcore.ner import align_file
 
-    if not files:
-        if text is None or labels is None or prediction is None:
-            raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
-        if tokenizer is not None or skip_bad_rows or threads is not None:
-            raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
-        label_list = [label.strip() for label in labels.split(",") if label.strip()]
-        row = {"text": text, "label_list": label_list, "prediction": prediction}
-        show_json(align_row(row, scheme))
-        return
-    if len(files) != 2 or not text is labels is prediction is None:
-        raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
-    find_output(files[1], files[:1])
-    back_tokenize = _load_tokenizer(tokenizer)
-    with _progress(files[:1]) as progress:
+    if target != "-":
+        find_output(target, [source])
+    options = _make_options(scheme, skip_bad_rows, threads, tokenizer)
+    with _progress([source]) as progress, open_names(source, target) as names:
         rows, skipped, listed = align_file(
-            files[0],
-            files[1],
-            scheme,
-            threads=limit_threads(threads),
-            skip_bad_rows=skip_bad_rows,
-            back_tokenize=back_tokenize,
-            progress=progress,
+            names.source,
+            names.target,
+            progress=lambda done: progress(names.count_bytes(done)),
+            **options,
         )
     for bad_row in listed:
-        say(f"skipped {bad_row}")
+        say(f"skipped {names.show(bad_row)}")
     say(f"{rows} rows aligned, {skipped} skipped")
+
+
+def _make_options(
+    scheme: str, skip_bad_rows: bool, threads: int | None, tokenizer: str | None
+) -> dict[str, Any]:
+    """What scoring and aligning take alike."""
+    return {
+        "scheme": scheme,
+        "threads": limit_threads(threads),
+        "skip_bad_rows": skip_bad_rows,
+        "back_tokenize": _load_tokenizer(tokenizer),
+    }
 
 
 def _load_tokenizer(name: str | None) -> BackTokenizer | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmcore._json import read_json
-from lmcore.cli.failures import Commands, starting
+from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import (
     MOST,
     Data,
@@ -27,11 +25,12 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import say, show, show_json
 
 if TYPE_CHECKING:
-    from lmcore.recsys.backbone import SequenceModel
-    from lmcore.recsys.data import IdMap, Interactions
+    from lmcore.recsys.data import InteractionReport, Interactions
+    from lmcore.recsys.evaluation import Evaluation
+    from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="Sequential recommendation (UFNRec).")
+app = make_app()
 
 
 @app.command("train")
@@ -169,27 +168,13 @@ def evaluate_command(
     """
     with starting():
         from lmcore.recsys.data import leave_one_out
-        from lmcore.recsys.evaluate import evaluate, load_model
+        from lmcore.recsys.evaluation import evaluate
 
-    place = "auto" if device is None else device
-    trained = load_model(model, num_attention_heads=heads, device=place)
-    ids = _find_ids(model, trained)
-    interactions = _read_interactions(data, data_format, skip_bad_rows, ids, quiet=as_json)
-    result = evaluate(
-        trained,
-        leave_one_out(interactions),
-        split=split,
-        protocol=protocol,
-        ties=ties,
-        seed=seed,
-        threads=limit_threads(threads),
-    )
-    if as_json:
-        show_json(result.to_dict())
-        return
-    show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    for name, value in result.metrics.items():
-        show(f"{name:8}{value:.4f}")
+    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
+    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
+    held_out = leave_one_out(run.interactions)
+    result = evaluate(run.model, held_out, threads=limit_threads(threads), **rule)
+    _print_evaluation(result, as_json=as_json)
 
 
 @app.command("recommend")
@@ -219,22 +204,14 @@ def recommend_command(
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
     with starting():
-        from lmcore.recsys.evaluate import load_model
-        from lmcore.recsys.recommend import recommend
+        from lmcore._rows import RowWriter
+        from lmcore.recsys.recommendation import recommend
 
-    source = data
-    if source is None:
-        source, options = _find_data(model)
-        # As the training read it, unless another way is asked for.
-        data_format = options["format"] if data_format == "auto" else data_format
-        skip_bad_rows = skip_bad_rows or options["skip_bad_rows"]
-    place = "auto" if device is None else device
-    trained = load_model(model, num_attention_heads=heads, device=place)
-    ids = _find_ids(model, trained)
-    interactions = _read_interactions(source, data_format, skip_bad_rows, ids, quiet=True)
+    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=True)
     chosen = None if users == ["all"] else users
-    for recommendation in recommend(trained, interactions, chosen, count=count):
-        show_json(recommendation.to_dict())
+    with RowWriter("-") as rows:
+        for recommendation in recommend(run.model, run.interactions, chosen, count=count):
+            rows.write(recommendation.to_dict())
 
 
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
@@ -248,47 +225,57 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
     return override(RECIPES[recipe](), [*settings, *given])
 
 
-def _read_interactions(
-    path: str, data_format: str, skip_bad_rows: bool, id_map: IdMap | None = None, *, quiet: bool
-) -> Interactions:
-    """The interactions of a file, with the item ids of a map if one is given."""
-    from lmcore.recsys.data import read_interactions
+def _load_run(
+    model: str,
+    data: str | None,
+    data_format: str,
+    skip_bad_rows: bool,
+    heads: int,
+    device: str | None,
+    *,
+    quiet: bool,
+) -> TrainedRun:
+    """The model with interactions in its ids, after a line on what these are."""
+    with starting():
+        from lmcore.recsys.folder import load_run
 
-    found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows, id_map=id_map)
-    for row in found.report.listed_skipped:
-        say(f"skipped {row}")
-    if not quiet:
-        numbers = {k: v for k, v in found.report.to_dict().items() if isinstance(v, int) and v}
-        say(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()))
+    run = load_run(
+        model,
+        data=data,
+        format=data_format,
+        skip_bad_rows=skip_bad_rows,
+        num_attention_heads=heads,
+        device="auto" if device is None else device,
+    )
+    _say_report(run.interactions.report, quiet=quiet)
+    return run
+
+
+def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+    from lmcore._tables import format_table
+
+    if as_json:
+        show_json(result.to_dict())
+        return
+    show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
+    metrics = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
+    show("\n".join(format_table(metrics, gap=1)))
+
+
+def _read_interactions(
+    path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool
+) -> Interactions:
+    """The interactions of a file, after a line on what they are."""
+    from lmcore.recsys.reading import read_interactions
+
+    found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows)
+    _say_report(found.report, quiet=quiet)
     return found
 
 
-def _find_ids(path: str, model: SequenceModel) -> IdMap:
-    """The ids that a model was trained with: its folder's, or the rows of its table."""
-    from lmcore.recsys.data import IdMap
-
-    saved = Path(path) / "id_map.json"
-    return IdMap.load(saved) if saved.is_file() else IdMap.identity(0, model.config.item_count)
-
-
-def _find_data(model: str) -> tuple[str, dict[str, Any]]:
-    """The file that a run was trained on, and how it was read."""
-    recipe = Path(model) / "recipe.json"
-    if not recipe.is_file():
-        raise ValueError(f"{model}: holds no recipe.json that names the data; give --data FILE")
-    content = read_json(recipe, "the recipe of a run")
-    data = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(data, dict) or "path" not in data:
-        raise ValueError(f"{recipe}: data.path is missing; give --data FILE")
-    path = data["path"]
-    if not isinstance(path, str | None):
-        raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {path!r}")
-    # Runs of version 0.1.0 did not note how they read.
-    options = {"format": "auto", "skip_bad_rows": False}
-    noted = {name: data.get(name, usual) for name, usual in options.items()}
-    for name, usual in options.items():
-        if type(noted[name]) is not type(usual):
-            raise ValueError(f"{recipe}: not the recipe of a run: data.{name} is {noted[name]!r}")
-    if path is None or not Path(path).is_file():
-        raise ValueError(f"{recipe}: the data {path} is not there; give --data FILE")
-    return path, noted
+def _say_report(report: InteractionReport, *, quiet: bool) -> None:
+    for row in report.listed_skipped:
+        say(f"skipped {row}")
+    if not quiet:
+        numbers = {k: v for k, v in report.to_dict().items() if isinstance(v, int) and v}
+        say(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()))

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from lmcore._text import escape
-from lmcore.cli.failures import starting
+from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import name_of_file, whole
 from lmcore.cli.terminal import show
 
+app = make_app()
 
+
+@app.command("reproduce")
 def reproduce_command(
     only: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Only these systems or claims.")

@@ -3,9 +3,16 @@
 Any model's `word(label) word(label) ...` text becomes entities with offsets, and scores.
 """
 
-from lmcore.ner.back_tokenize import BackTokenizer
-from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence, score, score_file, score_files
-from lmcore.ner.extract import Entity, extract
+from lmcore.ner.back_tokenization import BackTokenizer
+from lmcore.ner.evaluation import (
+    DatasetScores,
+    Scores,
+    WorstSentence,
+    score,
+    score_file,
+    score_files,
+)
+from lmcore.ner.extraction import Entity, extract
 from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_generation
 from lmcore.ops.predictions import align_file, align_row
 

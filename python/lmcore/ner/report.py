@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lmcore import _tables
 from lmcore._text import escape as show
-from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence
+from lmcore.ner.evaluation import DatasetScores, Scores, WorstSentence
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import parse_generation
 
@@ -48,22 +49,22 @@ def format_table(scores: Scores) -> str:
     lines = [
         f"scheme {scores.scheme}",
         "",
-        *_align(
-            ("data set", "rows", "precision", "recall", "F1", "gold", "predicted", "correct"),
+        *_tables.format_table(
             [*quality, *mean],
+            ("data set", "rows", "precision", "recall", "F1", "gold", "predicted", "correct"),
         ),
         "",
         "how the generated words were matched",
-        *_align(
+        *_tables.format_table(
+            matching,
             (
                 "data set", "exact", "subsequence", "lcs", "omitted", "added", "replaced",
                 "invalid labels", "empty",
             ),
-            matching,
         ),
         "",
         "gold entities that were missed, by position",
-        *_align(("data set", "gold", "unlabelled", "noisy", "boundary"), missed),
+        *_tables.format_table(missed, ("data set", "gold", "unlabelled", "noisy", "boundary")),
     ]  # fmt: skip
     if scores.bad_rows:
         listed = scores.listed_bad_rows
@@ -180,16 +181,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     titles = "".join(f"<th>{title}</th>" for title in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<div class=wide><table><tr>{titles}</tr>{body}</table></div>"
-
-
-def _align(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(w) for cell, w in rest)]).rstrip()
-
-    return [line(head), *map(line, rows)]
 
 
 def _percents(quality: Iterable[float]) -> list[str]:

@@ -14,15 +14,15 @@ from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import (
     EvaluationRows,
-    IdMap,
     InteractionReport,
     Interactions,
     Split,
     leave_one_out,
     make_interactions,
-    read_interactions,
 )
-from lmcore.recsys.evaluate import Evaluation, evaluate, load_model
+from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -42,6 +42,7 @@ from lmcore.recsys.objective import (
     take_negatives,
     ufn_loss,
 )
+from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import (
     TrainConfig,
     consistency,
@@ -50,7 +51,7 @@ from lmcore.recsys.recipes import (
     representation,
     reversal,
 )
-from lmcore.recsys.recommend import Recommendation, recommend
+from lmcore.recsys.recommendation import Recommendation, recommend
 from lmcore.recsys.train import TrainResult, train
 from lmcore.training.ema import EMATeacher
 
@@ -92,11 +93,13 @@ __all__ = [
     "StepStart",
     "TrainConfig",
     "TrainResult",
+    "TrainedRun",
     "consistency",
     "count_labels",
     "evaluate",
     "leave_one_out",
     "load_model",
+    "load_run",
     "load_sasrec",
     "make_interactions",
     "packed_logits",
@@ -105,6 +108,7 @@ __all__ = [
     "rank_targets",
     "ranking_metrics",
     "read_interactions",
+    "read_mined_pairs",
     "recommend",
     "representation",
     "reversal",

@@ -20,8 +20,9 @@ from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import Ids, Split
-from lmcore.recsys.evaluate import check_histories, evaluate
+from lmcore.recsys.data import Split
+from lmcore.recsys.evaluation import check_histories, evaluate
+from lmcore.recsys.ids import Ids
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,

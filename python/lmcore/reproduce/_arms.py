@@ -250,7 +250,7 @@ def _follow(
 
 
 def _score(model: SequenceModel, run: SequenceRun, split: str) -> float:
-    from lmcore.recsys.evaluate import evaluate
+    from lmcore.recsys.evaluation import evaluate
 
     return evaluate(model, run.data, split=split, threads=1).metrics[METRIC]
 

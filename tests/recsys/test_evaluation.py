@@ -1,6 +1,5 @@
 """Ranks of held-out items, models from files, and recommendations."""
 
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from lmcore.ops.negatives import SequenceSampler
+from lmcore.recsys import recommendation
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import IdMap, Interactions, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluate import METRICS, evaluate, iterate_features, load_model
+from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
+from lmcore.recsys.evaluation import METRICS, evaluate, iterate_features, load_model
+from lmcore.recsys.ids import IdMap
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.recsys.recommend import recommend
+from lmcore.recsys.recommendation import recommend
 from lmcore.recsys.train import make_model
 
 ITEMS = 25
@@ -196,8 +197,8 @@ def test_recommendations(model: SequenceModel, data: Split) -> None:
     interactions = data.interactions
     found = list(recommend(model, interactions, count=6))
     assert [r.user for r in found] == list(range(1, data.user_count + 1))
-    for row, recommendation in enumerate(found):
-        items = [item for item, _ in recommendation.items]
+    for row, one in enumerate(found):
+        items = [item for item, _ in one.items]
         history = interactions.items[interactions.offsets[row] : interactions.offsets[row + 1]]
         assert set(items).isdisjoint(history.tolist())
         assert len(items) == len(set(items)) == 6
@@ -206,7 +207,7 @@ def test_recommendations(model: SequenceModel, data: Split) -> None:
             scores = model.eval().score_catalogue(model(window)[0, -1])
         scores[torch.from_numpy(history - 1)] = -torch.inf
         expected = scores.sort(descending=True, stable=True).values[:6]
-        torch.testing.assert_close(torch.tensor([s for _, s in recommendation.items]), expected)
+        torch.testing.assert_close(torch.tensor([s for _, s in one.items]), expected)
 
 
 def test_the_first_recommendation_comes_before_the_last_window(
@@ -244,16 +245,15 @@ def test_blocks_of_recommendations_change_nothing(
     model: SequenceModel, data: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the last digits: sums of another batch are taken in another order."""
-    module = sys.modules["lmcore.recsys.recommend"]  # its function hides it in the package
     expected = list(recommend(model, data.interactions, count=ITEMS))
     for users, rows in ((1, 1), (7, 3), (100, 1)):
-        monkeypatch.setattr(module, "_USERS", users)
-        monkeypatch.setattr(module, "_SORTED_BYTES", rows * 16 * ITEMS)
+        monkeypatch.setattr(recommendation, "_USERS", users)
+        monkeypatch.setattr(recommendation, "_SORTED_BYTES", rows * 16 * ITEMS)
         model.train()
         found = []
-        for recommendation in recommend(model, data.interactions, count=ITEMS):
+        for one in recommend(model, data.interactions, count=ITEMS):
             assert model.training
-            found.append(recommendation)
+            found.append(one)
         assert [r.user for r in found] == [r.user for r in expected]
         for one, other in zip(found, expected, strict=True):
             scores = [dict(r.items) for r in (one, other)]

@@ -132,7 +132,7 @@ def test_each_word_is_asked_for_once(maker: str) -> None:
 
 
 def test_remembered_words_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmcore.ner.back_tokenize._LIMIT", 3)
+    monkeypatch.setattr("lmcore.ner.back_tokenization._LIMIT", 3)
     counting = Counting(make_wordpiece())
     back = BackTokenizer(counting)
     for words in (["a", "b"], ["c", "a"], ["a", "d"], ["a", "b", "e", "f", "g", "a"], ["a"]):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
-from lmcore.recsys.evaluate import check_catalogue, iterate_features
+from lmcore.recsys.evaluation import check_catalogue, iterate_features
 
 # Users whose windows and features exist at a time, at most, and bytes of their sorted scores.
 _USERS = 512

@@ -1,0 +1,201 @@
+"""What the folder of a run holds: its model, ids, where its data lie, and what it mined."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmcore._json import read_json
+from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.data import Interactions
+from lmcore.recsys.evaluation import load_model
+from lmcore.recsys.ids import IdMap
+from lmcore.recsys.mine import FalseNegativeMiner
+from lmcore.recsys.reading import read_interactions
+from lmcore.training.checkpoint import load_state, refusing
+
+__all__ = ["TrainedRun", "load_run", "read_mined_pairs"]
+
+
+# Where a run keeps what is read here.
+_IDS, _RECIPE, _STATE = "id_map.json", "recipe.json", "checkpoint.pt"
+
+
+@dataclass(kw_only=True, slots=True, frozen=True, eq=False)
+class TrainedRun:
+    """A trained model with the interactions of its users, in its ids."""
+
+    model: SequenceModel
+    """The model of the best epoch, in evaluation mode."""
+    interactions: Interactions
+    """Users with their items; `interactions.item_ids` are the model's."""
+
+
+def load_run(
+    path: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    format: str = "auto",  # noqa: A002 - as `read_interactions` calls it
+    skip_bad_rows: bool = False,
+    num_attention_heads: int = 1,
+    device: str = "auto",
+) -> TrainedRun:
+    r"""Returns the model of a run and interactions in its ids: what can be ranked or recommended.
+
+    Item ids are read by the run's `id_map.json`; of weights without a run they are the rows of
+    the model's table.
+
+    Args:
+        path: the folder of a run, or a file of SASRec weights as for `load_model`.
+        data: interactions as for `read_interactions`; None: the file that the run was trained
+            on, read as the training did.
+        format: of the data; `auto` is the training's where `data` is None.
+        skip_bad_rows: leave rows out that cannot be used; `interactions.report` lists them.
+        num_attention_heads: heads of a file of weights, which does not tell them.
+        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the folder holds no model, a file of it is not what it should be, it does not
+            say where its data lie, the ids are another model's, or a row cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
+        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
+        >>> from lmcore.recsys.recommendation import recommend
+        >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=4, hidden_size=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     IdMap(np.array([1]), ("a", "b", "c")).save(Path(folder, "id_map.json"))
+        ...     data = Path(folder, "data.inter")
+        ...     _ = data.write_text("user_id:token\titem_id:token\nann\tc\nann\ta\n")
+        ...     run = load_run(folder, data=data)
+        >>> next(recommend(run.model, run.interactions, ["ann"])).items[0][0]
+        'b'
+    """
+    if data is None:
+        data, noted = _find_data(path)
+        format = noted["format"] if format == "auto" else format  # noqa: A001
+        skip_bad_rows = skip_bad_rows or noted["skip_bad_rows"]
+    model = load_model(path, num_attention_heads=num_attention_heads, device=device)
+    saved = Path(path) / _IDS
+    if saved.is_file():
+        ids = IdMap.load(saved)
+    elif Path(path, _RECIPE).is_file():
+        raise ValueError(f"{os.fspath(path)}: holds a run without its {_IDS}")
+    else:
+        ids = IdMap.identity(0, model.config.item_count)
+    if len(ids.items) != model.config.item_count:
+        raise ValueError(
+            f"{saved}: holds {len(ids.items)} items, and the model has {model.config.item_count}"
+        )
+    interactions = read_interactions(data, format=format, skip_bad_rows=skip_bad_rows, id_map=ids)
+    return TrainedRun(model=model, interactions=interactions)
+
+
+def read_mined_pairs(
+    path: str | os.PathLike[str], threshold: int | None = None
+) -> NDArray[np.int64]:
+    """Returns the (user, item) pairs that a run took for false negatives when its state was saved.
+
+    They are those of `FalseNegativeMiner.mined_pairs`, in the ids 1..U and 1..I of the training;
+    the original ones are `IdMap.users[user - 1]` and `IdMap.items[item - 1]`.
+
+    Args:
+        path: the folder of a run.
+        threshold: m, how often an item was presented again at least once more; None: the run's
+            own, above which it reversed labels.
+
+    Returns:
+        `[K, 2]` int64, distinct rows in ascending order.
+
+    Raises:
+        OSError: the state or the recipe cannot be read.
+        TypeError: `threshold` is no integer.
+        ValueError: the folder holds no state or a broken one, its run did not mine, `threshold`
+            is below 0, or the run has none and none is given.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.training.checkpoint import save_state
+        >>> miner = FalseNegativeMiner(threshold=0)
+        >>> for _ in range(2):
+        ...     injection = miner.inject([1], [[5]], np.array([[7, 9]]))
+        ...     miner.observe([1], [[5]], injection, np.array([[0.0, 1.0, -1.0]]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(Path(folder, "checkpoint.pt"), {"run": {"miner": miner.state_dict()}})
+        ...     read_mined_pairs(folder, threshold=0).tolist()
+        [[1, 7]]
+    """
+    file = Path(path) / _STATE
+    if not file.is_file():
+        raise ValueError(f"{os.fspath(path)}: holds no {_STATE}, the state of a run")
+    if threshold is None:
+        threshold = _find_threshold(Path(path) / _RECIPE)
+    state = load_state(file)
+    with refusing(file):
+        mined = state["run"]["miner"]
+    if mined is None:
+        raise ValueError(f"{file}: the run did not mine for false negatives")
+    miner = FalseNegativeMiner(threshold=threshold)
+    with refusing(file):
+        miner.load_state_dict(mined)
+    return miner.mined_pairs()
+
+
+def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """The file that a run was trained on, and how it was read."""
+    recipe = Path(path) / _RECIPE
+    if not recipe.is_file():
+        raise ValueError(
+            f"{os.fspath(path)}: holds no {_RECIPE} that names the data: give their file"
+        )
+    data = _read_recipe(recipe).get("data")
+    if not isinstance(data, dict) or "path" not in data:
+        raise ValueError(
+            f"{recipe}: not the recipe of a run: data.path is missing: give their file"
+        )
+    place = data["path"]
+    if not isinstance(place, str | None):
+        raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {place!r:.100}")
+    # Runs of version 0.1.0 did not note how they read.
+    options: dict[str, Any] = {"format": "auto", "skip_bad_rows": False}
+    noted = {name: data.get(name, usual) for name, usual in options.items()}
+    for name, usual in options.items():
+        if type(noted[name]) is not type(usual):
+            raise ValueError(
+                f"{recipe}: not the recipe of a run: data.{name} is {noted[name]!r:.100}"
+            )
+    if place is None or not Path(place).is_file():
+        raise ValueError(f"{recipe}: the data {place} is not there: give their file")
+    return place, noted
+
+
+def _find_threshold(recipe: Path) -> int:
+    """The number above which a run reversed labels."""
+    if not recipe.is_file():
+        raise ValueError(f"{recipe.parent}: holds no {_RECIPE} that says the threshold")
+    config = _read_recipe(recipe).get("config")
+    if not isinstance(config, dict) or "threshold" not in config:
+        raise ValueError(f"{recipe}: not the recipe of a run: config.threshold is missing")
+    threshold = config["threshold"]
+    if threshold is None:
+        raise ValueError(f"{recipe}: the run reversed no labels: say a threshold")
+    if type(threshold) is not int or not 0 <= threshold < 1 << 31:
+        raise ValueError(
+            f"{recipe}: not the recipe of a run: config.threshold is {threshold!r:.100}"
+        )
+    return threshold
+
+
+def _read_recipe(file: Path) -> dict[str, Any]:
+    content = read_json(file, "the recipe of a run")
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not the recipe of a run: {type(content).__name__}")
+    return content
