@@ -77,7 +77,7 @@ def test_an_arm_is_what_it_would_be_from_scratch() -> None:
     """Its mining starts after the first step of the first epoch that is not plain training."""
     runs = run_arms(0, TINY)
     assert runs.warm_epochs == TINY.warm_epochs
-    world = make_world(0, TINY.users, TINY.items)
+    world = make_world(0, users=TINY.users, items=TINY.items)
     data = leave_one_out(make_interactions(world.offsets, world.items, world.item_count))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

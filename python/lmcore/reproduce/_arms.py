@@ -125,7 +125,7 @@ def run_arms(seed: int, size: Size) -> ArmRuns:
     from lmcore.recsys.recipes import consistency, plain, representation, reversal
     from lmcore.recsys.train import SequenceRun
 
-    world = make_world(seed, size.users, size.items)
+    world = make_world(seed, users=size.users, items=size.items)
     data = leave_one_out(make_interactions(world.offsets, world.items, world.item_count))
     with _one_thread():
         warm = SequenceRun(_configure(plain(), seed, size), data)

@@ -23,8 +23,8 @@ from lmcore.worlds.ner import (
     LLAMA_MIX,
     Sentence,
     corrupt_sentences,
-    generate_predictions,
     generate_sentences,
+    make_world,
 )
 
 _RATE = 0.01
@@ -88,7 +88,7 @@ def measure_speed(seed: int, quick: bool) -> Measurement:
             values[f"{band.name}/{name}"] = _speedup(seconds["dynamic_programme"], seconds[name])
     for language in ("en", "zh"):
         count = 1_000 if quick else 10_000
-        rows = generate_predictions(language, count, seed, _RATE, LLAMA_MIX)
+        rows = make_world(seed, language=language, sentences=count, rate=_RATE).rows
         if _evaluate(rows) != _evaluate_by_definition(rows):
             raise RuntimeError(f"lmcore.ops and its definition disagree on seed {seed}, {language}")
         seconds = _time(
