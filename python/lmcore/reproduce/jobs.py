@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from lmcore.reproduce.catalogue import CLAIMS
 from lmcore.reproduce.claim import Measurement, Size
@@ -217,21 +217,21 @@ def work() -> None:
             try:
                 for result in _measure(job):
                     values = result.kept.measurement.values
-                    answer: dict[str, Any] = {
-                        "values": {name: float(value) for name, value in values.items()},
-                        "seconds": result.kept.seconds,
-                    }
-                    answers.write(json.dumps(answer) + "\n")
-                    answers.flush()
+                    numbers = {name: float(value) for name, value in values.items()}
+                    _answer(answers, {"values": numbers, "seconds": result.kept.seconds})
             except Exception as error:
                 text = "".join(traceback.format_exception(error))
                 first = traceback.format_exception_only(error)[-1].strip()
-                answer = {
-                    "error": f"{first}\n{text}",
-                    "out_of_memory": isinstance(error, MemoryError),
-                }
-                answers.write(json.dumps(answer) + "\n")
-                answers.flush()
+                memory = isinstance(error, MemoryError)
+                _answer(answers, {"error": f"{first}\n{text}", "out_of_memory": memory})
+
+
+def _answer(answers: TextIO, answer: dict[str, Any]) -> None:
+    try:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody waits for it
 
 
 def _read(jobs: queue.SimpleQueue[bytes]) -> None:
