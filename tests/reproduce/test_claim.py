@@ -20,6 +20,7 @@ from lmcore.reproduce.claim import (
     make_absent_row,
     make_row,
 )
+from lmcore.reproduce.compare import read_results
 from lmcore.reproduce.conditions import find_missing
 from lmcore.reproduce.plots import format_plot
 
@@ -113,6 +114,28 @@ def test_claims_stand_where_their_names_say() -> None:
 def test_a_demo_has_two_claims_of_a_system_at_most() -> None:
     systems = Counter(claim.system for claim in CLAIMS.values() if "quick" in claim.sizes)
     assert max(systems.values()) <= 2
+
+
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_committed_results_are_of_these_claims(file: Path) -> None:
+    """They say how they were made, and no verdict among them is another than the documents'."""
+    results = read_results(file)
+    size = "quick" if file.stem == "demo" else "full"
+    assert results["run"]["size"] == size
+    for saved in results["rows"]:
+        claim = CLAIMS[saved["id"]]
+        assert saved["verdict"] in (claim.expected, "not run"), claim.id
+        assert (size in claim.sizes) or saved["verdict"] == "not run", claim.id
+        assert saved["verdict"] == "not run" or len(saved["seeds"]) >= 3, claim.id
+
+
+def test_what_no_demo_measures_has_a_committed_result() -> None:
+    rows = [saved for file in RESULTS for saved in read_results(file)["rows"]]
+    measured = {saved["id"] for saved in rows if saved["verdict"] != "not run"}
+    assert measured == set(CLAIMS)
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda claim: claim.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +73,8 @@ def reproduce_command(
         fresh=fresh,
         processes=processes,
     )
-    show(format_table(rows, colour=sys.stdout.isatty()))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    show(format_table(rows, colour=colour))
     show(f"\nreport: {escape(str(Path(out) / 'index.html'))}")
     if any(row.kept for row in rows):
         show(describe_kept(rows, escape(str(Path(out)))))
