@@ -3,17 +3,18 @@
     python arms_recsys.py DATA --name seqdistill --warm-epochs 80 --epochs 160 --arms plain,ema
 
 An arm that starts mining at step S trains like plain training before it, so the warm-up is
-trained once per seed and the arms branch from it. But for the draws of dropout that is training
-each from the start with `start=S`. One line per seed and arm goes to `results/arms_<name>.jsonl`;
-arms that stand there already are left out. `--table` prints what stands there.
+trained once per seed and the arms branch from it, as `lmcore.reproduce.arms` does it. That is
+training each from the start with `start=S`. One line per seed and arm goes to
+`results/arms_<name>.jsonl`; arms that stand there already are left out. `--table` prints what
+stands there. (Lines of before 2026-11-24 drew dropout in one go over all epochs.)
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from lmcore.recsys import (
     consistency,
@@ -37,6 +37,8 @@ from lmcore.recsys import (
 from lmcore.recsys.data import Split
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.train import SequenceRun
+from lmcore.reproduce.arms import branch
+from lmcore.reproduce.recsys.ablation import StepRun
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, Callable[[], TrainConfig]] = {
@@ -73,19 +75,11 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     data = leave_one_out(read_interactions(arguments.data))
+    arms = [arm.replace(";", ",") for arm in arguments.arms.split(",")]
     for seed in map(int, arguments.seeds.split(",")):
-        warm = None
-        for arm in arguments.arms.split(","):
-            arm = arm.replace(";", ",")
-            key = (seed, arm, arguments.warm_epochs, arguments.epochs)
-            done = [line_key(line) for line in read_lines(results)]
-            if key in done:
-                continue
-            warm = warm or warm_up(data, seed, arguments)
-            line = train_arm(data, seed, arm, warm, arguments)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
+        done = [line_key(line) for line in read_lines(results)]
+        keys = {arm: (seed, arm, arguments.warm_epochs, arguments.epochs) for arm in arms}
+        train_arms(data, seed, [a for a in arms if keys[a] not in done], arguments, results)
 
 
 def line_key(line: dict[str, Any]) -> tuple[int, str, int, int]:
@@ -100,54 +94,54 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def warm_up(data: Split, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Plain training up to where the arms begin."""
-    run = SequenceRun(replace(plain(), seed=seed, device="cpu"), data)
-    for epoch in tqdm(range(1, arguments.warm_epochs + 1), desc=f"warm-up, seed {seed}"):
-        run.end_epoch(epoch, train_epoch(run, epoch))
-    return {"run": run.state_dict(), "random": torch.get_rng_state()}
+def train_arms(
+    data: Split, seed: int, arms: list[str], arguments: argparse.Namespace, results: Path
+) -> None:
+    """The arms from one warm checkpoint on; metrics of their best epochs in validation."""
 
+    def make_run(arm: str | None) -> StepRun:
+        # An arm starts with the first step after the warm-up.
+        recipe = plain() if arm is None else replace(ARMS[arm](), start=0)
+        return StepRun(replace(recipe, seed=seed, device="cpu", epochs=arguments.epochs), data)
 
-def train_epoch(run: SequenceRun, epoch: int) -> float:
-    """One epoch; returns the sum of the losses."""
-    return sum(float(run.step(epoch, step)) for step in range(run.steps_per_epoch))
-
-
-def train_arm(
-    data: Split, seed: int, arm: str, warm: dict[str, Any], arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """One arm from the warm checkpoint on: metrics of its best epoch in validation."""
-    started = time.perf_counter()
-    # An arm starts with the first step after the warm-up.
-    config = replace(ARMS[arm](), start=0, seed=seed, device="cpu", epochs=arguments.epochs)
-    run = SequenceRun(config, data)
-    state = copy.deepcopy(warm["run"])  # the optimizer goes on in these very tensors
-    state["miner"] = None if run.miner is None else run.miner.state_dict()
-    run.load_state_dict(state)
-    torch.set_rng_state(warm["random"])
+    epoch = make_run(None).run.steps_per_epoch
+    own_epochs = arguments.epochs - arguments.warm_epochs
     best: dict[str, Any] = {}
-    for epoch in tqdm(
-        range(arguments.warm_epochs + 1, arguments.epochs + 1), desc=f"{arm}, seed {seed}"
-    ):
-        log = run.end_epoch(epoch, train_epoch(run, epoch))
-        if epoch % arguments.eval_every and epoch != arguments.epochs:
-            continue
-        value = run.validate()["NDCG@10"]
-        if not best or value > best["valid"]["NDCG@10"]:
-            best = {"best_epoch": epoch, **score(run, data)}
-    last = {} if best["best_epoch"] == arguments.epochs else score(run, data)
-    return {
-        "seed": seed,
-        "arm": arm,
-        "warm_epochs": arguments.warm_epochs,
-        "epochs": arguments.epochs,
-        **best,
-        "last": last or None,
-        "reversed_last_epoch": log.get("reversed", 0) / (run.steps_per_epoch * config.batch_size),
-        **check_reversed(run, data),
-        "memory_bytes": log.get("memory_bytes", 0),
-        "seconds": round(time.perf_counter() - started),
-    }
+    started = time.perf_counter()
+
+    def follow(arm: str, run: StepRun, step: int) -> None:
+        """Keeps what is best, and writes the line at the end."""
+        nonlocal started
+        if not step:
+            best.clear()
+            started = time.perf_counter()
+            return
+        at = arguments.warm_epochs + step // epoch
+        print(f"{arm}, seed {seed}: epoch {at}", file=sys.stderr, flush=True)
+        if not best or run.run.validate()["NDCG@10"] > best["valid"]["NDCG@10"]:
+            best.update(best_epoch=at, **score(run.run, data))
+        if at < arguments.epochs:
+            return
+        negatives = epoch * run.run.config.batch_size
+        line = {
+            "seed": seed,
+            "arm": arm,
+            "warm_epochs": arguments.warm_epochs,
+            "epochs": arguments.epochs,
+            **best,
+            "last": None if best["best_epoch"] == at else score(run.run, data),
+            "reversed_last_epoch": run.log.get("reversed", 0) / negatives,
+            **check_reversed(run.run, data),
+            "memory_bytes": run.log.get("memory_bytes", 0),
+            "seconds": round(time.perf_counter() - started),
+        }
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+    every = epoch * arguments.eval_every
+    warm, own = epoch * arguments.warm_epochs, epoch * own_epochs
+    branch(make_run, arms, warm, own, follow, score_every=every)
 
 
 def score(run: SequenceRun, data: Split) -> dict[str, Any]:

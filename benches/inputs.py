@@ -21,7 +21,7 @@ def noisy_rows(count: int = SENTENCES) -> list[dict[str, Any]]:
     Damage hits a tenth of the words with the mix of LLaMA (GNER, its analysis of mismatches);
     rows that are still whole are left out.
     """
-    rows = ner.generate_predictions("en", 2 * count, seed=1, rate=0.1, mix=ner.LLAMA_MIX)
+    rows = ner.make_world(seed=1, sentences=2 * count, rate=0.1).rows
     damaged = [row for row in rows if row["prediction"] != _whole(row)]
     # Rows read from a file share no objects: neither do these.
     return [json.loads(json.dumps(row)) for row in damaged[:count]]
@@ -29,7 +29,7 @@ def noisy_rows(count: int = SENTENCES) -> list[dict[str, Any]]:
 
 def mostly_exact_rows(count: int = SENTENCES) -> list[dict[str, Any]]:
     """Returns rows of which four in five are generated without damage."""
-    rows = ner.generate_predictions("en", count, seed=2, rate=0.01, mix=ner.LLAMA_MIX)
+    rows = ner.make_world(seed=2, sentences=count, rate=0.01).rows
     return [json.loads(json.dumps(row)) for row in rows]
 
 

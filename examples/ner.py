@@ -4,7 +4,7 @@ from typing import Any
 
 from lmcore import ner
 from lmcore.ops.entities import SCHEMES
-from lmcore.worlds.ner import LLAMA_MIX, generate_predictions
+from lmcore.worlds.ner import make_world
 
 COUNT, SEED, RATE = 1_000, 0, 0.03
 
@@ -47,7 +47,7 @@ def show_scores(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    english = generate_predictions("en", COUNT, SEED, RATE, LLAMA_MIX)
-    chinese = generate_predictions("zh", COUNT, SEED, RATE, LLAMA_MIX)
+    english = make_world(SEED, language="en", sentences=COUNT, rate=RATE).rows
+    chinese = make_world(SEED, language="zh", sentences=COUNT, rate=RATE).rows
     show_entities(find_damaged_row(english))
     show_scores([BY_HAND, *english, *chinese])

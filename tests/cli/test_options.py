@@ -24,12 +24,12 @@ ATTEMPTS = [
 ]  # fmt: skip
 
 # How each option that holds no number is meant; a new one has to be named here.
-NAMES = {"files", "html", "data", "out", "model"}
+NAMES = {"files", "html", "data", "out", "model", "against"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
 }  # fmt: skip
 TEXTS = {"text", "labels", "prediction", "tokenizer", "settings", "users"}
-FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "strict"}
+FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"}
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {

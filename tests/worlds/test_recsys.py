@@ -1,5 +1,6 @@
 """`worlds.recsys`: what is planted is there, and an order that popularity does not tell."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,24 @@ def test_users_consume_what_they_like_once(world: World) -> None:
 @given(seed=st.integers(0, 2**64 - 1), users=st.integers(1, 20), more=st.integers(0, 20))
 @settings(max_examples=30)
 def test_a_user_depends_on_its_number_alone(seed: int, users: int, more: int) -> None:
-    few, many = (make_world(seed, count, items=150) for count in (users, users + more))
+    few, many = (make_world(seed, users=count, items=150) for count in (users, users + more))
     assert rows(many)[:users] == rows(few)
     np.testing.assert_array_equal(many.liked[:users], few.liked)
+
+
+# The first 32 digits of SHA-256: of the file of pairs, and of what is liked.
+WORLDS = {
+    0: ("8ceef33f879b755c866c58a0b71d3825", "72c94356d5b1ab1056a0246bfd6bf704"),
+    5: ("40bf3de38129d66703b4d42de3f8c305", "2ebae445ffd2ba752e0e7c5362124e5d"),
+}
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+def test_worlds_stay_the_same(seed: int) -> None:
+    world = make_world(seed, users=60, items=120, liked_share=0.1)
+    contents = world.to_text().encode(), np.packbits(world.liked).tobytes()
+    found = tuple(hashlib.sha256(content).hexdigest()[:32] for content in contents)
+    assert found == WORLDS[seed]
 
 
 def test_seeds_differ() -> None:

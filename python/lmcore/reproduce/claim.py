@@ -1,12 +1,19 @@
 """A published claim, what was measured here, and the verdict that follows from both."""
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Verdict = Literal["reproduced", "not reproduced", "measured"]
+Verdict = Literal["reproduced", "not reproduced", "measured", "not run"]
+Size = Literal["tiny", "quick", "full"]
+"""How large an experiment is: `tiny` only shows that it runs, `quick` is `make demo`'s, `full` has
+no limit of time."""
+SIZES: tuple[Size, ...] = ("tiny", "quick", "full")
+
+_NEED = re.compile(r"cuda|data:[\w.-]+")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -83,7 +90,8 @@ class Claim:
     """What a paper says, and how it is measured and judged here.
 
     Raises:
-        ValueError: the expected verdict is `measured` and there is a rule, or the other way round.
+        ValueError: the expected verdict is `measured` and there is a rule, or the other way round;
+            an expected verdict that no rule gives; a need or a size that does not exist.
     """
 
     id: str
@@ -96,15 +104,26 @@ class Claim:
     """The paper's numbers, as text."""
     setting: str
     """What is measured here, and what differs from the paper."""
-    measure: Callable[[int, bool], Measurement]
-    """(seed, quick) to the numbers of one run; a function of the seed, except for times."""
+    measure: Callable[[int, Size], Measurement]
+    """(seed, size) to the numbers of one run: a function of both, except for times, that runs in
+    one thread unless the claim is `timed`."""
     describe: Callable[[Estimates], str]
     """The cell "measured here"; lines are kept."""
     rule: str
     """When the verdict is "reproduced", in words."""
     expected: Verdict
-    """The verdict that the README states; `--strict` holds a run to it. Where nothing is judged it
-    is `measured`."""
+    """The verdict that the documents state; `--strict` holds a run to it. Where nothing is judged
+    it is `measured`."""
+    needs: tuple[str, ...] = ()
+    """What a machine must have for it: `cuda`, or `data:NAME`, a file or folder of `LMCORE_DATA`.
+    Without it the claim is not run, and the report says so."""
+    sizes: tuple[Size, ...] = SIZES
+    """In which it is measured; what takes longer than `make demo` may has no `quick`."""
+    timed: bool = False
+    """Whether it measures time, and therefore runs alone."""
+    group: str | None = None
+    """Claims of one group look at the same runs, which are made once: they are measured in one
+    process, one after the other."""
     holds: Callable[[Estimates], bool] | None = None
     """The rule as a function; None where nothing is judged."""
     describe_speed: Callable[[Estimates], str] | None = None
@@ -115,6 +134,13 @@ class Claim:
         if (self.holds is None) != (self.expected == "measured"):
             rule = "a claim without a rule" if self.holds is None else "a claim with a rule"
             raise ValueError(f"{self.id}: {rule} cannot be expected to be {self.expected}")
+        if self.expected == "not run":
+            raise ValueError(f"{self.id}: a claim cannot be expected to be not run")
+        for need in self.needs:
+            if not _NEED.fullmatch(need):
+                raise ValueError(f"{self.id}: a need is cuda or data:NAME: got {need!r}")
+        if not self.sizes or not set(self.sizes) <= set(SIZES):
+            raise ValueError(f"{self.id}: sizes must be of {', '.join(SIZES)}: got {self.sizes}")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -130,7 +156,9 @@ class ResultRow:
     measured: str
     verdict: Verdict
     expected: Verdict
-    """The verdict that the README states."""
+    """The verdict that the documents state."""
+    reason: str
+    """Why it was not run; empty where it was."""
     rule: str
     speed: str
     """Empty where the claim has no speed row."""
@@ -138,7 +166,9 @@ class ResultRow:
     plots: tuple[Plot, ...]
     seeds: tuple[int, ...]
     seconds: float
-    """Wall time of all seeds."""
+    """Time of all seeds, one after the other."""
+    kept: int = 0
+    """How many of its measurements are those of an earlier run."""
 
 
 def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
@@ -174,20 +204,23 @@ def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
     return estimates
 
 
-def decide_verdict(claim: Claim, estimates: Estimates, seed_count: int) -> Verdict:
+def decide_verdict(
+    claim: Claim, estimates: Estimates, seed_count: int, size: Size = "quick"
+) -> Verdict:
     """Returns what the claim's rule says about the measured numbers.
 
     Args:
         claim: its `holds` is asked; without one the verdict is `measured`.
         estimates: what was measured; one number that is not finite fails every rule.
         seed_count: with fewer than two seeds there is no spread, and the verdict is `measured`.
+        size: so it is if `tiny`, which shows nothing but that the claim can be measured.
 
     Example:
-        >>> from lmcore.reproduce.run import CLAIMS
+        >>> from lmcore.reproduce import CLAIMS
         >>> decide_verdict(CLAIMS["matching_rescue"], {}, seed_count=1)
         'measured'
     """
-    if claim.holds is None or seed_count < 2:
+    if claim.holds is None or seed_count < 2 or size == "tiny":
         return "measured"
     numbers = (number for e in estimates.values() for number in (e.mean, e.spread))
     if not all(map(math.isfinite, numbers)):
@@ -196,7 +229,11 @@ def decide_verdict(claim: Claim, estimates: Estimates, seed_count: int) -> Verdi
 
 
 def make_row(
-    claim: Claim, measurements: Sequence[Measurement], seeds: Sequence[int], seconds: float
+    claim: Claim,
+    measurements: Sequence[Measurement],
+    seeds: Sequence[int],
+    seconds: float,
+    size: Size = "quick",
 ) -> ResultRow:
     """Returns the claim's row of the report.
 
@@ -204,7 +241,8 @@ def make_row(
         claim: what was measured.
         measurements: one per seed.
         seeds: the seeds.
-        seconds: wall time of all measurements.
+        seconds: time of all measurements.
+        size: at which it was measured.
 
     Raises:
         ValueError: no measurements, their names differ, or there are not as many as seeds.
@@ -216,19 +254,43 @@ def make_row(
         )
     estimates = estimate(measurements)
     return ResultRow(
-        id=claim.id,
-        system=claim.system,
-        statement=claim.statement,
-        source=claim.source,
-        paper=claim.paper,
-        setting=claim.setting,
+        **_describe(claim),
         measured=claim.describe(estimates),
-        verdict=decide_verdict(claim, estimates, len(seeds)),
-        expected=claim.expected,
-        rule=claim.rule,
+        verdict=decide_verdict(claim, estimates, len(seeds), size),
+        reason="",
         speed=claim.describe_speed(estimates) if claim.describe_speed else "",
         estimates=estimates,
         plots=claim.plot(estimates),
         seeds=tuple(seeds),
         seconds=seconds,
     )
+
+
+def make_absent_row(claim: Claim, reason: str) -> ResultRow:
+    """Returns the row of a claim that was not run.
+
+    Args:
+        claim: which one.
+        reason: why.
+
+    Example:
+        >>> from lmcore.reproduce import CLAIMS
+        >>> make_absent_row(CLAIMS["matching_speed"], "no time").verdict
+        'not run'
+    """
+    return ResultRow(
+        **_describe(claim),
+        measured="",
+        verdict="not run",
+        reason=reason,
+        speed="",
+        estimates={},
+        plots=(),
+        seeds=(),
+        seconds=0.0,
+    )
+
+
+def _describe(claim: Claim) -> dict[str, Any]:
+    names = ("id", "system", "statement", "source", "paper", "setting", "rule", "expected")
+    return {name: getattr(claim, name) for name in names}

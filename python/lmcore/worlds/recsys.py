@@ -97,9 +97,9 @@ class World:
 
 def make_world(
     seed: int,
+    *,
     users: int = 1500,
     items: int = 800,
-    *,
     mean_length: float = 9.0,
     liked_share: float = 0.04,
     genres: int = 16,

@@ -5,9 +5,8 @@ share of the reversed (user, item) pairs whose user likes the item. It is held a
 items drawn at random for the same users, which is what a negative is.
 """
 
-from lmcore.reproduce import _arms
-from lmcore.reproduce._arms import THRESHOLDS, ArmRuns, Mined, run_arms
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series
+from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
+from lmcore.reproduce.recsys.ablation import SCALES, THRESHOLDS, ArmRuns, Mined, run_arms
 
 _PAPER_THRESHOLD = 5
 _METHODS = {
@@ -17,19 +16,19 @@ _METHODS = {
 _LIFTS = {"liked": "liked by their user", "held_out": "the user's validation or test item"}
 
 
-def measure_mining(seed: int, quick: bool) -> Measurement:
+def measure_mining(seed: int, size: Size) -> Measurement:
     """Returns which of the mined pairs are liked, and which are held out, in percent.
 
     Args:
         seed: of the world and of training.
-        quick: a small world, and fewer epochs.
+        size: of the world, and how many epochs.
 
     Returns:
         Values named `<arm>/<m>/<share>` for the pairs that were presented again more than m
         times; `pairs` is their number. `lift/<share>` is how many times the share of UFNRec's
         reversed pairs is that of random ones.
     """
-    return _measure(run_arms(seed, _arms.QUICK if quick else _arms.FULL))
+    return _measure(run_arms(seed, SCALES[size]))
 
 
 def _measure(runs: ArmRuns) -> Measurement:
@@ -128,6 +127,7 @@ CLAIMS = (
         measure=measure_mining,
         describe=_describe,
         rule="The lift of liked items exceeds 1 by more than twice its spread.",
+        group="ablation",
         expected="reproduced",
         holds=mining_finds_liked_items,
         plot=_plot,

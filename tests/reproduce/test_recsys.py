@@ -16,38 +16,20 @@ from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.mine import EpochLossStart, FalseNegativeMiner
 from lmcore.recsys.recipes import consistency
 from lmcore.recsys.train import SequenceRun
-from lmcore.reproduce import CLAIMS, _arms, four_arms, mined_false_negatives, reproduce
-from lmcore.reproduce._arms import METRIC, THRESHOLDS, Size, check_pairs, run_arms
+from lmcore.reproduce import CLAIMS, reproduce
 from lmcore.reproduce.claim import Estimate, decide_verdict, estimate
+from lmcore.reproduce.recsys import ablation, four_arms
+from lmcore.reproduce.recsys.ablation import METRIC, SCALES, THRESHOLDS, check_pairs, run_arms
 from lmcore.training.seeding import seed_torch
 from lmcore.worlds.recsys import World, make_world
 
-TINY = Size(
-    users=70,
-    items=150,
-    max_length=6,
-    hidden_size=8,
-    num_hidden_layers=1,
-    lr=0.01,
-    warm_epochs=3,
-    arm_epochs=24,
-    eval_every=8,
-)
+TINY = SCALES["tiny"]
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_arms, "QUICK", TINY)
+@pytest.fixture(autouse=True)
+def _new_runs() -> Iterator[None]:
     yield
     run_arms.cache_clear()
-
-
-def test_claims_are_named_after_their_module() -> None:
-    for module in (four_arms, mined_false_negatives):
-        for claim in module.CLAIMS:
-            assert claim.id == module.__name__.rpartition(".")[2]
-            assert claim.system == "recsys"
-            assert CLAIMS[claim.id] is claim
 
 
 def test_listing_the_claims_does_not_import_torch() -> None:
@@ -59,7 +41,6 @@ def test_listing_the_claims_does_not_import_torch() -> None:
 # The runs.
 
 
-@pytest.mark.usefixtures("tiny")
 def test_runs_are_a_function_of_the_seed() -> None:
     before = torch.get_num_threads(), torch.random.get_rng_state()
     first = run_arms(0, TINY)
@@ -72,17 +53,16 @@ def test_runs_are_a_function_of_the_seed() -> None:
     assert run_arms(1, TINY).test != first.test
 
 
-@pytest.mark.usefixtures("tiny")
 def test_an_arm_is_what_it_would_be_from_scratch() -> None:
     """Its mining starts after the first step of the first epoch that is not plain training."""
     runs = run_arms(0, TINY)
     assert runs.warm_epochs == TINY.warm_epochs
-    world = make_world(0, TINY.users, TINY.items)
+    world = make_world(0, users=TINY.users, items=TINY.items)
     data = leave_one_out(make_interactions(world.offsets, world.items, world.item_count))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        config = _arms._configure(consistency(), 0, TINY)
+        config = ablation._configure(consistency(), 0, TINY)
         steps = SequenceRun(config, data).steps_per_epoch
         run = SequenceRun(replace(config, start=3 * steps + 1), data)
         curve = {}
@@ -99,7 +79,6 @@ def test_an_arm_is_what_it_would_be_from_scratch() -> None:
     assert repr(runs.mined["consistency"]) == repr(found)
 
 
-@pytest.mark.usefixtures("tiny")
 def test_arms_start_together_and_mine_apart() -> None:
     runs = run_arms(0, TINY)
     assert list(runs.test) == ["plain", "average", "representation", "reversal", "consistency"]
@@ -124,10 +103,9 @@ def test_the_authors_rule_ends_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
         return epoch == 4
 
     monkeypatch.setattr(EpochLossStart, "is_reached", is_reached)
-    size = replace(TINY, warm_epochs=None, arm_epochs=1, eval_every=1)
-    assert run_arms(0, size).warm_epochs == 3
+    scale = replace(TINY, warm_epochs=None, arm_epochs=1, eval_every=1)
+    assert run_arms(0, scale).warm_epochs == 3
     assert asked[:4] == [(1, 0, 0), (2, 0, 1), (3, 0, 2), (4, 0, 3)]
-    run_arms.cache_clear()
 
 
 # The truth.
@@ -187,9 +165,8 @@ def test_mined_false_negatives_can_fail(mean: float, spread: float, verdict: str
     assert decide_verdict(CLAIMS["mined_false_negatives"], estimates, seed_count=3) == verdict
 
 
-@pytest.mark.usefixtures("tiny")
 def test_gains_are_differences_within_a_seed() -> None:
-    runs = [four_arms.measure_arms(seed, quick=True) for seed in (0, 1)]
+    runs = [four_arms.measure_arms(seed, size="tiny") for seed in (0, 1)]
     for run in runs:
         values = run.values
         gain = values["test/consistency"] - values["test/plain"]
@@ -201,9 +178,8 @@ def test_gains_are_differences_within_a_seed() -> None:
         assert label in text
 
 
-@pytest.mark.usefixtures("tiny")
 def test_the_report_shows_both_claims_of_one_run(tmp_path: Path) -> None:
-    rows = reproduce(["recsys"], seeds=2, out=tmp_path, progress=False)
+    rows = reproduce(["recsys"], seeds=2, size="tiny", out=tmp_path, progress=False, processes=1)
     assert [row.id for row in rows] == ["mined_false_negatives", "four_arms"]
     assert run_arms.cache_info().misses == 2
     page = (tmp_path / "index.html").read_text(encoding="utf-8")

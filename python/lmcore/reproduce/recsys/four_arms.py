@@ -6,9 +6,8 @@ with a moving average of the weights. So a fifth arm, which the paper does not h
 average from the mining: plain training, evaluated with the same average.
 """
 
-from lmcore.reproduce import _arms
-from lmcore.reproduce._arms import ArmRuns, run_arms
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series
+from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
+from lmcore.reproduce.recsys.ablation import SCALES, ArmRuns, run_arms
 
 _ARMS = {
     "plain": "plain",
@@ -21,12 +20,12 @@ _OTHERS = [arm for arm in _ARMS if arm != "plain"]
 _GAINS = {"gain": "plain", "gain_over_average": "average"}  # by what is subtracted
 
 
-def measure_arms(seed: int, quick: bool) -> Measurement:
+def measure_arms(seed: int, size: Size) -> Measurement:
     """Returns NDCG@10 of each arm, in percent.
 
     Args:
         seed: of the world and of training.
-        quick: a small world, and fewer epochs.
+        size: of the world, and how many epochs.
 
     Returns:
         Values named `test/<arm>`; `gain/<arm>` is the arm minus plain training and
@@ -34,7 +33,7 @@ def measure_arms(seed: int, quick: bool) -> Measurement:
         `valid_gain/<arm>/<epochs>` are the same on the validation items, so many epochs after
         the start, and `turned/<arm>` is the share of negatives whose label was reversed.
     """
-    return _measure(run_arms(seed, _arms.QUICK if quick else _arms.FULL))
+    return _measure(run_arms(seed, SCALES[size]))
 
 
 def _measure(runs: ArmRuns) -> Measurement:
@@ -141,6 +140,7 @@ CLAIMS = (
             "The complete UFNRec beats plain training in the mean by more than one standard "
             "deviation of the paired differences."
         ),
+        group="ablation",
         expected="not reproduced",
         holds=mining_ranks_better,
         plot=_plot,

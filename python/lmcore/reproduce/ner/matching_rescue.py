@@ -15,18 +15,18 @@ from collections.abc import Sequence
 
 from lmcore.ops.entities import compute_quality, count_entities_batch
 from lmcore.ops.matching import Match, match_labels_batch
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series
+from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
 from lmcore.worlds.ner import (
     LLAMA_MIX,
     T5_MIX,
     Sentence,
-    WrittenWord,
+    World,
     corrupt_sentences,
     generate_sentences,
-    write_generation,
 )
 
 RATES = (0.005, 0.01, 0.02, 0.05)
+_SENTENCES: dict[Size, int] = {"tiny": 200, "quick": 5_000, "full": 20_000}
 _JUDGED_RATES = (0.005, 0.01, 0.02)
 _MIXES = {"LLaMA": LLAMA_MIX, "T5": T5_MIX}
 _METHODS = {
@@ -46,13 +46,13 @@ _LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 _TRUTH_TOLERANCE = 0.1
 
 
-def measure_rescue(language: str, seed: int, quick: bool) -> Measurement:
+def measure_rescue(language: str, seed: int, size: Size) -> Measurement:
     """Returns F1 of each alignment under each mix and rate of damage, in percent.
 
     Args:
         language: `en` or `zh`.
         seed: of sentences and damage.
-        quick: 5,000 sentences instead of 20,000.
+        size: 200, 5,000 or 20,000 sentences.
 
     Returns:
         Values named `<mix>/<rate>/<method>`; `lcs` is the share of generations that only the
@@ -63,17 +63,18 @@ def measure_rescue(language: str, seed: int, quick: bool) -> Measurement:
         ValueError: unknown language, or a seed out of range.
 
     Example:
-        >>> values = measure_rescue("en", seed=0, quick=True).values
+        >>> values = measure_rescue("en", seed=0, size="tiny").values
         >>> values["LLaMA/0.02/matching"] > values["LLaMA/0.02/positions"]
         True
     """
-    sentences = generate_sentences(language, 5_000 if quick else 20_000, seed)
+    sentences = generate_sentences(language, _SENTENCES[size], seed)
     values = {}
     for name, mix in _MIXES.items():
         for rate in RATES:
             written = corrupt_sentences(sentences, rate, mix, seed)
-            matches = _match(sentences, written)
-            for method, predicted in _align(sentences, written, matches).items():
+            world = World(sentences=sentences, written=written)
+            matches = _match(world)
+            for method, predicted in _align(world, matches).items():
                 values[f"{name}/{rate}/{method}"] = _f1(sentences, predicted)
             needed = sum(match.matching == "lcs" for match in matches)
             values[f"{name}/{rate}/lcs"] = 100 * needed / len(matches)
@@ -102,34 +103,25 @@ def matching_repairs(estimates: Estimates) -> bool:
     return True
 
 
-def _match(sentences: Sequence[Sentence], written: Sequence[Sequence[WrittenWord]]) -> list[Match]:
-    generations = [
-        write_generation([w.word for w in row], [w.label for w in row]) for row in written
-    ]
+def _match(world: World) -> list[Match]:
     return match_labels_batch(
-        [sentence.words for sentence in sentences],
-        generations,
-        [sentence.label_list for sentence in sentences],
+        [sentence.words for sentence in world.sentences],
+        world.generations,
+        [sentence.label_list for sentence in world.sentences],
+        threads=1,
     )
 
 
-def _align(
-    sentences: Sequence[Sentence],
-    written: Sequence[Sequence[WrittenWord]],
-    matches: Sequence[Match],
-) -> dict[str, list[list[str]]]:
+def _align(world: World, matches: Sequence[Match]) -> dict[str, list[list[str]]]:
     """Returns the predicted labels of each sentence, by method."""
     labels: dict[str, list[list[str]]] = {method: [] for method in _METHODS}
-    for sentence, row, match in zip(sentences, written, matches, strict=True):
+    for item, (sentence, match) in enumerate(zip(world.sentences, matches, strict=True)):
         outside = ["O"] * len(sentence.words)
         generated = match.parsed.labels
-        truth, repair = outside.copy(), match.labels.copy()
-        for word in row:
-            if word.origin >= 0 and not word.damage:
-                truth[word.origin] = word.label
+        repair = match.labels.copy()
         for word_index, generated_index in match.substituted:
             repair[word_index] = generated[generated_index]
-        labels["truth"].append(truth)
+        labels["truth"].append(world.true_labels(item))
         labels["repair"].append(repair)
         labels["matching"].append(match.labels)
         labels["positions"].append((generated + outside)[: len(outside)])
@@ -140,7 +132,7 @@ def _align(
 def _f1(sentences: Sequence[Sentence], predicted: Sequence[Sequence[str]]) -> float:
     gold = [sentence.labels for sentence in sentences]
     words = [sentence.words for sentence in sentences]
-    counts, _ = count_entities_batch(gold, predicted, words, "gner")
+    counts, _ = count_entities_batch(gold, predicted, words, "gner", threads=1)
     return 100 * compute_quality(counts, "gner").f1
 
 
@@ -225,6 +217,7 @@ CLAIMS = (
         describe=_describe,
         rule="Nothing is judged: the paper makes no claim about Chinese.",
         expected="measured",
+        sizes=("tiny", "full"),
         plot=functools.partial(_plot, "zh"),
     ),
 )

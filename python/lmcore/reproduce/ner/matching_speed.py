@@ -18,13 +18,13 @@ from lmcore.ops.predictions import score_examples
 from lmcore.reference import entities as reference_entities
 from lmcore.reference import lcs as reference_lcs
 from lmcore.reference import matching as reference_matching
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series
+from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
 from lmcore.worlds.ner import (
     LLAMA_MIX,
     Sentence,
     corrupt_sentences,
-    generate_predictions,
     generate_sentences,
+    make_world,
 )
 
 _RATE = 0.01
@@ -47,6 +47,22 @@ _BANDS = (
     _Band(name="60-100", shortest=60, longest=99, paper_lcs=5.5, paper_matching=12.6),
     _Band(name="100-200", shortest=100, longest=199, paper_lcs=6.1, paper_matching=17.3),
 )
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class _Effort:
+    words: int
+    """About how many in each band."""
+    sentences: int
+    """Of each corpus."""
+    repetitions: int
+
+
+_EFFORTS: dict[Size, _Effort] = {
+    "tiny": _Effort(words=1_000, sentences=50, repetitions=1),
+    "quick": _Effort(words=20_000, sentences=1_000, repetitions=5),
+    "full": _Effort(words=100_000, sentences=10_000, repetitions=9),
+}
 _OPPONENTS = {
     "tuned": "quadratic LCS with a tuned loop, Python",
     "lcs_python": "N log N LCS, Python",
@@ -56,7 +72,7 @@ _OPPONENTS = {
 }
 
 
-def measure_speed(seed: int, quick: bool) -> Measurement:
+def measure_speed(seed: int, size: Size) -> Measurement:
     """Returns how much faster than the dynamic programme each matcher is, by length band.
 
     The outputs of the definitions and of `lmcore.ops` must be equal, and the common
@@ -64,8 +80,8 @@ def measure_speed(seed: int, quick: bool) -> Measurement:
 
     Args:
         seed: of sentences, lengths and damage.
-        quick: about 20,000 words per band, 1,000 sentences per corpus and 5 repetitions, instead
-            of 100,000, 10,000 and 9.
+        size: about 20,000 words per band, 1,000 sentences per corpus and 5 repetitions if quick,
+            100,000, 10,000 and 9 if full, next to nothing if tiny.
 
     Returns:
         Values named `<band>/<matcher>`: time of the textbook's dynamic programme divided by the
@@ -79,16 +95,16 @@ def measure_speed(seed: int, quick: bool) -> Measurement:
         ValueError: a seed out of range.
     """
     values: dict[str, float] = {}
-    repetitions = 5 if quick else 9
+    effort = _EFFORTS[size]
     for band in _BANDS:
-        pairs = _word_pairs(band, 20_000 if quick else 100_000, seed)
+        pairs = _word_pairs(band, effort.words, seed)
         _check_alignments(pairs)
-        seconds = _time(_matchers(pairs), repetitions)
+        seconds = _time(_matchers(pairs), effort.repetitions)
         for name in _OPPONENTS:
             values[f"{band.name}/{name}"] = _speedup(seconds["dynamic_programme"], seconds[name])
     for language in ("en", "zh"):
-        count = 1_000 if quick else 10_000
-        rows = generate_predictions(language, count, seed, _RATE, LLAMA_MIX)
+        count = effort.sentences
+        rows = make_world(seed, language=language, sentences=count, rate=_RATE).rows
         if _evaluate(rows) != _evaluate_by_definition(rows):
             raise RuntimeError(f"lmcore.ops and its definition disagree on seed {seed}, {language}")
         seconds = _time(
@@ -97,7 +113,7 @@ def measure_speed(seed: int, quick: bool) -> Measurement:
                 "one_thread": functools.partial(_evaluate, rows, 1),
                 "all_threads": functools.partial(_evaluate, rows),
             },
-            repetitions,
+            effort.repetitions,
         )
         for threads in ("one_thread", "all_threads"):
             values[f"corpus/{language}/{threads}"] = _speedup(seconds["python"], seconds[threads])
@@ -354,6 +370,7 @@ CLAIMS = (
             "the textbook's dynamic programme in Python as the paper says."
         ),
         expected="reproduced",
+        timed=True,
         holds=matching_is_faster,
         describe_speed=_describe_speed,
         plot=_plot,
