@@ -73,13 +73,13 @@ def whole_file(
     target = find_output(path, inputs)
     mode = _mode(target)
     if mode is not None and not stat.S_ISREG(mode):
-        with _named(path):
+        with naming_errors(path):
             yield target
         return
     # Named before it exists: wherever a signal stops this, the name is known and removed.
     temporary = target.with_name(f".lmcore-{secrets.token_hex(8)}")
     try:
-        with _named(path, temporary):
+        with naming_errors(path, temporary):
             temporary.touch(0o600, exist_ok=False)
             yield temporary
             temporary.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
@@ -160,7 +160,7 @@ def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     target = Path(path)
     target.mkdir(parents=True, exist_ok=True)
     with (
-        _named(target, target / ".lmcore-"),
+        naming_errors(target, target / ".lmcore-"),
         tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as new,
     ):
         write(Path(new))
@@ -180,7 +180,9 @@ def _put(file: Path, path: Path) -> None:
 
 
 @contextmanager
-def _named(path: str | os.PathLike[str], temporary: str | os.PathLike[str] = "") -> Iterator[None]:
+def naming_errors(
+    path: str | os.PathLike[str], temporary: str | os.PathLike[str] = ""
+) -> Iterator[None]:
     """The system's errors name the output, not the name it has meanwhile, or none at all."""
     name, other = os.fspath(path), os.fspath(temporary)
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lmcore.recsys.data import Split
     from lmcore.recsys.mine import FalseNegativeMiner
     from lmcore.recsys.recipes import TrainConfig
-    from lmcore.recsys.train import SequenceRun
+    from lmcore.recsys.training import SequenceRun
 
 THRESHOLDS = (0, 1, 2, 3, 5, 8)
 """Values of m at which mined pairs are looked at; 5 is the paper's."""
@@ -123,7 +123,7 @@ def run_arms(seed: int, size: Size) -> ArmRuns:
     """
     from lmcore.recsys.data import leave_one_out, make_interactions
     from lmcore.recsys.recipes import consistency, plain, representation, reversal
-    from lmcore.recsys.train import SequenceRun
+    from lmcore.recsys.training import SequenceRun
 
     world = make_world(seed, size.users, size.items)
     data = leave_one_out(make_interactions(world.offsets, world.items, world.item_count))
@@ -190,17 +190,19 @@ def check_pairs(world: World, data: Split, miner: FalseNegativeMiner, threshold:
 
 
 def _configure(recipe: TrainConfig, seed: int, size: Size) -> TrainConfig:
-    return replace(
-        recipe,
-        max_length=size.max_length,
-        hidden_size=size.hidden_size,
-        num_hidden_layers=size.num_hidden_layers,
-        lr=size.lr,
-        start="epoch_loss" if size.warm_epochs is None else 0,
-        seed=seed,
-        threads=1,
-        device="cpu",
-    )
+    from lmcore.training.config import change
+
+    changes = {
+        "max_length": size.max_length,
+        "hidden_size": size.hidden_size,
+        "num_hidden_layers": size.num_hidden_layers,
+        "optimizer.lr": size.lr,
+        "start": "epoch_loss" if size.warm_epochs is None else 0,
+        "loop.seed": seed,
+        "device.threads": 1,
+        "device.device": "cpu",
+    }
+    return change(recipe, changes)
 
 
 def _warm_up(run: SequenceRun, size: Size) -> int:
@@ -222,8 +224,10 @@ def _warm_up(run: SequenceRun, size: Size) -> int:
 def _train_epoch(run: SequenceRun, epoch: int) -> None:
     from lmcore.training.seeding import seed_torch
 
-    seed_torch(run.config.seed, epoch)
-    run.end_epoch(epoch, sum(float(run.step(epoch, s)) for s in range(run.steps_per_epoch)))
+    seed_torch(run.config.loop.seed, epoch)
+    done = (epoch - 1) * run.steps_per_epoch
+    for step in range(done + 1, done + 1 + run.steps_per_epoch):
+        run.step(step)
 
 
 def _follow(
@@ -274,7 +278,7 @@ def _one_thread() -> Iterator[None]:
     """Sums of several threads depend on their number; the generator's state is put back too."""
     import torch
 
-    from lmcore.training.loop import use_threads
+    from lmcore.training.processes import use_threads
 
     with use_threads(1), torch.random.fork_rng(devices=[]):
         yield
