@@ -36,7 +36,8 @@ from lmcore.recsys import (
 )
 from lmcore.recsys.data import Split
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.recsys.train import SequenceRun
+from lmcore.recsys.training import SequenceRun
+from lmcore.training.config import change
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, Callable[[], TrainConfig]] = {
@@ -102,15 +103,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def warm_up(data: Split, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Plain training up to where the arms begin."""
-    run = SequenceRun(replace(plain(), seed=seed, device="cpu"), data)
+    run = SequenceRun(change(plain(), {"loop.seed": seed, "device.device": "cpu"}), data)
     for epoch in tqdm(range(1, arguments.warm_epochs + 1), desc=f"warm-up, seed {seed}"):
-        run.end_epoch(epoch, train_epoch(run, epoch))
+        train_epoch(run, epoch)
     return {"run": run.state_dict(), "random": torch.get_rng_state()}
 
 
-def train_epoch(run: SequenceRun, epoch: int) -> float:
-    """One epoch; returns the sum of the losses."""
-    return sum(float(run.step(epoch, step)) for step in range(run.steps_per_epoch))
+def train_epoch(run: SequenceRun, epoch: int) -> dict[str, Any]:
+    """One epoch; returns what its last step says of it."""
+    done = (epoch - 1) * run.steps_per_epoch
+    values = [run.step(done + place) for place in range(1, 1 + run.steps_per_epoch)]
+    return {name: value.item() for name, value in values[-1].items()}
 
 
 def train_arm(
@@ -119,7 +122,10 @@ def train_arm(
     """One arm from the warm checkpoint on: metrics of its best epoch in validation."""
     started = time.perf_counter()
     # An arm starts with the first step after the warm-up.
-    config = replace(ARMS[arm](), start=0, seed=seed, device="cpu", epochs=arguments.epochs)
+    config = change(
+        ARMS[arm](),
+        {"start": 0, "loop.seed": seed, "device.device": "cpu", "epochs": arguments.epochs},
+    )
     run = SequenceRun(config, data)
     state = copy.deepcopy(warm["run"])  # the optimizer goes on in these very tensors
     state["miner"] = None if run.miner is None else run.miner.state_dict()
@@ -129,7 +135,7 @@ def train_arm(
     for epoch in tqdm(
         range(arguments.warm_epochs + 1, arguments.epochs + 1), desc=f"{arm}, seed {seed}"
     ):
-        log = run.end_epoch(epoch, train_epoch(run, epoch))
+        log = train_epoch(run, epoch)
         if epoch % arguments.eval_every and epoch != arguments.epochs:
             continue
         value = run.validate()["NDCG@10"]

@@ -1,7 +1,6 @@
 """A recommender on a made-up world whose tastes are known: training, ranks, mined negatives."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +10,24 @@ from lmcore.recsys.data import leave_one_out, make_interactions
 from lmcore.recsys.evaluate import evaluate, load_model
 from lmcore.recsys.recipes import consistency
 from lmcore.recsys.recommend import recommend
-from lmcore.recsys.train import train
+from lmcore.recsys.training import train
 from lmcore.training.checkpoint import load_state
+from lmcore.training.config import change
+from lmcore.training.folder import RunFolder
 from lmcore.worlds.recsys import World, make_world
 
 # The authors' rule counts epochs, which are short here: mining starts at a step instead.
-CONFIG = replace(
-    consistency(),
-    hidden_size=32,
-    max_length=10,
-    dropout=0.2,
-    lr=3e-3,
-    batch_size=64,
-    negatives=50,
-    epochs=30,
-    start=200,
-    threads=1,
-    device="cpu",
-)
+CHANGES = {
+    "hidden_size": 32, "max_length": 10, "dropout": 0.2, "batch_size": 64, "negatives": 50,
+    "epochs": 30, "start": 200, "optimizer.lr": 3e-3, "device.threads": 1, "device.device": "cpu",
+}  # fmt: skip
+CONFIG = change(consistency(), CHANGES)
 
 
 def share_of_liked(world: World, folder: Path) -> float:
     """The share of the negatives with reversed labels that their users like in truth."""
-    memory = load_state(folder / "checkpoint.pt")["run"]["miner"]
+    run = RunFolder(folder)
+    memory = load_state(run.find("states", run.states[-1]) / "state.pt")["run"]["miner"]
     keys = memory["count_keys"][memory["counts"] > CONFIG.threshold].astype(np.int64)
     return float(world.likes(keys >> 40, keys & 0xFFFFFFFF).mean())
 

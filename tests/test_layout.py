@@ -264,5 +264,5 @@ def test_wheel() -> None:
     required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", description, re.MULTILINE)
     assert {name for name, rest in required if "extra ==" not in rest} == {"numpy", "tqdm", "typer"}
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
-    assert {"train", "report", "all", "test", "dev"} == set(extras)
+    assert {"train", "report", "tensorboard", "all", "test", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

@@ -19,7 +19,7 @@ from lmcore.recsys.evaluate import METRICS, evaluate, iterate_features, load_mod
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommend import recommend
-from lmcore.recsys.train import make_model
+from lmcore.recsys.training import make_model
 
 ITEMS = 25
 

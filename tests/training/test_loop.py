@@ -86,7 +86,7 @@ def read(folder: Path) -> dict[str, Any]:
     for record in log:
         for name in ("seconds", "validation_seconds", "seen_per_second"):
             record.pop(name, None)
-    best = os.readlink(folder / "best")
+    best = str((folder / "best").readlink())
     return {"model": (folder / "best" / "model").read_text(), "best": best, "log": log}
 
 
@@ -216,9 +216,7 @@ def test_model_and_state_are_one_transaction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [4, 9, 10, 11])
 @pytest.mark.parametrize("log_every", [None, 2])
-def test_a_longer_run_is_an_unbroken_one(
-    tmp_path: Path, first: int, log_every: int | None
-) -> None:
+def test_a_longer_run_is_an_unbroken_one(tmp_path: Path, first: int, log_every: int | None) -> None:
     """The validation at the end of the short one, off the schedule, is none of the long one."""
     options: dict[str, Any] = {"validate_every_steps": 6, "log_every_steps": log_every}
     short = run(tmp_path / "run", steps=first, **options)
@@ -485,7 +483,7 @@ def test_without_validation_data_the_last_model_is_kept(tmp_path: Path) -> None:
 
     result = run(tmp_path, Blind())
     assert (result.best_step, result.best_value) == (24, None)
-    assert os.readlink(tmp_path / "best") == "models/step-24"
+    assert str((tmp_path / "best").readlink()) == "models/step-24"
 
 
 def test_the_log_is_appended(tmp_path: Path) -> None:
@@ -540,7 +538,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 def resign(folder: Path) -> None:
     """Digests of files that a test changed: what then is refused is refused for what it holds."""
     old = json.loads((folder / "manifest.json").read_text())
-    more = {k: v for k, v in old.items() if k not in ("fingerprint", "step", "files")}
+    more = {k: v for k, v in old.items() if k not in ("fingerprint", "step", "files", "digest")}
     write_manifest(folder, old["fingerprint"], old["step"], **more)
 
 
@@ -611,7 +609,7 @@ def test_a_best_that_names_something_else(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="best: must be a link to models/step-N: got '/etc'"):
         find_model(tmp_path / "run")
     assert run(tmp_path / "run", steps=9).best_step == 6
-    assert os.readlink(best) == "models/step-6"
+    assert str(best.readlink()) == "models/step-6"
 
 
 def test_a_copy_of_a_folder_goes_on(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def write_manifest(folder: Path, fingerprint: str, step: int, **more: Any) -> No
     """
     files = {name: _hash_file(folder / name) for name in _list_files(folder)}
     content = {"fingerprint": fingerprint, "step": step, **more, "files": files}
+    content["digest"] = _digest(content)
     write_text(folder / _MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
@@ -71,6 +72,8 @@ def check_manifest(folder: Path, fingerprint: str | None = None) -> dict[str, An
     content = read_json(file, "a manifest")
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         raise ValueError(f"{file}: not a manifest: it must hold files")
+    if content.pop("digest", None) != _digest(content):
+        raise ValueError(f"{file}: has changed since it was written")
     if fingerprint is not None and content.get("fingerprint") != fingerprint:
         raise ValueError(f"{file}: of another run: its fingerprint is another than recipe.json's")
     if type(content.get("step")) is not int:
@@ -155,3 +158,8 @@ def _hash_file(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
         return {"bytes": file.tell(), "blake2b": digest.hexdigest()}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
