@@ -302,7 +302,8 @@ def test_rows_above_the_limit(rows: Path, tmp_path: Path) -> None:
 def test_training_above_the_limit(tmp_path: Path, size: int, place: str) -> None:
     """Weights are written by safetensors and states by torch, each with an error of its own."""
     data, out = write_pairs(tmp_path / "pairs.txt"), tmp_path / "run"
-    arguments = ["--data", data, "--out", out, "--epochs", 1, *SMALL]
+    late = ["--set", "loop.save_every_seconds=60"]
+    arguments = ["--data", data, "--out", out, "--epochs", 1, *SMALL, *late]
     with file_size_limited(size):
         result = run_here("recsys", "train", "plain", *arguments)
     check_line(result, str(out / place), ": File too large")
