@@ -31,9 +31,8 @@ def start(code: str, count: int, *arguments: object, **more: str) -> list["subpr
 
 def run(code: str, count: int, *arguments: object, **more: Any) -> list[str]:
     """What each of them printed, once all ended well."""
-    outputs = []
-    for process in start(code, count, *arguments, **more):
-        output, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        outputs.append(output)
-    return outputs
+    processes = start(code, count, *arguments, **more)
+    ended = [process.communicate(timeout=300) for process in processes]
+    failed = [errors for p, (_, errors) in zip(processes, ended, strict=True) if p.returncode]
+    assert failed == [], failed[0]
+    return [output for output, _ in ended]

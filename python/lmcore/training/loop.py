@@ -382,7 +382,9 @@ class _Loop:
             return named
 
         self._named = processes.first(check)
-        state = processes.together(lambda: checkpoint.load(place, processes, self.run.state_dict))
+        state = processes.together(
+            lambda: checkpoint.load(place, processes, lambda: {"run": self.run.state_dict()})
+        )
         with refusing(file):
             own = _check_own(state["loop"], states[-1])
             self.window.load_state_dict(own["window"])

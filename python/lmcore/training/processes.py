@@ -205,8 +205,10 @@ class Processes:
             fully_shard(block, **options)
         fully_shard(model, **options)
         for module in (model, *chosen):
-            # Sums, as `sum_gradients` makes them.
-            module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+            # Sums, as `sum_gradients` makes them, and without a product that gloo has not.
+            sharded: Any = module
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)
         if hasattr(model, "generate"):
             register_fsdp_forward_method(model, "generate")
 
@@ -347,7 +349,7 @@ def _refuse_tied(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), set()).add(inside.get(id(module), -1))
-            names[id(parameter)] = f"{path}.{name}" if path else name
+            names.setdefault(id(parameter), f"{path}.{name}" if path else name)
     for key, found in owners.items():
         if len(found) > 1:
             raise ValueError(
