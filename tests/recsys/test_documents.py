@@ -39,7 +39,9 @@ def data() -> Split:
 def test_parts_of_a_training_step(data: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the list under "A training step", after the start and with reversals."""
     part = ARCHITECTURE.partition("## A training step")[2].partition("```\n")[2]
-    listed = re.findall(r"^(?:Adam, then )?([\w.]+)", part.partition("```")[0], re.MULTILINE)
+    listed = re.findall(
+        r"^(?:Optimizer\.update, then )?([\w.]+)", part.partition("```")[0], re.MULTILINE
+    )
     config = replace(
         consistency(), max_length=6, hidden_size=8, batch_size=8, negatives=7, start=0, threshold=0,
         device=DeviceConfig(device="cpu"),

@@ -137,7 +137,9 @@ def test_parts_of_parts() -> None:
     assert found.optimizer.eps == Wide().optimizer.eps
     other = change(found, {"optimizer": OptimizerConfig(lr=1.0), "optimizer.eps": 0.5})
     assert (other.optimizer.lr, other.optimizer.eps) == (1.0, 0.5)
-    with pytest.raises(ValueError, match="'optimizer.rate' is no setting of OptimizerConfig; the"):
+    with pytest.raises(
+        ValueError, match=r"'optimizer\.rate' is no setting of OptimizerConfig; the"
+    ):
         override(Wide(), ["optimizer.rate=1"])
     with pytest.raises(ValueError, match=r"'rate\.x' is no setting: rate has no parts"):
         override(Wide(), ["rate.x=1"])
