@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, check_line, file_size_limited, run, run_here, write_pairs
-from lmcore._files import find_output, whole_file, write_folder, write_text
+from lmcore._files import find_output, whole_file, write_text
 from lmcore.ner import align_file
 from prediction_rows import VALID, write_rows
 
@@ -244,24 +244,6 @@ def test_the_error_names_the_output(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left on device") as caught:
             fail(filename)
         assert caught.value.filename == str(path)
-
-
-def test_folders_follow_links_and_keep_devices(tmp_path: Path) -> None:
-    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    out.mkdir()
-    elsewhere.write_text("before")
-    (out / "a").symlink_to(elsewhere)
-    (out / "b").symlink_to("/dev/null")
-
-    def write(folder: Path) -> None:
-        for name in ("a", "b", "c"):
-            (folder / name).write_text(name)
-
-    write_folder(out, write)
-    assert (out / "a").is_symlink()
-    assert (elsewhere.read_text(), (out / "c").read_text()) == ("a", "c")
-    assert (out / "b").is_char_device()
-    assert names(out) == {"a", "b", "c"}
 
 
 def test_lone_surrogates_are_written(tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_failures(trained: Path, file: Path, tmp_path: Path) -> None:
         {"num_attention_heads": 3}, {"dtype": "float99"}, {"dtype": 3}, {"dtype": {"": "x"}},
         {"attn_implementation": True}, {"attn_implementation": "x\n"}, {"hidden_size": 2**63},
         {"num_hidden_layers": 10**9}, {"item_count": 10**12}, {"id2label": 3}, {"num_labels": "x"},
+        {"num_labels": 10**9}, {"num_labels": 1e9},
     ],
     ids=str,
 )  # fmt: skip

@@ -52,6 +52,14 @@ class Walk:
         self.value, self.done = state["value"], state["done"]
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C works where the tests run in the background, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run(folder: Path, walk: Any = None, **options: Any) -> Fit:
     others = {n: options.pop(n) for n in ("resume", "unit", "progress") if n in options}
     recipe = options.pop("recipe", Recipe(config={"lr": 1}, free=("config.steps",)))

@@ -36,6 +36,8 @@ _MODELS: dict[str, type[SequenceModel]] = {
     "fmlp": FMLPModel,
 }
 
+# transformers makes a text for each of them, whether or not a model has any.
+_MOST_LABELS = 10_000
 # Scores of a block take about this many bytes: on a CPU, more would leave the cache.
 _BLOCK_BYTES = {"cpu": 1 << 22, "other": 1 << 26}
 # Users of a block, at least and at most; features are computed for the most.
@@ -293,6 +295,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     content = read_json(file, "the configuration of a model")
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not the configuration of a model: {type(content).__name__}")
+    labels = content.get("num_labels")
+    if isinstance(labels, int | float) and labels > _MOST_LABELS:  # each gets a name
+        raise ValueError(f"{file}: not the configuration of a model: num_labels is {labels:.0f}")
     return content
 
 

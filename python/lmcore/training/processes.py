@@ -341,7 +341,7 @@ def _current(place: torch.device) -> Iterator[None]:
 def _refuse_tied(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
     """A weight that a block shares with the rest would be gathered by one and used by the other."""
     owners: dict[int, set[int]] = {}
-    names = {}
+    names: dict[int, str] = {}
     for place, block in enumerate(blocks):
         for parameter in block.parameters():
             owners.setdefault(id(parameter), set()).add(place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lmcore.ops.philox import random_bits
@@ -34,14 +36,23 @@ def seed_torch(seed: int, step: int = 0, data_rank: int = 0) -> int:
         >>> first == (seed_torch(1), torch.rand(1).item())
         True
     """
-    import torch
-
     for name, value, bits in (("step", step, 40), ("data_rank", data_rank, 20)):
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} must be at least 0 and below 2**{bits}: got {value}")
     value = int(random_bits(seed, _STREAM_TORCH, (step << 20) | data_rank, 1)[0])
-    torch.manual_seed(value)
+    _seed_generators()(value)
     return value
+
+
+@functools.cache
+def _seed_generators() -> Callable[[int], object]:
+    """What seeds all generators; where there is only the CPU's, in a hundredth of the time."""
+    import torch
+
+    others = (torch.cuda, torch.xpu, torch.mps)
+    if any(module.is_available() for module in others if hasattr(module, "is_available")):
+        return torch.manual_seed
+    return torch.default_generator.manual_seed
 
 
 def permute(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
