@@ -17,9 +17,9 @@ from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import IdMap, Interactions, Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluate import METRICS, evaluate, iterate_features, load_model
 from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommend import recommend
-from lmcore.recsys.training import make_model
 
 ITEMS = 25
 

@@ -15,8 +15,8 @@ from lmcore.ops.negatives import SequenceSampler
 from lmcore.recsys import packed_logits, ufn_loss
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluate import evaluate, load_model
+from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import plain
-from lmcore.recsys.training import make_model
 from lmcore.training.config import change
 
 

@@ -19,7 +19,9 @@ from torch.nn import functional
 
 from lmcore.recsys.data import IdMap, Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluate import load_model
+from lmcore.recsys.fingerprint import find_fingerprint
 from lmcore.recsys.mine import FalseNegativeMiner
+from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import (
     RECIPES,
     TrainConfig,
@@ -28,7 +30,7 @@ from lmcore.recsys.recipes import (
     representation,
     reversal,
 )
-from lmcore.recsys.training import SequenceRun, _fingerprint, make_model, train
+from lmcore.recsys.training import SequenceRun, train
 from lmcore.training.checkpoint import load
 from lmcore.training.config import change, config_from_dict, config_to_dict
 from lmcore.training.folder import RunFolder
@@ -456,9 +458,9 @@ def test_fingerprints_do_not_collide() -> None:
     others = make_interactions([0, 1, 3], [1, 2, 1], 2)
     splits = [leave_one_out(replace(rows, id_map=IdMap(*pair))) for pair in ids]
     splits += [leave_one_out(replace(others, id_map=IdMap(*ids[0])))]
-    found = [_fingerprint(split) for split in splits]
+    found = [find_fingerprint(split) for split in splits]
     assert len(set(found)) == len(splits)
-    assert found == [_fingerprint(split) for split in splits]
+    assert found == [find_fingerprint(split) for split in splits]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +15,9 @@ from torch import Tensor
 
 from lmcore.ops.negatives import PackedBatch, SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
-from lmcore.recsys.configuration_fmlp import FMLPConfig
-from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
-from lmcore.recsys.configuration_sasrec import SASRecConfig
-from lmcore.recsys.data import Ids, Split
+from lmcore.recsys.data import Split
 from lmcore.recsys.evaluate import check_histories, evaluate
+from lmcore.recsys.fingerprint import find_fingerprint
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -28,9 +25,7 @@ from lmcore.recsys.mine import (
     StartRule,
     StepStart,
 )
-from lmcore.recsys.modeling_fmlp import FMLPModel
-from lmcore.recsys.modeling_gru4rec import GRU4RecModel
-from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.models import make_model
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.teacher import EMATeacher
@@ -40,7 +35,6 @@ from lmcore.training.folder import DataRecord, Recipe, keep_apart
 from lmcore.training.loop import fit
 from lmcore.training.optimizer import Optimizer
 from lmcore.training.processes import Processes, find_device, start_processes, use_threads
-from lmcore.training.seeding import seed_torch
 
 # What may change when a run goes on. Data may move, and be read in another way: a fingerprint
 # tells what they are. Threads stand in the recipe once more, as the number that is in use.
@@ -142,7 +136,7 @@ def train(
             "items": data.item_count,
             "interactions": len(data.interactions.items),
         },
-        fingerprint=_fingerprint(data),
+        fingerprint=find_fingerprint(data),
     )
     if data_path is not None:
         keep_apart(out, [data_path])
@@ -171,43 +165,6 @@ def train(
         steps_per_epoch=run.steps_per_epoch,
         history=result.history,
     )
-
-
-def make_model(config: TrainConfig, item_count: int) -> SequenceModel:
-    """Returns an untrained backbone; its first weights depend on the seed alone.
-
-    Args:
-        config: the settings.
-        item_count: items of the catalogue, I.
-
-    Raises:
-        ValueError: sizes that do not fit, such as heads that do not divide the hidden size.
-
-    Example:
-        >>> make_model(TrainConfig(hidden_size=8), item_count=3).item_emb.weight.shape
-        torch.Size([4, 8])
-    """
-    seed_torch(config.loop.seed)
-    sizes: dict[str, Any] = {
-        "item_count": item_count,
-        "max_length": config.max_length,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "dropout": config.dropout,
-    }
-    try:
-        if config.backbone == "sasrec":
-            heads = config.num_attention_heads
-            return SASRecModel(SASRecConfig(**sizes, num_attention_heads=heads))
-        if config.backbone == "gru4rec":
-            return GRU4RecModel(GRU4RecConfig(**sizes))
-        return FMLPModel(FMLPConfig(**sizes))
-    except ValueError:
-        raise
-    except Exception as error:
-        if type(error).__name__ != "StrictDataclassClassValidationError":
-            raise
-        raise ValueError(str(error.__cause__ or error).strip().splitlines()[-1]) from None
 
 
 class SequenceRun:
@@ -555,29 +512,3 @@ def _make_batch(config: TrainConfig) -> PackedBatch:
         np.zeros(rows * length, np.int64),
         np.zeros((rows * length, config.negatives), np.int32),
     )
-
-
-def _fingerprint(data: Split) -> str:
-    """Tells data apart: equal interactions and ids have equal ones, others have others."""
-    interactions = data.interactions
-    digest = hashlib.blake2b(digest_size=16)
-    # Every part stands behind its length and kind, so that no two data give the same bytes.
-    for numbers in (interactions.offsets, interactions.items):
-        _update(digest, b"numbers", numbers)
-    for ids in (interactions.user_ids, interactions.item_ids):
-        _update_ids(digest, ids)
-    return digest.hexdigest()
-
-
-def _update_ids(digest: hashlib.blake2b, ids: Ids) -> None:
-    if isinstance(ids, np.ndarray):
-        _update(digest, b"numbers", ids)
-        return
-    texts = [text.encode("utf-8", "surrogatepass") for text in ids]
-    _update(digest, b"lengths", np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
-    digest.update(b"".join(texts))
-
-
-def _update(digest: hashlib.blake2b, kind: bytes, numbers: NDArray[np.int64]) -> None:
-    digest.update(kind + len(numbers).to_bytes(8, "little"))
-    digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
