@@ -36,9 +36,10 @@ from lmcore.recsys import (
 )
 from lmcore.recsys.data import Split
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.recsys.train import SequenceRun
+from lmcore.recsys.training import SequenceRun
 from lmcore.reproduce.arms import branch
 from lmcore.reproduce.recsys.ablation import StepRun
+from lmcore.training.config import change
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, Callable[[], TrainConfig]] = {
@@ -102,7 +103,8 @@ def train_arms(
     def make_run(arm: str | None) -> StepRun:
         # An arm starts with the first step after the warm-up.
         recipe = plain() if arm is None else replace(ARMS[arm](), start=0)
-        return StepRun(replace(recipe, seed=seed, device="cpu", epochs=arguments.epochs), data)
+        changes = {"loop.seed": seed, "device.device": "cpu", "epochs": arguments.epochs}
+        return StepRun(change(recipe, changes), data)
 
     epoch = make_run(None).run.steps_per_epoch
     own_epochs = arguments.epochs - arguments.warm_epochs

@@ -27,14 +27,13 @@ from torch import Tensor
 
 from authors_training import AuthorsStep, SASRec
 from inputs import interactions
+from lmcore.recsys import training
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import TrainConfig, consistency
-from lmcore.recsys.train import SequenceRun
+from lmcore.recsys.training import SequenceRun
+from lmcore.training.config import DeviceConfig
 from timing import compare, print_conditions, save
-
-# The package's attribute of that name is the function.
-training = sys.modules[SequenceRun.__module__]
 
 # Beauty 5-core; the histories that are made have its mean length.
 USERS, ITEMS, SHORTEST, MEAN = 22_363, 12_101, 3, 6.9
@@ -42,6 +41,8 @@ USERS, ITEMS, SHORTEST, MEAN = 22_363, 12_101, 3, 6.9
 FILLING, PLAIN = 20, 9
 MEMORY_EPOCHS, MEMORY_LIMIT = 40, 10**9
 PROFILED = 60
+# An epoch after all that were trained.
+FAR = 99
 
 # What a part of the profile is made of.
 BOOKKEEPING = ("sampler", "inject", "labels", "observe")
@@ -93,7 +94,7 @@ class Pair:
 
     def step(self) -> Tensor:
         """Our step on the next batch."""
-        return self.ours.step(100, next(self._steps) % self.ours.steps_per_epoch)
+        return self.ours.step(FAR * self.ours.steps_per_epoch + next(self._steps) + 1)["loss"]
 
     def authors_step(self) -> Tensor:
         """Their step on a batch of their own."""
@@ -102,9 +103,8 @@ class Pair:
 
 def order_state(run: SequenceRun, model: SASRec) -> dict[str, Any]:
     """Returns the state of our optimizer for theirs, whose parameters have another order."""
-    own = {name: row for row, (name, _) in enumerate(run.model.named_parameters())}
-    state = run.optimizer.state_dict()["state"]
-    ordered = {row: state[own[name]] for row, (name, _) in enumerate(model.named_parameters())}
+    moments = run.optimizer.state_dict()["moments"]
+    ordered = {row: moments[name] for row, (name, _) in enumerate(model.named_parameters())}
     groups = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98)).state_dict()
     return {"state": ordered, "param_groups": groups["param_groups"]}
 
@@ -125,13 +125,21 @@ def read_memory(run: SequenceRun) -> tuple[dict[Any, list[Any]], dict[Any, int]]
     return hard, dict(zip(places, state["counts"].tolist(), strict=True))
 
 
+def train_epoch(run: SequenceRun, epoch: int) -> list[float]:
+    """One epoch; returns the losses."""
+    done = (epoch - 1) * run.steps_per_epoch
+    return [float(run.step(done + place)["loss"]) for place in range(1, 1 + run.steps_per_epoch)]
+
+
 def fill(config: TrainConfig, data: Split) -> dict[str, Any]:
     """Returns the state of a run after some epochs, the last of them with mining."""
     run = SequenceRun(config, data)
     for epoch in range(1, FILLING + 1):
-        losses = [float(run.step(epoch, step)) for step in range(run.steps_per_epoch)]
-        stats = run.end_epoch(epoch, sum(losses))
-        print(f"epoch {epoch}: loss {statistics.fmean(losses):.4f}, {stats}", flush=True)
+        losses = train_epoch(run, epoch)
+        assert run.miner is not None
+        print(
+            f"epoch {epoch}: loss {statistics.fmean(losses):.4f}, {run.miner.stats()}", flush=True
+        )
     return run.state_dict()
 
 
@@ -140,10 +148,11 @@ def check(config: TrainConfig, data: Split, state: dict[str, Any] | None) -> Non
     pair = Pair(replace(config, dropout=0.0), data, state)
     assert pair.ours.miner is not None
     for step in range(2):
-        batch = pair.ours.sampler.sample(100, step)
+        batch = pair.ours.sampler.sample(FAR + 1, step)
         arrays = (batch.users, batch.sequences, batch.positives, batch.negatives)
         reversed_before = pair.ours.miner.stats().reversed_count
-        one, other = float(pair.ours.step(100, step)), float(pair.theirs.step(*arrays))
+        ours = pair.ours.step(FAR * pair.ours.steps_per_epoch + step + 1)["loss"]
+        one, other = float(ours), float(pair.theirs.step(*arrays))
         assert abs(one - other) < 1e-5, (step, one, other)
         reversed_count = pair.ours.miner.stats().reversed_count - reversed_before
         assert reversed_count == len(pair.theirs.reversed)
@@ -186,8 +195,7 @@ def timed(run: SequenceRun, times: dict[str, float]) -> Iterator[None]:
         (training, "packed_logits", "logits"),
         (training, "ufn_loss", "loss"),
         (Tensor, "backward", "backward"),
-        (run.optimizer, "zero_grad", "optimizer"),
-        (run.optimizer, "step", "optimizer"),
+        (run.optimizer, "update", "optimizer"),
         (run, "_teach", "teacher"),
         *([] if teacher is None else [(teacher, "update", "teacher")]),
     ]
@@ -234,7 +242,7 @@ def count_threads(threads: int) -> str:
 def compare_steps() -> list[Any]:
     """Times both moments with one thread and with two."""
     name, data = load()
-    config = replace(consistency(), device="cpu")
+    config = replace(consistency(), device=DeviceConfig(device="cpu"))
     steps = SequenceRun(config, data).steps_per_epoch
     config = replace(config, start=PLAIN * steps)
     state = fill(config, data)
@@ -270,12 +278,11 @@ def compare_steps() -> list[Any]:
 def measure_memory() -> None:
     """Trains 40 epochs of the recipe, and asserts that the miner stays below a gigabyte."""
     name, data = load()
-    run = SequenceRun(replace(consistency(), device="cpu"), data)
+    run = SequenceRun(replace(consistency(), device=DeviceConfig(device="cpu")), data)
     assert run.miner is not None
     started, largest = time.perf_counter(), 0
     for epoch in range(1, MEMORY_EPOCHS + 1):
-        losses = [float(run.step(epoch, step)) for step in range(run.steps_per_epoch)]
-        run.end_epoch(epoch, sum(losses))
+        train_epoch(run, epoch)
         largest = max(largest, run.miner.stats().memory_bytes)
     stats = run.miner.stats()
     print(

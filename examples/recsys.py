@@ -1,7 +1,6 @@
 """A recommender on a made-up world whose tastes are known: training, ranks, mined negatives."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,23 +10,16 @@ from lmcore.recsys.evaluation import evaluate, load_model
 from lmcore.recsys.folder import read_mined_pairs
 from lmcore.recsys.recipes import consistency
 from lmcore.recsys.recommendation import recommend
-from lmcore.recsys.train import train
+from lmcore.recsys.training import train
+from lmcore.training.config import change
 from lmcore.worlds.recsys import World, make_world
 
 # The authors' rule counts epochs, which are short here: mining starts at a step instead.
-CONFIG = replace(
-    consistency(),
-    hidden_size=32,
-    max_length=10,
-    dropout=0.2,
-    lr=3e-3,
-    batch_size=64,
-    negatives=50,
-    epochs=30,
-    start=200,
-    threads=1,
-    device="cpu",
-)
+CHANGES = {
+    "hidden_size": 32, "max_length": 10, "dropout": 0.2, "batch_size": 64, "negatives": 50,
+    "epochs": 30, "start": 200, "optimizer.lr": 3e-3, "device.threads": 1, "device.device": "cpu",
+}  # fmt: skip
+CONFIG = change(consistency(), CHANGES)
 
 
 def share_of_liked(world: World, folder: Path) -> float:

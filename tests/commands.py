@@ -19,7 +19,7 @@ from lmcore.cli import app
 SMALL = [
     "--threads", "1", "--device", "cpu", "--quiet", "--set", "hidden_size=8", "--set",
     "max_length=6", "--set", "batch_size=8", "--set", "negatives=5", "--set", "eval_every=1",
-    "--set", "save_seconds=0",
+    "--set", "loop.save_every_seconds=0",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ answer for a minute or memory without bound is a failure. So is a process, a con
 opened for writing outside of the folder of the cases, whether or not somebody swallows the error.
 Cases run in a process of their own, so that its end is seen and told.
 
-    python tests/mutate_files.py --examples 1000 --seed 1 [--only checkpoint.pt] [--case 17]
+    python tests/mutate_files.py --examples 1000 --seed 1 [--only state.pt] [--case 17]
 """
 
 import argparse
@@ -61,6 +61,9 @@ KEYS = [
     "quantization_config", "attn_implementation", "return_dict", "tie_word_embeddings", "a",
     "problem_type", "output_attentions", "transformers_version", "model_type", "data", "dataset",
 ]  # fmt: skip
+
+# The newest state of the run.
+STATE = "run/states/step-2"
 
 
 class Target(NamedTuple):
@@ -116,6 +119,9 @@ def build(folder: Path) -> None:
     ]
     code, _, errors = run_here("recsys", "train", "consistency", *arguments)
     assert code == 0, errors
+    # Without digests, so that readers look at what a file holds.
+    shutil.copytree(folder / "run" / "best", folder / "model")
+    (folder / "model" / "manifest.json").unlink()
     weights = {name: w.clone() for name, w in load_model(folder / "run").state_dict().items()}
     torch.save(weights, folder / "weights.pth")
     save_file(weights, folder / "weights.safetensors")
@@ -209,12 +215,26 @@ def read_pairs(folder: Path) -> None:
     read_mined_pairs(folder / "run")
 
 
-def readers_of_a_run() -> list[Callable[[Path], Any]]:
+def readers_of(model: str) -> list[Callable[[Path], Any]]:
     data = ["--data", "{}/pairs.txt"]
     return [
-        command("recsys", "evaluate", "{}/run", *data, "--json"),
-        command("recsys", "recommend", "{}/run", "1", "2", *data),
+        command("recsys", "evaluate", f"{{}}/{model}", *data, "--json"),
+        command("recsys", "recommend", f"{{}}/{model}", "1", "2", *data),
     ]
+
+
+def signed(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A reader of a state that was changed by somebody who wrote its digest anew."""
+
+    def run(folder: Path) -> Any:
+        from lmcore.training.manifest import write_manifest
+
+        state = folder / STATE
+        manifest = json.loads((state / "manifest.json").read_text())
+        write_manifest(state, manifest["fingerprint"], manifest["step"], models=manifest["models"])
+        return reader(folder)
+
+    return run
 
 
 def make_targets() -> dict[str, Target]:
@@ -244,11 +264,15 @@ def make_targets() -> dict[str, Target]:
         Target("pairs.txt", on_data("pairs.txt", "pairs")),
         Target("sequences.txt", on_data("sequences.txt", "sequences")),
         Target("rows.inter", on_data("rows.inter", "inter")),
-        Target("run/id_map.json", readers_of_a_run()),
-        Target("run/config.json", readers_of_a_run()),
-        Target("run/model.safetensors", readers_of_a_run()),
+        Target("model/id_map.json", readers_of("model")),
+        Target("model/config.json", readers_of("model")),
+        Target("model/model.safetensors", readers_of("model")),
+        Target("run/models/step-1/manifest.json", readers_of("run")),
         Target("run/recipe.json", [command("recsys", "recommend", "{}/run", "1"), go_on]),
-        Target("run/checkpoint.pt", [go_on, call(read_pairs)]),
+        Target(
+            f"{STATE}/state.pt",
+            [go_on, signed(go_on), signed(go_on), call(read_pairs), signed(call(read_pairs))],
+        ),
         Target("run/log.jsonl", [go_on]),
         Target("weights.pth", [command("recsys", "evaluate", "{}/weights.pth", *weights)]),
         Target("weights.safetensors", [
@@ -531,7 +555,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=math.inf, help="end after this time")
-    parser.add_argument("--only", help="one kind of file, such as checkpoint.pt")
+    parser.add_argument("--only", help="one kind of file, such as state.pt")
     parser.add_argument("--case", type=int, help="this case alone")
     parser.add_argument("--work", dest="workspace", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)

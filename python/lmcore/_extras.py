@@ -7,8 +7,16 @@ from contextlib import contextmanager
 DISTRIBUTION = "lmcore-research"
 # Importable names by extra: those that the library imports itself.
 EXTRAS = {
-    "train": ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"),
+    "train": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "huggingface_hub",
+        "pydantic",
+    ),
     "report": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
 }
 
 

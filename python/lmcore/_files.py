@@ -11,8 +11,7 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +34,7 @@ def write_text(
         ValueError: the file is an input, or has no name.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_text(Path(folder, "a.txt"), "text")
         ...     Path(folder, "a.txt").read_text()
@@ -64,6 +64,7 @@ def whole_file(
         ValueError: the file is an input, or has no name.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with whole_file(Path(folder, "a.txt")) as place:
         ...         written = place.write_bytes(b"text")
@@ -136,57 +137,24 @@ def find_output(
     return target
 
 
-def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Writes files into a folder, each put in its place when all of them are whole.
-
-    Other files of the folder stay. Places that are links, devices or pipes are written as by
-    `whole_file`. Files of weights come last: a killed run leaves the old ones with a
-    configuration that is equal.
-
-    Args:
-        path: the folder; it is made if it does not exist.
-        write: is called with an empty folder and writes files there.
-
-    Raises:
-        OSError: a file cannot be written.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_folder(folder, lambda new: Path(new, "a.txt").write_text("a"))
-        ...     os.listdir(folder)
-        ['a.txt']
-    """
-    target = Path(path)
-    target.mkdir(parents=True, exist_ok=True)
-    with (
-        naming_errors(target, target / ".lmcore-"),
-        tempfile.TemporaryDirectory(prefix=".lmcore-", dir=target) as new,
-    ):
-        write(Path(new))
-        for file in sorted(Path(new).iterdir(), key=lambda f: f.suffix == ".safetensors"):
-            _put(file, target / file.name)
-
-
 @contextmanager
 def naming_errors(
     path: str | os.PathLike[str], temporary: str | os.PathLike[str] = ""
 ) -> Iterator[None]:
-    """Lets errors of the system name a file, not the name that it has meanwhile, or none at all.
+    """Yields while the system's errors name the output, not the name it has meanwhile, or none.
 
     Args:
-        path: the file's name.
-        temporary: the name that it has meanwhile, or how that begins.
+        path: the output.
+        temporary: the name that it has meanwhile.
 
     Raises:
-        OSError: as raised within, with the file's name.
+        OSError: with the output's name.
 
     Example:
-        >>> try:
-        ...     with naming_errors("a.txt"):
-        ...         raise OSError(errno.ENOSPC, "No space left on device")
-        ... except OSError as error:
-        ...     print(error.filename)
-        a.txt
+        >>> with naming_errors("a.txt"):
+        ...     raise OSError(errno.ENOSPC, "full")
+        Traceback (most recent call last):
+        OSError: [Errno 28] No space left on device: 'a.txt'
     """
     name, other = os.fspath(path), os.fspath(temporary)
     try:

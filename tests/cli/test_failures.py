@@ -69,7 +69,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "core's class": lambda: SequenceSampler([0, 1], [1], 0),
     "facade": lambda: SequenceSampler([0, 1], ["x"], 3),  # type: ignore[list-item]
     "definition": lambda: SequenceSampler([0, 1], [1], 3, order="other"),
-    "settings": lambda: TrainConfig(lr=-1.0),
+    "settings": lambda: TrainConfig(alpha=-1.0),
     "reader": lambda: read_interactions("pyproject.toml"),
     "ids": lambda: IdMap.identity(1, 1).find_items([2]),
 }

@@ -15,7 +15,7 @@ from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Whole, limit_threads, name_of_file
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.config import Between
+from lmcore.training.config import Between, change
 from prediction_rows import VALID, write_rows
 
 ATTEMPTS = [
@@ -201,9 +201,25 @@ def has_number(hint: Any) -> bool:
     return hint in (int, float)
 
 
+def walk_settings(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and types of all settings, through all levels."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from walk_settings(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def find(config: Any, name: str) -> Any:
+    """The value of a setting."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
 SETTINGS = {
     name: hint
-    for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+    for name, hint in walk_settings(TrainConfig)
     if has_number(get_args(hint)[0] if get_origin(hint) is Annotated else hint)
 }
 
@@ -220,7 +236,7 @@ def test_every_numeric_setting_has_a_range() -> None:
     defaults = TrainConfig()
     for name in SETTINGS:
         found, _ = find_range(name)
-        value = getattr(defaults, name)
+        value = find(defaults, name)
         for number in value if isinstance(value, tuple) else [value]:
             assert not isinstance(number, int | float) or number in found
 
@@ -258,25 +274,25 @@ def test_bounds_of_settings(name: str) -> None:
         return
     for bound, is_open, step in [(found.low, found.open_low, -1), (found.high, found.open_high, 1)]:
         for value, fits in [(bound, not is_open), (bound + step * (abs(bound) or 1), False)]:
-            if isinstance(getattr(TrainConfig(), name), float):
+            if isinstance(find(TrainConfig(), name), float):
                 value = float(value)
             changes: dict[str, Any] = {name: value}
             if name == "alpha":
                 changes |= {"mining": True, "ema_decay": 0.5}
+            if name in ("schedule.decay_steps", "schedule.final_share"):
+                changes |= {"schedule.kind": "linear"}
             if fits:
-                assert getattr(TrainConfig(**changes), name) == value
+                assert find(change(TrainConfig(), changes), name) == value
             else:
                 with pytest.raises(ValueError, match=f"{name} must be "):
-                    TrainConfig(**changes)
+                    change(TrainConfig(), changes)
 
 
 def test_literals_are_checked() -> None:
     choices = {
-        name: hint
-        for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
-        if get_origin(hint) is Literal
+        name: hint for name, hint in walk_settings(TrainConfig) if get_origin(hint) is Literal
     }
-    assert {"backbone", "metric", "precision"} <= set(choices)
+    assert {"backbone", "schedule.kind", "device.precision"} <= set(choices)
     for name in choices:
         result = run_here("recsys", "recipe", "plain", "--set", f"{name}=other")
         check_line(result, f"{name} must be ")

@@ -79,22 +79,22 @@ torch.save = save_slowly
     assert interrupt(process, 0, signal.SIGTERM) == (143, "")
     left = {path.name for path in out.iterdir()}
     assert not [name for name in left if name.startswith(".")]
-    assert "checkpoint.pt" not in left
+    assert not list((out / "states").glob("step-*"))
+    assert not list(out.rglob(".lmcore-*"))
 
 
 def test_sigterm_while_a_model_is_written(tmp_path: Path) -> None:
     slow = """
 import time
-import lmcore._files as files
-put = files._put
-def put_slowly(file, path):
+import lmcore.training.folder as folder
+def finish_slowly(*arguments, **options):
     sys.stderr.write("begun\\n")
     sys.stderr.flush()
     time.sleep(60)
-files._put = put_slowly
+folder.write_manifest = finish_slowly
 """
     data, out = write_pairs(tmp_path / "pairs.txt"), tmp_path / "run"
     arguments = ["--data", data, "--out", out, "--epochs", 1, *SMALL]
     process = start("recsys", "train", "plain", *arguments, code=slow)
     assert interrupt(process, 0, signal.SIGTERM) == (143, "")
-    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert not list(out.rglob(".*"))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,14 +13,14 @@ import pytest
 
 from lmcore.cli.commands import load
 from lmcore.ops.negatives import SequenceSampler
-from lmcore.recsys import evaluation, recommendation
+from lmcore.recsys import evaluation, recommendation, training
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.mine import FalseNegativeMiner, StepStart
 from lmcore.recsys.recipes import RECIPES, TrainConfig, consistency
-from lmcore.recsys.train import SequenceRun
-from lmcore.training.ema import EMATeacher
+from lmcore.recsys.teacher import EMATeacher
+from lmcore.recsys.training import SequenceRun
+from lmcore.training.config import DeviceConfig, LoopConfig
 
-TRAIN = sys.modules[SequenceRun.__module__]  # the package's attribute of that name is the function
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 UFNREC = (ROOT / "docs/papers/ufnrec.md").read_text(encoding="utf-8")
@@ -36,14 +35,16 @@ def data() -> Split:
 def test_parts_of_a_training_step(data: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the list under "A training step", after the start and with reversals."""
     part = ARCHITECTURE.partition("## A training step")[2].partition("```\n")[2]
-    listed = re.findall(r"^(?:Adam, then )?([\w.]+)", part.partition("```")[0], re.MULTILINE)
+    listed = re.findall(
+        r"^(?:Optimizer\.update, then )?([\w.]+)", part.partition("```")[0], re.MULTILINE
+    )
     config = replace(
         consistency(), max_length=6, hidden_size=8, batch_size=8, negatives=7, start=0, threshold=0,
-        device="cpu",
+        device=DeviceConfig(device="cpu"),
     )  # fmt: skip
     run = SequenceRun(config, data)
     for _ in range(4):
-        run.step(1, 0)
+        run.step(1)
     called: list[str] = []
 
     def record(owner: Any, name: str, shown: str) -> None:
@@ -62,11 +63,11 @@ def test_parts_of_a_training_step(data: Split, monkeypatch: pytest.MonkeyPatch) 
     for name in ("inject", "update_start", "observe"):
         record(FalseNegativeMiner, name, f"FalseNegativeMiner.{name}")
     record(run.model, "forward_packed", "SequenceModel.forward_packed")
-    record(TRAIN, "packed_logits", "packed_logits")
+    record(training, "packed_logits", "packed_logits")
     record(EMATeacher, "teaching", "EMATeacher")
-    record(TRAIN, "ufn_loss", "ufn_loss")
+    record(training, "ufn_loss", "ufn_loss")
     record(EMATeacher, "update", "EMATeacher.update")
-    run.step(1, 0)
+    run.step(1)
     assert called == [name.rstrip(",") for name in listed]
 
 
@@ -74,20 +75,25 @@ def test_the_start_is_the_miners(data: Split) -> None:
     """`flag` of the paper is `FalseNegativeMiner.active`."""
     assert "| `flag` | `FalseNegativeMiner.active` |" in UFNREC
     config = replace(
-        consistency(), max_length=6, hidden_size=8, batch_size=4, device="cpu", start=4
+        consistency(),
+        max_length=6,
+        hidden_size=8,
+        batch_size=4,
+        device=DeviceConfig(device="cpu"),
+        start=4,
     )
     run = SequenceRun(config, data)
     assert run.miner is not None
     assert run.miner.start == StepStart(4)
     seen = []
-    for number in range(6):
-        run.step(1 + number // 3, number % 3)
+    for number in range(1, 7):
+        run.step(number)
         seen.append(run.miner.active)
         assert (run.miner.stats().hard_count > 0) == run.miner.active
     assert seen == [False] * 3 + [True] * 3
     # A state that was branched from another run's brings the miner of a loop of its own.
     other = SequenceRun(config, data)
-    other.step(1, 0)
+    other.step(1)
     state = other.state_dict()
     state["miner"] = FalseNegativeMiner().state_dict()
     before = SequenceRun(config, data)
@@ -118,7 +124,8 @@ def test_options_that_are_settings() -> None:
     line = next(line for line in ARCHITECTURE.splitlines() if "once more, as options" in line)
     listed = re.findall(r"`--(\w+)`", line)
     options = [parameter.name for parameter in load("recsys").commands["train"].params]
-    settings = {field.name for field in fields(TrainConfig)}
+    kinds = (TrainConfig, LoopConfig, DeviceConfig)
+    settings = {field.name for kind in kinds for field in fields(kind)}
     assert listed == [name for name in options if name in settings]
 
 

@@ -18,9 +18,9 @@ from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interact
 from lmcore.recsys.evaluation import METRICS, evaluate, iterate_features, load_model
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommendation import recommend
-from lmcore.recsys.train import make_model
 
 ITEMS = 25
 

@@ -18,6 +18,8 @@ from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.checkpoint import load_state, save_state
+from lmcore.training.folder import RunFolder
+from lmcore.training.manifest import find_model, write_manifest
 
 ITEMS = 12
 
@@ -35,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, out: Path, recipe: str = "reversal") -> Path:
     arguments = ["--data", data, "--out", out, "--epochs", 6, "--skip-bad-rows", *SMALL]
-    changes = ["--set", "start=1", "--set", "lr=0.01"]
+    changes = ["--set", "start=1", "--set", "optimizer.lr=0.01"]
     assert run_here("recsys", "train", recipe, *arguments, *changes)[0] == 0
     return out
 
@@ -55,6 +57,19 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def find_state(folder: Path) -> Path:
+    run = RunFolder(folder)
+    return run.find("states", run.states[-1]) / "state.pt"
+
+
+def sign(folder: Path) -> None:
+    """Digests of a state or a model written anew, as by somebody who knows how."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("files", "digest"):
+        del manifest[name]
+    write_manifest(folder, **manifest)
 
 
 # A run that is whole.
@@ -93,7 +108,7 @@ def test_weights_without_a_folder(trained: Path, tmp_path: Path) -> None:
 
 
 def test_mined_pairs(trained: Path) -> None:
-    state = load_state(trained / "checkpoint.pt")["run"]["miner"]
+    state = load_state(find_state(trained))["run"]["miner"]
     for threshold in (0, 2, 5):
         miner = FalseNegativeMiner(threshold=threshold)
         miner.load_state_dict(state)
@@ -109,7 +124,7 @@ def test_mined_pairs(trained: Path) -> None:
 
 def test_runs_without_pairs(data: Path, tmp_path: Path) -> None:
     plain = train(data, tmp_path / "plain", "plain")
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: the run did not mine"):
+    with pytest.raises(ValueError, match=r"state\.pt: the run did not mine"):
         read_mined_pairs(plain)
     shown = train(data, tmp_path / "shown", "representation")
     with pytest.raises(ValueError, match=r"recipe\.json: the run reversed no labels: say a thresh"):
@@ -122,7 +137,7 @@ def test_runs_without_pairs(data: Path, tmp_path: Path) -> None:
 
 def test_wrong_folders(tmp_path: Path, data: Path) -> None:
     for place in (tmp_path, tmp_path / "none", data):
-        with pytest.raises(ValueError, match=r": holds no checkpoint\.pt, the state of a run"):
+        with pytest.raises(ValueError, match=r": holds no state of a run"):
             read_mined_pairs(place)
         with pytest.raises(ValueError, match=r": holds no recipe\.json that names the data"):
             load_run(place)
@@ -135,19 +150,22 @@ def test_wrong_folders(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "recipe.json"])
 def test_missing_files(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises((ValueError, OSError), match=name if name[0] != "m" else "safetensors"):
+    (folder / name if name == "recipe.json" else find_model(folder) / name).unlink()
+    with pytest.raises((ValueError, OSError), match=name):
         load_run(folder)
 
 
 def test_a_folder_without_an_id_map(folder: Path, data: Path) -> None:
     """Of a run it is missing; as of `save_pretrained`, ids are the rows of the table."""
-    (folder / "id_map.json").unlink()
+    model = find_model(folder)
+    (model / "id_map.json").unlink()
+    with pytest.raises(ValueError, match=r"id_map\.json: is missing"):
+        load_run(folder, data=data)
+    sign(model)
     with pytest.raises(ValueError, match=r"run: holds a run without its id_map\.json"):
         load_run(folder, data=data)
-    (folder / "recipe.json").unlink()
     with pytest.raises(ValueError, match=r"pairs\.txt:\d+: item is not in the id map"):
-        load_run(folder, data=data)
+        load_run(model, data=data)
 
 
 def test_data_that_are_gone(folder: Path, tmp_path: Path) -> None:
@@ -174,10 +192,14 @@ def test_data_that_are_gone(folder: Path, tmp_path: Path) -> None:
     ids=lambda value: value[:30],
 )
 def test_broken_id_maps(folder: Path, content: str, problem: str) -> None:
-    (folder / "id_map.json").write_text(content)
+    model = find_model(folder)
+    (model / "id_map.json").write_text(content)
+    with pytest.raises(ValueError, match=r"id_map\.json: has changed"):
+        load_run(folder)
+    sign(model)
     with pytest.raises(ValueError, match=problem) as caught:
         load_run(folder)
-    assert str(caught.value).startswith(f"{folder / 'id_map.json'}: ")
+    assert str(caught.value).startswith(f"{model / 'id_map.json'}: ")
 
 
 @pytest.mark.parametrize(
@@ -220,10 +242,13 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_broken_states(folder: Path, name: str) -> None:
-    file = folder / "checkpoint.pt"
+    file = find_state(folder)
     state = load_state(file)
     STATES[name](state)
     save_state(file, state)
+    with pytest.raises(ValueError, match=r"state\.pt: has changed"):
+        read_mined_pairs(folder)
+    sign(file.parent)
     with pytest.raises(ValueError, match="not the state of a run") as caught:
         read_mined_pairs(folder)
     assert str(caught.value).startswith(f"{file}: ")
@@ -231,22 +256,23 @@ def test_broken_states(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 50, 4, 1000])
 def test_states_that_are_cut(folder: Path, content: bytes | int) -> None:
-    file = folder / "checkpoint.pt"
+    file = find_state(folder)
     file.write_bytes(file.read_bytes()[:content] if isinstance(content, int) else content)
+    sign(file.parent)
     with pytest.raises(ValueError, match="not the state of a run") as caught:
         read_mined_pairs(folder)
     assert str(caught.value).startswith(f"{file}: ")
 
 
 def test_a_state_that_is_missing(folder: Path) -> None:
-    (folder / "checkpoint.pt").unlink()
-    with pytest.raises(ValueError, match=r"holds no checkpoint\.pt"):
+    shutil.rmtree(folder / "states")
+    with pytest.raises(ValueError, match="holds no state of a run"):
         read_mined_pairs(folder)
 
 
 def test_ids_are_the_original_ones(trained: Path, data: Path) -> None:
     """A mined item is none that its user has in the training part."""
-    ids = IdMap.load(trained / "id_map.json")
+    ids = IdMap.load(find_model(trained) / "id_map.json")
     split = leave_one_out(read_interactions(data, skip_bad_rows=True))
     for user, item in read_mined_pairs(trained, 0).tolist():
         first, last = split.train_offsets[user - 1 : user + 1]

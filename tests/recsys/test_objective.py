@@ -23,7 +23,7 @@ from lmcore.recsys.objective import (
     take_negatives,
     ufn_loss,
 )
-from lmcore.training.ema import EMATeacher
+from lmcore.recsys.teacher import EMATeacher
 
 
 class Golden:
@@ -142,7 +142,7 @@ def test_three_steps(golden: Golden, way: str) -> None:
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        teacher.update(model)
+        teacher.update()
     assert_weights(model, golden.weights["after_3_steps"])
     assert_weights(teacher.model, golden.weights["ema_after_3_steps"])
 

@@ -1,5 +1,6 @@
 """A state that was tampered with is refused by name: torch and numpy would fail somewhere later."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
+from lmcore.training.folder import RunFolder
+from lmcore.training.manifest import write_manifest
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -21,7 +24,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     folder = tmp_path_factory.mktemp("states")
     write_pairs(folder / "pairs.txt")
     assert go_on(folder, 2)[0] == 0
-    return folder, (folder / "run" / "checkpoint.pt").read_bytes()
+    return folder, state_file(folder).read_bytes()
+
+
+def state_file(folder: Path) -> Path:
+    """The newest state."""
+    states = RunFolder(folder / "run")
+    return states.find("states", states.states[-1]) / "state.pt"
+
+
+def write(file: Path, state: Any) -> bytes:
+    """Puts another state in the place of one, with its digest: somebody who knows what he does."""
+    torch.save(state, file)
+    manifest = json.loads((file.parent / "manifest.json").read_text())
+    more = {"models": manifest["models"]}
+    write_manifest(file.parent, manifest["fingerprint"], manifest["step"], **more)
+    return file.read_bytes()
 
 
 def go_on(folder: Path, epochs: int) -> tuple[int, str, str]:
@@ -42,47 +60,64 @@ def put(*path: Any) -> Change:
     return change
 
 
+WIDE = torch.ones(6, 8, dtype=torch.float64)
 CHANGES: dict[str, tuple[Change, str]] = {
     "no run": (lambda s: s.pop("run"), "KeyError: 'run'"),
     "a run that is none": (put("run", []), "run must be a mapping: got list"),
-    "no history": (lambda s: s.pop("history"), "KeyError: 'history'"),
-    "a history that is none": (put("history", 3), "history must hold a record of each epoch"),
-    "a short history": (lambda s: s["history"].pop(0), "history must hold a record of each epoch"),
-    "a tensor in the history": (put("history", 0, "loss", torch.zeros(1)), "not JSON serializable"),
-    "a best epoch to come": (put("best_epoch", 3), "best_epoch must be one of 2: got 3"),
-    "a best epoch of text": (put("best_epoch", "1"), "best_epoch must be one of 2: got '1'"),
-    "no wait": (put("waited", None), "waited must be a number of validations: got None"),
-    "no metric": (put("best_value", float("nan")), "best_value must be a metric: got nan"),
+    "no loop": (put("loop", 3), "loop must be a mapping"),
+    "another step": (put("loop", "step", 3), "step must be "),
+    "no window": (lambda s: s["loop"].pop("window"), "KeyError: 'window'"),
+    "a window without counts": (put("loop", "window", "sums", {"loss": 1.0}), "window must have"),
+    "a window of texts": (
+        put("loop", "window", {"sums": {"a": "x"}, "counts": {"a": 1}, "last": {}, "seconds": 0}),
+        "window must hold numbers",
+    ),
+    "a best step to come": (put("loop", "best_step", 10**6), "best_step must be one of "),
+    "a best step of text": (put("loop", "best_step", "1"), "best_step must be one of "),
+    "no wait": (put("loop", "waited", None), "waited must be a number of validations: got None"),
+    "no metric": (put("loop", "best_value", float("nan")), "best_value must be a metric: got nan"),
+    "a log of no size": (put("loop", "log_size", -1), "log_size must be a number of bytes: got -1"),
+    "an end that is none": (put("loop", "end", {"best": [1, 0.5], "record": 3}), "end must hold"),
     "a missing weight": (lambda s: s["run"]["model"].popitem(), "Error(s) in loading state_dict"),
     "weights of another shape": (
         put("run", "model", "item_emb.weight", torch.zeros(2, 2)), "Error(s) in loading state_dict"
     ),
     "no weights": (put("run", "model", [1]), "Expected state_dict to be dict-like"),
-    "no moments": (put("run", "optimizer", 7), "a state of Adam must hold the moments of"),
+    "no moments": (put("run", "optimizer", 7), "not subscriptable"),
     "a missing moment": (
-        lambda s: s["run"]["optimizer"]["state"].pop(0), "a state of Adam must hold the moments of"
+        lambda s: s["run"]["optimizer"]["moments"].popitem(), "moments must be those of"
     ),
     "a moment of another name": (
-        put("run", "optimizer", "state", 0, "max_exp_avg_sq", torch.zeros(1)),
-        "parameter 0 must have step, exp_avg and exp_avg_sq",
+        put("run", "optimizer", "moments", "item_emb.weight", "max_exp_avg_sq", torch.zeros(1)),
+        "item_emb.weight must have step, exp_avg and exp_avg_sq",
     ),
     "a moment of another shape": (
-        put("run", "optimizer", "state", 0, "exp_avg", torch.zeros(1)),
-        "exp_avg of parameter 0 must be [31, 8] torch.float32: got [1] torch.float32",
+        put("run", "optimizer", "moments", "item_emb.weight", "exp_avg", torch.zeros(1)),
+        "exp_avg of item_emb.weight must be [31, 8] torch.float32: got [1] torch.float32",
     ),
     "a moment of another type": (
-        put("run", "optimizer", "state", 1, "exp_avg_sq", torch.zeros(6, 8).double()),
-        "exp_avg_sq of parameter 1 must be [6, 8] torch.float32: got [6, 8] torch.float64",
+        put("run", "optimizer", "moments", "pos_emb.weight", "exp_avg_sq", WIDE),
+        "exp_avg_sq of pos_emb.weight must be [6, 8] torch.float32: got [6, 8] torch.float64",
     ),
     "a step that is no number": (
-        put("run", "optimizer", "state", 0, "step", torch.zeros(0)),
-        "step of parameter 0 must be [] torch.float32: got [0] torch.float32",
+        put("run", "optimizer", "moments", "item_emb.weight", "step", torch.zeros(0)),
+        "step of item_emb.weight must be [] torch.float32: got [0] torch.float32",
     ),
-    "a teacher that is none": (put("run", "teacher", [1]), "Expected state_dict to be dict-like"),
+    "no scale": (put("run", "optimizer", "scaler", {"scale": 1}), "scaler must be the state of"),
+    "a teacher that is none": (put("run", "teacher", [1]), "list indices must be integers"),
+    "a teacher of other weights": (
+        put("run", "teacher", "values", 0, torch.zeros(1)), "average 0 must be [31, 8]"
+    ),
+    "a teacher of no updates": (
+        put("run", "teacher", "update_count", -1), "update_count must be a number of updates"
+    ),
+    "a teacher without buffers": (put("run", "teacher", "buffers", 0), "buffers must be those of"),
     "no miner": (put("run", "miner", None), "NoneType"),
     "a count out of range": (
         put("run", "miner", "reversed_count", 10**30), "reversed_count must be at least 0 and below"
     ),
+    "a loss that is none": (put("run", "loss_sum", "x"), "loss_sum must be a number: got 'x'"),
+    "labels that are none": (put("run", "reversed", -1), "reversed must be a number of labels"),
     "losses that are none": (put("run", "loss_sums", ["x"]), "loss_sums must be a list of numbers"),
     "no start": (lambda s: s["run"].pop("started"), "KeyError: 'started'"),
     "a start of text": (put("run", "started", "x"), "started must be a truth value: got 'x'"),
@@ -99,28 +134,25 @@ CHANGES: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_tampered_states(whole: tuple[Path, bytes], name: str) -> None:
     folder, content = whole
-    file = folder / "run" / "checkpoint.pt"
+    file = state_file(folder)
     file.write_bytes(content)
     change, message = CHANGES[name]
     state = torch.load(file, weights_only=True)
     change(state)
-    torch.save(state, file)
-    tampered = file.read_bytes()
+    tampered = write(file, state)
     check_line(go_on(folder, 3), f"{file}: not the state of a run: ", message)
     assert file.read_bytes() == tampered
 
 
-def test_options_of_the_optimizer_come_from_the_recipe(whole: tuple[Path, bytes]) -> None:
+def test_a_changed_state_is_refused_by_its_digest(whole: tuple[Path, bytes]) -> None:
     folder, content = whole
-    file = folder / "run" / "checkpoint.pt"
+    file = state_file(folder)
+    for place in range(0, len(content), len(content) // 20):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(bytes(changed))
+        check_line(go_on(folder, 3), f"{file}: has changed since it was written")
     file.write_bytes(content)
-    state = torch.load(file, weights_only=True)
-    state["run"]["optimizer"]["param_groups"][0].update(lr=1e3, amsgrad=True)
-    torch.save(state, file)
-    code, _, errors = go_on(folder, 3)
-    assert code == 0, errors
-    after = torch.load(file, weights_only=True)["run"]["optimizer"]["param_groups"][0]
-    assert (after["lr"], after["amsgrad"]) == (1e-3, False)
 
 
 def test_counts_of_a_miner() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmcore.training.checkpoint import load_state, save_folder, save_state
+from lmcore.training.checkpoint import load, load_state, save, save_state
 
 
 def test_state_round_trip(tmp_path: Path) -> None:
@@ -46,20 +46,27 @@ def test_broken_state(tmp_path: Path) -> None:
         load_state(tmp_path / "none.pt")
 
 
-def test_a_failed_write_leaves_the_old_files(tmp_path: Path) -> None:
-    save_folder(tmp_path / "model", lambda new: (new / "a").write_text("old"))
-
-    def fail(new: Path) -> None:
-        (new / "a").write_text("new")
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        save_folder(tmp_path / "model", fail)
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["a"]
-    assert (tmp_path / "model" / "a").read_text() == "old"
+def test_one_file_for_one_process(tmp_path: Path) -> None:
+    save(tmp_path, {"weights": torch.arange(3.0), "deep": [{"keys": np.arange(2)}]})
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    found = load(tmp_path, template=dict)
+    assert found["weights"].tolist() == [0, 1, 2]
+    assert found["deep"][0]["keys"].tolist() == [0, 1]
 
 
-def test_folder_keeps_other_files(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("x")
-    save_folder(tmp_path, lambda new: (new / "a.safetensors").write_text("1"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "log"]
+@pytest.mark.parametrize("data", [b"", b"text", b"{}", b"[" * 200_000])
+def test_something_else_is_refused_by_its_name(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"state\.pt: not the state of a run"):
+        load(tmp_path)
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
+
+    torch.save({"x": Evil()}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt: not the state of a run"):
+        load(tmp_path)
+    assert not (tmp_path / "ran").exists()

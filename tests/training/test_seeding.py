@@ -21,3 +21,11 @@ def test_seeds_differ_by_every_argument() -> None:
 def test_ranges(case: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 0 and below"):
         seed_torch(*case)
+
+
+def test_the_generator_is_that_of_torch() -> None:
+    value = seed_torch(5, 7)
+    found = torch.rand(3)
+    torch.manual_seed(value)
+    assert torch.equal(torch.rand(3), found)
+    assert torch.initial_seed() == value

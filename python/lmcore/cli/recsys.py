@@ -81,18 +81,18 @@ def train_command(
     """Train a sequential recommender; a killed or interrupted run goes on where it was.
 
     The last item of each user is kept for testing, the one before it for validation. DIR gets
-    the model of the best epoch in validation, config.json, id_map.json, recipe.json, log.jsonl
-    and checkpoint.pt. Under torchrun all processes share each batch.
+    recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
+    validation. Under torchrun all processes share each batch.
     """
     with starting():
         from lmcore.recsys.data import leave_one_out
-        from lmcore.recsys.train import train
+        from lmcore.recsys.training import train
 
     is_first = os.environ.get("RANK", "0") == "0"
     quiet = quiet or not is_first
     options = {
-        "backbone": backbone, "epochs": epochs, "seed": seed, "device": device,
-        "threads": limit_threads(threads),
+        "backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device,
+        "device.threads": limit_threads(threads),
     }  # fmt: skip
     config = _make_config(recipe, options, settings or [])
     split = leave_one_out(_read_interactions(data, data_format, skip_bad_rows, quiet=quiet))
@@ -112,7 +112,7 @@ def train_command(
         "out": str(result.folder),
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
-        config.metric: result.best_value,
+        config.loop.metric: result.best_value,
     }
     if is_first:
         show_json(summary)

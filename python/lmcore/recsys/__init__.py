@@ -52,8 +52,8 @@ from lmcore.recsys.recipes import (
     reversal,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
-from lmcore.recsys.train import TrainResult, train
-from lmcore.training.ema import EMATeacher
+from lmcore.recsys.teacher import EMATeacher
+from lmcore.recsys.training import TrainResult, train
 
 for _config, _model in (
     (SASRecConfig, SASRecModel),

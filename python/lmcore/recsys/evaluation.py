@@ -23,11 +23,12 @@ from lmcore.recsys.data import Split
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
+from lmcore.recsys.recipes import METRICS
 from lmcore.training.checkpoint import no_bars
-from lmcore.training.loop import find_device
+from lmcore.training.manifest import find_model
+from lmcore.training.processes import find_device
 
 PROTOCOLS = ("full", "sampled")
-METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
 _MODELS: dict[str, type[SequenceModel]] = {
     "sasrec": SASRecModel,
@@ -35,6 +36,8 @@ _MODELS: dict[str, type[SequenceModel]] = {
     "fmlp": FMLPModel,
 }
 
+# transformers makes a text for each of them, whether or not a model has any.
+_MOST_LABELS = 10_000
 # Scores of a block take about this many bytes: on a CPU, more would leave the cache.
 _BLOCK_BYTES = {"cpu": 1 << 22, "other": 1 << 26}
 # Users of a block, at least and at most; features are computed for the most.
@@ -166,8 +169,8 @@ def load_model(
     """Returns a trained backbone, ready for evaluation.
 
     Args:
-        path: the folder of a run or of `save_pretrained`, or a file of SASRec weights in the
-            names of pmixer's code (`.pth`, `.pt`, `.safetensors`).
+        path: the folder of a run, whose best model it is, or of `save_pretrained`, or a file of
+            SASRec weights in the names of pmixer's code (`.pth`, `.pt`, `.safetensors`).
         num_attention_heads: heads of the weights in such a file, which do not tell it.
         device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
 
@@ -184,7 +187,7 @@ def load_model(
         ...     load_model(folder).config.item_count
         3
     """
-    source = Path(path)
+    source = find_model(path)
     place = find_device(device)
     if source.is_file():
         return _prepare(load_sasrec(source, num_attention_heads=num_attention_heads), place)
@@ -292,6 +295,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     content = read_json(file, "the configuration of a model")
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not the configuration of a model: {type(content).__name__}")
+    labels = content.get("num_labels")
+    if isinstance(labels, int | float) and labels > _MOST_LABELS:  # each gets a name
+        raise ValueError(f"{file}: not the configuration of a model: num_labels is {labels:.0f}")
     return content
 
 

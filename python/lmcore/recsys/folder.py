@@ -18,12 +18,14 @@ from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.checkpoint import load_state, refusing
+from lmcore.training.folder import RunFolder
+from lmcore.training.manifest import check_manifest, find_model
 
 __all__ = ["TrainedRun", "load_run", "read_mined_pairs"]
 
 
 # Where a run keeps what is read here.
-_IDS, _RECIPE, _STATE = "id_map.json", "recipe.json", "checkpoint.pt"
+_IDS, _RECIPE, _STATE = "id_map.json", "recipe.json", "state.pt"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True, eq=False)
@@ -84,7 +86,7 @@ def load_run(
         format = noted["format"] if format == "auto" else format  # noqa: A001
         skip_bad_rows = skip_bad_rows or noted["skip_bad_rows"]
     model = load_model(path, num_attention_heads=num_attention_heads, device=device)
-    saved = Path(path) / _IDS
+    saved = find_model(path) / _IDS
     if saved.is_file():
         ids = IdMap.load(saved)
     elif Path(path, _RECIPE).is_file():
@@ -102,7 +104,7 @@ def load_run(
 def read_mined_pairs(
     path: str | os.PathLike[str], threshold: int | None = None
 ) -> NDArray[np.int64]:
-    """Returns the (user, item) pairs that a run took for false negatives when its state was saved.
+    """Returns the (user, item) pairs that a run took for false negatives by its newest state.
 
     They are those of `FalseNegativeMiner.mined_pairs`, in the ids 1..U and 1..I of the training;
     the original ones are `IdMap.users[user - 1]` and `IdMap.items[item - 1]`.
@@ -118,26 +120,33 @@ def read_mined_pairs(
     Raises:
         OSError: the state or the recipe cannot be read.
         TypeError: `threshold` is no integer.
-        ValueError: the folder holds no state or a broken one, its run did not mine, `threshold`
-            is below 0, or the run has none and none is given.
+        ValueError: the folder holds no state, or one that has changed or is broken, its run did
+            not mine, `threshold` is below 0, or the run has none and none is given.
 
     Example:
         >>> import tempfile
         >>> from lmcore.training.checkpoint import save_state
+        >>> from lmcore.training.manifest import write_manifest
         >>> miner = FalseNegativeMiner(threshold=0)
         >>> for _ in range(2):
         ...     injection = miner.inject([1], [[5]], np.array([[7, 9]]))
         ...     miner.observe([1], [[5]], injection, np.array([[0.0, 1.0, -1.0]]))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_state(Path(folder, "checkpoint.pt"), {"run": {"miner": miner.state_dict()}})
+        ...     state = Path(folder, "states", "step-2")
+        ...     state.mkdir(parents=True)
+        ...     save_state(state / "state.pt", {"run": {"miner": miner.state_dict()}})
+        ...     write_manifest(state, "0" * 32, 2)
         ...     read_mined_pairs(folder, threshold=0).tolist()
         [[1, 7]]
     """
-    file = Path(path) / _STATE
-    if not file.is_file():
-        raise ValueError(f"{os.fspath(path)}: holds no {_STATE}, the state of a run")
+    run = RunFolder(path)
+    if not run.states:
+        raise ValueError(f"{os.fspath(path)}: holds no state of a run")
+    newest = run.find("states", run.states[-1])
     if threshold is None:
         threshold = _find_threshold(Path(path) / _RECIPE)
+    check_manifest(newest)
+    file = newest / _STATE
     state = load_state(file)
     with refusing(file):
         mined = state["run"]["miner"]

@@ -6,10 +6,20 @@ The four arms of the paper's ablation, each one change of the arm before it, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from lmcore.training.config import Between, check_fields
+from lmcore.training.config import (
+    Between,
+    DeviceConfig,
+    LoopConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    check_fields,
+)
+
+#: What validation gives.
+METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
 # Above this nothing can be counted here, and libraries in C start to wrap around.
 _MOST = 2**31 - 1
@@ -20,7 +30,8 @@ class TrainConfig:
     """All that a training run depends on, next to its data.
 
     The defaults are those of the authors' code, and without mining plain training with many
-    negatives. A variant is `dataclasses.replace(config, ...)`.
+    negatives. A variant is `dataclasses.replace(config, ...)`, or `lmcore.training.config.change`
+    where a part of a part changes.
 
     Source: UFNRec (arXiv 2208.04116), `main.py`.
 
@@ -29,7 +40,7 @@ class TrainConfig:
         ValueError: a number is out of its range, or a text is none of the choices.
 
     Example:
-        >>> TrainConfig(lr=0.01).negatives
+        >>> TrainConfig(batch_size=64).negatives
         100
     """
 
@@ -47,13 +58,12 @@ class TrainConfig:
     """Probability in [0, 1)."""
 
     epochs: Annotated[int, Between(1, _MOST)] = 201
-    """When to end; an epoch draws about as many windows as there are users."""
+    """When to end, where `loop.steps` does not say; an epoch draws about as many windows as there
+    are users."""
+    eval_every: Annotated[int, Between(1, _MOST)] = 4
+    """Epochs between validations, where `loop.validate_every_steps` does not say."""
     batch_size: Annotated[int, Between(1, 2**20)] = 128
     """Windows of a step, B; of all processes together."""
-    lr: Annotated[float, Between(0, 1e30, open_low=True)] = 1e-3
-    """Adam's step size."""
-    betas: Annotated[tuple[float, float], Between(0, 1, open_high=True)] = (0.9, 0.98)
-    """Adam's moving averages."""
     l2_emb: Annotated[float, Between(0, 1e30)] = 0.0
     """Weight of the norm of the item embeddings in the loss."""
     normalization: Literal["mean", "balanced"] = "mean"
@@ -88,22 +98,17 @@ class TrainConfig:
     teacher_mode: Literal["train", "eval"] = "train"
     """Whether the teacher's dropout is active, as in the paper, or not."""
 
-    seed: Annotated[int, Between(0, 2**64 - 1)] = 0
-    """Of everything random."""
-    eval_every: Annotated[int, Between(1, _MOST)] = 4
-    """Epochs between validations."""
-    metric: Literal["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR"] = "NDCG@10"
-    """What the best epoch is best in, over the full catalogue of validation."""
-    patience: Annotated[int | None, Between(1, _MOST)] = None
-    """End after so many validations without a better one; None: never."""
-    save_seconds: Annotated[float, Between(0, 1e9)] = 60.0
-    """The state is saved at the end of an epoch after so much time, and at the end."""
-    threads: Annotated[int | None, Between(1, _MOST)] = None
-    """Threads of this process; None: as many as torch and the core choose."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass; weights and loss are float32."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.9, 0.98)))
+    """Adam."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Of its step size."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(metric="NDCG@10"))
+    """Steps, states and seed. The metric is one of HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR,
+    over the full catalogue of validation. The log has a line for each epoch where
+    `loop.log_every_steps` does not say otherwise."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    """Where to compute. Weights are whole in every process, and the backbones are too small to be
+    compiled or recomputed."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -115,6 +120,17 @@ class TrainConfig:
             raise ValueError("alpha needs a teacher: set ema_decay, such as 0.999")
         if self.alpha > 0 and not self.mining:
             raise ValueError("alpha needs mining=true: it weighs a loss of reversed negatives")
+        if self.loop.metric not in METRICS:
+            raise ValueError(
+                f"loop.metric must be {' or '.join(METRICS)}: got {self.loop.metric!r:.60}"
+            )
+        if self.loop.metric_mode != "max":
+            raise ValueError("loop.metric_mode must be max: high metrics are good ones")
+        for name, usual in (("sharding", "none"), ("compile", False), ("recompute", False)):
+            if getattr(self.device, name) != usual:
+                raise ValueError(
+                    f"device.{name} must be {str(usual).lower()}: backbones are not built for it"
+                )
 
 
 def plain() -> TrainConfig:

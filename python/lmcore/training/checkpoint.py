@@ -1,9 +1,9 @@
-"""The state of a run in one file, and folders of models: whole or not there."""
+"""The state of a run: tensors, arrays and plain values, sharded or not, read without unpickling."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -11,15 +11,94 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lmcore._files import find_output, whole_file, write_folder
-
-#: What a run writes into its folder.
-RUN_FILES = (
-    "checkpoint.pt", "config.json", "id_map.json", "log.jsonl", "model.safetensors", "recipe.json",
-)  # fmt: skip
+from lmcore._files import whole_file
+from lmcore.training.processes import Processes
 
 _ARRAY = "__array__"
+_SHARDED = "__sharded__"
+_STATE, _SHARDS = "state.pt", "shards"
+
+
+def save(folder: Path, state: Mapping[str, Any], processes: Processes | None = None) -> None:
+    """Writes a state into an empty folder; every process calls it.
+
+    What is not sharded is equal in all processes, and goes into one file that the first one
+    writes. Shards are written by torch's distributed checkpoints in the form of safetensors:
+    their usual form keeps a pickle, which runs what a stranger wrote.
+
+    Args:
+        folder: an empty one.
+        state: mappings, lists, numbers, texts, tensors and numpy arrays, nested as needed.
+        processes: of the run; this one alone if None.
+
+    Raises:
+        OSError: a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder), {"step": 3, "keys": np.arange(2)})
+        ...     load(Path(folder))
+        {'step': 3, 'keys': array([0, 1])}
+    """
+    processes = processes or Processes()
+    shards: dict[str, DTensor] = {}
+    whole = _take_shards(state, shards, "")
+    processes.first(lambda: save_state(folder / _STATE, whole))
+    if not shards:
+        return
+    from torch.distributed import checkpoint as module
+
+    checkpoint: Any = module
+
+    place = folder / _SHARDS
+    processes.first(place.mkdir)
+    writer = checkpoint.HuggingFaceStorageWriter(str(place), save_distributed=True)
+    processes.together(lambda: checkpoint.save(dict(shards), storage_writer=writer))
+
+
+def load(
+    folder: Path,
+    processes: Processes | None = None,
+    template: Callable[[], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Returns what `save` wrote, as the processes that call it hold it; all of them call it.
+
+    Args:
+        folder: where it was saved.
+        processes: of the run, which may be more or fewer than those that saved.
+        template: gives a state of the same run, which tells where shards belong.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file holds something else, or shards have no place in the template.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder), {"step": 3})
+        ...     load(Path(folder))
+        {'step': 3}
+    """
+    processes = processes or Processes()
+    state = load_state(folder / _STATE)
+    shards = folder / _SHARDS
+    if template is None or (processes.count == 1 and not shards.exists()):
+        return state
+    rooms: dict[str, Tensor] = {}
+    with refusing(folder / _STATE):
+        state = _make_rooms(state, template(), rooms)
+    if rooms:
+        from torch.distributed import checkpoint as module
+
+        checkpoint: Any = module
+
+        reader = checkpoint.HuggingFaceStorageReader(str(shards))
+        with refusing(shards):
+            checkpoint.load(rooms, storage_reader=reader, no_dist=processes.count == 1)
+    return cast(dict[str, Any], state)
 
 
 def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -104,95 +183,6 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{os.fspath(path)}: not the state of a run: {reason[:200]}") from error
 
 
-def load_adam(optimizer: torch.optim.Adam, state: Any) -> None:
-    """Writes saved moments into an Adam, where they fit to its parameters.
-
-    torch looks at the number of parameters alone. A moment of another shape would be found in
-    the next step, or, by a fused kernel, not at all. The options stay those that the optimizer
-    was made with.
-
-    Args:
-        optimizer: of the parameters.
-        state: what `optimizer.state_dict()` returned after a step.
-
-    Raises:
-        ValueError: it is no such state, or one of other parameters.
-
-    Example:
-        >>> weight = torch.nn.Parameter(torch.zeros(2))
-        >>> optimizer = torch.optim.Adam([weight])
-        >>> weight.sum().backward()
-        >>> optimizer.step()
-        >>> load_adam(optimizer, optimizer.state_dict())
-        >>> other = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
-        >>> load_adam(other, optimizer.state_dict())
-        Traceback (most recent call last):
-        ValueError: exp_avg of parameter 0 must be [3] torch.float32: got [2] torch.float32
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = state.get("state") if isinstance(state, Mapping) else None
-    if not isinstance(moments, Mapping) or set(moments) != set(range(len(parameters))):
-        raise ValueError(f"a state of Adam must hold the moments of {len(parameters)} parameters")
-    for number, parameter in enumerate(parameters):
-        found = moments[number]
-        if not isinstance(found, Mapping) or set(found) != {"step", "exp_avg", "exp_avg_sq"}:
-            raise ValueError(f"parameter {number} must have step, exp_avg and exp_avg_sq")
-        for name, value in found.items():
-            shape, dtype = list(parameter.shape), parameter.dtype
-            if name == "step":
-                shape, dtype = [], torch.float32
-            is_tensor = isinstance(value, Tensor)
-            if not is_tensor or (list(value.shape), value.dtype) != (shape, dtype):
-                got = f"{list(value.shape)} {value.dtype}" if is_tensor else repr(value)
-                raise ValueError(
-                    f"{name} of parameter {number} must be {shape} {dtype}: got {got[:100]}"
-                )
-    options = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": dict(moments), "param_groups": options})
-
-
-def save_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Writes files into a folder, each renamed to its place when all of them are whole.
-
-    Other files of the folder stay.
-
-    Args:
-        path: the folder; it is made if it does not exist.
-        write: is called with an empty folder and writes files there, such as
-            `model.save_pretrained`.
-
-    Raises:
-        OSError: a file cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_folder(folder, lambda new: Path(new, "a.txt").write_text("a"))
-        ...     os.listdir(folder)
-        ['a.txt']
-    """
-    write_folder(path, write)
-
-
-def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Returns nothing if no file of a run is one of its inputs, by whatever name or link.
-
-    Args:
-        folder: of the run; it need not exist.
-        inputs: files that are read.
-
-    Raises:
-        ValueError: a file that the run writes is an input.
-
-    Example:
-        >>> keep_apart("runs/a", ["data.txt"])
-    """
-    given = list(inputs)
-    for name in RUN_FILES:
-        if Path(folder, name).exists():
-            find_output(Path(folder, name), given)
-
-
 @contextmanager
 def no_bars() -> Iterator[None]:
     """Yields while transformers shows no bars for reading and writing weights.
@@ -251,4 +241,37 @@ def _with_arrays(value: Any) -> Any:
         return {key: _with_arrays(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_with_arrays(item) for item in value)
+    return value
+
+
+def _take_shards(value: Any, shards: dict[str, DTensor], name: str) -> Any:
+    """The value with a mark in place of each sharded tensor, which goes to `shards`."""
+    if isinstance(value, DTensor):
+        shards[name] = value
+        return {_SHARDED: name}
+    if isinstance(value, Mapping):
+        return {key: _take_shards(item, shards, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = (_take_shards(item, shards, f"{name}/{n}") for n, item in enumerate(value))
+        return type(value)(items)
+    return value
+
+
+def _make_rooms(value: Any, template: Any, rooms: dict[str, Tensor]) -> Any:
+    """The value with room for each shard, and whole tensors shared out where they are sharded."""
+    if isinstance(value, dict) and _SHARDED in value:
+        if not isinstance(template, Tensor):
+            raise ValueError(f"{value[_SHARDED]} is no tensor of this run")
+        rooms[value[_SHARDED]] = room = torch.empty_like(template)
+        return room
+    if isinstance(value, Tensor) and isinstance(template, DTensor):
+        whole = value.to(template.device)
+        return distribute_tensor(whole, template.device_mesh, template.placements)
+    if isinstance(value, dict):
+        inner = template if isinstance(template, Mapping) else {}
+        return {key: _make_rooms(item, inner.get(key), rooms) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        parts = template if isinstance(template, list | tuple) else ()
+        padded = [*parts, *([None] * (len(value) - len(parts)))]
+        return type(value)(_make_rooms(i, t, rooms) for i, t in zip(value, padded, strict=False))
     return value

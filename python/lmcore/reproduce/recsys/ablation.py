@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lmcore.recsys.data import Split
     from lmcore.recsys.mine import FalseNegativeMiner
     from lmcore.recsys.recipes import TrainConfig
-    from lmcore.recsys.train import SequenceRun
+    from lmcore.recsys.training import SequenceRun
 
 THRESHOLDS = (0, 1, 2, 3, 5, 8)
 """Values of m at which mined pairs are looked at; 5 is the paper's."""
@@ -93,7 +93,7 @@ class StepRun:
     """A `SequenceRun` whose clock is the step, as `branch` wants it; states are those of epochs.
 
     It is all that this folder and the benches need to know of the loop of training: an epoch
-    starts from its seed and ends with the sum of its losses.
+    starts from its seed, and its last step says what there is to say of it.
 
     Args:
         config: the settings.
@@ -105,11 +105,10 @@ class StepRun:
     """
 
     def __init__(self, config: TrainConfig, data: Split) -> None:
-        from lmcore.recsys.train import SequenceRun
+        from lmcore.recsys.training import SequenceRun
 
         self.run = SequenceRun(config, data)
         self.log: dict[str, Any] = {}
-        self._loss_sum = 0.0
 
     def step(self, step: int) -> None:
         """Trains on the batch of a step, counted from 0 over all epochs.
@@ -121,11 +120,10 @@ class StepRun:
 
         epoch, place = divmod(step, self.run.steps_per_epoch)
         if not place:
-            seed_torch(self.run.config.seed, epoch + 1)
-            self._loss_sum = 0.0
-        self._loss_sum += float(self.run.step(epoch + 1, place))
+            seed_torch(self.run.config.loop.seed, epoch + 1)
+        values = self.run.step(step + 1)
         if place == self.run.steps_per_epoch - 1:
-            self.log = self.run.end_epoch(epoch + 1, self._loss_sum)
+            self.log = {name: value.item() for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next epoch depends on."""
@@ -273,17 +271,19 @@ def check_pairs(world: World, data: Split, miner: FalseNegativeMiner, threshold:
 
 
 def _configure(recipe: TrainConfig, seed: int, scale: Scale) -> TrainConfig:
-    return replace(
-        recipe,
-        max_length=scale.max_length,
-        hidden_size=scale.hidden_size,
-        num_hidden_layers=scale.num_hidden_layers,
-        lr=scale.lr,
-        start="epoch_loss" if scale.warm_epochs is None else 0,
-        seed=seed,
-        threads=1,
-        device="cpu",
-    )
+    from lmcore.training.config import change
+
+    changes = {
+        "max_length": scale.max_length,
+        "hidden_size": scale.hidden_size,
+        "num_hidden_layers": scale.num_hidden_layers,
+        "optimizer.lr": scale.lr,
+        "start": "epoch_loss" if scale.warm_epochs is None else 0,
+        "loop.seed": seed,
+        "device.threads": 1,
+        "device.device": "cpu",
+    }
+    return change(recipe, changes)
 
 
 def _find_start(scale: Scale) -> Callable[[StepRun, int], bool]:
@@ -343,7 +343,7 @@ def _one_thread() -> Iterator[None]:
     """Sums of several threads depend on their number; the generator's state is put back too."""
     import torch
 
-    from lmcore.training.loop import use_threads
+    from lmcore.training.processes import use_threads
 
     with use_threads(1), torch.random.fork_rng(devices=[]):
         yield

@@ -1,10 +1,12 @@
-"""`training.ema` against the recurrence, written out."""
+"""The teacher against the recurrence, written out."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from lmcore.training.ema import EMATeacher
+from lmcore.recsys.teacher import EMATeacher
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999, 1.0])
@@ -17,7 +19,7 @@ def test_recurrence(decay: float) -> None:
         with torch.no_grad():
             for parameter in student.parameters():
                 parameter.normal_()
-        teacher.update(student)
+        teacher.update()
         d = min(decay, (1 + n) / (10 + n))
         for name, weight in student.named_parameters():
             expected[name] = d * expected[name] + (1 - d) * weight.detach()
@@ -58,24 +60,39 @@ def test_gradients_are_off_for_the_teacher_alone() -> None:
 
 def test_state_continues() -> None:
     torch.manual_seed(0)
-    students = [nn.Linear(3, 3) for _ in range(6)]
-    whole = EMATeacher(students[0])
-    for student in students[1:]:
-        whole.update(student)
-    first = EMATeacher(students[0])
-    for student in students[1:3]:
-        first.update(student)
-    second = EMATeacher(students[5])
-    second.load_state_dict(first.state_dict())
-    assert second.update_count == 2
-    for student in students[3:]:
-        second.update(student)
-    for name, weight in whole.state_dict().items():
-        assert torch.equal(weight, second.state_dict()[name])
+    student = nn.Linear(3, 3)
+    whole = EMATeacher(student)
+    saved = None
+    for number in range(6):
+        with torch.no_grad():
+            student.weight.normal_()
+        whole.update()
+        if number == 2:
+            saved = copy.deepcopy(whole.state_dict())
+            weights = whole.model.state_dict()
+            parts = EMATeacher(nn.Linear(3, 3))
+            parts.load_state_dict(saved)
+            assert parts.update_count == 3
+            assert all(torch.equal(weights[n], w) for n, w in parts.model.state_dict().items())
+
+
+def test_it_follows_in_float32() -> None:
+    """In bfloat16 a thousandth of the way is below the last digit, and the average stands still."""
+    student = nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
+    nn.init.constant_(student.weight, 1.0)
+    teacher = EMATeacher(student, decay=0.999)
+    nn.init.constant_(student.weight, 2.0)
+    expected = 1.0
+    for n in range(1, 3000):
+        teacher.update()
+        expected += (1 - min(0.999, (1 + n) / (10 + n))) * (2.0 - expected)
+    assert teacher.model.weight.dtype == torch.bfloat16
+    assert teacher.model.weight.item() == pytest.approx(expected, abs=0.01)
+    assert teacher.state_dict()["values"][0].dtype == torch.float32
 
 
 def test_state_of_another_model() -> None:
-    with pytest.raises(RuntimeError, match="weight"):
+    with pytest.raises(ValueError, match=r"average 0 must be \[2, 2\] torch.float32: got \[2, 3\]"):
         EMATeacher(nn.Linear(2, 2)).load_state_dict(EMATeacher(nn.Linear(3, 2)).state_dict())
 
 

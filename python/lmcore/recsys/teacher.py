@@ -1,14 +1,17 @@
-"""An exponential moving average of a model's weights, used as a teacher."""
+"""The teacher of UFNRec: a model whose weights follow a student's."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
+from lmcore.training.average import WeightAverage
+
 MODES = ("train", "eval")
 
 
@@ -17,7 +20,7 @@ class EMATeacher:
 
     It starts as a copy of the student.  Update n (1, 2, ...) is
     `w <- d_n w + (1 - d_n) student` with `d_n = min(decay, (1 + n) / (10 + n))`, over all
-    parameters; buffers stay as they were copied.
+    parameters, in float32; buffers stay as they were copied.
 
     Source: UFNRec (arXiv 2208.04116), `torch_ema`; d in the paper is `decay`.
 
@@ -34,40 +37,37 @@ class EMATeacher:
         >>> _ = nn.init.zeros_(student.weight)
         >>> teacher = EMATeacher(student)
         >>> _ = nn.init.ones_(student.weight)
-        >>> teacher.update(student)
+        >>> teacher.update()
         >>> round(teacher.model.weight.item(), 4), teacher.update_count
         (0.8182, 1)
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.999, mode: str = "train") -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be in [0, 1]: got {decay}")
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}: got {mode!r}")
-        self.decay = decay
         self.mode = mode
-        self._averaged = AveragedModel(model, multi_avg_fn=self._average)
-        self._averaged.requires_grad_(False)
-        # The first call copies, and from then on the counter is the n of the ramp.
-        self._averaged.update_parameters(model)
+        self.model = deepcopy(model).requires_grad_(False)
+        """The averaged model, for evaluation and for saving."""
+        self._average = WeightAverage(model.parameters(), decay)
+        for parameter, value in zip(self.model.parameters(), self._average.values, strict=True):
+            if parameter.dtype == value.dtype:
+                parameter.data = value  # the average is the teacher's weight; no copy is needed
+            parameter.grad = None
 
     @property
-    def model(self) -> nn.Module:
-        """The averaged model, for evaluation and for saving."""
-        return self._averaged.module
+    def decay(self) -> float:
+        """The limit of the ramp."""
+        return self._average.decay
 
     @property
     def update_count(self) -> int:
         """How many updates there were, n."""
-        return int(self._averaged.n_averaged) - 1
+        return self._average.update_count
 
-    def update(self, model: nn.Module) -> None:
-        """Moves the weights towards the student's; call it after the optimizer's step.
-
-        Args:
-            model: the student.
-        """
-        self._averaged.update_parameters(model)
+    def update(self) -> None:
+        """Moves the weights towards the student's; call it after the optimizer's step."""
+        self._average.update()
+        self._copy()
 
     @contextmanager
     def teaching(self) -> Iterator[nn.Module]:
@@ -88,21 +88,30 @@ class EMATeacher:
         with self.teaching() as model:
             return model(*arguments, **options)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns the weights, as `module.<name>`, and the counter `n_averaged`."""
-        return dict(self._averaged.state_dict())
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the averages, the buffers and the number of updates."""
+        return {**self._average.state_dict(), "buffers": dict(self.model.named_buffers())}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave.
 
         Args:
             state: what `state_dict` returned.
 
         Raises:
-            RuntimeError: it belongs to another model.
+            ValueError: it is none, or belongs to another model.
         """
-        self._averaged.load_state_dict(state)
+        buffers, own = state["buffers"], dict(self.model.named_buffers())
+        if not isinstance(buffers, Mapping) or set(buffers) != set(own):
+            raise ValueError(f"buffers must be those of {len(own)} names")
+        self._average.load_state_dict(state)
+        for name, buffer in own.items():
+            buffer.copy_(buffers[name])
+        self._copy()
 
-    def _average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+    @torch.no_grad()
+    def _copy(self) -> None:
+        """Writes the averages into weights of another type."""
+        for parameter, value in zip(self.model.parameters(), self._average.values, strict=True):
+            if parameter.dtype != value.dtype:
+                parameter.copy_(value)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +15,9 @@ from torch import Tensor
 
 from lmcore.ops.negatives import PackedBatch, SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
-from lmcore.recsys.configuration_fmlp import FMLPConfig
-from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
-from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Split
 from lmcore.recsys.evaluation import check_histories, evaluate
-from lmcore.recsys.ids import Ids
+from lmcore.recsys.fingerprint import find_fingerprint
 from lmcore.recsys.mine import (
     EpochLossStart,
     FalseNegativeMiner,
@@ -30,19 +25,26 @@ from lmcore.recsys.mine import (
     StartRule,
     StepStart,
 )
-from lmcore.recsys.modeling_fmlp import FMLPModel
-from lmcore.recsys.modeling_gru4rec import GRU4RecModel
-from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.models import make_model
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.training.checkpoint import keep_apart, load_adam, no_bars
-from lmcore.training.config import config_to_dict
-from lmcore.training.ema import EMATeacher
-from lmcore.training.loop import Processes, find_device, fit, start_processes, use_threads
-from lmcore.training.seeding import seed_torch
+from lmcore.recsys.teacher import EMATeacher
+from lmcore.training.checkpoint import no_bars
+from lmcore.training.config import LoopConfig
+from lmcore.training.folder import DataRecord, Recipe, keep_apart
+from lmcore.training.loop import fit
+from lmcore.training.optimizer import Optimizer
+from lmcore.training.processes import Processes, find_device, start_processes, use_threads
 
-# What `recipe.json` says of the data besides how they were read.
-_DATA_NAMES = ("path", "users", "items", "interactions", "fingerprint")
+# What may change when a run goes on. Data may move, and be read in another way: a fingerprint
+# tells what they are. Threads stand in the recipe once more, as the number that is in use.
+_FREE = (
+    "config.epochs", "config.loop.steps", "config.loop.save_every_seconds",
+    "config.loop.keep_states", "config.loop.tensorboard", "config.device.device",
+    "config.device.threads", "data.path",
+)  # fmt: skip
+# Where the length of the run changes what each step does.
+_OF_LENGTH = ("config.epochs", "config.loop.steps")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -51,16 +53,28 @@ class TrainResult:
 
     folder: Path
     """Holds the model of the best epoch and everything else."""
-    epochs: int
+    steps: int
     """Those trained, in this and earlier calls."""
-    best_epoch: int
-    """Whose model was kept."""
+    best_step: int
+    """After which the model was the best one."""
     best_value: float | None
     """Its validation metric; None where no user has a validation item."""
     resumed_after: int
-    """The last epoch of the run that was continued; 0 for a new run."""
+    """The step after which the run went on; 0 for a new run."""
+    steps_per_epoch: int
+    """One draw for each user, about."""
     history: list[dict[str, Any]]
     """The lines of `log.jsonl`."""
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs trained."""
+        return self.steps // self.steps_per_epoch
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the best step."""
+        return -(-self.best_step // self.steps_per_epoch)
 
 
 def train(
@@ -75,10 +89,10 @@ def train(
 ) -> TrainResult:
     """Returns the result of a training run, whose files stand in a folder.
 
-    The folder gets `model.safetensors` and `config.json` of the best epoch in validation,
-    `id_map.json`, `recipe.json` (config and data), `log.jsonl` (one line for each epoch) and
-    `checkpoint.pt`. A killed run, started again, goes on from the last saved epoch and ends with
-    the same weights as an unbroken one.
+    The folder gets `recipe.json` (config and data), `log.jsonl` (one line for each epoch),
+    `states`, `models`, and `best`: `model.safetensors`, `config.json` and `id_map.json` of the
+    best step in validation. A killed run, started again, goes on from the last saved step and
+    ends with the same weights as an unbroken one, at the same number of processes and threads.
 
     Under torchrun every process draws the same batch and keeps the same memory of false
     negatives, computes its share of the rows, and the gradients are added up.
@@ -89,7 +103,7 @@ def train(
         config: the settings.
         data: the leave-one-out split of the interactions.
         out: the folder; it is made if it does not exist.
-        resume: whether to go on from the folder's checkpoint.
+        resume: whether to go on from the folder's state.
         progress: whether to show a bar and a line for each validation on standard error.
         data_path: where the data came from, for `recipe.json`; no file of the run.
         data_options: how they were read, such as `{"format": "pairs", "skip_bad_rows": True}`, so
@@ -98,11 +112,11 @@ def train(
     Raises:
         FileExistsError: the folder holds a run of another recipe or other data or a model of no
             known run, or another process trains into it.
-        FloatingPointError: a loss or a weight is not finite.
+        FloatingPointError: a loss or a weight is not finite; the text names the step.
         OSError: a file cannot be written.
         ValueError: no user can be trained on, a user's history is the whole catalogue, a logit is
-            not a number, the device or a metric does not exist, the data would be overwritten, or
-            `data_options` has a name that is written anyway.
+            not a number, the device does not exist, the data would be overwritten,
+            `data_options` has a name that is written anyway, or a file of the folder has changed.
 
     Example:
         >>> import tempfile
@@ -114,91 +128,50 @@ def train(
         ...     train(config, data, folder).best_epoch
         1
     """
-    options = dict(data_options or {})
-    taken = [name for name in options if name in _DATA_NAMES]
-    if taken:
-        raise ValueError(f"data_options must not hold {taken[0]!r}, which is written here")
+    record = DataRecord(
+        path=None if data_path is None else os.path.abspath(data_path),  # noqa: PTH100
+        options=dict(data_options or {}),
+        sizes={
+            "users": data.user_count,
+            "items": data.item_count,
+            "interactions": len(data.interactions.items),
+        },
+        fingerprint=find_fingerprint(data),
+    )
     if data_path is not None:
         keep_apart(out, [data_path])
-    with use_threads(config.threads), start_processes(config.device) as processes:
+    free = [*_FREE, *(f"data.{name}" for name in record.options)]
+    if config.schedule.needs_steps:
+        free = [name for name in free if name not in _OF_LENGTH]
+    device = config.device
+    with use_threads(device.threads), start_processes(device.device) as processes:
         run = SequenceRun(config, data, processes)
-        folder = Path(out)
-        recipe: dict[str, Any] = {
-            "config": config_to_dict(config),
-            "data": {
-                "path": None if data_path is None else os.path.abspath(data_path),  # noqa: PTH100
-                **options,
-                "users": data.user_count,
-                "items": data.item_count,
-                "interactions": len(data.interactions.items),
-                "fingerprint": _fingerprint(data),
-            },
-        }
         result = fit(
             run,
-            folder,
-            recipe=recipe,
-            epochs=config.epochs,
-            seed=config.seed,
-            metric=config.metric,
-            eval_every=config.eval_every,
-            patience=config.patience,
-            save_seconds=config.save_seconds,
+            out,
+            run.loop,
+            recipe=Recipe(config=config, data=record, free=tuple(free)),
+            processes=processes,
+            unit="positions",
             resume=resume,
             progress=progress,
-            processes=processes,
         )
     return TrainResult(
-        folder=folder,
-        epochs=len(result.history),
-        best_epoch=result.best_epoch,
+        folder=Path(out),
+        steps=result.steps,
+        best_step=result.best_step,
         best_value=result.best_value,
         resumed_after=result.resumed_after,
+        steps_per_epoch=run.steps_per_epoch,
         history=result.history,
     )
-
-
-def make_model(config: TrainConfig, item_count: int) -> SequenceModel:
-    """Returns an untrained backbone; its first weights depend on the seed alone.
-
-    Args:
-        config: the settings.
-        item_count: items of the catalogue, I.
-
-    Raises:
-        ValueError: sizes that do not fit, such as heads that do not divide the hidden size.
-
-    Example:
-        >>> make_model(TrainConfig(hidden_size=8), item_count=3).item_emb.weight.shape
-        torch.Size([4, 8])
-    """
-    seed_torch(config.seed)
-    sizes: dict[str, Any] = {
-        "item_count": item_count,
-        "max_length": config.max_length,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "dropout": config.dropout,
-    }
-    try:
-        if config.backbone == "sasrec":
-            heads = config.num_attention_heads
-            return SASRecModel(SASRecConfig(**sizes, num_attention_heads=heads))
-        if config.backbone == "gru4rec":
-            return GRU4RecModel(GRU4RecConfig(**sizes))
-        return FMLPModel(FMLPConfig(**sizes))
-    except ValueError:
-        raise
-    except Exception as error:
-        if type(error).__name__ != "StrictDataclassClassValidationError":
-            raise
-        raise ValueError(str(error.__cause__ or error).strip().splitlines()[-1]) from None
 
 
 class SequenceRun:
     """One run of training: model, optimizer, teacher, sampler and miner.
 
-    It is what `lmcore.training.loop.fit` drives; `step` may also be called by other loops.
+    It is what `lmcore.training.loop.fit` drives; `step` may also be called by other loops, which
+    seed dropout as they like.
 
     Args:
         config: the settings.
@@ -214,14 +187,14 @@ class SequenceRun:
         >>> data = leave_one_out(make_interactions([0, 4, 8, 12], items, 6))
         >>> config = TrainConfig(max_length=4, hidden_size=8, negatives=3, batch_size=2)
         >>> run = SequenceRun(config, data)
-        >>> run.step(1, 0).shape
+        >>> run.step(1)["loss"].shape
         torch.Size([])
     """
 
     def __init__(
         self, config: TrainConfig, data: Split, processes: Processes | None = None
     ) -> None:
-        processes = processes or Processes(0, 1, find_device(config.device))
+        processes = processes or Processes(device=find_device(config.device.device))
         self.config = config
         self.data = data
         self.processes = processes
@@ -234,7 +207,7 @@ class SequenceRun:
             batch_size=config.batch_size,
             max_length=config.max_length,
             negative_count=config.negatives,
-            seed=config.seed,
+            seed=config.loop.seed,
             distribution=config.distribution,
             exponent=config.exponent,
             order=config.order,
@@ -244,8 +217,13 @@ class SequenceRun:
             raise ValueError("no user has at least 2 items to train on")
         self.model = make_model(config, data.item_count)
         torch.nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.lr, betas=config.betas, fused=True
+        self.optimizer = Optimizer(
+            self.model,
+            config.optimizer,
+            config.schedule,
+            config.device,
+            processes,
+            steps=self.loop.steps,
         )
         self._start: StartRule = (
             EpochLossStart() if config.start == "epoch_loss" else StepStart(config.start)
@@ -261,7 +239,9 @@ class SequenceRun:
             )
         self.teacher: EMATeacher | None = None
         self.loss_sums: list[float] = []
-        self._reversed = 0  # since the epoch began
+        # Since the epoch began.
+        self._loss_sum: Tensor | None = None
+        self._reversed = 0
         self._batch = _make_batch(config)
 
     @property
@@ -270,25 +250,42 @@ class SequenceRun:
         return self.sampler.steps_per_epoch
 
     @property
+    def loop(self) -> LoopConfig:
+        """When to validate, log and end, with epochs as numbers of steps."""
+        config, epoch = self.config, self.steps_per_epoch
+        loop = config.loop
+        return replace(
+            loop,
+            steps=loop.steps or config.epochs * epoch,
+            validate_every_steps=loop.validate_every_steps or config.eval_every * epoch,
+            log_every_steps=loop.log_every_steps or epoch,
+        )
+
+    @property
     def validated_model(self) -> SequenceModel:
         """The model that is validated and saved: the teacher's once there is one."""
         if self.teacher is None:
             return self.model
         return cast(SequenceModel, self.teacher.model)
 
-    def step(self, epoch: int, step: int) -> Tensor:
-        """Trains on one batch and returns its loss; the comments number the paper's steps.
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Trains on one batch; the comments number the paper's steps.
 
         Args:
-            epoch: from 1.
-            step: within the epoch, from 0.
+            step: from 1; epochs are `steps_per_epoch` long.
+
+        Returns:
+            `loss`, the batch's; `positions` with an item, of this process; and, after the last
+            step of an epoch, `epoch` and what mining came to.
 
         Raises:
             ValueError: a logit is not a number.
         """
         config, miner, started = self.config, self.miner, self._started
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        epoch += 1
         # 1: the batch; every process draws the same one.
-        batch = self._batch = self.sampler.sample_packed(epoch, step, out=self._batch)
+        batch = self._batch = self.sampler.sample_packed(epoch, place, out=self._batch)
         # 2: stored hard negatives take the place of drawn ones; some are reversed.
         injection = None
         if miner is not None:
@@ -301,15 +298,14 @@ class SequenceRun:
         # 3: the student's logits.
         self.model.train()
         table = self.model.item_emb.weight
-        with self._autocast():
+        with self.optimizer.autocast():
             features = self.model.forward_packed(sequences, places)
             logits = packed_logits(features, table, positives, negatives).float()
         # 8: whether mining and the teacher start, tested in every step. This and what follows
         # depends on no later part of the step, and here logits and negatives are in the cache.
         if not started and (config.mining or config.ema_decay is not None):
-            done = (epoch - 1) * self.steps_per_epoch + step + 1
             rule = self._start.is_reached if miner is None else miner.update_start
-            self._started = rule(epoch, done, self.loss_sums)
+            self._started = rule(epoch, step, self.loss_sums)
         # 9: what is hard now.
         if miner is not None and injection is not None and self._started:
             self._reversed += injection.reversed_count
@@ -331,38 +327,41 @@ class SequenceRun:
             alpha=config.alpha,
             normalization=config.normalization,
             item_emb=table,
-            l2_emb=config.l2_emb / self.processes.count,
+            l2_emb=config.l2_emb / self.processes.data_count,
             counts=_count(injection, batch),
         )
         # 7: Adam and the moving average.
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        self.processes.sum_gradients(self.model.parameters())
-        self.optimizer.step()
+        self.optimizer.backward(loss.total)
+        self.optimizer.update(step)
         if self.teacher is not None:
-            self.teacher.update(self.model)
-        return self.processes.sum(loss.total.detach())
+            self.teacher.update()
+        whole_loss = self.processes.sum(loss.total.detach())
+        values = {"loss": whole_loss, "positions": torch.tensor(len(positives))}
+        # Adding on the device: no step waits for its loss.
+        known, now = self._loss_sum, whole_loss.double()
+        self._loss_sum = now if known is None else known + now
+        if place + 1 == self.steps_per_epoch:
+            values |= self._end_epoch(epoch)
+        return values
 
-    def end_epoch(self, epoch: int, loss_sum: float) -> dict[str, Any]:
-        """Returns what the log says of an epoch: whether mining is on, and its counts.
-
-        Args:
-            epoch: from 1.
-            loss_sum: the sum of its steps' losses.
-        """
-        self.loss_sums.append(loss_sum)
-        if self.miner is None:
-            return {}
-        turned, self._reversed = self._reversed, 0
-        stats = self.miner.stats()
-        return {
-            "mining": stats.active,
-            "reversed": turned,
-            "hard": stats.hard_count,
-            "keys": stats.key_count,
-            "evicted": stats.evicted_count,
-            "memory_bytes": stats.memory_bytes,
-        }
+    def _end_epoch(self, epoch: int) -> dict[str, Tensor]:
+        """Takes note of the sum of an epoch's losses; what the log shall say about the epoch."""
+        assert self._loss_sum is not None
+        self.loss_sums.append(float(self._loss_sum))
+        self._loss_sum = None
+        found = {"epoch": epoch}
+        if self.miner is not None:
+            stats = self.miner.stats()
+            found |= {
+                "mining": stats.active,
+                "reversed": self._reversed,
+                "hard": stats.hard_count,
+                "keys": stats.key_count,
+                "evicted": stats.evicted_count,
+                "memory_bytes": stats.memory_bytes,
+            }
+            self._reversed = 0
+        return {name: torch.tensor(value) for name, value in found.items()}
 
     def validate(self) -> dict[str, float]:
         """Returns the metrics over the full catalogue; empty where no user has a target.
@@ -373,12 +372,10 @@ class SequenceRun:
         model = self.validated_model
         for name, weight in model.named_parameters():
             if not bool(weight.isfinite().all()):
-                raise FloatingPointError(
-                    f"{name} is not finite after epoch {len(self.loss_sums)}; a smaller lr may help"
-                )
+                raise FloatingPointError(f"{name} is not finite; a smaller lr may help")
         if not self.data.valid.any():
             return {}
-        threads = self.config.threads
+        threads = self.config.device.threads
         return evaluate(model, self.data, split="valid", threads=threads).metrics
 
     def save_model(self, folder: Path) -> None:
@@ -387,22 +384,26 @@ class SequenceRun:
         Args:
             folder: where to.
         """
+        if not self.processes.is_first:
+            return
         with no_bars():
             self.validated_model.save_pretrained(folder)
         self.data.interactions.id_map.save(folder / "id_map.json")
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that the next epoch depends on, but for the random numbers."""
+        """Returns all that the next step depends on, but for the random numbers."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "miner": None if self.miner is None else self.miner.state_dict(),
             "loss_sums": list(self.loss_sums),
+            "loss_sum": None if self._loss_sum is None else float(self._loss_sum),
+            "reversed": self._reversed,
             "started": self._started,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned.
 
         Args:
@@ -416,14 +417,23 @@ class SequenceRun:
             raise ValueError("loss_sums must be a list of numbers")
         if type(started) is not bool:
             raise ValueError(f"started must be a truth value: got {started!r:.100}")
+        loss_sum, reversed_count = state["loss_sum"], state["reversed"]
+        if loss_sum is not None and type(loss_sum) is not float:
+            raise ValueError(f"loss_sum must be a number: got {loss_sum!r:.100}")
+        if type(reversed_count) is not int or reversed_count < 0:
+            raise ValueError(f"reversed must be a number of labels: got {reversed_count!r:.100}")
         self.model.load_state_dict(state["model"])
-        load_adam(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if state["teacher"] is not None and self.config.ema_decay is not None:
             self._make_teacher(self.config.ema_decay).load_state_dict(state["teacher"])
         if self.miner is not None:
             # The miner and the teacher start together.
             self.miner.load_state_dict({**state["miner"], "active": started})
         self.loss_sums = list(sums)
+        self._loss_sum = None
+        if loss_sum is not None:
+            self._loss_sum = torch.tensor(loss_sum, dtype=torch.float64, device=self.device)
+        self._reversed = reversed_count
         self._started = started
 
     def _make_teacher(self, decay: float) -> EMATeacher:
@@ -433,17 +443,12 @@ class SequenceRun:
     def _put(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def _share(self, batch: PackedBatch) -> _Share:
         """What of a batch this process computes."""
-        rows, count = len(batch.users), self.processes.count
+        rows, count = len(batch.users), self.processes.data_count
         starts = [rows * rank // count for rank in range(count + 1)]
         bounds = np.searchsorted(batch.places, np.array(starts) * self.config.max_length)
-        rank = self.processes.rank
+        rank = self.processes.data_rank
         return _Share(
             rows=slice(starts[rank], starts[rank + 1]),
             packed=slice(int(bounds[rank]), int(bounds[rank + 1])),
@@ -453,7 +458,7 @@ class SequenceRun:
     def _find_reversed(self, injection: Injection, share: _Share) -> Tensor:
         """The reversed negatives of this process's share, as place * N + slot."""
         indices = np.asarray(injection.reversed_indices)
-        if self.processes.count == 1:
+        if self.processes.data_count == 1:
             return self._put(indices)
         slots = self.config.negatives
         first, last = share.packed.start * slots, share.packed.stop * slots
@@ -469,7 +474,7 @@ class SequenceRun:
         length = self.config.max_length
         used, positions = torch.unique(indices // negatives.shape[1], return_inverse=True)
         rows, owners = torch.unique(places[used] // length, return_inverse=True)
-        with self.teacher.teaching() as model, self._autocast():
+        with self.teacher.teaching() as model, self.optimizer.autocast():
             teacher = cast(SequenceModel, model)
             features = teacher.forward_packed(
                 sequences[rows], owners * length + places[used] % length
@@ -507,29 +512,3 @@ def _make_batch(config: TrainConfig) -> PackedBatch:
         np.zeros(rows * length, np.int64),
         np.zeros((rows * length, config.negatives), np.int32),
     )
-
-
-def _fingerprint(data: Split) -> str:
-    """Tells data apart: equal interactions and ids have equal ones, others have others."""
-    interactions = data.interactions
-    digest = hashlib.blake2b(digest_size=16)
-    # Every part stands behind its length and kind, so that no two data give the same bytes.
-    for numbers in (interactions.offsets, interactions.items):
-        _update(digest, b"numbers", numbers)
-    for ids in (interactions.user_ids, interactions.item_ids):
-        _update_ids(digest, ids)
-    return digest.hexdigest()
-
-
-def _update_ids(digest: hashlib.blake2b, ids: Ids) -> None:
-    if isinstance(ids, np.ndarray):
-        _update(digest, b"numbers", ids)
-        return
-    texts = [text.encode("utf-8", "surrogatepass") for text in ids]
-    _update(digest, b"lengths", np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
-    digest.update(b"".join(texts))
-
-
-def _update(digest: hashlib.blake2b, kind: bytes, numbers: NDArray[np.int64]) -> None:
-    digest.update(kind + len(numbers).to_bytes(8, "little"))
-    digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())

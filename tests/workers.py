@@ -1,0 +1,38 @@
+"""Several processes that train together on this machine, as torchrun starts them."""
+
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+
+def start(code: str, count: int, *arguments: object, **more: str) -> list["subprocess.Popen[str]"]:
+    """Starts so many processes that run `code`, whose `sys.argv[1:]` are the arguments."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path), **more,
+    }  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for rank in range(count)
+    ]
+
+
+def run(code: str, count: int, *arguments: object, **more: Any) -> list[str]:
+    """What each of them printed, once all ended well."""
+    processes = start(code, count, *arguments, **more)
+    ended = [process.communicate(timeout=300) for process in processes]
+    failed = [errors for p, (_, errors) in zip(processes, ended, strict=True) if p.returncode]
+    assert failed == [], failed[0]
+    return [output for output, _ in ended]
