@@ -6,13 +6,29 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::hash::BuildHasher;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt::Steps;
 use crate::labels::normalize_bytes_into;
 pub use crate::labels::{Label, Types, normalize_text_into};
 use crate::memory;
 use crate::text::{StringRows, StringsRef};
 use crate::threads::map_chunks;
+
+/// What can go wrong with entities alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A scheme that compares texts was asked without words.
+    #[error("words are needed: this scheme compares the texts of entities")]
+    WordsNeeded,
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::WordsNeeded => Kind::Value,
+        }
+    }
+}
 
 /// The schemes' names, in the order of [`Scheme`].
 pub const SCHEME_NAMES: [&str; 5] = ["gner", "universalner", "strict", "conll", "iob2"];
@@ -40,11 +56,9 @@ impl Scheme {
     pub fn from_name(name: &str) -> Result<Self> {
         const ALL: [Scheme; 5] =
             [Scheme::Gner, Scheme::UniversalNer, Scheme::Strict, Scheme::Conll, Scheme::Iob2];
-        SCHEME_NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|place| ALL[place])
-            .ok_or_else(|| Error::UnknownScheme { known: &SCHEME_NAMES, given: name.to_owned() })
+        SCHEME_NAMES.iter().position(|known| *known == name).map(|place| ALL[place]).ok_or_else(
+            || Error::UnknownName { name: "scheme", known: &SCHEME_NAMES, given: name.to_owned() },
+        )
     }
 
     fn compares_text(self) -> bool {
@@ -197,7 +211,7 @@ pub fn count_batch(
     check_lengths("gold", rows, "predicted", predicted.len())?;
     match words {
         Some(words) => check_lengths("words", words.len(), "gold", rows)?,
-        None if scheme.compares_text() => return Err(Error::WordsNeeded),
+        None if scheme.compares_text() => return Err(Problem::WordsNeeded.into()),
         None => {}
     }
     let parts = map_chunks(threads, rows, |chunk| {

@@ -8,10 +8,14 @@ use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
+mod problem;
+
 use crate::check::{check_length, check_same_length};
 use crate::error::{Error, Result};
 use crate::interrupt::{self, Steps};
 use crate::memory;
+
+pub use problem::Problem;
 
 /// User ids are below 2^24.
 pub const USER_BITS: u32 = 24;
@@ -110,7 +114,7 @@ pub fn padded_places(positives: &[i64], max_length: usize) -> Result<Places> {
         let start = targets.iter().rposition(|&target| target == 0).map_or(0, |zero| zero + 1);
         if let Some(first) = targets[..start].iter().position(|&target| target != 0) {
             let zero = targets[first..].iter().position(|&target| target == 0).unwrap_or(0);
-            return Err(Error::NotLeftPadded { row, position: first + zero });
+            return Err(Problem::NotLeftPadded { row, position: first + zero }.into());
         }
         let block = row * max_length;
         places.extend((start..max_length).rev().map(|p| place(row, p, block + p)));
@@ -130,10 +134,10 @@ pub fn packed_places(packed: &[i64], rows: usize, max_length: usize) -> Result<P
     let (mut before, mut open, mut open_row) = (-1, 0, 0);
     for (index, &got) in packed.iter().enumerate() {
         let Some(flat) = usize::try_from(got).ok().filter(|&flat| flat < end) else {
-            return Err(Error::PlaceRange { end, got, index });
+            return Err(Problem::FlatIndexRange { end, got, index }.into());
         };
         if got <= before {
-            return Err(Error::PlaceOrder { before, got, index });
+            return Err(Problem::FlatIndexOrder { before, got, index }.into());
         }
         before = got;
         let row = flat / max_length;
@@ -425,7 +429,7 @@ impl Memory {
                 let got = block[slot].widen();
                 let item = u32::try_from(got).ok().filter(|&item| item > 0).ok_or_else(|| {
                     let (row, position) = (place.row, place.position);
-                    Error::ItemRange { got, row, position, slot }
+                    Problem::ItemRange { got, row, position, slot }
                 })?;
                 bound = bound.max(item);
                 items.push(item);
@@ -435,11 +439,11 @@ impl Memory {
         }
         if let Some((k, column)) = nan {
             let Place { row, position, .. } = places[k];
-            return Err(Error::NanLogit { row, position, column });
+            return Err(Problem::NanLogit { row, position, column }.into());
         }
         if let [row, position, slot, ..] = *left {
             let index = (reversed.len() - left.len()) / 3;
-            return Err(Error::NotReversed { coordinates: [row, position, slot], index });
+            return Err(Problem::NotReversed { coordinates: [row, position, slot], index }.into());
         }
         self.item_bound = bound;
         self.store(users, places);
@@ -647,7 +651,7 @@ impl Memory {
         }
         let items = self.users.iter().flat_map(|user| &user.hard);
         match items.copied().max().filter(|&item| item > largest) {
-            Some(item) => Err(Error::ItemWidth { item }),
+            Some(item) => Err(Problem::ItemWidth { item }.into()),
             None => Ok(()),
         }
     }
@@ -681,7 +685,7 @@ impl Reversed {
 
 fn check_users(users: &[i64]) -> Result<()> {
     match users.iter().position(|user| !(1..1 << USER_BITS).contains(user)) {
-        Some(row) => Err(Error::UserRange { got: users[row], row }),
+        Some(row) => Err(Problem::UserRange { got: users[row], row }.into()),
         None => Ok(()),
     }
 }
@@ -717,7 +721,7 @@ fn check_state(state: &State) -> Result<()> {
         ),
     ];
     match rules.into_iter().find(|&(_, holds)| !holds) {
-        Some((rule, _)) => Err(Error::NotAState { rule }),
+        Some((rule, _)) => Err(Problem::NotAState { rule }.into()),
         None => Ok(()),
     }
 }

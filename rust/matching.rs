@@ -9,13 +9,34 @@ use std::ops::Range;
 use compare::{Distinct, Lowered};
 
 use crate::entities::{Label, Types};
-use crate::error::{Error, Result};
+use crate::error::{Kind, Result};
 use crate::interrupt::Steps;
 use crate::lcs::{Lcs, UNMATCHED, check_length};
 use crate::memory;
 use crate::text::{STRING_BYTES, StringRows, StringsRef, find_near, is_space};
 use crate::threads::{check_rows, map_chunks};
 use crate::words::split_words;
+
+/// What can go wrong with matching alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The words to compare with are not as many as the words.
+    #[error("comparison_words must have the same length as words: got {got} and {expected}")]
+    ComparisonLength {
+        /// Number of comparison words.
+        got: usize,
+        /// Number of words.
+        expected: usize,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::ComparisonLength { .. } => Kind::Value,
+        }
+    }
+}
 
 /// The condition under which the generated words were matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -390,7 +411,8 @@ impl Matcher {
             None => self.words.fill(words.region(), words.len(), words.ranges())?,
             Some(given) if given.len() == words.len() => self.words.fill_as_is(given)?,
             Some(given) => {
-                return Err(Error::ComparisonLength { got: given.len(), expected: words.len() });
+                let (got, expected) = (given.len(), words.len());
+                return Err(Problem::ComparisonLength { got, expected }.into());
             }
         }
         let generated = self.pairs.iter().map(|pair| pair.word.clone());

@@ -9,7 +9,7 @@ mod draw;
 use std::sync::{Arc, RwLock};
 
 use crate::check::check_length;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, Steps};
 use crate::memory;
 use crate::philox::{Draws, LANES};
@@ -29,6 +29,28 @@ const STREAM_SHUFFLE: u32 = 103;
 const STREAM_CANDIDATES: u32 = 104;
 /// One thread makes this many draws in about the time that starting another takes.
 const DRAWS_PER_THREAD: usize = 1 << 18;
+
+/// What can go wrong with training batches alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// No user has enough items to learn from.
+    #[error("no user has at least 2 items")]
+    NoEligibleUser,
+    /// All items that could be drawn for a user are in her history.
+    #[error("user {user}: no item is left to draw, as all are in the history")]
+    NoItemLeft {
+        /// The user.
+        user: u32,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::NoEligibleUser | Self::NoItemLeft { .. } => Kind::Value,
+        }
+    }
+}
 
 /// How an epoch goes through the users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +188,7 @@ impl SequenceSampler {
             let whole = sampler.history(user).len() == settings.item_count as usize;
             let drawn = sampler.train(user).len() >= 2;
             if whole || drawn && sampler.catalogue.left(sampler.history(user)) == 0 {
-                return Err(Error::NoItemLeft { user: u64::from(user) });
+                return Err(Problem::NoItemLeft { user }.into());
             }
         }
         Ok(sampler)
@@ -183,7 +205,7 @@ impl SequenceSampler {
     /// There is no eligible user.
     pub fn steps_per_epoch(&self) -> Result<usize> {
         if self.eligible.is_empty() {
-            return Err(Error::NoEligibleUser);
+            return Err(Problem::NoEligibleUser.into());
         }
         Ok((self.eligible.len() / self.settings.batch_size).max(1))
     }
@@ -308,7 +330,7 @@ impl SequenceSampler {
                 merged.dedup();
             }
             if uniform.left(&merged) == 0 {
-                return Err(Error::NoItemLeft { user: user.into() });
+                return Err(Problem::NoItemLeft { user }.into());
             }
             let draws = Draws::new(seed, STREAM_CANDIDATES, user.into());
             let rows = vec![Row { draws, history: &merged, padding: &mut [], out }];

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lmcore::error::Error;
 use lmcore::false_negatives::{
-    LARGEST_COUNT, Memory, Reversed, Scores, State, packed_places, padded_places,
+    LARGEST_COUNT, Memory, Problem, Reversed, Scores, State, packed_places, padded_places,
 };
 use proptest::prelude::*;
 
@@ -250,7 +250,7 @@ proptest! {
             State { hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count: 0 };
         let mut memory = Memory::new(Some(1), None);
         if let Err(error) = memory.load(&state) {
-            let is_named = matches!(error, Error::NotAState { .. });
+            let is_named = matches!(error, Error::FalseNegatives(Problem::NotAState { .. }));
             prop_assert!(is_named);
             prop_assert_eq!((memory.hard_count(), memory.key_count()), (0, 0));
         }
@@ -286,14 +286,14 @@ fn what_is_out_of_range_is_named() {
         let negatives = [5, got];
         let hard = Scores::Hard(&[1, 1]);
         let error = memory.observe(&[1], &places, 1, &negatives, hard, &[]).unwrap_err();
-        assert_eq!(error, Error::ItemRange { got, row: 0, position: 1, slot: 0 });
+        assert_eq!(error, Problem::ItemRange { got, row: 0, position: 1, slot: 0 }.into());
         assert_eq!(memory.hard_count(), 0);
     }
     let logits = [0.0, 1.0, 0.0, f64::NAN];
     let error = memory.observe(&[1], &places, 1, &[1_i64, 2], Scores::Double(&logits), &[]);
-    assert_eq!(error, Err(Error::NanLogit { row: 0, position: 1, column: 1 }));
+    assert_eq!(error, Err(Problem::NanLogit { row: 0, position: 1, column: 1 }.into()));
     let error = memory.observe(&[1], &places, 1, &[1_i64, 2], Scores::Hard(&[1, 1]), &[0, 1, 1]);
-    assert_eq!(error, Err(Error::NotReversed { coordinates: [0, 1, 1], index: 0 }));
+    assert_eq!(error, Err(Problem::NotReversed { coordinates: [0, 1, 1], index: 0 }.into()));
 }
 
 #[test]

@@ -90,12 +90,12 @@ fn an_error_before_a_failed_read_comes_first() {
                 },
                 &|(): &mut (), block| {
                     sleep(Duration::from_millis(5));
-                    if block == bad { Err(Error::WordsNeeded) } else { Ok(()) }
+                    if block == bad { Err(Error::Memory { values: 1 }) } else { Ok(()) }
                 },
                 &mut |part: Result<()>| part,
                 &mut || Ok(()),
             );
-            assert_eq!(result, Err(Error::WordsNeeded), "{threads} threads");
+            assert_eq!(result, Err(Error::Memory { values: 1 }), "{threads} threads");
         }
     }
 }
