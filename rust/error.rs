@@ -35,7 +35,7 @@ pub enum Error {
     LabelForm {
         /// Name of the sequence.
         name: &'static str,
-        /// Place in the label sequence.
+        /// Index in the label sequence.
         index: usize,
         /// The label that was given.
         label: String,
@@ -57,7 +57,7 @@ pub enum Error {
     /// One sentence of a batch is at fault.
     #[error("sentence [{row}]: {error}")]
     Sentence {
-        /// Its place in the batch.
+        /// Its index in the batch.
         row: usize,
         /// What is wrong with it.
         error: Box<Error>,
@@ -83,7 +83,7 @@ pub enum Error {
     ItemOutOfRange {
         /// Name of the argument.
         name: &'static str,
-        /// Place of the item, with several dimensions as `row, column`.
+        /// Index of the item, with several dimensions as `row, column`.
         index: String,
         /// The range in words.
         range: String,
@@ -95,7 +95,7 @@ pub enum Error {
     IdOutOfRange {
         /// Name of the argument.
         name: &'static str,
-        /// Place of the id.
+        /// Index of the id.
         index: String,
         /// The range in words.
         range: String,
@@ -121,7 +121,7 @@ pub enum Error {
     /// A row of a list that cannot be used.
     #[error("examples[{index}]: {problem}")]
     Example {
-        /// Place in the list, from 0.
+        /// Index in the list, from 0.
         index: u64,
         /// Key and reason.
         problem: RowProblem,

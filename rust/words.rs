@@ -38,9 +38,9 @@ impl Problem {
 /// A half-open range of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First place.
+    /// Its first byte or character.
     pub start: usize,
-    /// Place after the last.
+    /// The one after the last.
     pub end: usize,
 }
 
