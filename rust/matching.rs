@@ -8,14 +8,36 @@ use std::ops::Range;
 
 use compare::{Distinct, Lowered};
 
+use crate::check::same_length;
 use crate::entities::{Label, Types};
-use crate::error::{Error, Result};
-use crate::interrupt::Steps;
+use crate::error::{Kind, Result};
+use crate::interrupt::{self, Steps};
 use crate::lcs::{Lcs, UNMATCHED, check_length};
 use crate::memory;
 use crate::text::{STRING_BYTES, StringRows, StringsRef, find_near, is_space};
-use crate::threads::{check_rows, map_chunks};
+use crate::threads::{row_ranges, run_blocks};
 use crate::words::split_words;
+
+/// What can go wrong with matching alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The words to compare with are not as many as the words.
+    #[error("comparison_words must have the same length as words: got {got} and {expected}")]
+    ComparisonLength {
+        /// Number of comparison words.
+        got: usize,
+        /// Number of words.
+        expected: usize,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::ComparisonLength { .. } => Kind::Value,
+        }
+    }
+}
 
 /// The condition under which the generated words were matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,14 +169,15 @@ pub fn match_batch(
     threads: Option<usize>,
 ) -> Result<Vec<MatchedRow>> {
     let rows = words.len();
-    check_rows("generations", generations.len(), rows)?;
-    check_rows("label_lists", label_lists.len(), rows)?;
+    same_length(("generations", generations.len()), ("words", rows))?;
+    same_length(("label_lists", label_lists.len()), ("words", rows))?;
     if let Some(given) = comparison_words {
-        check_rows("comparison_words", given.len(), rows)?;
+        same_length(("comparison_words", given.len()), ("words", rows))?;
     }
-    map_chunks(threads, rows, |chunk| {
-        let (mut matcher, mut types) = (Matcher::default(), Types::default());
-        chunk
+    let match_rows = |(matcher, types): &mut (Matcher, Types),
+                      range: Range<usize>|
+     -> Result<Vec<_>> {
+        range
             .map(|row| {
                 let input = MatchInput {
                     words: words.row(row),
@@ -162,12 +185,23 @@ pub fn match_batch(
                     label_list: label_lists.row(row),
                     comparison_words: comparison_words.map(|given| given.row(row)),
                 };
-                match_with(&mut matcher, &mut types, &input, false)
-                    .map_err(|error| error.in_sentence(row))
+                match_with(matcher, types, &input, false).map_err(|error| error.in_sentence(row))
             })
-            .collect::<Result<Vec<_>>>()
-    })
-    .map(|chunks| chunks.into_iter().flatten().collect())
+            .collect()
+    };
+    let mut matched = memory::with_capacity(rows)?;
+    let mut ranges = row_ranges(rows);
+    run_blocks(
+        threads,
+        &mut || Ok(ranges.next()),
+        &match_rows,
+        &mut |part: Result<Vec<_>>| {
+            matched.extend(part?);
+            Ok(())
+        },
+        &mut interrupt::check,
+    )?;
+    Ok(matched)
 }
 
 fn match_with(
@@ -390,7 +424,8 @@ impl Matcher {
             None => self.words.fill(words.region(), words.len(), words.ranges())?,
             Some(given) if given.len() == words.len() => self.words.fill_as_is(given)?,
             Some(given) => {
-                return Err(Error::ComparisonLength { got: given.len(), expected: words.len() });
+                let (got, expected) = (given.len(), words.len());
+                return Err(Problem::ComparisonLength { got, expected }.into());
             }
         }
         let generated = self.pairs.iter().map(|pair| pair.word.clone());

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use lmcore::entities::{
-    Scheme, Types, count_batch, count_sentence, decode_named_spans, normalize_text_into,
+    Scheme, Types, count_entities, count_entities_batch, decode_spans, normalize_text_into,
 };
 use lmcore::error::{Error, Result};
 use lmcore::interrupt::{Steps, check, check_now, with_hook};
@@ -87,16 +87,16 @@ fn matching() {
     }
     for threads in [1, 2] {
         assert_stops(|| match_batch(&rows, texts.all(), &lists, None, Some(threads)));
-        assert_stops(|| count_batch(None, &rows, &rows, Scheme::Strict, Some(threads)));
+        assert_stops(|| count_entities_batch(None, &rows, &rows, Scheme::Strict, Some(threads)));
     }
 }
 
 #[test]
 fn entities() {
     let labels = repeat("B-x");
-    assert_stops(|| decode_named_spans(labels.all(), Scheme::Gner));
+    assert_stops(|| decode_spans(labels.all(), Scheme::Gner));
     assert_stops(|| Types::default().read_all("labels", labels.all(), &mut Vec::new()));
-    assert_stops(|| count_sentence(None, labels.all(), labels.all(), Scheme::Strict));
+    assert_stops(|| count_entities(None, labels.all(), labels.all(), Scheme::Strict));
     for text in ["a b.", "Ä b."] {
         assert_stops(|| normalize_text_into(&text.repeat(MANY / 2), &mut String::new()));
     }

@@ -5,7 +5,7 @@ use pulp::NullaryFnOnce;
 use crate::error::{Error, Result};
 use crate::interrupt::Steps;
 use crate::memory;
-use crate::philox::{Draws, LANES};
+use crate::philox::{Draws, LANES, halves, tail};
 
 /// A history with at least one part in this many of all items is mapped around; draws that fall
 /// into a shorter one are rejected. A group of words seldom stays whole beyond this.
@@ -236,16 +236,16 @@ fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) -> Result
     if table.len() < size {
         *table = memory::repeat(0, size)?;
     }
-    let (mut next, mut place) = (1, 0);
+    let (mut next, mut written) = (1, 0);
     for end in history.iter().copied().chain([item_count + 1]) {
         while next < end {
-            if let Some(chunk) = table[place..].first_chunk_mut::<{ CHUNK as usize }>() {
+            if let Some(chunk) = table[written..].first_chunk_mut::<{ CHUNK as usize }>() {
                 for (offset, out) in (0..).zip(chunk) {
                     *out = next + offset;
                 }
             }
             let run = (end - next).min(CHUNK.into());
-            place += run as usize;
+            written += run as usize;
             next += run;
         }
         next = end + 1;
@@ -300,7 +300,7 @@ fn reject<T: Id>(
     filled
 }
 
-/// Place of an item's bit in the filter: word and mask.
+/// Where an item's bit is in the filter: word and mask.
 #[allow(clippy::inline_always)] // see `philox4x32_lanes`
 #[inline(always)]
 fn bit(item: u32) -> (usize, u32) {
@@ -329,9 +329,9 @@ fn fill<T: Id>(
         group = group.wrapping_add(1);
         let (mut items, mut lows) = ([0; GROUP], [0; GROUP]);
         let mut in_tail = 0;
-        for place in 0..GROUP {
-            let [low, high] = halves(u64::from(words[place]) * u64::from(bound));
-            (lows[place], items[place]) = (low, high);
+        for k in 0..GROUP {
+            let [low, high] = halves(u64::from(words[k]) * u64::from(bound));
+            (lows[k], items[k]) = (low, high);
             in_tail |= u32::from(low < tail);
         }
         for number in &mut items {
@@ -369,18 +369,4 @@ fn write<T: Id>(out: &mut [T], items: &[u32; GROUP]) {
     for (out, &item) in out.iter_mut().zip(items) {
         *out = T::from_id(item);
     }
-}
-
-/// Products of words and `bound` whose lower half is below this are drawn again: without them
-/// each number is made by as many words.
-pub fn tail(bound: u32) -> u32 {
-    bound.wrapping_neg() % bound.max(1)
-}
-
-/// The lower and the upper half.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
-#[allow(clippy::cast_possible_truncation)] // both halves are taken
-#[inline(always)]
-pub fn halves(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
 }

@@ -12,7 +12,7 @@ use super::back_tokens::{BackTokens, Questions, lock};
 use super::blocks::{LineBlocks, Lines, file_error};
 use super::row::{RowBuffer, of_words};
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
-use crate::entities::{Label, Scheme, Span, Types, decode_spans};
+use crate::entities::{Label, Scheme, Span, Types, find_spans};
 use crate::error::{Error, Result, RowProblem, show_path};
 use crate::matching::{Matcher, Pair};
 use crate::memory;
@@ -348,7 +348,7 @@ impl Worker {
                 .match_split_words(words, row.prediction, types, comparison)
                 .map_err(of_words)?;
         }
-        decode_spans(&matcher.labels, scheme, &mut self.spans)?;
+        find_spans(&matcher.labels, scheme, &mut self.spans)?;
         let aligned =
             describe(matcher, types, &self.spans, (text, words, &places), row.prediction)?;
         // Nothing but memory can be wrong with the writing.

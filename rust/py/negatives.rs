@@ -3,7 +3,7 @@
 use numpy::PyReadwriteArrayDyn;
 use pyo3::prelude::*;
 
-use super::arrays::{Number, Whole, array_mut, holds, thread_count, values};
+use super::arrays::{Number, Whole, array_mut, by_dtype, thread_count, values};
 use super::hooks::detach_interruptible;
 use crate::negatives::{self, Id, Order, Settings, Windows};
 
@@ -72,11 +72,10 @@ impl SequenceSampler {
     ) -> PyResult<()> {
         let previous = values(previous, "previous")?;
         let batch = [users, sequences, positives, negatives];
-        if holds::<i32>(users) {
-            self.sample_as::<i32>(py, epoch, step, batch, &previous)
-        } else {
-            self.sample_as::<i64>(py, epoch, step, batch, &previous)
-        }
+        by_dtype!(users, "users", {
+            i64 => self.sample_as::<i64>(py, epoch, step, batch, &previous),
+            i32 => self.sample_as::<i32>(py, epoch, step, batch, &previous),
+        })
     }
 
     /// Fills the arrays of a packed batch, and returns how many positions are valid.
@@ -96,11 +95,10 @@ impl SequenceSampler {
         let batch = [users, sequences, positives, negatives];
         let mut places = array_mut(places, "places")?;
         let places = places.as_slice_mut()?;
-        if holds::<i32>(users) {
-            self.sample_packed_as::<i32>(py, epoch, step, places, batch)
-        } else {
-            self.sample_packed_as::<i64>(py, epoch, step, places, batch)
-        }
+        by_dtype!(users, "users", {
+            i64 => self.sample_packed_as::<i64>(py, epoch, step, places, batch),
+            i32 => self.sample_packed_as::<i32>(py, epoch, step, places, batch),
+        })
     }
 
     /// Fills `out`, `[users, count]`, with items outside of histories and exclusions.

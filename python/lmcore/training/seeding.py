@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from lmcore.ops.philox import random_bits
-
-# The stream of Philox that seeds of torch are taken from.
-_STREAM = 0x7E3D
+from lmcore.ops.philox import Stream, random_bits
 
 
 def seed_torch(seed: int, epoch: int = 0, rank: int = 0) -> int:
@@ -33,6 +30,6 @@ def seed_torch(seed: int, epoch: int = 0, rank: int = 0) -> int:
     for name, value, bits in (("epoch", epoch, 40), ("rank", rank, 20)):
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} must be at least 0 and below 2**{bits}: got {value}")
-    value = int(random_bits(seed, _STREAM, (epoch << 20) | rank, 1)[0])
+    value = int(random_bits(seed, Stream.TORCH_SEEDS, (epoch << 20) | rank, 1)[0])
     torch.manual_seed(value)
     return value

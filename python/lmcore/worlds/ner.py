@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from lmcore.ops.philox import random_uniform
+from lmcore.ops.philox import Stream, random_uniform
 
 LANGUAGES = ("en", "zh")
 
 _MINIMUM_WORDS, _MAXIMUM_WORDS, _MAXIMUM_ENTITIES = 8, 45, 4
-_SENTENCE_STREAMS = {"en": 1, "zh": 2}
-_DAMAGE_STREAM = 3
+_SENTENCE_STREAMS = {"en": Stream.ENGLISH_SENTENCES, "zh": Stream.CHINESE_SENTENCES}
 _ROWS_AT_ONCE = 4096
 _DRAWS_AT_ONCE = 96
 # A word's damage takes four draws: whether, which kind, which form, which detail.
@@ -277,7 +276,7 @@ def _corrupt(
         raise ValueError(f"rate must be in [0, 1]: got {rate}")
     longest = max((len(sentence.words) for sentence in sentences), default=0)
     items = [first_item + i for i in range(len(sentences))]
-    rows = random_uniform(seed, _DAMAGE_STREAM, items, _DRAWS_PER_WORD * longest)
+    rows = random_uniform(seed, Stream.DAMAGE, items, _DRAWS_PER_WORD * longest)
     return [
         _corrupt_words(sentence, rate, mix, row)
         for sentence, row in zip(sentences, rows.tolist(), strict=True)
