@@ -173,7 +173,7 @@ pub fn decode_named_spans(
 ///
 /// # Errors
 /// The sequences differ in length, or a label has another form.
-pub fn count_sentence(
+pub fn count_entities(
     words: Option<StringsRef<'_>>,
     gold: StringsRef<'_>,
     predicted: StringsRef<'_>,
@@ -186,7 +186,7 @@ pub fn count_sentence(
 ///
 /// # Errors
 /// The sequences differ in length, or the error of the first sentence that has one.
-pub fn count_batch(
+pub fn count_entities_batch(
     words: Option<&StringRows>,
     gold: &StringRows,
     predicted: &StringRows,
@@ -368,16 +368,16 @@ impl Scorer {
             Scheme::Gner => types.normalized_id(span.type_id),
             _ => span.type_id,
         };
-        for place in 0..self.gold.len() {
-            let span = self.gold[place];
+        for index in 0..self.gold.len() {
+            let span = self.gold[index];
             let key = self.push_key(words, &span, kind(&span))?;
             memory::push(&mut self.gold_keys, key)?;
             counts.gold += u64::from(!self.keys[key].in_gold);
             self.keys[key].in_gold = true;
         }
-        let mut next = 0; // gold span that may stand at the same place
-        for place in 0..self.predicted.len() {
-            let span = self.predicted[place];
+        let mut next = 0; // gold span that may stand where it stands
+        for index in 0..self.predicted.len() {
+            let span = self.predicted[index];
             while self.gold.get(next).is_some_and(|gold| gold.start < span.start) {
                 next += 1;
             }
@@ -396,18 +396,18 @@ impl Scorer {
         Ok(counts)
     }
 
-    /// The place of an entity's key, new if the sentence did not have it yet.
-    #[allow(clippy::cast_possible_truncation)] // at most one key per word
+    /// The index of an entity's key, new if the sentence did not have it yet.
+    #[expect(clippy::cast_possible_truncation, reason = "at most one key per word")]
     fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> Result<usize> {
-        let place = self.keys.len();
+        let index = self.keys.len();
         let key = Key { span: *span, kind, text: None, in_gold: false, in_predicted: false };
         memory::push(&mut self.keys, key)?;
-        if place <= 8 {
+        if index <= 8 {
             // Few entities, as in most sentences: looking at each is faster than hashing, and
             // texts matter only between entities of one kind.
-            for known in 0..place {
+            for known in 0..index {
                 if self.keys[known].kind == kind {
-                    let (old, new) = (self.spell(words, known)?, self.spell(words, place)?);
+                    let (old, new) = (self.spell(words, known)?, self.spell(words, index)?);
                     if self.texts[old.0..old.1] == self.texts[new.0..new.1] {
                         self.keys.pop();
                         return Ok(known);
@@ -415,14 +415,14 @@ impl Scorer {
                 }
             }
         }
-        if place >= 8 {
-            let first = if self.table.is_empty() { 0 } else { place };
-            for place in first..=place {
-                self.spell(words, place)?;
+        if index >= 8 {
+            let first = if self.table.is_empty() { 0 } else { index };
+            for index in first..=index {
+                self.spell(words, index)?;
                 let Self { texts, keys, table, hasher, .. } = self;
                 let text = |key: &Key| key.text.map(|(start, end)| &texts[start..end]);
                 let hash_of = |key: &Key| hasher.hash_one((text(key), key.kind));
-                let new = &keys[place];
+                let new = &keys[index];
                 if table.len() == table.capacity() {
                     table
                         .try_reserve(1, |&known| hash_of(&keys[known as usize]))
@@ -442,26 +442,26 @@ impl Scorer {
                         return Ok(found);
                     }
                     Entry::Vacant(free) => {
-                        free.insert(place as u32);
+                        free.insert(index as u32);
                     }
                 }
             }
         }
-        Ok(place)
+        Ok(index)
     }
 
     /// Where the normalised text of a key's entity stands.
-    fn spell(&mut self, words: StringsRef<'_>, place: usize) -> Result<(usize, usize)> {
+    fn spell(&mut self, words: StringsRef<'_>, index: usize) -> Result<(usize, usize)> {
         let Self { keys, texts, joined, .. } = self;
-        let key = &mut keys[place];
+        let key = &mut keys[index];
         if let Some(text) = key.text {
             return Ok(text);
         }
         joined.clear();
-        for place in key.span.start..key.span.end {
-            let word = words.get(place);
+        for at in key.span.start..key.span.end {
+            let word = words.get(at);
             memory::reserve_text(joined, word.len() + 1)?;
-            if place > key.span.start {
+            if at > key.span.start {
                 joined.push(' ');
             }
             joined.push_str(word);

@@ -15,9 +15,9 @@ const FOUND_STEPS: usize = 16;
 /// A half-open range of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First place.
+    /// Start.
     pub start: usize,
-    /// Place after the last.
+    /// End, exclusive.
     pub end: usize,
 }
 

@@ -5,7 +5,7 @@
 //! general copy of memory guesses wrong about most of them: here, those of up to sixteen bytes
 //! are copied as one or two machine words (`docs/log.md` has the numbers).
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "a bench argued for it")]
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -119,7 +119,7 @@ pub fn prefetch_items(list: &Bound<'_, PyAny>) {
 /// Both pointers are valid, `item` begins with the header of an object, and `text` has room for
 /// `size` bytes and [`SPARE_BYTES`] more.
 #[inline]
-#[allow(clippy::cast_possible_truncation)] // at most eight
+#[expect(clippy::cast_possible_truncation, reason = "at most eight")]
 unsafe fn append(text: &mut Vec<u8>, item: *const u8, data: *const u8, size: usize) {
     let length = text.len();
     // SAFETY: the caller vouches for the room behind the text.
