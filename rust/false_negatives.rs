@@ -147,7 +147,7 @@ pub fn packed_places(packed: &[i64], rows: usize, max_length: usize) -> Result<P
     Ok(Places { list: places, rows, blocks: packed.len() })
 }
 
-#[allow(clippy::cast_possible_truncation)] // positions are below 2^8
+#[expect(clippy::cast_possible_truncation, reason = "positions are below 2^8")]
 fn place(row: usize, position: usize, block: usize) -> Place {
     Place { row, position: position as u32, block }
 }
@@ -447,7 +447,7 @@ impl Memory {
     }
 
     /// Replaces the lists of the places by the items in the working memory.
-    #[allow(clippy::cast_possible_truncation)] // a user has fewer than 2^32 hard items
+    #[expect(clippy::cast_possible_truncation, reason = "a user has fewer than 2^32 hard items")]
     fn store(&mut self, users: &[i64], places: &[Place]) {
         let mut scratch = std::mem::take(&mut self.scratch);
         black_box(self.touch(users, places));
@@ -526,7 +526,7 @@ impl Memory {
     ///
     /// # Errors
     /// The arrays are no state.
-    #[allow(clippy::cast_possible_truncation)] // keys are cut to their parts
+    #[expect(clippy::cast_possible_truncation, reason = "keys are cut to their parts")]
     pub fn load(&mut self, state: &State) -> Result<()> {
         check_state(state)?;
         let mut new = Self::new(self.threshold, self.max_keys);
@@ -621,17 +621,25 @@ impl Memory {
     }
 
     /// Where the user of a row stands, whose id was checked.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the value was checked to fit"
+    )]
     fn find(&self, users: &[i64], row: usize) -> Option<usize> {
         self.places.get(&(users[row] as u32)).map(|&place| place as usize)
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the value was checked to fit"
+    )]
     fn add(&mut self, users: &[i64], row: usize) -> usize {
         self.find_or_add(users[row] as u32)
     }
 
-    #[allow(clippy::cast_possible_truncation)] // fewer than 2^24 users
+    #[expect(clippy::cast_possible_truncation, reason = "fewer than 2^24 users")]
     fn find_or_add(&mut self, id: u32) -> usize {
         let new = self.users.len();
         let place = *self.places.entry(id).or_insert(new as u32) as usize;
@@ -727,7 +735,7 @@ fn flat_index(offset: i64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-#[allow(clippy::cast_possible_wrap)] // no array has 2^63 items
+#[expect(clippy::cast_possible_wrap, reason = "no array has 2^63 items")]
 fn as_i64(size: usize) -> i64 {
     size as i64
 }
@@ -799,7 +807,7 @@ impl<F: Logit> pulp::NullaryFnOnce for Compare<'_, F> {
     /// Which place has a NaN first.
     type Output = Result<Option<usize>>;
 
-    #[allow(clippy::inline_always)] // or it is compiled for the least processor
+    #[expect(clippy::inline_always, reason = "or it is compiled for the least processor")]
     #[inline(always)]
     fn call(self) -> Result<Option<usize>> {
         let Self { logits, places, count, above, steps } = self;
@@ -851,7 +859,7 @@ fn key_of(position: u32, item: u32) -> u64 {
     u64::from(position) << ITEM_BITS | u64::from(item)
 }
 
-#[allow(clippy::cast_possible_truncation)] // the low 24 bits are taken
+#[expect(clippy::cast_possible_truncation, reason = "the low 24 bits are taken")]
 fn count_of(word: u64) -> u32 {
     word as u32 & LARGEST_COUNT
 }
@@ -867,7 +875,6 @@ struct Counts {
 
 impl Counts {
     /// Slot that a key would like to have; the capacity may be any number.
-    #[allow(clippy::cast_possible_truncation)] // the product's high half is below the capacity
     fn home(&self, key: u64) -> usize {
         let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         ((hash * self.words.len() as u64) >> 32) as usize
