@@ -1,7 +1,6 @@
 //! What the two halves of a step cost, by density.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::false_negatives::{FalseNegativeMemory, Positions, Scores, padded_positions};

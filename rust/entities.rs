@@ -402,7 +402,7 @@ impl Scorer {
     }
 
     /// The index of an entity's key, new if the sentence did not have it yet.
-    #[allow(clippy::cast_possible_truncation)] // at most one key per word
+    #[expect(clippy::cast_possible_truncation, reason = "at most one key per word")]
     fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> Result<usize> {
         let index = self.keys.len();
         let key = Key { span: *span, kind, text: None, in_gold: false, in_predicted: false };

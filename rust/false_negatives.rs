@@ -287,17 +287,25 @@ impl FalseNegativeMemory {
     }
 
     /// Where the user of a row stands, whose id was checked.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the value was checked to fit"
+    )]
     fn find(&self, users: &[i64], row: usize) -> Option<usize> {
         self.indices.get(&(users[row] as u32)).map(|&index| index as usize)
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the value was checked to fit"
+    )]
     fn add(&mut self, users: &[i64], row: usize) -> usize {
         self.find_or_add(users[row] as u32)
     }
 
-    #[allow(clippy::cast_possible_truncation)] // fewer than 2^24 users
+    #[expect(clippy::cast_possible_truncation, reason = "fewer than 2^24 users")]
     fn find_or_add(&mut self, id: u32) -> usize {
         let new = self.users.len();
         let index = *self.indices.entry(id).or_insert(new as u32) as usize;
@@ -328,7 +336,7 @@ impl Reversed {
     }
 }
 
-#[allow(clippy::cast_possible_wrap)] // no array has 2^63 items
+#[expect(clippy::cast_possible_wrap, reason = "no array has 2^63 items")]
 fn as_i64(size: usize) -> i64 {
     size as i64
 }

@@ -12,8 +12,8 @@
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
-//! [`text`], [`append`], [`labels`], [`rows`], [`check`], [`memory`], [`threads`] and [`interrupt`]
-//! hold what they share, [`error`] is the one error type.
+//! [`text`], [`append`], [`labels`], [`lines`], [`rows`], [`check`], [`memory`], [`threads`] and
+//! [`interrupt`] hold what they share, [`error`] is the one error type.
 
 pub mod append;
 pub mod check;
@@ -23,6 +23,7 @@ pub mod false_negatives;
 pub mod interrupt;
 pub mod labels;
 pub mod lcs;
+pub mod lines;
 pub mod matching;
 pub mod memory;
 pub mod negatives;

@@ -62,7 +62,7 @@ impl From<Stream> for u32 {
 /// ```
 /// assert_eq!(lmcore::philox::philox4x32([0; 4], [0; 2])[0], 0x6627_e8d5);
 /// ```
-#[allow(clippy::cast_possible_truncation)] // the low half of a product is meant
+#[expect(clippy::cast_possible_truncation, reason = "the low half of a product is meant")]
 pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
     let [mut k0, mut k1] = key;
@@ -93,7 +93,7 @@ pub const LANES: usize = 16;
 /// let words = philox4x32_lanes([[0; LANES]; 4], [0; 2]);
 /// assert_eq!(words[0][LANES - 1] & 0xFFFF_FFFF, 0x6627_e8d5);
 /// ```
-#[allow(clippy::inline_always)] // a call would leave the instructions of the caller
+// Always: a call would leave the instructions of the caller.
 #[inline(always)]
 pub fn philox4x32_lanes(counters: [[u64; LANES]; 4], key: [u32; 2]) -> [[u64; LANES]; 4] {
     const LOW: u64 = 0xFFFF_FFFF;
@@ -138,8 +138,8 @@ impl Draws {
 
     /// The words of `LANES` neighbouring blocks from `LANES * group`: word `w` of block `l` of
     /// them at `w * LANES + l`.
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
-    #[allow(clippy::cast_possible_truncation)] // the lower halves are meant
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower halves are meant")]
     #[inline(always)]
     pub fn words(&self, group: u32) -> [u32; 4 * LANES] {
         let mut counters = [[0; LANES]; 4];
@@ -160,7 +160,7 @@ impl Draws {
     }
 
     /// 64 random bits at `position`, of which the lower 33 bits count.
-    #[allow(clippy::cast_possible_truncation)] // positions are below 2^33
+    #[expect(clippy::cast_possible_truncation, reason = "positions are below 2^33")]
     pub fn bits(&self, position: u64) -> u64 {
         self.block((position >> 1) as u32)[(position & 1) as usize]
     }
@@ -264,7 +264,6 @@ pub fn shuffle<T>(items: &mut [T], draws: Draws) -> Result<()> {
 ///
 /// # Errors
 /// The last position is not below 2^33, or memory does not suffice.
-#[allow(clippy::cast_possible_truncation)] // positions are below 2^33
 pub fn fill<T>(
     seed: u64,
     stream: u32,
@@ -296,7 +295,7 @@ struct Fill<'a, T, F> {
 impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
     type Output = Result<()>;
 
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
     #[inline(always)]
     fn call(self) -> Result<()> {
         let Self { seed, stream, items, position, end, make, values } = self;
@@ -336,8 +335,8 @@ impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
 }
 
 /// The lower and the upper half.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
-#[allow(clippy::cast_possible_truncation)] // both halves are taken
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
 #[inline(always)]
 pub fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]

@@ -6,16 +6,19 @@
 
 mod align;
 mod back_tokens;
-mod blocks;
+mod json;
 mod row;
+mod rules;
 mod scan;
 mod score;
+mod table;
 
-pub use align::{AlignOptions, AlignSummary, align_file, align_line};
+pub use align::{AlignOptions, AlignSummary, align_file, align_row};
 pub use back_tokens::BackTokenize;
-pub use blocks::{LineBlocks, Table};
-pub use row::{RowBuffer, RowRef, in_both_places};
-pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_file, score_tables};
+pub use row::{RowBuffer, RowRef};
+pub use rules::Found;
+pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_examples, score_files};
+pub use table::{RowReader, RowValues, Table};
 
 use crate::error::{Kind, Result};
 

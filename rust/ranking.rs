@@ -234,7 +234,7 @@ fn count<T: PartialOrd + Copy>(
 }
 
 /// How many scores are greater than one score, and how many are not less.
-#[allow(clippy::neg_cmp_op_on_partial_ord)] // what is not a number is not less
+#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "what is not a number is not less")]
 fn compare<T: PartialOrd + Copy>(row: &[T], score: T, steps: &mut Steps) -> Result<(i64, i64)> {
     let (mut greater, mut not_less) = (0, 0);
     for block in row.chunks(BLOCK) {

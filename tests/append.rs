@@ -2,7 +2,7 @@
 //!
 //! Miri and valgrind see what a comparison does not: a byte read or written where there is none.
 
-#![allow(unsafe_code, reason = "the function is unsafe, and is what is tested")]
+#![expect(unsafe_code, reason = "the function is unsafe, and is what is tested")]
 
 use lmcore::append::{INLINE_BYTES, SPARE_BYTES, append};
 use proptest::prelude::*;

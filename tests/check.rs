@@ -1,6 +1,6 @@
 //! `lmcore::check`: what is in a range passes, and what is not is described as in Python.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::check::{has_length, id_in_range, in_range, one_of, same_length};
 use lmcore::error::{Error, Kind};

@@ -1,7 +1,7 @@
 //! `lmcore::entities`: the paper's examples, the laws of counting, and a slow second opinion.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "the same arithmetic gives the same bits")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "the same arithmetic gives the same bits")]
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,8 @@
 //! Laws of the memory of false negatives, against a definition by maps.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-#![allow(clippy::cast_possible_wrap, reason = "test inputs are small")]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test inputs are small")]
+#![expect(clippy::cast_sign_loss, reason = "test inputs are small")]
+#![expect(clippy::cast_possible_wrap, reason = "test inputs are small")]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! `lmcore::negatives`: the laws of batches.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::negatives::{Order, SequenceSampler, Settings, Windows};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! `lmcore::philox`: the published vectors and the laws of draws.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "powers of two multiply without rounding")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "powers of two multiply without rounding")]
 
 use std::convert::identity;
 

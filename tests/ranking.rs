@@ -1,7 +1,7 @@
 //! `lmcore::ranking`: ranks against a sort, and the laws that they obey.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "ranks are multiples of a half")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "ranks are multiples of a half")]
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

@@ -1,7 +1,12 @@
 //! `lmcore::rows`: offsets that cut all values into rows, and what others are told.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
-#![allow(clippy::cast_possible_truncation, reason = "test inputs are small")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "small numbers, and a test may panic"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "test inputs are small")]
 
 use lmcore::error::{Error, Kind};
 use lmcore::rows::{Fault, OwnedRows, Rows};

@@ -1,6 +1,6 @@
 //! `lmcore::threads`: blocks in order, and errors, panics and stops for any number of threads.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::Cell;
 use std::ops::Range;

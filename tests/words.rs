@@ -1,6 +1,6 @@
 //! `lmcore::words`: cutting text, and finding words again.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::text::{Strings, is_alphanumeric, is_mark, is_space};
 use lmcore::words::{Range, locate_words, split_words, to_characters};

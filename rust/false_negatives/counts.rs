@@ -63,7 +63,7 @@ pub fn key_of(position: u32, item: u32) -> u64 {
 }
 
 /// The count of a word.
-#[allow(clippy::cast_possible_truncation)] // the low 24 bits are taken
+#[expect(clippy::cast_possible_truncation, reason = "the low 24 bits are taken")]
 pub fn count_of(word: u64) -> u32 {
     word as u32 & LARGEST_COUNT
 }
@@ -80,7 +80,10 @@ pub struct Counts {
 
 impl Counts {
     /// Slot that a key would like to have; the capacity may be any number.
-    #[allow(clippy::cast_possible_truncation)] // the product's high half is below the capacity
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the product's high half is below the capacity"
+    )]
     fn home(&self, key: u64) -> usize {
         let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         ((hash * self.words.len() as u64) >> 32) as usize

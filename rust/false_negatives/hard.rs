@@ -62,7 +62,7 @@ impl User {
 
 impl FalseNegativeMemory {
     /// Replaces the lists of the positions by the items in the working memory.
-    #[allow(clippy::cast_possible_truncation)] // a user has fewer than 2^32 hard items
+    #[expect(clippy::cast_possible_truncation, reason = "a user has fewer than 2^32 hard items")]
     pub(super) fn store(&mut self, users: &[i64], positions: &[Position]) {
         let mut scratch = std::mem::take(&mut self.scratch);
         black_box(self.touch(users, positions));

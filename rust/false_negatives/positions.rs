@@ -97,7 +97,7 @@ pub fn packed_positions(flat_indices: &[i64], rows: usize, max_length: usize) ->
     Ok(Positions { list, rows, blocks: flat_indices.len() })
 }
 
-#[allow(clippy::cast_possible_truncation)] // positions are below 2^8
+#[expect(clippy::cast_possible_truncation, reason = "positions are below 2^8")]
 fn position(row: usize, column: usize, block: usize) -> Position {
     Position { row, column: column as u32, block }
 }

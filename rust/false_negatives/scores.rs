@@ -82,7 +82,7 @@ impl<F: Logit> pulp::NullaryFnOnce for Compare<'_, F> {
     /// Which position has a NaN first.
     type Output = Result<Option<usize>>;
 
-    #[allow(clippy::inline_always)] // or it is compiled for the least processor
+    #[expect(clippy::inline_always, reason = "or it is compiled for the least processor")]
     #[inline(always)]
     fn call(self) -> Result<Option<usize>> {
         let Self { logits, positions, count, above, steps } = self;

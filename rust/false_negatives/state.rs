@@ -64,7 +64,7 @@ impl FalseNegativeMemory {
     ///
     /// # Errors
     /// The arrays are no state.
-    #[allow(clippy::cast_possible_truncation)] // keys are cut to their parts
+    #[expect(clippy::cast_possible_truncation, reason = "keys are cut to their parts")]
     pub fn load(&mut self, state: &State) -> Result<()> {
         let lists = check_state(state)?;
         let mut new = Self::new(self.threshold, self.max_keys);

@@ -26,7 +26,7 @@ pub trait Id: Copy + Send + Sync {
 }
 
 impl Id for i32 {
-    #[allow(clippy::cast_possible_wrap)] // ids are below 2^31
+    #[expect(clippy::cast_possible_wrap, reason = "ids are below 2^31")]
     #[inline]
     fn from_id(id: u32) -> Self {
         id as Self
@@ -172,7 +172,7 @@ pub struct DrawRows<'a, 'b, T> {
 impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
     type Output = Result<()>;
 
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
     #[inline(always)]
     fn call(self) -> Result<()> {
         let Self { catalogue, scratch, rows } = self;
@@ -227,7 +227,7 @@ impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
 }
 
 /// Lists the items outside a history, ascending.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+// Always: see `philox4x32_lanes`.
 #[inline(always)]
 fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) -> Result<()> {
     // Runs are written in whole chunks, of which the next run overwrites the rest.
@@ -268,7 +268,7 @@ fn sum_gaps(popularity: &Popularity, history: &[u32], gaps: &mut Vec<u32>) -> Re
 }
 
 /// Draws from the whole catalogue and rejects what is in the history.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn reject<T: Id>(
     draws: &Draws,
@@ -301,7 +301,7 @@ fn reject<T: Id>(
 }
 
 /// Where an item's bit is in the filter: word and mask.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn bit(item: u32) -> (usize, u32) {
     ((item >> 5) as usize % FILTER_WORDS, 1 << (item & 31))
@@ -310,7 +310,7 @@ fn bit(item: u32) -> (usize, u32) {
 /// Fills `out` with those items of numbers below `bound` that are not taken.
 ///
 /// `has_hit` may say of a group without taken items that it has one, but not the reverse.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn fill<T: Id>(
     steps: &mut Steps,
@@ -363,7 +363,7 @@ fn fill<T: Id>(
     Ok(())
 }
 
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn write<T: Id>(out: &mut [T], items: &[u32; GROUP]) {
     for (out, &item) in out.iter_mut().zip(items) {

@@ -4,7 +4,7 @@
 //! for a moment, and two when it is only looked at (`docs/log.md` has the numbers). The copy of
 //! a text, which needs no interpreter, is `rust/append.rs`.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "a bench argued for it")]
 
 use std::mem::offset_of;
 use std::ops::Range;

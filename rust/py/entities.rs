@@ -7,8 +7,8 @@ use super::arrays::{Whole, list_of, nested_labels, nested_strings, strings, text
 use super::hooks::detach_interruptible;
 use crate::entities::{self, EntityCounts, ErrorKinds, Scheme};
 
-type Counts = (u64, u64, u64);
-type Kinds = (u64, u64, u64, u64);
+pub type Counts = (u64, u64, u64);
+pub type Kinds = (u64, u64, u64, u64);
 
 /// Returns (start, end, type) of each entity that BIO labels spell.
 #[pyfunction]

@@ -109,7 +109,7 @@ impl FalseNegativeMemory {
     }
 
     #[pyo3(signature = (users, places, max_length, negatives, scores, reversed_, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn observe_packed(
         &mut self,
         py: Python<'_>,
@@ -137,7 +137,7 @@ impl FalseNegativeMemory {
     }
 
     #[pyo3(signature = (hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn load(
         &mut self,
         py: Python<'_>,

@@ -18,7 +18,7 @@ impl SequenceSampler {
         offsets, items, weights, item_count, batch_size, max_length, negative_count, seed, order,
         threads, /
     ))]
-    #[allow(clippy::too_many_arguments)] // all of one call of the facade
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn new(
         py: Python<'_>,
         offsets: &Bound<'_, PyAny>,
@@ -58,7 +58,7 @@ impl SequenceSampler {
 
     /// Fills the arrays of a padded batch.
     #[pyo3(signature = (epoch, step, users, sequences, positives, negatives, previous, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn sample(
         &self,
         py: Python<'_>,
@@ -80,7 +80,7 @@ impl SequenceSampler {
 
     /// Fills the arrays of a packed batch, and returns how many positions are valid.
     #[pyo3(signature = (epoch, step, users, sequences, positives, places, negatives, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn sample_packed(
         &self,
         py: Python<'_>,

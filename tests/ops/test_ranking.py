@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore.ops import ranking
+from lmcore.ops._dispatch import use
 from lmcore.ops.ranking import TIES, Ranks, rank_targets, ranking_metrics
 from lmcore.reference import ranking as reference
 from parity import agree
@@ -50,11 +50,11 @@ def as_lists(scores: Any, *args: Any, dtype: str = "float32", **kwargs: Any) -> 
 def on_device(
     scores: Any, targets: Any, offsets: Any, excluded: Any, ties: str = "average"
 ) -> Lists:
-    """The op's way on a device that is not the CPU, here on the CPU."""
+    """The op in torch, as on a device that is not the CPU."""
     width = len(scores[0]) if scores else 0
     tensor = torch.tensor(scores, dtype=torch.float32).reshape(len(scores), width)
-    columns = reference.as_columns(width, targets, offsets, excluded)
-    ranks, tied = ranking._rank_on_device(tensor, *columns, ties)
+    with use("reference"):
+        ranks, tied = rank_targets(tensor, targets, offsets, excluded, ties=ties)
     assert (ranks.dtype, tied.dtype) == (np.float64, np.int64)
     return ranks.tolist(), tied.tolist()
 
@@ -456,10 +456,9 @@ def test_no_users_and_no_columns() -> None:
         assert (ranks.shape, ties.shape) == ((0,), (0,))
         ranks, ties = rank_targets(torch.zeros(shape), [])
         assert (ranks.shape, ties.shape) == ((0,), (0,))
-        device = ranking._rank_on_device(
-            torch.zeros(shape), *(np.zeros(size, np.int64) for size in (0, 1, 0)), "average"
-        )
-        assert [values.tolist() for values in device] == [[], []]
+        with use("reference"):
+            by_torch = rank_targets(torch.zeros(shape), [], [0], [])
+        assert [values.tolist() for values in by_torch] == [[], []]
     with pytest.raises(IndexError, match=r"^targets\[0\] must be at least 0 and below 0: got 0$"):
         rank_targets(np.zeros((1, 0), np.float32), [0])
 

@@ -135,14 +135,14 @@ def align_command(
             raise ValueError("--tokenizer, --skip-bad-rows and --threads go with files")
         label_list = [label.strip() for label in labels.split(",") if label.strip()]
         row = {"text": text, "label_list": label_list, "prediction": prediction}
-        show_json(align_row(row, scheme))
+        show_json(align_row(row, scheme).to_dict())
         return
     if len(files) != 2 or not text is labels is prediction is None:
         raise ValueError("give IN.jsonl and OUT.jsonl, or --text, --labels and --prediction")
     find_output(files[1], files[:1])
     back_tokenize = _load_tokenizer(tokenizer)
     with _progress(files[:1]) as progress:
-        rows, skipped, listed = align_file(
+        summary = align_file(
             files[0],
             files[1],
             scheme,
@@ -151,9 +151,9 @@ def align_command(
             back_tokenize=back_tokenize,
             progress=progress,
         )
-    for bad_row in listed:
+    for bad_row in summary.listed_bad_rows:
         say(f"skipped {bad_row}")
-    say(f"{rows} rows aligned, {skipped} skipped")
+    say(f"{summary.rows} rows aligned, {summary.bad_rows} skipped")
 
 
 def _load_tokenizer(name: str | None) -> BackTokenizer | None:

@@ -4,12 +4,13 @@ Any model's `word(label) word(label) ...` text becomes entities with offsets, an
 """
 
 from lmcore.ner.back_tokenize import BackTokenizer
-from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence, score, score_file, score_files
-from lmcore.ner.extract import Entity, extract
+from lmcore.ner.evaluate import DatasetScores, Scores, score, score_file, score_files
+from lmcore.ner.extract import extract
 from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_generation
-from lmcore.ops.predictions import align_file, align_row
+from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
 __all__ = [
+    "AlignedRow",
     "BackTokenizer",
     "DatasetScores",
     "Entity",

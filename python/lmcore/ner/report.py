@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from lmcore._text import escape as show
-from lmcore.ner.evaluate import DatasetScores, Scores, WorstSentence
+from lmcore.ner.evaluate import DatasetScores, Scores
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import parse_generation
+from lmcore.ops.predictions import WorstSentence
 
 _MATCHING = "exact, subsequence, lcs: rows by the condition that matched them"
 _WORDS = "omitted, added, replaced: words of the input or the generation that found no partner"

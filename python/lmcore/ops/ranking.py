@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from lmcore import _core
+from lmcore.ops._dispatch import choose
 from lmcore.ops._threads import limit_threads
 from lmcore.reference._arguments import one_of, same_length
 from lmcore.reference.ranking import TIES, as_columns, check_cutoffs
@@ -104,8 +105,8 @@ def rank_targets(
     columns = as_columns(array.shape[1], *map(_to_numpy, (targets, offsets, excluded)))
     if tensor is not None:
         tensor = tensor.detach()
-        if tensor.device.type != "cpu":
-            return _rank_on_device(tensor, *columns, ties)
+        if choose(tensor) != "core":
+            return _rank_by_torch(tensor, *columns, ties)
         array = tensor.numpy()
     # Another byte order or odd addresses are copied into the usual form.
     array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["A"])
@@ -154,7 +155,7 @@ def ranking_metrics(
     return {**metrics, "MRR": reciprocal}
 
 
-def _rank_on_device(
+def _rank_by_torch(
     scores: torch.Tensor,
     targets: NDArray[np.int64],
     offsets: NDArray[np.int64],

@@ -163,6 +163,46 @@ def classify_errors(
     return ErrorKinds(len(wanted), unlabelled, noisy, boundary)
 
 
+def count_entities_batch(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]] | None = None,
+    scheme: str = "gner",
+) -> tuple[EntityCounts, ErrorKinds]:
+    """Returns the sums of `count_entities` and `classify_errors` over many sentences.
+
+    Args:
+        gold: BIO labels of each sentence.
+        predicted: BIO labels of each sentence.
+        words: words of each sentence; schemes that compare positions alone need none.
+        scheme: one of `SCHEMES`.
+
+    Raises:
+        ValueError: unknown scheme, different lengths, a label of another form, or a scheme
+            that compares texts without words.
+
+    Example:
+        >>> count_entities_batch([["B-x"], ["O"]], [["B-x"], ["B-x"]], [["a"], ["b"]])[0]
+        EntityCounts(gold=1, predicted=2, correct=1)
+    """
+    one_of("scheme", scheme, SCHEMES)
+    same_length(gold=gold, predicted=predicted)
+    if words is not None:
+        same_length(words=words, gold=gold)
+    elif scheme in ("gner", "universalner"):
+        raise ValueError("words are needed: this scheme compares the texts of entities")
+    counts, kinds = [(0, 0, 0)], [(0, 0, 0, 0)]
+    for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
+        given = [""] * len(wanted) if words is None else words[row]
+        try:
+            counts.append(count_entities(given, wanted, found, scheme))
+            kinds.append(classify_errors(wanted, found, scheme))
+        except ValueError as error:
+            raise ValueError(f"sentence [{row}]: {error}") from None
+    sums = (map(sum, zip(*column, strict=True)) for column in (counts, kinds))
+    return EntityCounts(*next(sums)), ErrorKinds(*next(sums))
+
+
 def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
     """Returns precision, recall and F1 of summed counts.
 

@@ -234,8 +234,8 @@ def _length(alignment: Sequence[int]) -> int:
 
 def _evaluate(rows: list[dict[str, Any]], threads: int | None = None) -> tuple[int, ...]:
     """Returns the numbers of gold, predicted and correct entities."""
-    datasets = score_examples(rows, "gner", threads=threads)["datasets"].values()
-    return tuple(map(sum, zip(*(dataset["entities"] for dataset in datasets), strict=True)))
+    datasets = score_examples(rows, "gner", threads=threads).datasets.values()
+    return tuple(map(sum, zip(*(dataset.entities for dataset in datasets), strict=True)))
 
 
 def _evaluate_by_definition(rows: list[dict[str, Any]]) -> tuple[int, ...]:
