@@ -3,10 +3,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
     reason = "small numbers, and a test may panic"
 )]
-#![expect(clippy::cast_possible_truncation, reason = "test inputs are small")]
 
 use lmcore::error::{Error, Kind};
 use lmcore::rows::{Fault, OwnedRows, Rows};

@@ -80,10 +80,6 @@ pub struct Counts {
 
 impl Counts {
     /// Slot that a key would like to have; the capacity may be any number.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the product's high half is below the capacity"
-    )]
     fn home(&self, key: u64) -> usize {
         let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         ((hash * self.words.len() as u64) >> 32) as usize
