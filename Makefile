@@ -46,9 +46,14 @@ test:  ## Run every test
 	$(SET_UP) developer-environment core-tests wheel
 	LMCORE_WHEEL=$$(ls $(CURDIR)/dist/*.whl) $(BIN)/python -m pytest -q $(ARGS)
 
+# What ships has neither debug assertions nor checks of overflow: the tests run without them too.
+AS_SHIPPED := $(foreach check,debug-assertions overflow-checks,\
+	--config profile.test.package.lmcore.$(check)=false)
+
 # cargo takes the pool of jobs of a make above it for its own, and cannot.
 core-tests: $(BUILD_STAMP)
 	MAKEFLAGS= cargo test --quiet
+	MAKEFLAGS= cargo test --quiet $(AS_SHIPPED)
 
 bench:  ## Time everything against its opponents; writes benches/results/ and the speed tables
 	$(SET_UP) developer-environment

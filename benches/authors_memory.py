@@ -54,7 +54,7 @@ class AuthorsMemory:
         self, users: Any, positives: Any, negatives: Any, logits: Any, labels: torch.Tensor
     ) -> None:
         """Stores the negatives that scored above the positive and have not the label 1."""
-        turned = labels.numpy()
+        reversed_ = labels.numpy()
         for row in range(len(users)):
             position = len(positives[row]) - 1
             while position >= 0 and positives[row][position] != 0:
@@ -62,7 +62,7 @@ class AuthorsMemory:
                 for slot in range(len(negatives[row][position])):
                     if (
                         logits[row][position][slot + 1] > logits[row][position][0]
-                        and turned[row][position][slot] != 1
+                        and reversed_[row][position][slot] != 1
                     ):
                         item = negatives[row][position][slot]
                         stored.append(deepcopy(item))

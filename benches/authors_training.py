@@ -137,8 +137,8 @@ class AuthorsStep:
             self.averages = [p.detach().clone() for p in self.model.parameters()]
         elif self.averages is not None:
             taught = self._teach(sequences, positives, negatives).detach()
-        turned = self.memory.label(negatives.shape, found)
-        labels = torch.cat([torch.ones(*positives.shape, 1), turned], -1)
+        reversed_ = self.memory.label(negatives.shape, found)
+        labels = torch.cat([torch.ones(*positives.shape, 1), reversed_], -1)
         held = np.where(positives != 0)
         loss = 2 * self.loss(logits[held], labels[held])
         if taught is not None and found:
@@ -151,7 +151,7 @@ class AuthorsStep:
         if self.averages is not None:
             self._average()
         if self.mining:
-            self.memory.observe(users, positives, negatives, logits.detach().numpy(), turned)
+            self.memory.observe(users, positives, negatives, logits.detach().numpy(), reversed_)
         return loss.detach()
 
     def _teach(self, sequences: Any, positives: Any, negatives: Any) -> Tensor:

@@ -78,9 +78,9 @@ class World:
         for _ in range(steps):
             users, places, packed = self.draw()
             before = packed.copy()
-            turned = memory.inject_packed(users, places, LENGTH, packed)
+            reversed_ = memory.inject_packed(users, places, LENGTH, packed)
             logits = self.score(packed != before)
-            memory.observe_packed(users, places, LENGTH, packed, logits, turned)
+            memory.observe_packed(users, places, LENGTH, packed, logits, reversed_)
             if keep:
                 kept.append(self._step(users, places, before, logits))
         return kept
@@ -124,21 +124,21 @@ class Ours:
             return self.memory.inject_packed(step.users, step.places, LENGTH, step.packed)
         return self.memory.inject(step.users, step.positives, step.negatives)
 
-    def label(self, step: Step, turned: Any) -> NDArray[np.float32]:
+    def label(self, step: Step, reversed_: Any) -> NDArray[np.float32]:
         """Returns labels of all negatives."""
         blocks = len(step.packed) if self.packed else BATCH * LENGTH
         labels = np.zeros((blocks, NEGATIVES), dtype=np.float32)
-        labels.ravel()[turned.flat_indices(NEGATIVES)] = 1
+        labels.ravel()[reversed_.flat_indices(NEGATIVES)] = 1
         return labels
 
-    def observe(self, step: Step, turned: Any, labels: Any) -> None:
+    def observe(self, step: Step, reversed_: Any, labels: Any) -> None:
         """Stores hard negatives."""
         if self.packed:
             batch = step.users, step.places, LENGTH, step.packed, step.packed_logits
-            self.memory.observe_packed(*batch, turned)
+            self.memory.observe_packed(*batch, reversed_)
         else:
             batch = step.users, step.positives, step.negatives, step.logits
-            self.memory.observe(*batch, turned)
+            self.memory.observe(*batch, reversed_)
 
 
 class Authors:
@@ -156,11 +156,11 @@ class Authors:
         """Writes into the negatives."""
         return self.memory.inject(step.users, step.positives, step.negatives)
 
-    def label(self, step: Step, turned: Any) -> Any:
+    def label(self, step: Step, reversed_: Any) -> Any:
         """Returns labels of all negatives."""
-        return self.memory.label(step.negatives.shape, turned)
+        return self.memory.label(step.negatives.shape, reversed_)
 
-    def observe(self, step: Step, turned: Any, labels: Any) -> None:
+    def observe(self, step: Step, reversed_: Any, labels: Any) -> None:
         """Stores hard negatives."""
         self.memory.observe(step.users, step.positives, step.negatives, step.logits, labels)
 
@@ -192,13 +192,13 @@ class Numba:
         batch = step.users, step.places, step.packed, self.room
         return self.room[: self.code["inject"](*tables, *batch, THRESHOLD)]
 
-    def label(self, step: Step, turned: Any) -> Any:
+    def label(self, step: Step, reversed_: Any) -> Any:
         """Returns labels of all negatives."""
         labels = np.zeros(step.packed.shape, dtype=np.float32)
-        labels.ravel()[turned] = 1
+        labels.ravel()[reversed_] = 1
         return labels
 
-    def observe(self, step: Step, turned: Any, labels: Any) -> None:
+    def observe(self, step: Step, reversed_: Any, labels: Any) -> None:
         """Stores hard negatives."""
         batch = step.users, step.places, step.packed, step.packed_logits, labels
         self.code["observe"](self.hard, self.sizes, *batch)
@@ -282,10 +282,10 @@ def numba_functions() -> dict[str, Callable[..., Any]]:
 
 def run_step(contender: Any, step: Step) -> Any:
     """Returns what was reversed, after all parts of a step."""
-    turned = contender.inject(step)
-    labels = contender.label(step, turned)
-    contender.observe(step, turned, labels)
-    return turned
+    reversed_ = contender.inject(step)
+    labels = contender.label(step, reversed_)
+    contender.observe(step, reversed_, labels)
+    return reversed_
 
 
 def bench(name: str, world: World, fill_steps: int, goal: str) -> list[Any]:
@@ -313,17 +313,17 @@ def bench(name: str, world: World, fill_steps: int, goal: str) -> list[Any]:
     total = 0
     for step in steps[:3]:
         given = {who: step.fresh() for who in everyone}
-        turned = {who: run_step(one, given[who]) for who, one in everyone.items()}
+        reversed_ = {who: run_step(one, given[who]) for who, one in everyone.items()}
         written = given["authors"].negatives
-        coordinates = np.array(turned["authors"], dtype=np.int64).reshape(-1, 3)
+        coordinates = np.array(reversed_["authors"], dtype=np.int64).reshape(-1, 3)
         total += len(coordinates)
         assert np.array_equal(written, given["lmcore, padded"].negatives)
         for who in ("lmcore, packed", "numba"):
             assert np.array_equal(written.reshape(-1, NEGATIVES)[step.places], given[who].packed)
         for who in ("lmcore, packed", "lmcore, padded"):
-            assert np.array_equal(turned[who].coordinates, coordinates)
-        flat = turned["lmcore, packed"].flat_indices(NEGATIVES)
-        assert np.array_equal(flat, turned["numba"])
+            assert np.array_equal(reversed_[who].coordinates, coordinates)
+        flat = reversed_["lmcore, packed"].flat_indices(NEGATIVES)
+        assert np.array_equal(flat, reversed_["numba"])
     print(f"{name}: {total / 3:.0f} reversed a batch")
 
     rows = []
@@ -360,11 +360,11 @@ def prepare(contender: Any, steps: list[Step], part: str) -> Callable[[], object
         given = steps[0].fresh()
         # So often that every stored negative is reversed, for all contenders.
         for _ in range(THRESHOLD + 1):
-            turned = contender.inject(given)
+            reversed_ = contender.inject(given)
         if part.endswith("inject"):
             return lambda: contender.inject(given)
-        labels = contender.label(given, turned)
-        return lambda: contender.observe(given, turned, labels)
+        labels = contender.label(given, reversed_)
+        return lambda: contender.observe(given, reversed_, labels)
     fresh = iter([step.fresh() for step in steps])
     if part.endswith(": inject"):
         return lambda: contender.inject(next(fresh))
@@ -372,8 +372,8 @@ def prepare(contender: Any, steps: list[Step], part: str) -> Callable[[], object
         made = []
         for step in steps:
             given = step.fresh()
-            turned = contender.inject(given)
-            made.append((given, turned, contender.label(given, turned)))
+            reversed_ = contender.inject(given)
+            made.append((given, reversed_, contender.label(given, reversed_)))
         ready = iter(made)
         return lambda: contender.observe(*next(ready))
     return lambda: run_step(contender, next(fresh))

@@ -1,7 +1,5 @@
 //! What counting the entities of one sentence costs, by scheme.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::entities::{SCHEME_NAMES, Scheme, Scorer, Types, normalize_text_into};
 use lmcore::text::Strings;

@@ -1,7 +1,6 @@
 //! What an alignment costs: sentences, long texts, few symbols, moved blocks.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-#![allow(clippy::cast_possible_truncation, reason = "ids are small")]
+#![expect(clippy::cast_possible_truncation, reason = "ids are small")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::lcs::Lcs;

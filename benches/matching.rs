@@ -1,7 +1,5 @@
 //! What reading and matching one generation costs, by the condition that holds.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::entities::Types;
 use lmcore::matching::Matcher;

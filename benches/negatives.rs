@@ -1,7 +1,6 @@
 //! What a batch costs, by density and distribution.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::negatives::{Order, SequenceSampler, Settings, Windows};

@@ -1,7 +1,5 @@
 //! What a draw costs, by kind.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::philox::{fill, to_below, to_uniform};
 

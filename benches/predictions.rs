@@ -1,14 +1,13 @@
 //! From a file's bytes to counts, by number of threads.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-#![allow(clippy::expect_used, reason = "a bench may panic")]
+#![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::entities::Scheme;
-use lmcore::predictions::{Evaluation, Hooks, ScoreOptions, score_file};
+use lmcore::predictions::{Hooks, ScoreOptions, score_files};
 
 /// Rows of twelve words whose generations lack one word or change one.
 fn rows(count: usize) -> String {
@@ -44,12 +43,10 @@ fn bench(criterion: &mut Criterion) {
             worst: 0,
             skip_bad_rows: false,
         };
-        group.bench_function(BenchmarkId::new("score_file", threads), |bencher| {
+        group.bench_function(BenchmarkId::new("score_files", threads), |bencher| {
             bencher.iter(|| {
-                let mut evaluation = Evaluation::default();
                 let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-                score_file(&path, &options, &mut hooks, &mut evaluation).expect("rows are good");
-                evaluation
+                score_files(&[&path], &options, &mut hooks).expect("rows are good")
             });
         });
     }

@@ -1,7 +1,5 @@
 //! What ranking the targets of a block of users costs.
 
-#![allow(missing_docs, reason = "the macro's functions are no interface")]
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::philox::{fill, to_uniform};
 use lmcore::ranking::{Targets, Ties, rank_targets, ranking_metrics};
@@ -12,7 +10,7 @@ fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ranking");
     for width in [101_usize, 12_101, 57_289] {
         let users: Vec<u64> = (0..USERS as u64).collect();
-        #[allow(clippy::cast_possible_truncation)] // single precision is meant
+        #[expect(clippy::cast_possible_truncation, reason = "single precision is meant")]
         let make = |bits: u64| to_uniform(bits) as f32;
         let Ok(values) = fill(1, 2, &users, 0, width, make) else { return };
         let rows: Vec<&[f32]> = values.chunks(width).collect();

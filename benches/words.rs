@@ -1,6 +1,6 @@
 //! What cutting a text into words costs, and finding them again.
 
-#![allow(clippy::expect_used, missing_docs, reason = "the macro's functions are no interface")]
+#![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::text::Strings;

@@ -5,14 +5,32 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::hash::BuildHasher;
+use std::ops::Range;
 
-use crate::error::{Error, Result};
-use crate::interrupt::Steps;
+use crate::check::{one_of, same_length};
+use crate::error::{Kind, Result};
+use crate::interrupt::{self, Steps};
 use crate::labels::normalize_bytes_into;
 pub use crate::labels::{Label, Types, normalize_text_into};
 use crate::memory;
 use crate::text::{StringRows, StringsRef};
-use crate::threads::map_chunks;
+use crate::threads::{row_ranges, run_blocks};
+
+/// What can go wrong with entities alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A scheme that compares texts was asked without words.
+    #[error("words are needed: this scheme compares the texts of entities")]
+    WordsNeeded,
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::WordsNeeded => Kind::Value,
+        }
+    }
+}
 
 /// The schemes' names, in the order of [`Scheme`].
 pub const SCHEME_NAMES: [&str; 5] = ["gner", "universalner", "strict", "conll", "iob2"];
@@ -38,13 +56,8 @@ impl Scheme {
     /// # Errors
     /// There is no scheme of this name.
     pub fn from_name(name: &str) -> Result<Self> {
-        const ALL: [Scheme; 5] =
-            [Scheme::Gner, Scheme::UniversalNer, Scheme::Strict, Scheme::Conll, Scheme::Iob2];
-        SCHEME_NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|place| ALL[place])
-            .ok_or_else(|| Error::UnknownScheme { known: &SCHEME_NAMES, given: name.to_owned() })
+        let all = [Self::Gner, Self::UniversalNer, Self::Strict, Self::Conll, Self::Iob2];
+        one_of("scheme", &SCHEME_NAMES, all, name)
     }
 
     fn compares_text(self) -> bool {
@@ -67,7 +80,7 @@ pub struct Span {
 ///
 /// # Errors
 /// The memory is refused, or the caller stops.
-pub fn decode_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) -> Result<()> {
+pub fn find_spans(labels: &[Label], scheme: Scheme, spans: &mut Vec<Span>) -> Result<()> {
     spans.clear();
     // An open entity runs from `start` in the type of `open`, which is `OUTSIDE` when none is.
     let (mut start, mut open) = (0, Label::OUTSIDE);
@@ -156,13 +169,10 @@ pub fn compute_quality(counts: EntityCounts, scheme: Scheme) -> [f64; 3] {
 ///
 /// # Errors
 /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
-pub fn decode_named_spans(
-    labels: StringsRef<'_>,
-    scheme: Scheme,
-) -> Result<Vec<(usize, usize, String)>> {
+pub fn decode_spans(labels: StringsRef<'_>, scheme: Scheme) -> Result<Vec<(usize, usize, String)>> {
     let (mut types, mut read, mut spans) = (Types::default(), Vec::new(), Vec::new());
     types.read_all("labels", labels, &mut read)?;
-    decode_spans(&read, scheme, &mut spans)?;
+    find_spans(&read, scheme, &mut spans)?;
     let named = spans.iter().map(|s| (s.start, s.end, types.name(s.type_id).to_owned()));
     memory::collect(spans.len(), named)
 }
@@ -173,7 +183,7 @@ pub fn decode_named_spans(
 ///
 /// # Errors
 /// The sequences differ in length, or a label has another form.
-pub fn count_sentence(
+pub fn count_entities(
     words: Option<StringsRef<'_>>,
     gold: StringsRef<'_>,
     predicted: StringsRef<'_>,
@@ -186,7 +196,7 @@ pub fn count_sentence(
 ///
 /// # Errors
 /// The sequences differ in length, or the error of the first sentence that has one.
-pub fn count_batch(
+pub fn count_entities_batch(
     words: Option<&StringRows>,
     gold: &StringRows,
     predicted: &StringRows,
@@ -194,16 +204,15 @@ pub fn count_batch(
     threads: Option<usize>,
 ) -> Result<(EntityCounts, ErrorKinds)> {
     let rows = gold.len();
-    check_lengths("gold", rows, "predicted", predicted.len())?;
+    same_length(("gold", rows), ("predicted", predicted.len()))?;
     match words {
-        Some(words) => check_lengths("words", words.len(), "gold", rows)?,
-        None if scheme.compares_text() => return Err(Error::WordsNeeded),
+        Some(words) => same_length(("words", words.len()), ("gold", rows))?,
+        None if scheme.compares_text() => return Err(Problem::WordsNeeded.into()),
         None => {}
     }
-    let parts = map_chunks(threads, rows, |chunk| {
-        let mut counter = Counter::default();
+    let count_rows = |counter: &mut Counter, range: Range<usize>| -> Result<_> {
         let mut sums = (EntityCounts::default(), ErrorKinds::default());
-        for row in chunk {
+        for row in range {
             let words = words.map(|words| words.row(row));
             let (counts, kinds) = counter
                 .count(words, gold.row(row), predicted.row(row), scheme)
@@ -212,13 +221,21 @@ pub fn count_batch(
             sums.1 += kinds;
         }
         Ok(sums)
-    })?;
+    };
     let mut sums = (EntityCounts::default(), ErrorKinds::default());
-    for part in parts {
-        let (counts, kinds) = part;
-        sums.0 += counts;
-        sums.1 += kinds;
-    }
+    let mut ranges = row_ranges(rows);
+    run_blocks(
+        threads,
+        &mut || Ok(ranges.next()),
+        &count_rows,
+        &mut |part: Result<(EntityCounts, ErrorKinds)>| {
+            let (counts, kinds) = part?;
+            sums.0 += counts;
+            sums.1 += kinds;
+            Ok(())
+        },
+        &mut interrupt::check,
+    )?;
     Ok(sums)
 }
 
@@ -240,26 +257,14 @@ impl Counter {
         scheme: Scheme,
     ) -> Result<(EntityCounts, ErrorKinds)> {
         if let Some(words) = words {
-            check_lengths("words", words.len(), "gold", gold.len())?;
-            check_lengths("words", words.len(), "predicted", predicted.len())?;
+            same_length(("words", words.len()), ("gold", gold.len()))?;
+            same_length(("words", words.len()), ("predicted", predicted.len()))?;
         }
-        check_lengths("gold", gold.len(), "predicted", predicted.len())?;
+        same_length(("gold", gold.len()), ("predicted", predicted.len()))?;
         self.types.read_all("gold", gold, &mut self.gold)?;
         self.types.read_all("predicted", predicted, &mut self.predicted)?;
         self.scorer.count(words, &self.gold, &self.predicted, &self.types, scheme)
     }
-}
-
-fn check_lengths(
-    first: &'static str,
-    first_length: usize,
-    second: &'static str,
-    second_length: usize,
-) -> Result<()> {
-    if first_length == second_length {
-        return Ok(());
-    }
-    Err(Error::LengthMismatch { first, second, first_length, second_length })
 }
 
 /// Compares the entities of one sentence; holds the working memory.
@@ -304,8 +309,8 @@ impl Scorer {
         scheme: Scheme,
     ) -> Result<(EntityCounts, ErrorKinds)> {
         self.steps.take(gold.len() + predicted.len())?;
-        decode_spans(gold, scheme, &mut self.gold)?;
-        decode_spans(predicted, scheme, &mut self.predicted)?;
+        find_spans(gold, scheme, &mut self.gold)?;
+        find_spans(predicted, scheme, &mut self.predicted)?;
         let errors = self.classify_errors();
         let counts = match words {
             Some(words) if scheme.compares_text() => self.count_texts(words, types, scheme)?,
@@ -368,16 +373,16 @@ impl Scorer {
             Scheme::Gner => types.normalized_id(span.type_id),
             _ => span.type_id,
         };
-        for place in 0..self.gold.len() {
-            let span = self.gold[place];
+        for k in 0..self.gold.len() {
+            let span = self.gold[k];
             let key = self.push_key(words, &span, kind(&span))?;
             memory::push(&mut self.gold_keys, key)?;
             counts.gold += u64::from(!self.keys[key].in_gold);
             self.keys[key].in_gold = true;
         }
-        let mut next = 0; // gold span that may stand at the same place
-        for place in 0..self.predicted.len() {
-            let span = self.predicted[place];
+        let mut next = 0; // gold span that may start at the same word
+        for k in 0..self.predicted.len() {
+            let span = self.predicted[k];
             while self.gold.get(next).is_some_and(|gold| gold.start < span.start) {
                 next += 1;
             }
@@ -396,18 +401,18 @@ impl Scorer {
         Ok(counts)
     }
 
-    /// The place of an entity's key, new if the sentence did not have it yet.
-    #[allow(clippy::cast_possible_truncation)] // at most one key per word
+    /// The index of an entity's key, new if the sentence did not have it yet.
+    #[expect(clippy::cast_possible_truncation, reason = "at most one key per word")]
     fn push_key(&mut self, words: StringsRef<'_>, span: &Span, kind: u32) -> Result<usize> {
-        let place = self.keys.len();
+        let index = self.keys.len();
         let key = Key { span: *span, kind, text: None, in_gold: false, in_predicted: false };
         memory::push(&mut self.keys, key)?;
-        if place <= 8 {
+        if index <= 8 {
             // Few entities, as in most sentences: looking at each is faster than hashing, and
             // texts matter only between entities of one kind.
-            for known in 0..place {
+            for known in 0..index {
                 if self.keys[known].kind == kind {
-                    let (old, new) = (self.spell(words, known)?, self.spell(words, place)?);
+                    let (old, new) = (self.spell(words, known)?, self.spell(words, index)?);
                     if self.texts[old.0..old.1] == self.texts[new.0..new.1] {
                         self.keys.pop();
                         return Ok(known);
@@ -415,14 +420,14 @@ impl Scorer {
                 }
             }
         }
-        if place >= 8 {
-            let first = if self.table.is_empty() { 0 } else { place };
-            for place in first..=place {
-                self.spell(words, place)?;
+        if index >= 8 {
+            let first = if self.table.is_empty() { 0 } else { index };
+            for added in first..=index {
+                self.spell(words, added)?;
                 let Self { texts, keys, table, hasher, .. } = self;
                 let text = |key: &Key| key.text.map(|(start, end)| &texts[start..end]);
                 let hash_of = |key: &Key| hasher.hash_one((text(key), key.kind));
-                let new = &keys[place];
+                let new = &keys[added];
                 if table.len() == table.capacity() {
                     table
                         .try_reserve(1, |&known| hash_of(&keys[known as usize]))
@@ -442,29 +447,29 @@ impl Scorer {
                         return Ok(found);
                     }
                     Entry::Vacant(free) => {
-                        free.insert(place as u32);
+                        free.insert(added as u32);
                     }
                 }
             }
         }
-        Ok(place)
+        Ok(index)
     }
 
     /// Where the normalised text of a key's entity stands.
-    fn spell(&mut self, words: StringsRef<'_>, place: usize) -> Result<(usize, usize)> {
+    fn spell(&mut self, words: StringsRef<'_>, index: usize) -> Result<(usize, usize)> {
         let Self { keys, texts, joined, .. } = self;
-        let key = &mut keys[place];
+        let key = &mut keys[index];
         if let Some(text) = key.text {
             return Ok(text);
         }
         joined.clear();
-        for place in key.span.start..key.span.end {
-            let word = words.get(place);
-            memory::reserve_text(joined, word.len() + 1)?;
-            if place > key.span.start {
+        for word in key.span.start..key.span.end {
+            let text = words.get(word);
+            memory::reserve_text(joined, text.len() + 1)?;
+            if word > key.span.start {
                 joined.push(' ');
             }
-            joined.push_str(word);
+            joined.push_str(text);
         }
         let start = texts.len();
         normalize_bytes_into(joined, texts)?;

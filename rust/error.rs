@@ -1,27 +1,41 @@
-//! The one error type: cases carry the numbers, `Display` writes the text.
+//! The one error type: cases carry the numbers, `Display` writes the text, [`Error::kind`] says
+//! what others make of it.
+//!
+//! What only one concept can meet stands in an enum of its own, `Problem`, beside that concept.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
+use crate::{entities, false_negatives, matching, negatives, predictions, words};
+
+/// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A wrong value.
+    Value,
+    /// A value of the wrong type.
+    Type,
+    /// An id, a column or a position that does not exist.
+    Index,
+    /// Memory was refused.
+    Memory,
+    /// The operating system refused a file, or threads.
+    Os,
+    /// The caller ended the work, or a function of the caller's failed: it knows why.
+    Caller,
+}
+
 /// What can go wrong in the core.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A scoring scheme that does not exist.
-    #[error("scheme must be one of {}: got {}", known.join(", "), quote(given))]
-    UnknownScheme {
-        /// The names that exist.
-        known: &'static [&'static str],
-        /// The name that was given.
-        given: String,
-    },
     /// A label that is neither `O` nor `B-<type>` nor `I-<type>`.
     #[error("{name}[{index}] must be O, B-<type> or I-<type>: got {}", quote(label))]
     LabelForm {
         /// Name of the sequence.
         name: &'static str,
-        /// Place in the label sequence.
+        /// Index in the label sequence.
         index: usize,
         /// The label that was given.
         label: String,
@@ -40,31 +54,10 @@ pub enum Error {
         /// Length of the second sequence.
         second_length: usize,
     },
-    /// A scheme that compares texts was asked without words.
-    #[error("words are needed: this scheme compares the texts of entities")]
-    WordsNeeded,
-    /// The caller's tokenizer answered with another number of words than it was asked for.
-    #[error(
-        "back_tokenize must return one string for each word that it is given: got {got} for {asked}"
-    )]
-    TokenizerAnswer {
-        /// Strings that it returned.
-        got: usize,
-        /// Words that it was given.
-        asked: usize,
-    },
-    /// The words to compare with are not as many as the words.
-    #[error("comparison_words must have the same length as words: got {got} and {expected}")]
-    ComparisonLength {
-        /// Number of comparison words.
-        got: usize,
-        /// Number of words.
-        expected: usize,
-    },
     /// One sentence of a batch is at fault.
     #[error("sentence [{row}]: {error}")]
     Sentence {
-        /// Its place in the batch.
+        /// Its index in the batch.
         row: usize,
         /// What is wrong with it.
         error: Box<Error>,
@@ -74,16 +67,6 @@ pub enum Error {
     Memory {
         /// Number of values.
         values: u128,
-    },
-    /// A given word does not occur in the text where it should.
-    #[error("words[{index}] {} is not in text after character {after}", quote(word))]
-    WordNotInText {
-        /// Place in the word sequence.
-        index: usize,
-        /// The word.
-        word: String,
-        /// Characters of the text already used.
-        after: usize,
     },
     /// A number outside its range.
     #[error("{name} must be {range}: got {got}")]
@@ -100,7 +83,7 @@ pub enum Error {
     ItemOutOfRange {
         /// Name of the argument.
         name: &'static str,
-        /// Place of the item, with several dimensions as `row, column`.
+        /// Index of the item, with several dimensions as `row, column`.
         index: String,
         /// The range in words.
         range: String,
@@ -112,7 +95,7 @@ pub enum Error {
     IdOutOfRange {
         /// Name of the argument.
         name: &'static str,
-        /// Place of the id.
+        /// Index of the id.
         index: String,
         /// The range in words.
         range: String,
@@ -138,7 +121,7 @@ pub enum Error {
     /// A row of a list that cannot be used.
     #[error("examples[{index}]: {problem}")]
     Example {
-        /// Place in the list, from 0.
+        /// Index in the list, from 0.
         index: u64,
         /// Key and reason.
         problem: RowProblem,
@@ -177,101 +160,24 @@ pub enum Error {
         /// The name that was given.
         given: String,
     },
-    /// No user has enough items to learn from.
-    #[error("no user has at least 2 items")]
-    NoEligibleUser,
-    /// All items that could be drawn for a user are in her history.
-    #[error("user {user}: no item is left to draw, as all are in the history")]
-    NoItemLeft {
-        /// The user.
-        user: u64,
-    },
-    /// A user id that its bits cannot hold.
-    #[error("users must be at least 1 and below 2**24: got {got} at row {row}")]
-    UserRange {
-        /// The id.
-        got: i64,
-        /// Row of the batch.
-        row: usize,
-    },
-    /// An item id that its bits cannot hold.
-    #[error(
-        "negatives must be at least 1 and below 2**32: got {got} at row {row}, position \
-         {position}, slot {slot}"
-    )]
-    ItemRange {
-        /// The id.
-        got: i64,
-        /// Row of the batch.
-        row: usize,
-        /// Window position.
-        position: u32,
-        /// Which negative of the position.
-        slot: usize,
-    },
-    /// An array is too narrow for an item.
-    #[error("negatives must be int64: item {item} is stored")]
-    ItemWidth {
-        /// The item.
-        item: u32,
-    },
-    /// A packed position outside the batch.
-    #[error("places must be at least 0 and below {end}: got {got} at index {index}")]
-    PlaceRange {
-        /// Rows times length.
-        end: usize,
-        /// The place.
-        got: i64,
-        /// Where it stands.
-        index: usize,
-    },
-    /// Packed positions that do not ascend.
-    #[error("places must ascend: got {got} after {before} at index {index}")]
-    PlaceOrder {
-        /// The place before.
-        before: i64,
-        /// The place.
-        got: i64,
-        /// Where it stands.
-        index: usize,
-    },
-    /// A row with padding right of a target.
-    #[error(
-        "positives must be left padded: got 0 at row {row}, position {position}, right of a target"
-    )]
-    NotLeftPadded {
-        /// Row of the batch.
-        row: usize,
-        /// Window position.
-        position: usize,
-    },
-    /// A logit that is no number.
-    #[error("logits must not be NaN: got NaN at row {row}, position {position}, column {column}")]
-    NanLogit {
-        /// Row of the batch.
-        row: usize,
-        /// Window position.
-        position: u32,
-        /// 0 is the positive.
-        column: usize,
-    },
-    /// Reversed negatives that are not of the batch, or in another order.
-    #[error(
-        "reversed_ must hold negatives of this batch in the order of inject: got \
-         {coordinates:?} at index {index}"
-    )]
-    NotReversed {
-        /// Row, position, slot.
-        coordinates: [i64; 3],
-        /// Where they stand.
-        index: usize,
-    },
-    /// Arrays that no memory of false negatives wrote.
-    #[error("state: {rule}")]
-    NotAState {
-        /// What holds in every state.
-        rule: &'static str,
-    },
+    /// A problem of the entities alone.
+    #[error(transparent)]
+    Entities(#[from] entities::Problem),
+    /// A problem of the matching alone.
+    #[error(transparent)]
+    Matching(#[from] matching::Problem),
+    /// A problem of the predictions alone.
+    #[error(transparent)]
+    Predictions(#[from] predictions::Problem),
+    /// A problem of the words alone.
+    #[error(transparent)]
+    Words(#[from] words::Problem),
+    /// A problem of the training batches alone.
+    #[error(transparent)]
+    Negatives(#[from] negatives::Problem),
+    /// A problem of the memory of false negatives alone.
+    #[error(transparent)]
+    FalseNegatives(#[from] false_negatives::Problem),
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
@@ -293,6 +199,10 @@ pub struct RowProblem {
 }
 
 impl RowProblem {
+    fn kind(&self) -> Kind {
+        if self.wrong_type { Kind::Type } else { Kind::Value }
+    }
+
     /// A problem with the content of the row or of one key.
     pub fn value(key: Option<&str>, reason: impl Into<String>) -> Self {
         Self { key: key.map(str::to_owned), reason: reason.into(), wrong_type: false }
@@ -309,6 +219,33 @@ impl RowProblem {
 }
 
 impl Error {
+    /// What kind of thing went wrong.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::LabelForm { .. }
+            | Self::LengthMismatch { .. }
+            | Self::OutOfRange { .. }
+            | Self::ItemOutOfRange { .. }
+            | Self::EmptyFile { .. }
+            | Self::UnknownName { .. } => Kind::Value,
+            Self::IdOutOfRange { .. } => Kind::Index,
+            Self::Sentence { error, .. } => error.kind(),
+            Self::Line { problem, .. } | Self::Row { problem } | Self::Example { problem, .. } => {
+                problem.kind()
+            }
+            Self::File { .. } | Self::Threads { .. } => Kind::Os,
+            Self::Memory { .. } => Kind::Memory,
+            Self::Entities(problem) => problem.kind(),
+            Self::Matching(problem) => problem.kind(),
+            Self::Predictions(problem) => problem.kind(),
+            Self::Words(problem) => problem.kind(),
+            Self::Negatives(problem) => problem.kind(),
+            Self::FalseNegatives(problem) => problem.kind(),
+            Self::Stopped | Self::Raised => Kind::Caller,
+        }
+    }
+
     /// The error of one sentence of a batch; what ends the whole call stays as it is.
     #[must_use]
     pub fn in_sentence(self, row: usize) -> Self {
@@ -317,7 +254,7 @@ impl Error {
 
     /// Whether it is no problem of a row: memory is refused, or the caller stopped.
     pub fn ends_call(&self) -> bool {
-        matches!(self, Self::Memory { .. } | Self::Stopped | Self::Raised)
+        matches!(self.kind(), Kind::Memory | Kind::Caller)
     }
 }
 

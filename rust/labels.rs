@@ -90,7 +90,7 @@ impl Types {
 
     /// Gives types their normalised names, up to this one: an error left those before it without.
     #[cold]
-    #[allow(clippy::cast_possible_truncation)] // types have numbers of 32 bits
+    #[expect(clippy::cast_possible_truncation, reason = "types have numbers of 32 bits")]
     fn normalize_to(&mut self, id: u32) -> Result<()> {
         while self.normalized_ids.len() <= id as usize {
             self.scratch.clear();

@@ -81,9 +81,9 @@ impl Lcs {
         } else {
             self.wide.align(&common.a, &common.b, ids, &mut partners)?;
         }
-        for (&place, &partner) in common.a_places.iter().zip(&partners) {
+        for (&position, &partner) in common.a_positions.iter().zip(&partners) {
             if partner != UNMATCHED {
-                alignment[place as usize] = common.b_places[partner as usize];
+                alignment[position as usize] = common.b_positions[partner as usize];
             }
         }
         self.common = Common { partners, ..common };
@@ -166,7 +166,7 @@ pub fn align_strings(a: StringsRef<'_>, b: StringsRef<'_>) -> Result<Vec<u32>> {
 ///
 /// # Errors
 /// As [`Lcs::align`].
-#[allow(clippy::cast_possible_truncation)] // at most one number per item
+#[expect(clippy::cast_possible_truncation, reason = "at most one number per item")]
 pub fn align_integers(a: &[i64], b: &[i64]) -> Result<Vec<u32>> {
     check_length(a.len())?;
     check_length(b.len())?;
@@ -198,13 +198,13 @@ fn align_numbered(a: &[u32], b: &[u32], ids: usize) -> Result<Vec<u32>> {
     Ok(alignment)
 }
 
-/// The items that occur on both sides, with their places: no others can be partners.
+/// The items that occur on both sides, with their positions: no others can be partners.
 #[derive(Debug, Default)]
 struct Common {
     a: Vec<u32>,
-    a_places: Vec<u32>,
+    a_positions: Vec<u32>,
     b: Vec<u32>,
-    b_places: Vec<u32>,
+    b_positions: Vec<u32>,
     occurs: Vec<bool>,
     partners: Vec<u32>,
 }
@@ -213,20 +213,20 @@ impl Common {
     fn fill(&mut self, a: &[u32], b: &[u32], ids: usize) -> Result<()> {
         memory::fill(&mut self.occurs, ids, false)?;
         self.a.clear();
-        self.a_places.clear();
-        for (place, &id) in (0..).zip(a) {
+        self.a_positions.clear();
+        for (position, &id) in (0..).zip(a) {
             if let Some(occurs) = self.occurs.get_mut(id as usize) {
                 *occurs = true;
                 memory::push(&mut self.a, id)?;
-                memory::push(&mut self.a_places, place)?;
+                memory::push(&mut self.a_positions, position)?;
             }
         }
         self.b.clear();
-        self.b_places.clear();
-        for (place, &id) in (0..).zip(b) {
+        self.b_positions.clear();
+        for (position, &id) in (0..).zip(b) {
             if self.occurs[id as usize] {
                 memory::push(&mut self.b, id)?;
-                memory::push(&mut self.b_places, place)?;
+                memory::push(&mut self.b_positions, position)?;
             }
         }
         Ok(())
@@ -322,7 +322,7 @@ impl Wide {
     }
 
     /// Lists the columns of each id, and whole masks of those found in every other word.
-    #[allow(clippy::cast_possible_truncation)] // callers number items with u32
+    #[expect(clippy::cast_possible_truncation, reason = "callers number items with u32")]
     fn index_columns(&mut self, b: &[u32], ids: usize) -> Result<()> {
         memory::fill(&mut self.starts, ids + 1, 0)?;
         for &id in b {
@@ -372,23 +372,23 @@ impl Wide {
             columns.iter().take_while(|&&j| (j as usize) < start * 64).count()
         };
         let mut rest = columns[first..].iter().map(|&j| j as usize).peekable();
-        let (mut place, mut carry) = (start, false);
+        let (mut word, mut carry) = (start, false);
         loop {
             match rest.peek() {
-                Some(&j) if !carry => place = j / 64,
-                None if !carry || place > *frontier => break,
+                Some(&j) if !carry => word = j / 64,
+                None if !carry || word > *frontier => break,
                 _ => {}
             }
-            if place >= end {
+            if word >= end {
                 break;
             }
             let mut mask = 0;
-            while let Some(j) = rest.next_if(|&j| j / 64 == place) {
+            while let Some(j) = rest.next_if(|&j| j / 64 == word) {
                 mask |= 1 << (j % 64);
-                *frontier = (*frontier).max(place);
+                *frontier = (*frontier).max(word);
             }
-            state[place] = advance(state[place], mask, &mut carry);
-            place += 1;
+            state[word] = advance(state[word], mask, &mut carry);
+            word += 1;
         }
     }
 

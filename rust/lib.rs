@@ -12,9 +12,10 @@
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
-//! [`text`], [`labels`], [`check`], [`memory`], [`threads`] and [`interrupt`] hold what they share,
-//! [`error`] is the one error type.
+//! [`text`], [`append`], [`labels`], [`lines`], [`rows`], [`check`], [`memory`], [`threads`] and
+//! [`interrupt`] hold what they share, [`error`] is the one error type.
 
+pub mod append;
 pub mod check;
 pub mod entities;
 pub mod error;
@@ -22,12 +23,14 @@ pub mod false_negatives;
 pub mod interrupt;
 pub mod labels;
 pub mod lcs;
+pub mod lines;
 pub mod matching;
 pub mod memory;
 pub mod negatives;
 pub mod philox;
 pub mod predictions;
 pub mod ranking;
+pub mod rows;
 pub mod text;
 pub mod threads;
 pub mod words;

@@ -3,19 +3,42 @@
 //! The definition is `reference/matching.py`; source: GNER (arXiv 2402.16602).
 
 mod compare;
+mod parse;
 
 use std::ops::Range;
 
 use compare::{Distinct, Lowered};
+pub use parse::{Pair, Parsed};
 
+use crate::check::same_length;
 use crate::entities::{Label, Types};
-use crate::error::{Error, Result};
-use crate::interrupt::Steps;
+use crate::error::{Kind, Result};
+use crate::interrupt::{self, Steps};
 use crate::lcs::{Lcs, UNMATCHED, check_length};
 use crate::memory;
-use crate::text::{STRING_BYTES, StringRows, StringsRef, find_near, is_space};
-use crate::threads::{check_rows, map_chunks};
-use crate::words::split_words;
+use crate::text::{STRING_BYTES, StringRows, StringsRef};
+use crate::threads::{row_ranges, run_blocks};
+
+/// What can go wrong with matching alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The words to compare with are not as many as the words.
+    #[error("comparison_words must have the same length as words: got {got} and {expected}")]
+    ComparisonLength {
+        /// Number of comparison words.
+        got: usize,
+        /// Number of words.
+        expected: usize,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::ComparisonLength { .. } => Kind::Value,
+        }
+    }
+}
 
 /// The condition under which the generated words were matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,28 +63,6 @@ impl Condition {
     }
 }
 
-/// A generated word with its label: byte ranges of the generated text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The word, stripped.
-    pub word: Range<usize>,
-    /// The label, stripped, as it was written.
-    pub label: Range<usize>,
-    /// Whether this is a later piece of a word that was cut: its label continues the entity.
-    pub continues: bool,
-}
-
-impl Pair {
-    /// The label as text: a later piece of a word continues with I-.
-    pub fn label_text(&self, generation: &str) -> String {
-        let label = &generation[self.label.clone()];
-        match label.get(2..) {
-            Some(kind) if self.continues && label != "O" => format!("I-{kind}"),
-            _ => label.to_owned(),
-        }
-    }
-}
-
 /// How many words of each kind stand unmatched in an alignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DifferenceCounts {
@@ -82,19 +83,6 @@ pub struct Differences {
     pub added: Vec<usize>,
     /// Indices of an input word and of the generated word in its place.
     pub substituted: Vec<(usize, usize)>,
-}
-
-/// What was read from a generated text, and what could not be used.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Parsed {
-    /// The generated words.
-    pub words: Vec<String>,
-    /// Their labels, as they were written.
-    pub labels: Vec<String>,
-    /// Labels that had no word before them.
-    pub dropped_labels: Vec<String>,
-    /// Text after the last label, stripped.
-    pub trailing_text: String,
 }
 
 /// A sentence and what was generated for it.
@@ -131,7 +119,7 @@ pub struct MatchedRow {
 ///
 /// # Errors
 /// `comparison_words` has another length than `words`.
-pub fn match_row(input: &MatchInput<'_>, split_generated: bool) -> Result<MatchedRow> {
+pub fn match_labels(input: &MatchInput<'_>, split_generated: bool) -> Result<MatchedRow> {
     match_with(&mut Matcher::default(), &mut Types::default(), input, split_generated)
 }
 
@@ -139,7 +127,7 @@ pub fn match_row(input: &MatchInput<'_>, split_generated: bool) -> Result<Matche
 ///
 /// # Errors
 /// The sequences differ in length, or the error of the first sentence that has one.
-pub fn match_batch(
+pub fn match_labels_batch(
     words: &StringRows,
     generations: StringsRef<'_>,
     label_lists: &StringRows,
@@ -147,14 +135,15 @@ pub fn match_batch(
     threads: Option<usize>,
 ) -> Result<Vec<MatchedRow>> {
     let rows = words.len();
-    check_rows("generations", generations.len(), rows)?;
-    check_rows("label_lists", label_lists.len(), rows)?;
+    same_length(("generations", generations.len()), ("words", rows))?;
+    same_length(("label_lists", label_lists.len()), ("words", rows))?;
     if let Some(given) = comparison_words {
-        check_rows("comparison_words", given.len(), rows)?;
+        same_length(("comparison_words", given.len()), ("words", rows))?;
     }
-    map_chunks(threads, rows, |chunk| {
-        let (mut matcher, mut types) = (Matcher::default(), Types::default());
-        chunk
+    let match_rows = |(matcher, types): &mut (Matcher, Types),
+                      range: Range<usize>|
+     -> Result<Vec<_>> {
+        range
             .map(|row| {
                 let input = MatchInput {
                     words: words.row(row),
@@ -162,12 +151,23 @@ pub fn match_batch(
                     label_list: label_lists.row(row),
                     comparison_words: comparison_words.map(|given| given.row(row)),
                 };
-                match_with(&mut matcher, &mut types, &input, false)
-                    .map_err(|error| error.in_sentence(row))
+                match_with(matcher, types, &input, false).map_err(|error| error.in_sentence(row))
             })
-            .collect::<Result<Vec<_>>>()
-    })
-    .map(|chunks| chunks.into_iter().flatten().collect())
+            .collect()
+    };
+    let mut matched = memory::with_capacity(rows)?;
+    let mut ranges = row_ranges(rows);
+    run_blocks(
+        threads,
+        &mut || Ok(ranges.next()),
+        &match_rows,
+        &mut |part: Result<Vec<_>>| {
+            matched.extend(part?);
+            Ok(())
+        },
+        &mut interrupt::check,
+    )?;
+    Ok(matched)
 }
 
 fn match_with(
@@ -244,7 +244,7 @@ impl Matcher {
         self.match_parsed(words, generation, types, comparison_words)
     }
 
-    /// The same for words that [`split_words`] cut from a text: generated words are cut by
+    /// The same for words that [`crate::words::split_words`] cut from a text: generated words are cut by
     /// the same rule, and the later pieces of one continue its entity.
     ///
     /// # Errors
@@ -257,61 +257,8 @@ impl Matcher {
         comparison_words: Option<StringsRef<'_>>,
     ) -> Result<()> {
         self.parse(generation)?;
-        let whole = std::mem::take(&mut self.pairs);
-        for pair in whole {
-            for (k, piece) in split_words(&generation[pair.word.clone()])?.iter().enumerate() {
-                let start = pair.word.start;
-                let word = start + piece.start..start + piece.end;
-                let label = pair.label.clone();
-                memory::push(&mut self.pairs, Pair { word, label, continues: k > 0 })?;
-            }
-        }
+        self.split_pairs(generation)?;
         self.match_parsed(words, generation, types, comparison_words)
-    }
-
-    /// Reads the words and labels of `word_1(label_1) word_2(label_2) ...`.
-    ///
-    /// A label is `(B-...)` or `(I-...)` up to the next `)` on the same line, or exactly `(O)`.
-    ///
-    /// # Errors
-    /// The memory is refused, or the caller stops.
-    pub fn parse(&mut self, generation: &str) -> Result<()> {
-        self.pairs.clear();
-        self.dropped_labels.clear();
-        let bytes = generation.as_bytes();
-        let mut end = 0; // of the last label
-        let mut stop = 0; // the nearest ")" or line feed at or after the last place searched
-        let mut next = 0;
-        while let Some(open) = find_near(bytes, next, b'(', b'(') {
-            self.steps.take(1)?;
-            next = open + 1;
-            let Some(&[first, second]) = bytes.get(next..).and_then(<[u8]>::first_chunk) else {
-                break;
-            };
-            let (close, label) = match (first, second) {
-                (b'O', b')') => (open + 2, next..open + 2),
-                (b'B' | b'I', b'-') => {
-                    if stop < open + 3 {
-                        stop = find_near(bytes, open + 3, b')', b'\n').unwrap_or(bytes.len());
-                    }
-                    if bytes.get(stop) != Some(&b')') {
-                        continue;
-                    }
-                    (stop, strip_range(generation, next..stop))
-                }
-                _ => continue,
-            };
-            let word = strip_range(generation, end..open);
-            if word.is_empty() {
-                memory::push(&mut self.dropped_labels, label)?;
-            } else {
-                memory::push(&mut self.pairs, Pair { word, label, continues: false })?;
-            }
-            end = close + 1;
-            next = end;
-        }
-        self.trailing_text = strip_range(generation, end..bytes.len());
-        Ok(())
     }
 
     /// Counts the unmatched words of the last result.
@@ -336,10 +283,10 @@ impl Matcher {
     pub fn list_differences(&self) -> Result<Differences> {
         let counts = self.count_differences();
         let mut lists = Differences::default();
-        let places = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        memory::reserve(&mut lists.substituted, places(counts.substituted))?;
-        memory::reserve(&mut lists.omitted, places(counts.omitted))?;
-        memory::reserve(&mut lists.added, places(counts.added))?;
+        let room = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        memory::reserve(&mut lists.substituted, room(counts.substituted))?;
+        memory::reserve(&mut lists.omitted, room(counts.omitted))?;
+        memory::reserve(&mut lists.added, room(counts.added))?;
         visit_gaps(&self.alignment, self.pairs.len(), |words, generated| {
             let pairs = words.len().min(generated.len());
             lists.substituted.extend(words.clone().zip(generated.clone()));
@@ -359,24 +306,6 @@ impl Matcher {
         self.align()
     }
 
-    /// What was read from the generated text, as strings.
-    ///
-    /// # Errors
-    /// The memory is refused.
-    pub fn parsed(&self, generation: &str) -> Result<Parsed> {
-        let text = |range: &Range<usize>| generation[range.clone()].to_owned();
-        let (pairs, dropped) = (&self.pairs, &self.dropped_labels);
-        Ok(Parsed {
-            words: memory::collect(pairs.len(), pairs.iter().map(|pair| text(&pair.word)))?,
-            labels: memory::collect(
-                pairs.len(),
-                pairs.iter().map(|pair| pair.label_text(generation)),
-            )?,
-            dropped_labels: memory::collect(dropped.len(), dropped.iter().map(text))?,
-            trailing_text: text(&self.trailing_text),
-        })
-    }
-
     fn match_parsed(
         &mut self,
         words: StringsRef<'_>,
@@ -390,7 +319,8 @@ impl Matcher {
             None => self.words.fill(words.region(), words.len(), words.ranges())?,
             Some(given) if given.len() == words.len() => self.words.fill_as_is(given)?,
             Some(given) => {
-                return Err(Error::ComparisonLength { got: given.len(), expected: words.len() });
+                let (got, expected) = (given.len(), words.len());
+                return Err(Problem::ComparisonLength { got, expected }.into());
             }
         }
         let generated = self.pairs.iter().map(|pair| pair.word.clone());
@@ -428,7 +358,7 @@ impl Matcher {
     }
 
     /// Condition 1: equal. Condition 2: a subsequence, greedily from the left. Condition 3: LCS.
-    #[allow(clippy::cast_possible_truncation)] // places are below the numbers of words
+    #[expect(clippy::cast_possible_truncation, reason = "indices are below the numbers of words")]
     fn align(&mut self) -> Result<()> {
         let Self { words, generated, alignment, .. } = self;
         let (n, m) = (words.len(), generated.len());
@@ -462,23 +392,23 @@ impl Matcher {
     }
 
     /// Numbers words by where they stand first in the generated text, and aligns the numbers.
-    #[allow(clippy::cast_possible_truncation)] // fewer words than bytes of memory
+    #[expect(clippy::cast_possible_truncation, reason = "fewer words than bytes of memory")]
     fn align_by_lcs(&mut self) -> Result<()> {
         let Self { distinct, generated_ids, generated, word_ids, words, .. } = self;
         distinct.clear(generated.len())?;
         generated_ids.clear();
         memory::reserve(generated_ids, generated.len())?;
-        generated_ids.extend(generated.words.iter().zip(0..).map(|(word, place)| {
+        generated_ids.extend(generated.words.iter().zip(0..).map(|(word, index)| {
             let same =
                 |first: u32| generated.same(&generated.words[first as usize], generated, word);
-            distinct.insert(generated.hash(word, &distinct.seed), place, same)
+            distinct.insert(generated.hash(word, &distinct.seed), index, same)
         }));
         // Most words follow the one before them in the generated text, too.
         let mut next = 0;
         word_ids.clear();
         memory::reserve(word_ids, words.len())?;
         word_ids.extend(words.words.iter().map(|word| {
-            let place = match generated.words.get(next) {
+            let index = match generated.words.get(next) {
                 Some(guess) if words.same(word, generated, guess) => next as u32,
                 _ => {
                     let same =
@@ -486,11 +416,11 @@ impl Matcher {
                     distinct.find(words.hash(word, &distinct.seed), same)
                 }
             };
-            if place == UNMATCHED {
+            if index == UNMATCHED {
                 return UNMATCHED;
             }
-            next = place as usize + 1;
-            generated_ids[place as usize]
+            next = index as usize + 1;
+            generated_ids[index as usize]
         }));
         self.lcs.align(word_ids, generated_ids, generated_ids.len(), &mut self.alignment)
     }
@@ -512,23 +442,4 @@ fn visit_gaps(
         }
     }
     visit(word..alignment.len(), next..generated);
-}
-
-/// The range without white space at its ends.
-#[inline]
-fn strip_range(text: &str, mut range: Range<usize>) -> Range<usize> {
-    let bytes = text.as_bytes();
-    range.start += usize::from(range.start < range.end && bytes[range.start] == b' ');
-    let is_plain = |place: usize| bytes[place].is_ascii_graphic();
-    if range.start < range.end && is_plain(range.start) && is_plain(range.end - 1) {
-        return range;
-    }
-    strip_any_space(text, range)
-}
-
-#[cold]
-fn strip_any_space(text: &str, range: Range<usize>) -> Range<usize> {
-    let end = range.start + text[range.clone()].trim_end_matches(is_space).len();
-    let start = end - text[range.start..end].trim_start_matches(is_space).len();
-    start..end
 }

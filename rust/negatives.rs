@@ -2,17 +2,18 @@
 //! a user's history.
 //!
 //! Source: the sampler of `UFNRec`, the one of `SASRec`. Each sample is a function of
-//! (seed, epoch, place in the epoch) alone, so that batches do not depend on threads or order.
+//! (seed, epoch, position in the epoch) alone, so that batches do not depend on threads or order.
 
 mod draw;
 
 use std::sync::{Arc, RwLock};
 
-use crate::check::check_length;
-use crate::error::{Error, Result};
+use crate::check::{has_length, id_in_range, in_range, one_of};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, Steps};
 use crate::memory;
-use crate::philox::{Draws, LANES};
+use crate::philox::{Draws, Stream, Words, shuffle};
+use crate::rows::{Fault, OwnedRows, Rows};
 use crate::threads;
 use draw::{Catalogue, DrawRows, Popularity, Row, Scratch};
 
@@ -20,15 +21,32 @@ pub use draw::{DENSE_SHARE, DENSE_WEIGHT_SHARE, Id};
 
 /// Epochs are below 2^24.
 pub const EPOCH_BITS: u32 = 24;
-/// Places in an epoch, `step * batch_size + row`, are below 2^40.
-pub const PLACE_BITS: u32 = 40;
-/// Streams of Philox: which use of randomness a draw belongs to.
-const STREAM_USERS: u32 = 101;
-const STREAM_NEGATIVES: u32 = 102;
-const STREAM_SHUFFLE: u32 = 103;
-const STREAM_CANDIDATES: u32 = 104;
+/// Positions in an epoch, `step * batch_size + row`, are below 2^40.
+pub const POSITION_BITS: u32 = 40;
 /// One thread makes this many draws in about the time that starting another takes.
 const DRAWS_PER_THREAD: usize = 1 << 18;
+
+/// What can go wrong with training batches alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// No user has enough items to learn from.
+    #[error("no user has at least 2 items")]
+    NoEligibleUser,
+    /// All items that could be drawn for a user are in her history.
+    #[error("user {user}: no item is left to draw, as all are in the history")]
+    NoItemLeft {
+        /// The user.
+        user: u32,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::NoEligibleUser | Self::NoItemLeft { .. } => Kind::Value,
+        }
+    }
+}
 
 /// How an epoch goes through the users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +66,7 @@ impl Order {
     /// # Errors
     /// There is none.
     pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "replacement" => Ok(Self::Replacement),
-            "shuffle" => Ok(Self::Shuffle),
-            _ => Err(Error::UnknownName { name: "order", known: &Self::NAMES, given: name.into() }),
-        }
+        one_of("order", &Self::NAMES, [Self::Replacement, Self::Shuffle], name)
     }
 }
 
@@ -79,12 +93,10 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct SequenceSampler {
     settings: Settings,
-    /// Items of user u, in time order, at `offsets[u - 1]..offsets[u]`.
-    offsets: Vec<usize>,
-    items: Vec<u32>,
+    /// Items of user u, in time order, in row u - 1.
+    items: OwnedRows<u32>,
     /// The same without repeats, ascending.
-    history_offsets: Vec<usize>,
-    histories: Vec<u32>,
+    histories: OwnedRows<u32>,
     eligible: Vec<u32>,
     catalogue: Catalogue,
     /// The order of the epoch that was asked for last. Nobody waits for it: who finds it locked
@@ -119,54 +131,39 @@ impl SequenceSampler {
         settings: Settings,
     ) -> Result<Self> {
         check_settings(&settings)?;
-        let offsets = check_offsets(offsets, items.len())?;
-        let items = check_ids("items", items, settings.item_count, 1)?;
-        let mut histories = memory::with_capacity(items.len())?;
-        let mut history_offsets = memory::with_capacity(offsets.len())?;
-        history_offsets.push(0);
+        let interactions = items.len();
+        let items = check_rows(offsets, items, settings.item_count)?;
+        let mut histories = OwnedRows::with_capacity(items.len(), interactions)?;
+        let mut history = Vec::new();
         let mut steps = Steps::default();
-        for row in offsets.windows(2) {
-            steps.take(row[1] - row[0] + 1)?;
-            let start = histories.len();
-            histories.extend_from_slice(&items[row[0]..row[1]]);
-            histories[start..].sort_unstable();
-            let mut kept = start;
-            for place in start..histories.len() {
-                if place == start || histories[place] != histories[kept - 1] {
-                    histories[kept] = histories[place];
-                    kept += 1;
-                }
-            }
-            histories.truncate(kept);
-            history_offsets.push(kept);
+        for row in items.rows().iter() {
+            steps.take(row.len() + 1)?;
+            history.clear();
+            memory::reserve(&mut history, row.len())?;
+            history.extend_from_slice(row);
+            history.sort_unstable();
+            history.dedup();
+            histories.push(&history)?;
         }
-        let users = u32::try_from(offsets.len() - 1).map_err(|_| Error::OutOfRange {
+        let users = u32::try_from(items.len()).map_err(|_| Error::OutOfRange {
             name: "offsets",
             range: "at most 2**32 long".to_owned(),
             got: offsets.len().to_string(),
         })?;
-        let has_two = |user: &u32| offsets[*user as usize] - offsets[*user as usize - 1] >= 2;
+        let has_two = |user: &u32| items.row(*user as usize - 1).len() >= 2;
         let mut eligible = memory::with_capacity((1..=users).filter(has_two).count())?;
         eligible.extend((1..=users).filter(has_two));
         let popularity =
             weights.map(|w| Popularity::new(w, settings.item_count as usize)).transpose()?;
         let catalogue = Catalogue { item_count: settings.item_count, popularity };
-        let sampler = Self {
-            settings,
-            offsets,
-            items,
-            history_offsets,
-            histories,
-            eligible,
-            catalogue,
-            shuffled: RwLock::new(None),
-        };
+        let sampler =
+            Self { settings, items, histories, eligible, catalogue, shuffled: RwLock::new(None) };
         for user in 1..=users {
             steps.take(sampler.history(user).len() + 1)?;
             let whole = sampler.history(user).len() == settings.item_count as usize;
             let drawn = sampler.train(user).len() >= 2;
             if whole || drawn && sampler.catalogue.left(sampler.history(user)) == 0 {
-                return Err(Error::NoItemLeft { user: u64::from(user) });
+                return Err(Problem::NoItemLeft { user }.into());
             }
         }
         Ok(sampler)
@@ -183,7 +180,7 @@ impl SequenceSampler {
     /// There is no eligible user.
     pub fn steps_per_epoch(&self) -> Result<usize> {
         if self.eligible.is_empty() {
-            return Err(Error::NoEligibleUser);
+            return Err(Problem::NoEligibleUser.into());
         }
         Ok((self.eligible.len() / self.settings.batch_size).max(1))
     }
@@ -209,11 +206,10 @@ impl SequenceSampler {
         previous: &[i64],
     ) -> Result<()> {
         let Settings { max_length, negative_count, .. } = self.settings;
-        let user_count = u32::try_from(self.offsets.len() - 1).unwrap_or(u32::MAX);
-        let previous = check_ids("previous", previous, user_count, 0)?;
+        let previous = check_ids("previous", previous, 0, self.user_count())?;
         let users = self.fill_windows(epoch, step, windows)?;
         let row_size = max_length * negative_count;
-        check_length("negatives", negatives.len(), users.len().saturating_mul(row_size))?;
+        has_length("negatives", negatives.len(), users.len().saturating_mul(row_size))?;
         let rows = users.iter().enumerate().zip(negatives.chunks_mut(row_size));
         let rows = memory::collect(
             users.len(),
@@ -230,8 +226,8 @@ impl SequenceSampler {
     }
 
     /// Fills a batch whose negatives stand packed: `negatives` holds `[B * L, N]`, of which the
-    /// first P rows are filled, and `places` `[B * L]`, of which the first P are filled with
-    /// `row * L + position`. Returns P.
+    /// first P rows are filled, and `places` `[B * L]`, of which the first P are filled with the
+    /// flat indices `row * L + position`. Returns P.
     ///
     /// # Errors
     /// No user with two items, an epoch or step out of its range, or slices of other lengths.
@@ -245,8 +241,8 @@ impl SequenceSampler {
     ) -> Result<usize> {
         let Settings { max_length, negative_count, .. } = self.settings;
         let users = self.fill_windows(epoch, step, windows)?;
-        check_length("places", places.len(), users.len() * max_length)?;
-        check_length(
+        has_length("places", places.len(), users.len() * max_length)?;
+        has_length(
             "negatives",
             negatives.len(),
             (users.len() * max_length).saturating_mul(negative_count),
@@ -256,8 +252,8 @@ impl SequenceSampler {
         for (row, &user) in users.iter().enumerate() {
             let valid = self.valid(user);
             let end = (row + 1) * max_length;
-            for (place, position) in places[packed..].iter_mut().zip(end - valid..end) {
-                *place = i64::try_from(position).unwrap_or(i64::MAX);
+            for (out, flat_index) in places[packed..].iter_mut().zip(end - valid..end) {
+                *out = i64::try_from(flat_index).unwrap_or(i64::MAX);
             }
             packed += valid;
             let (out, rest) = negatives.split_at_mut(valid * negative_count);
@@ -283,15 +279,14 @@ impl SequenceSampler {
         seed: u64,
         out: &mut [T],
     ) -> Result<()> {
-        let user_count = u32::try_from(self.offsets.len() - 1).unwrap_or(u32::MAX);
-        let checked = check_ids("users", users, user_count, 1)?;
-        let exclude = check_ids("exclude", exclude, self.settings.item_count, 0)?;
+        let checked = check_ids("users", users, 1, self.user_count())?;
+        let exclude = check_ids("exclude", exclude, 0, self.settings.item_count)?;
         if users.is_empty() {
             return Ok(());
         }
         let (width, count) = (exclude.len() / users.len(), out.len() / users.len());
-        check_length("exclude", exclude.len(), width * users.len())?;
-        check_length("out", out.len(), count * users.len())?;
+        has_length("exclude", exclude.len(), width * users.len())?;
+        has_length("out", out.len(), count * users.len())?;
         if count == 0 {
             return Ok(());
         }
@@ -308,9 +303,9 @@ impl SequenceSampler {
                 merged.dedup();
             }
             if uniform.left(&merged) == 0 {
-                return Err(Error::NoItemLeft { user: user.into() });
+                return Err(Problem::NoItemLeft { user }.into());
             }
-            let draws = Draws::new(seed, STREAM_CANDIDATES, user.into());
+            let draws = Draws::new(seed, Stream::Candidates.into(), user.into());
             let rows = vec![Row { draws, history: &merged, padding: &mut [], out }];
             pulp::Arch::new().dispatch(DrawRows {
                 catalogue: &uniform,
@@ -329,11 +324,11 @@ impl SequenceSampler {
         windows: &mut Windows<'_, T>,
     ) -> Result<Vec<u32>> {
         let Settings { batch_size, max_length, .. } = self.settings;
-        check_below("epoch", epoch, 1 << EPOCH_BITS)?;
-        check_below("step", step, self.steps_per_epoch()? as u64)?;
-        check_length("users", windows.users.len(), batch_size)?;
-        check_length("sequences", windows.sequences.len(), batch_size * max_length)?;
-        check_length("positives", windows.positives.len(), batch_size * max_length)?;
+        in_range("epoch", epoch.into(), 0..1 << EPOCH_BITS)?;
+        in_range("step", step.into(), 0..self.steps_per_epoch()? as i128)?;
+        has_length("users", windows.users.len(), batch_size)?;
+        has_length("sequences", windows.sequences.len(), batch_size * max_length)?;
+        has_length("positives", windows.positives.len(), batch_size * max_length)?;
         let users = self.draw_users(epoch, step)?;
         let mut steps = Steps::default();
         let rows = windows.sequences.chunks_mut(max_length);
@@ -357,22 +352,22 @@ impl SequenceSampler {
         let count = self.eligible.len();
         let batch_size = self.settings.batch_size;
         let first = usize::try_from(step).unwrap_or(usize::MAX).saturating_mul(batch_size);
-        let places = first..first.saturating_add(batch_size);
+        let positions = first..first.saturating_add(batch_size);
         if self.settings.order == Order::Shuffle {
-            let order = self.shuffle(epoch)?;
-            return memory::collect(batch_size, places.map(|place| order[place % count]));
+            let order = self.order_of(epoch)?;
+            return memory::collect(batch_size, positions.map(|position| order[position % count]));
         }
         let bound = u32::try_from(count).unwrap_or(u32::MAX);
-        let draw = |place: usize| {
-            let item = epoch << PLACE_BITS | place as u64;
-            let mut words = Words::new(Draws::new(self.settings.seed, STREAM_USERS, item), 4);
-            self.eligible[words.below(bound) as usize]
+        let draw = |position: usize| {
+            let item = epoch << POSITION_BITS | position as u64;
+            let draws = Draws::new(self.settings.seed, Stream::Users.into(), item);
+            self.eligible[Words::by_block(draws).below(bound) as usize]
         };
-        memory::collect(batch_size, places.map(draw))
+        memory::collect(batch_size, positions.map(draw))
     }
 
-    /// The order of an epoch: Fisher and Yates from the last place down.
-    fn shuffle(&self, epoch: u64) -> Result<Arc<Vec<u32>>> {
+    /// The order of an epoch.
+    fn order_of(&self, epoch: u64) -> Result<Arc<Vec<u32>>> {
         if let Ok(last) = self.shuffled.try_read()
             && let Some((of, order)) = &*last
             && *of == epoch
@@ -380,14 +375,7 @@ impl SequenceSampler {
             return Ok(Arc::clone(order));
         }
         let mut order = memory::collect(self.eligible.len(), self.eligible.iter().copied())?;
-        let mut steps = Steps::default();
-        let draws = Draws::new(self.settings.seed, STREAM_SHUFFLE, epoch);
-        let mut words = Words::new(draws, 4 * LANES);
-        for place in (1..order.len()).rev() {
-            steps.take(1)?;
-            let bound = u32::try_from(place + 1).unwrap_or(u32::MAX);
-            order.swap(place, words.below(bound) as usize);
-        }
+        shuffle(&mut order, Draws::new(self.settings.seed, Stream::Shuffle.into(), epoch))?;
         let order = Arc::new(order);
         if let Ok(mut last) = self.shuffled.try_write() {
             *last = Some((epoch, Arc::clone(&order)));
@@ -404,9 +392,9 @@ impl SequenceSampler {
         padding: &'a mut [T],
         out: &'a mut [T],
     ) -> Row<'a, T> {
-        let place = step * self.settings.batch_size as u64 + row as u64;
-        let item = epoch << PLACE_BITS | place;
-        let draws = Draws::new(self.settings.seed, STREAM_NEGATIVES, item);
+        let position = step * self.settings.batch_size as u64 + row as u64;
+        let item = epoch << POSITION_BITS | position;
+        let draws = Draws::new(self.settings.seed, Stream::Negatives.into(), item);
         Row { draws, history: self.history(user), padding, out }
     }
 
@@ -436,13 +424,16 @@ impl SequenceSampler {
         )
     }
 
+    fn user_count(&self) -> u32 {
+        u32::try_from(self.items.len()).unwrap_or(u32::MAX)
+    }
+
     fn train(&self, user: u32) -> &[u32] {
-        &self.items[self.offsets[user as usize - 1]..self.offsets[user as usize]]
+        self.items.row(user as usize - 1)
     }
 
     fn history(&self, user: u32) -> &[u32] {
-        let user = user as usize;
-        &self.histories[self.history_offsets[user - 1]..self.history_offsets[user]]
+        self.histories.row(user as usize - 1)
     }
 
     /// Valid positions of a user; none for no user.
@@ -451,45 +442,6 @@ impl SequenceSampler {
             return 0;
         }
         self.train(user).len().saturating_sub(1).min(self.settings.max_length)
-    }
-}
-
-/// Words of one item, one after the other, in the order of their blocks.
-struct Words {
-    draws: Draws,
-    /// Words that are made at once: a block or a group.
-    size: usize,
-    made: [u32; 4 * LANES],
-    next: usize,
-    count: u32,
-}
-
-impl Words {
-    fn new(draws: Draws, size: usize) -> Self {
-        Self { draws, size, made: [0; 4 * LANES], next: size, count: 0 }
-    }
-
-    /// A number in `0..bound`, by the first word that is not in the biased tail.
-    fn below(&mut self, bound: u32) -> u32 {
-        loop {
-            if self.next == self.size {
-                if self.size == 4 {
-                    let [first, second] = self.draws.block(self.count).map(draw::halves);
-                    self.made[..2].copy_from_slice(&first);
-                    self.made[2..4].copy_from_slice(&second);
-                } else {
-                    self.made = self.draws.words(self.count);
-                }
-                self.count = self.count.wrapping_add(1);
-                self.next = 0;
-            }
-            let word = self.made[self.next];
-            self.next += 1;
-            let [low, high] = draw::halves(u64::from(word) * u64::from(bound));
-            if low >= draw::tail(bound) {
-                return high;
-            }
-        }
     }
 }
 
@@ -508,60 +460,41 @@ fn check_settings(settings: &Settings) -> Result<()> {
         ("max_length", settings.max_length),
         ("negative_count", settings.negative_count),
     ] {
-        if value == 0 || value >= 1 << 31 {
-            return Err(Error::OutOfRange {
-                name,
-                range: "at least 1 and below 2**31".to_owned(),
-                got: value.to_string(),
-            });
-        }
+        in_range(name, value as i128, 1..1 << 31)?;
     }
     Ok(())
 }
 
-fn check_offsets(offsets: &[i64], items: usize) -> Result<Vec<usize>> {
-    let refuse = |range: String, got: String| Error::OutOfRange { name: "offsets", range, got };
-    let first = offsets.first().copied();
-    if first != Some(0) {
-        let got = first.map_or_else(|| "no offsets".to_owned(), |value| value.to_string());
-        return Err(refuse("0 at the start".to_owned(), got));
-    }
-    for (row, pair) in offsets.windows(2).enumerate() {
-        if pair[1] < pair[0] {
-            let got = format!("{} after {} for user {}", pair[1], pair[0], row + 1);
-            return Err(refuse("ascending".to_owned(), got));
-        }
-    }
-    let last = offsets.last().copied().unwrap_or(0);
-    if usize::try_from(last) != Ok(items) {
-        let range = format!("{items} at the end, the number of items");
-        return Err(refuse(range, last.to_string()));
-    }
-    let starts = offsets.iter().map(|&offset| usize::try_from(offset).unwrap_or(0));
-    memory::collect(offsets.len(), starts)
+/// Items of users in compressed rows.
+fn check_rows(offsets: &[i64], items: &[i64], item_count: u32) -> Result<OwnedRows<u32>> {
+    let rows = Rows::new(offsets, items).map_err(|fault| {
+        let (range, got) = match fault {
+            Fault::NoOffsets => ("0 at the start".to_owned(), "no offsets".to_owned()),
+            Fault::Start { got } => ("0 at the start".to_owned(), got.to_string()),
+            Fault::Descent { row, before, got } => {
+                ("ascending".to_owned(), format!("{got} after {before} for user {}", row + 1))
+            }
+            Fault::End { expected, got, .. } => {
+                (format!("{expected} at the end, the number of items"), got.to_string())
+            }
+        };
+        Error::OutOfRange { name: "offsets", range, got }
+    })?;
+    OwnedRows::map(rows, |index, &item| check_id("items", index, item, 1, item_count))
 }
 
-fn check_ids(name: &'static str, items: &[i64], item_count: u32, least: u32) -> Result<Vec<u32>> {
+fn check_ids(name: &'static str, items: &[i64], least: u32, most: u32) -> Result<Vec<u32>> {
     let mut ids = memory::with_capacity(items.len())?;
     let mut steps = Steps::default();
     for (index, &item) in items.iter().enumerate() {
         steps.take(1)?;
-        let id = u32::try_from(item).ok().filter(|id| (least..=item_count).contains(id));
-        ids.push(id.ok_or_else(|| Error::IdOutOfRange {
-            name,
-            index: index.to_string(),
-            range: format!("at least {least} and at most {item_count}"),
-            got: item.to_string(),
-        })?);
+        ids.push(check_id(name, index, item, least, most)?);
     }
     Ok(ids)
 }
 
-fn check_below(name: &'static str, value: u64, end: u64) -> Result<()> {
-    if value < end {
-        return Ok(());
-    }
-    let limit = if end == 1 << EPOCH_BITS { format!("2**{EPOCH_BITS}") } else { end.to_string() };
-    let range = format!("at least 0 and below {limit}");
-    Err(Error::OutOfRange { name, range, got: value.to_string() })
+#[inline]
+fn check_id(name: &'static str, index: usize, id: i64, least: u32, most: u32) -> Result<u32> {
+    let found = id_in_range(name, index, None, id, least as usize..=most as usize)?;
+    Ok(u32::try_from(found).unwrap_or(most))
 }

@@ -2,7 +2,8 @@
 //!
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), section 3.3.
 
-use crate::error::{Error, Result};
+use crate::check::in_range;
+use crate::error::Result;
 use crate::interrupt::Steps;
 use crate::memory;
 
@@ -13,12 +14,57 @@ const ROUNDS: usize = 10;
 /// Positions are below 2^33: two 64-bit draws share one block of four words.
 pub const POSITION_BITS: u32 = 33;
 
+/// Which use of randomness a draw belongs to: the one table of all of them.
+///
+/// Two uses with one number would draw the same, and with another number a use draws something
+/// else: numbers are given once. The compiler refuses one that is there twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stream {
+    /// English sentences of a generated corpus.
+    EnglishSentences = 1,
+    /// Chinese sentences of a generated corpus.
+    ChineseSentences = 2,
+    /// Damage to generated text.
+    Damage = 3,
+    /// Lengths of sentences that are timed.
+    SentenceLengths = 4,
+    /// Genres of a generated catalogue.
+    Genres = 16,
+    /// Which way tastes turn.
+    Turns = 17,
+    /// Items of a generated catalogue.
+    Items = 18,
+    /// Tastes of generated users.
+    Tastes = 19,
+    /// What generated users choose.
+    Choices = 20,
+    /// The user of a row of a training batch.
+    Users = 101,
+    /// Negatives of a row of a training batch.
+    Negatives = 102,
+    /// The order of the users in an epoch.
+    Shuffle = 103,
+    /// Candidates among which a target is ranked.
+    Candidates = 104,
+    /// Seeds of torch's generators.
+    TorchSeeds = 0x7E3D,
+    /// Orders of training examples.
+    Orders = 0x7E3E,
+}
+
+impl From<Stream> for u32 {
+    fn from(stream: Stream) -> Self {
+        stream as Self
+    }
+}
+
 /// The four words that Philox4x32-10 makes of a counter and a key.
 ///
 /// ```
 /// assert_eq!(lmcore::philox::philox4x32([0; 4], [0; 2])[0], 0x6627_e8d5);
 /// ```
-#[allow(clippy::cast_possible_truncation)] // the low half of a product is meant
+#[expect(clippy::cast_possible_truncation, reason = "the low half of a product is meant")]
 pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
     let [mut k0, mut k1] = key;
@@ -49,7 +95,7 @@ pub const LANES: usize = 16;
 /// let words = philox4x32_lanes([[0; LANES]; 4], [0; 2]);
 /// assert_eq!(words[0][LANES - 1] & 0xFFFF_FFFF, 0x6627_e8d5);
 /// ```
-#[allow(clippy::inline_always)] // a call would leave the instructions of the caller
+// Always: a call would leave the instructions of the caller.
 #[inline(always)]
 pub fn philox4x32_lanes(counters: [[u64; LANES]; 4], key: [u32; 2]) -> [[u64; LANES]; 4] {
     const LOW: u64 = 0xFFFF_FFFF;
@@ -94,8 +140,8 @@ impl Draws {
 
     /// The words of `LANES` neighbouring blocks from `LANES * group`: word `w` of block `l` of
     /// them at `w * LANES + l`.
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
-    #[allow(clippy::cast_possible_truncation)] // the lower halves are meant
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower halves are meant")]
     #[inline(always)]
     pub fn words(&self, group: u32) -> [u32; 4 * LANES] {
         let mut counters = [[0; LANES]; 4];
@@ -116,7 +162,7 @@ impl Draws {
     }
 
     /// 64 random bits at `position`, of which the lower 33 bits count.
-    #[allow(clippy::cast_possible_truncation)] // positions are below 2^33
+    #[expect(clippy::cast_possible_truncation, reason = "positions are below 2^33")]
     pub fn bits(&self, position: u64) -> u64 {
         self.block((position >> 1) as u32)[(position & 1) as usize]
     }
@@ -133,11 +179,93 @@ pub fn to_below(bits: u64, bound: u64) -> u64 {
     u64::try_from(product >> 64).unwrap_or(u64::MAX)
 }
 
+/// Products of words and `bound` whose lower half is below this are drawn again: without them
+/// each number is made by as many words.
+pub fn tail(bound: u32) -> u32 {
+    bound.wrapping_neg() % bound.max(1)
+}
+
+/// Words of one item, one after the other, of which numbers are made without bias.
+#[derive(Debug)]
+pub struct Words {
+    draws: Draws,
+    /// Words that are made at once: a block or a group.
+    size: usize,
+    made: [u32; 4 * LANES],
+    next: usize,
+    count: u32,
+}
+
+impl Words {
+    /// Words in the order of their blocks: for few of them.
+    pub fn by_block(draws: Draws) -> Self {
+        Self::new(draws, 4)
+    }
+
+    /// Words in the order of [`Draws::words`]: for many of them.
+    pub fn by_group(draws: Draws) -> Self {
+        Self::new(draws, 4 * LANES)
+    }
+
+    fn new(draws: Draws, size: usize) -> Self {
+        Self { draws, size, made: [0; 4 * LANES], next: size, count: 0 }
+    }
+
+    /// A number in `0..bound`, by the first word that is not in the biased tail.
+    pub fn below(&mut self, bound: u32) -> u32 {
+        loop {
+            if self.next == self.size {
+                if self.size == 4 {
+                    let [first, second] = self.draws.block(self.count).map(halves);
+                    self.made[..2].copy_from_slice(&first);
+                    self.made[2..4].copy_from_slice(&second);
+                } else {
+                    self.made = self.draws.words(self.count);
+                }
+                self.count = self.count.wrapping_add(1);
+                self.next = 0;
+            }
+            let word = self.made[self.next];
+            self.next += 1;
+            let [low, high] = halves(u64::from(word) * u64::from(bound));
+            if low >= tail(bound) {
+                return high;
+            }
+        }
+    }
+}
+
+/// Puts items into an order that every other is as likely as: Fisher and Yates from the last
+/// position down, by words in groups. There are fewer than 2^32 items.
+///
+/// ```
+/// use lmcore::philox::{Draws, shuffle};
+///
+/// let mut order = [1, 2, 3, 4, 5];
+/// shuffle(&mut order, Draws::new(0, 0, 0))?;
+/// assert_ne!(order, [1, 2, 3, 4, 5]);
+/// order.sort_unstable();
+/// assert_eq!(order, [1, 2, 3, 4, 5]);
+/// # Ok::<(), lmcore::error::Error>(())
+/// ```
+///
+/// # Errors
+/// The caller stops.
+pub fn shuffle<T>(items: &mut [T], draws: Draws) -> Result<()> {
+    let mut words = Words::by_group(draws);
+    let mut steps = Steps::default();
+    for last in (1..items.len()).rev() {
+        steps.take(1)?;
+        let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
+        items.swap(last, words.below(bound) as usize);
+    }
+    Ok(())
+}
+
 /// Makes a value of the bits at `count` positions from `position`, for each item.
 ///
 /// # Errors
 /// The last position is not below 2^33, or memory does not suffice.
-#[allow(clippy::cast_possible_truncation)] // positions are below 2^33
 pub fn fill<T>(
     seed: u64,
     stream: u32,
@@ -147,13 +275,8 @@ pub fn fill<T>(
     make: impl Fn(u64) -> T,
 ) -> Result<Vec<T>> {
     let end = position.saturating_add(count as u64);
-    if end > 1 << POSITION_BITS {
-        return Err(Error::OutOfRange {
-            name: "position",
-            range: format!("at least 0 and below 2**{POSITION_BITS}"),
-            got: end.saturating_sub(1).to_string(),
-        });
-    }
+    // No draws at the end of all positions are draws, too.
+    in_range("position", i128::from(end.saturating_sub(1)), 0..1 << POSITION_BITS)?;
     let mut values = memory::with_capacity(memory::size(&[items.len(), count])?)?;
     let task = Fill { seed, stream, items, position, end, make, values: &mut values };
     pulp::Arch::new().dispatch(task)?;
@@ -174,7 +297,7 @@ struct Fill<'a, T, F> {
 impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
     type Output = Result<()>;
 
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
     #[inline(always)]
     fn call(self) -> Result<()> {
         let Self { seed, stream, items, position, end, make, values } = self;
@@ -199,12 +322,12 @@ impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
             }
             let words = philox4x32_lanes(counters, halves(seed));
             for lane in 0..used {
-                let place = 2 * counters[0][lane];
+                let first = 2 * counters[0][lane];
                 let word = |index: usize| words[index][lane] & 0xFFFF_FFFF;
-                if place >= position {
+                if first >= position {
                     values.push(make(word(1) << 32 | word(0)));
                 }
-                if place + 1 < end {
+                if first + 1 < end {
                     values.push(make(word(3) << 32 | word(2)));
                 }
             }
@@ -213,7 +336,10 @@ impl<T, F: Fn(u64) -> T> pulp::NullaryFnOnce for Fill<'_, T, F> {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // both halves are taken
-fn halves(value: u64) -> [u32; 2] {
+/// The lower and the upper half.
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+#[inline(always)]
+pub fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }

@@ -6,23 +6,49 @@
 
 mod align;
 mod back_tokens;
-mod blocks;
+mod json;
 mod row;
+mod rules;
 mod scan;
 mod score;
+mod table;
 
-pub use align::{AlignOptions, AlignSummary, align_file, align_line};
+pub use align::{AlignOptions, AlignSummary, align_file, align_row};
 pub use back_tokens::BackTokenize;
-pub use blocks::{LineBlocks, Table};
-pub use row::{RowBuffer, RowRef, in_both_places};
-pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_file, score_tables};
+pub use row::{RowBuffer, RowRef};
+pub use rules::Found;
+pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_examples, score_files};
+pub use table::{RowReader, RowValues, Table};
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// Bytes that are read at a time with a tokenizer, which is asked once per block.
 const TOKENIZED_BLOCK_BYTES: usize = 1 << 22;
 /// Bad rows that are listed; the others are only counted.
 const LISTED_BAD_ROWS: usize = 1000;
+
+/// What can go wrong with predictions alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The caller's tokenizer answered with another number of words than it was asked for.
+    #[error(
+        "back_tokenize must return one string for each word that it is given: got {got} for {asked}"
+    )]
+    TokenizerAnswer {
+        /// Strings that it returned.
+        got: usize,
+        /// Words that it was given.
+        asked: usize,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::TokenizerAnswer { .. } => Kind::Value,
+        }
+    }
+}
 
 /// What the caller can do while the core works.
 pub struct Hooks<'h> {

@@ -10,11 +10,12 @@
 
 use std::ops::Range;
 
-use crate::check::check_same_length;
-use crate::error::{Error, Result, display_float, quote};
+use crate::check::{id_in_range, one_of, same_length};
+use crate::error::{Error, Result, display_float};
 use crate::interrupt::{self, Steps};
 use crate::memory;
-use crate::threads::map_chunks;
+use crate::rows::Rows;
+use crate::threads::{row_ranges, run_blocks};
 
 /// The rules for candidates with the target's score, by name.
 pub const TIES_NAMES: [&str; 3] = ["average", "optimistic", "pessimistic"];
@@ -39,16 +40,7 @@ impl Ties {
     /// # Errors
     /// There is none.
     pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "average" => Ok(Self::Average),
-            "optimistic" => Ok(Self::Optimistic),
-            "pessimistic" => Ok(Self::Pessimistic),
-            _ => Err(Error::OutOfRange {
-                name: "ties",
-                range: format!("one of {}", TIES_NAMES.join(", ")),
-                got: quote(name),
-            }),
-        }
+        one_of("ties", &TIES_NAMES, [Self::Average, Self::Optimistic, Self::Pessimistic], name)
     }
 
     /// The share of them that stands before the target.
@@ -73,16 +65,16 @@ pub struct Targets<'a> {
 }
 
 /// The same, checked.
-struct Checked {
+struct Checked<'a> {
     targets: Vec<usize>,
-    offsets: Vec<usize>,
+    rows: Rows<'a, i64>,
     excluded: Vec<usize>,
 }
 
-impl Checked {
-    fn new(users: usize, width: usize, given: Targets<'_>) -> Result<Self> {
+impl<'a> Checked<'a> {
+    fn new(users: usize, width: usize, given: Targets<'a>) -> Result<Self> {
         let Targets { columns, offsets, excluded } = given;
-        check_same_length(("targets", columns.len()), ("scores", users))?;
+        same_length(("targets", columns.len()), ("scores", users))?;
         if offsets.len() != users + 1 {
             return Err(Error::OutOfRange {
                 name: "the length of offsets",
@@ -90,64 +82,39 @@ impl Checked {
                 got: offsets.len().to_string(),
             });
         }
-        let wrong = |index: usize, range: String| Error::ItemOutOfRange {
-            name: "offsets",
-            index: index.to_string(),
-            range,
-            got: offsets[index].to_string(),
-        };
-        if offsets[0] != 0 {
-            return Err(wrong(0, "0".to_owned()));
-        }
-        if let Some(u) = (0..users).find(|&u| offsets[u + 1] < offsets[u]) {
-            return Err(wrong(u + 1, format!("at least {}", offsets[u])));
-        }
-        // They ascend from 0, so only the last can be too large.
-        let offsets = memory::collect(
-            offsets.len(),
-            offsets.iter().map(|&place| usize::try_from(place).unwrap_or(usize::MAX)),
-        )?;
-        if offsets[users] != excluded.len() {
-            return Err(wrong(users, format!("{}, the length of excluded", excluded.len())));
-        }
-        let column = |name: &'static str, index: usize, id: i64, row: Option<usize>| {
-            usize::try_from(id).ok().filter(|&column| column < width).ok_or_else(|| {
-                Error::IdOutOfRange {
-                    name,
-                    index: index.to_string(),
-                    range: format!("at least 0 and below {width}"),
-                    got: row.map_or_else(|| id.to_string(), |u| format!("{id} (row {u})")),
-                }
-            })
-        };
+        let rows = Rows::new(offsets, excluded).map_err(|fault| fault.of("offsets", "excluded"))?;
         let mut checked = Self {
             targets: memory::with_capacity(users)?,
-            offsets,
+            rows,
             excluded: memory::with_capacity(excluded.len())?,
         };
         let mut steps = Steps::default();
         for (u, &target) in columns.iter().enumerate() {
-            checked.targets.push(column("targets", u, target, None)?);
-            let part = checked.offsets[u]..checked.offsets[u + 1];
-            for (k, &id) in part.clone().zip(&excluded[part]) {
+            checked.targets.push(id_in_range("targets", u, None, target, 0..width)?);
+            for (k, &id) in rows.range(u).zip(rows.row(u)) {
                 steps.take(1)?;
-                checked.excluded.push(column("excluded", k, id, Some(u))?);
+                checked.excluded.push(id_in_range("excluded", k, Some(u), id, 0..width)?);
             }
         }
         Ok(checked)
     }
 
     fn excluded(&self, user: usize) -> &[usize] {
-        &self.excluded[self.offsets[user]..self.offsets[user + 1]]
+        &self.excluded[self.rows.range(user)]
     }
 }
 
 /// Which columns were seen: one bit each, empty between two users.
+#[derive(Default)]
 struct Seen(Vec<u64>);
 
 impl Seen {
-    fn new(width: usize) -> Result<Self> {
-        Ok(Self(memory::repeat(0, width.div_ceil(64))?))
+    /// Makes room for so many columns, if there is none yet.
+    fn fit(&mut self, width: usize) -> Result<()> {
+        if self.0.len() != width.div_ceil(64) {
+            self.0 = memory::repeat(0, width.div_ceil(64))?;
+        }
+        Ok(())
     }
 
     /// Notes a column, and says whether it is new.
@@ -192,26 +159,35 @@ pub fn rank_targets<T: PartialOrd + Copy + Sync>(
         });
     }
     let checked = Checked::new(scores.len(), width, targets)?;
-    let work = |users: Range<usize>| -> Result<Vec<(f64, i64)>> {
-        let (mut seen, mut steps) = (Seen::new(width)?, Steps::default());
-        users
-            .map(|user| {
-                let (target, excluded) = (checked.targets[user], checked.excluded(user));
-                let counts = count(scores[user], target, excluded, &mut seen, &mut steps)?;
-                let (greater, others) = counts.map_err(|column| Error::ItemOutOfRange {
-                    name: "scores",
-                    index: format!("{user}, {column}"),
-                    range: "a number".to_owned(),
-                    got: "nan".to_owned(),
-                })?;
-                Ok((greater as f64 + ties.share() * others as f64, others))
-            })
-            .collect()
-    };
+    let rank =
+        |(seen, steps): &mut (Seen, Steps), users: Range<usize>| -> Result<Vec<(f64, i64)>> {
+            seen.fit(width)?;
+            users
+                .map(|user| {
+                    let (target, excluded) = (checked.targets[user], checked.excluded(user));
+                    let counts = count(scores[user], target, excluded, seen, steps)?;
+                    let (greater, others) = counts.map_err(|column| Error::ItemOutOfRange {
+                        name: "scores",
+                        index: format!("{user}, {column}"),
+                        range: "a number".to_owned(),
+                        got: "nan".to_owned(),
+                    })?;
+                    Ok((greater as f64 + ties.share() * others as f64, others))
+                })
+                .collect()
+        };
     let mut ranks = (memory::with_capacity(scores.len())?, memory::with_capacity(scores.len())?);
-    for chunk in map_chunks(threads, scores.len(), work)? {
-        ranks.extend(chunk);
-    }
+    let mut ranges = row_ranges(scores.len());
+    run_blocks(
+        threads,
+        &mut || Ok(ranges.next()),
+        &rank,
+        &mut |part| {
+            ranks.extend(part?);
+            Ok(())
+        },
+        &mut interrupt::check,
+    )?;
     Ok(ranks)
 }
 
@@ -258,7 +234,7 @@ fn count<T: PartialOrd + Copy>(
 }
 
 /// How many scores are greater than one score, and how many are not less.
-#[allow(clippy::neg_cmp_op_on_partial_ord)] // what is not a number is not less
+#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "what is not a number is not less")]
 fn compare<T: PartialOrd + Copy>(row: &[T], score: T, steps: &mut Steps) -> Result<(i64, i64)> {
     let (mut greater, mut not_less) = (0, 0);
     for block in row.chunks(BLOCK) {
@@ -288,21 +264,22 @@ fn is_unordered<T: PartialOrd + Copy>(x: T, y: T) -> bool {
 pub fn list_excluded(width: usize, targets: Targets<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
     let users = targets.columns.len();
     let checked = Checked::new(users, width, targets)?;
-    let (mut seen, mut steps) = (Seen::new(width)?, Steps::default());
+    let (mut seen, mut steps) = (Seen::default(), Steps::default());
+    seen.fit(width)?;
     let most = checked.excluded.len();
-    let mut places = (memory::with_capacity(most)?, memory::with_capacity(most)?);
+    let mut listed = (memory::with_capacity(most)?, memory::with_capacity(most)?);
     for (row, user) in (0..).zip(0..users) {
         let excluded = checked.excluded(user);
-        for (&column, &id) in excluded.iter().zip(&targets.excluded[checked.offsets[user]..]) {
+        for (&column, &id) in excluded.iter().zip(checked.rows.row(user)) {
             steps.take(1)?;
             if column != checked.targets[user] && seen.insert(column) {
-                places.0.push(row);
-                places.1.push(id);
+                listed.0.push(row);
+                listed.1.push(id);
             }
         }
         seen.clear(excluded);
     }
-    Ok(places)
+    Ok(listed)
 }
 
 /// Means over users.

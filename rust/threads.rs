@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::{self, PATIENCE};
 
 /// Rows that one thread takes at a time.
-const CHUNK_ROWS: usize = 256;
+const ROWS_AT_ONCE: usize = 256;
 /// More threads than this for each core only wait for each other.
 const THREADS_PER_CORE: usize = 4;
 
@@ -42,29 +42,9 @@ pub fn count(asked: Option<usize>) -> usize {
     }
 }
 
-/// Calls `work` for chunks of the rows `0..rows` and returns its results in order.
-///
-/// # Errors
-/// The system refuses the threads, the caller stopped, or the error of the first chunk that has
-/// one.
-pub fn map_chunks<T: Send>(
-    threads: Option<usize>,
-    rows: usize,
-    work: impl Fn(Range<usize>) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let mut chunks = (0..rows).step_by(CHUNK_ROWS).map(|start| start..rows.min(start + CHUNK_ROWS));
-    let mut results = Vec::with_capacity(chunks.len());
-    run_blocks(
-        threads,
-        &mut || Ok(chunks.next()),
-        &|(): &mut (), chunk| work(chunk),
-        &mut |result: Result<T>| {
-            results.push(result?);
-            Ok(())
-        },
-        &mut interrupt::check,
-    )?;
-    Ok(results)
+/// The rows `0..rows` in ranges of as many as one thread takes at a time: blocks for [`run_blocks`].
+pub fn row_ranges(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(ROWS_AT_ONCE).map(move |start| start..rows.min(start + ROWS_AT_ONCE))
 }
 
 /// A block's result, or what its panic said, with the block's number.
@@ -232,20 +212,4 @@ fn take_blocks<B, W: Default, P>(
             }
         }
     });
-}
-
-/// Checks that a sequence has one item per row of words.
-///
-/// # Errors
-/// It has not.
-pub fn check_rows(name: &'static str, length: usize, words: usize) -> Result<()> {
-    if length == words {
-        return Ok(());
-    }
-    Err(Error::LengthMismatch {
-        first: name,
-        second: "words",
-        first_length: length,
-        second_length: words,
-    })
 }

@@ -4,7 +4,7 @@
 //! characters are words of their own; letters, marks, numbers and "_" run together, single
 //! "-" between two runs joins them; any other character is a word with what modifies it.
 
-use crate::error::{Error, Result};
+use crate::error::{Kind, Result, quote};
 use crate::interrupt::Steps;
 use crate::memory;
 use crate::text::{LONG_TEXT, StringsRef, is_alphanumeric, is_mark, is_space};
@@ -12,12 +12,35 @@ use crate::text::{LONG_TEXT, StringsRef, is_alphanumeric, is_mark, is_space};
 /// Finding a word costs as much as so many machine words that are looked at.
 const FOUND_STEPS: usize = 16;
 
+/// What can go wrong with words alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A given word does not occur in the text where it should.
+    #[error("words[{index}] {} is not in text after character {after}", quote(word))]
+    NotInText {
+        /// Which of the words.
+        index: usize,
+        /// The word.
+        word: String,
+        /// Characters of the text already used.
+        after: usize,
+    },
+}
+
+impl Problem {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::NotInText { .. } => Kind::Value,
+        }
+    }
+}
+
 /// A half-open range of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First place.
+    /// Its first byte or character.
     pub start: usize,
-    /// Place after the last.
+    /// The one after the last.
     pub end: usize,
 }
 
@@ -75,11 +98,8 @@ pub fn locate_words(text: &str, words: StringsRef<'_>) -> Result<Vec<Range>> {
         steps.take(FOUND_STEPS)?;
         let found = memchr::memmem::find(&text.as_bytes()[end..], word.as_bytes());
         let Some(offset) = found else {
-            return Err(Error::WordNotInText {
-                index,
-                word: word.to_owned(),
-                after: text[..end].chars().count(),
-            });
+            let after = text[..end].chars().count();
+            return Err(Problem::NotInText { index, word: word.to_owned(), after }.into());
         };
         let start = end + offset;
         end = start + word.len();

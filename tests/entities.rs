@@ -1,13 +1,13 @@
 //! `lmcore::entities`: the paper's examples, the laws of counting, and a slow second opinion.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "the same arithmetic gives the same bits")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "the same arithmetic gives the same bits")]
 
 use std::collections::BTreeSet;
 
 use lmcore::entities::{
-    EntityCounts, ErrorKinds, SCHEME_NAMES, Scheme, compute_quality, count_batch, count_sentence,
-    decode_named_spans, normalize_text_into,
+    EntityCounts, ErrorKinds, SCHEME_NAMES, Scheme, compute_quality, count_entities,
+    count_entities_batch, decode_spans, normalize_text_into,
 };
 use lmcore::text::{StringRows, Strings};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn normalize(text: &str) -> String {
 }
 
 fn spans(labels: &[String], scheme: Scheme) -> Vec<Span> {
-    decode_named_spans(strings(labels).all(), scheme).unwrap()
+    decode_spans(strings(labels).all(), scheme).unwrap()
 }
 
 fn count(
@@ -44,7 +44,7 @@ fn count(
     scheme: Scheme,
 ) -> (EntityCounts, ErrorKinds) {
     let (words, gold, predicted) = (strings(words), strings(gold), strings(predicted));
-    count_sentence(Some(words.all()), gold.all(), predicted.all(), scheme).unwrap()
+    count_entities(Some(words.all()), gold.all(), predicted.all(), scheme).unwrap()
 }
 
 /// The definition of spans: where each starts, by looking at a label and the one before it.
@@ -162,7 +162,7 @@ fn schemes_have_names() {
 fn what_cannot_be_counted_is_refused() {
     let (one, two) = (strings(&owned("O")), strings(&owned("O x")));
     let refuse = |words: &Strings, gold: &Strings, predicted: &Strings| {
-        let result = count_sentence(Some(words.all()), gold.all(), predicted.all(), Scheme::Strict);
+        let result = count_entities(Some(words.all()), gold.all(), predicted.all(), Scheme::Strict);
         result.unwrap_err().to_string()
     };
     assert_eq!(refuse(&two, &one, &one), "words and gold must have the same length: got 2 and 1");
@@ -172,7 +172,8 @@ fn what_cannot_be_counted_is_refused() {
     );
     assert!(refuse(&two, &two, &two).ends_with("must be O, B-<type> or I-<type>: got 'x'"));
     let rows = StringRows::default();
-    let error = count_batch(None, &rows, &rows, Scheme::Gner, None).unwrap_err().to_string();
+    let error =
+        count_entities_batch(None, &rows, &rows, Scheme::Gner, None).unwrap_err().to_string();
     assert!(error.starts_with("words are needed"), "{error}");
 }
 
@@ -250,7 +251,7 @@ proptest! {
         let valid = |label: &String| {
             label == "O" || label.starts_with("B-") || label.starts_with("I-")
         };
-        let read = decode_named_spans(strings(&labels).all(), Scheme::Gner);
+        let read = decode_spans(strings(&labels).all(), Scheme::Gner);
         prop_assert_eq!(read.is_ok(), labels.iter().all(valid));
     }
 
@@ -332,7 +333,7 @@ proptest! {
         }
         let [words, gold, predicted] = &columns;
         for threads in [Some(1), Some(2), Some(3), Some(8), None] {
-            let sums = count_batch(Some(words), gold, predicted, scheme, threads).unwrap();
+            let sums = count_entities_batch(Some(words), gold, predicted, scheme, threads).unwrap();
             prop_assert_eq!(sums, expected);
         }
     }

@@ -1,13 +1,15 @@
 //! Laws of the memory of false negatives, against a definition by maps.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-#![allow(clippy::cast_possible_wrap, reason = "test inputs are small")]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test inputs are small")]
+#![expect(clippy::cast_sign_loss, reason = "test inputs are small")]
+#![expect(clippy::cast_possible_wrap, reason = "test inputs are small")]
 
 use std::collections::BTreeMap;
 
 use lmcore::error::Error;
 use lmcore::false_negatives::{
-    LARGEST_COUNT, Memory, Reversed, Scores, State, packed_places, padded_places,
+    FalseNegativeMemory, LARGEST_COUNT, Problem, Reversed, Scores, State, packed_positions,
+    padded_positions,
 };
 use proptest::prelude::*;
 
@@ -64,11 +66,11 @@ impl Maps {
             for p in (0..LENGTH).rev().take_while(|&p| batch.positives[row * LENGTH + p] != 0) {
                 let block = row * LENGTH + p;
                 let logits = &batch.logits[block * (SLOTS + 1)..(block + 1) * (SLOTS + 1)];
-                let turned = |slot: usize| {
+                let is_reversed = |slot: usize| {
                     reversed.iter().any(|r| r[..3] == [row as i64, p as i64, slot as i64])
                 };
                 let items = (0..SLOTS)
-                    .filter(|&slot| logits[slot + 1] > logits[0] && !turned(slot))
+                    .filter(|&slot| logits[slot + 1] > logits[0] && !is_reversed(slot))
                     .map(|slot| negatives[block * SLOTS + slot]);
                 self.hard.insert((user, p), items.collect());
             }
@@ -124,7 +126,7 @@ fn rows_of(reversed: &Reversed) -> Vec<[i64; 4]> {
         .coordinates
         .chunks_exact(3)
         .zip(counts)
-        .map(|(place, count)| [place[0], place[1], place[2], count])
+        .map(|(at, count)| [at[0], at[1], at[2], count])
         .collect()
 }
 
@@ -138,33 +140,33 @@ proptest! {
         max_keys in prop::option::of(1_usize..30),
     ) {
         let mut maps = Maps { threshold, max_keys, ..Maps::default() };
-        let mut padded = Memory::new(Some(threshold), max_keys);
-        let mut packed = Memory::new(Some(threshold), max_keys);
+        let mut padded = FalseNegativeMemory::new(Some(threshold), max_keys);
+        let mut packed = FalseNegativeMemory::new(Some(threshold), max_keys);
         for batch in &batches {
             let mut expected = batch.negatives.clone();
-            let turned = maps.inject(batch, &mut expected);
-            maps.observe(batch, &expected, &turned);
+            let by_maps = maps.inject(batch, &mut expected);
+            maps.observe(batch, &expected, &by_maps);
 
-            let places = padded_places(&batch.positives, LENGTH).unwrap();
+            let positions = padded_positions(&batch.positives, LENGTH).unwrap();
             let mut negatives = batch.negatives.clone();
-            let reversed = padded.inject(&batch.users, &places, SLOTS, &mut negatives).unwrap();
+            let reversed = padded.inject(&batch.users, &positions, SLOTS, &mut negatives).unwrap();
             prop_assert_eq!(&negatives, &expected);
-            prop_assert_eq!(&rows_of(&reversed), &turned);
-            for (place, &block) in reversed.coordinates.chunks_exact(3).zip(&reversed.blocks) {
-                prop_assert_eq!(place[0] * LENGTH as i64 + place[1], block);
+            prop_assert_eq!(&rows_of(&reversed), &by_maps);
+            for (at, &block) in reversed.coordinates.chunks_exact(3).zip(&reversed.blocks) {
+                prop_assert_eq!(at[0] * LENGTH as i64 + at[1], block);
             }
             let scores = Scores::Single(&batch.logits);
             let stored = padded
-                .observe(&batch.users, &places, SLOTS, &negatives, scores, &reversed.coordinates)
+                .observe(&batch.users, &positions, SLOTS, &negatives, scores, &reversed.coordinates)
                 .unwrap();
-            prop_assert!(stored <= places.len() * SLOTS);
+            prop_assert!(stored <= positions.len() * SLOTS);
             prop_assert_eq!(padded.state().unwrap(), maps.state());
 
             // Packed, in 32 bits, with a mask in place of logits.
             let flat: Vec<i64> =
                 (0..batch.positives.len()).filter(|&k| batch.positives[k] != 0).map(|k| k as i64)
                 .collect();
-            let places = packed_places(&flat, batch.users.len(), LENGTH).unwrap();
+            let positions = packed_positions(&flat, batch.users.len(), LENGTH).unwrap();
             let mut negatives = Vec::new();
             let mut mask = Vec::new();
             for &block in &flat {
@@ -175,11 +177,11 @@ proptest! {
                 let logits = &batch.logits[block * (SLOTS + 1)..][..=SLOTS];
                 mask.extend(logits[1..].iter().map(|&z| u8::from(z > logits[0])));
             }
-            let reversed = packed.inject(&batch.users, &places, SLOTS, &mut negatives).unwrap();
-            prop_assert_eq!(&rows_of(&reversed), &turned);
+            let reversed = packed.inject(&batch.users, &positions, SLOTS, &mut negatives).unwrap();
+            prop_assert_eq!(&rows_of(&reversed), &by_maps);
             packed
                 .observe(
-                    &batch.users, &places, SLOTS, &negatives, Scores::Hard(&mask),
+                    &batch.users, &positions, SLOTS, &negatives, Scores::Hard(&mask),
                     &reversed.coordinates,
                 )
                 .unwrap();
@@ -192,7 +194,7 @@ proptest! {
             prop_assert_eq!(packed.hard_count(), state.hard_items.len());
             prop_assert_eq!(packed.evicted_count(), maps.evicted);
 
-            let mut restored = Memory::new(Some(threshold), max_keys);
+            let mut restored = FalseNegativeMemory::new(Some(threshold), max_keys);
             restored.load(&state).unwrap();
             prop_assert_eq!(restored.state().unwrap(), state);
             prop_assert_eq!(restored.reversed_key_count(), above);
@@ -201,33 +203,33 @@ proptest! {
     }
 
     #[test]
-    fn packed_places_are_those_of_the_rows(
+    fn packed_positions_are_those_of_the_rows(
         starts in prop::collection::vec(0_usize..=LENGTH, 0..6),
     ) {
         let positives: Vec<i64> =
             starts.iter().flat_map(|&s| (0..LENGTH).map(move |p| i64::from(p >= s))).collect();
         let flat: Vec<i64> =
             (0..positives.len()).filter(|&k| positives[k] != 0).map(|k| k as i64).collect();
-        let padded = padded_places(&positives, LENGTH).unwrap();
-        let packed = packed_places(&flat, starts.len(), LENGTH).unwrap();
+        let padded = padded_positions(&positives, LENGTH).unwrap();
+        let packed = packed_positions(&flat, starts.len(), LENGTH).unwrap();
         prop_assert_eq!(padded.len(), packed.len());
         for (one, other) in padded.iter().zip(packed.iter()) {
-            prop_assert_eq!((one.row, one.position), (other.row, other.position));
+            prop_assert_eq!((one.row, one.column), (other.row, other.column));
             prop_assert_eq!(one.block as i64, flat[other.block]);
         }
     }
 
     #[test]
-    fn any_places_are_read_or_refused(
+    fn any_flat_indices_are_read_or_refused(
         flat in prop::collection::vec(-2_i64..20, 0..6),
         rows in 0_usize..5,
         length in 0_usize..5,
     ) {
         let end = (rows * length) as i64;
         let valid = length > 0
-            && flat.iter().all(|place| (0..end).contains(place))
+            && flat.iter().all(|index| (0..end).contains(index))
             && flat.windows(2).all(|two| two[0] < two[1]);
-        prop_assert_eq!(packed_places(&flat, rows, length).is_ok(), valid);
+        prop_assert_eq!(packed_positions(&flat, rows, length).is_ok(), valid);
     }
 
     #[test]
@@ -235,7 +237,7 @@ proptest! {
         positives in prop::collection::vec(0_i64..2, LENGTH * 2),
     ) {
         let valid = positives.chunks(LENGTH).all(|row| row.windows(2).all(|two| two[0] <= two[1]));
-        prop_assert_eq!(padded_places(&positives, LENGTH).is_ok(), valid);
+        prop_assert_eq!(padded_positions(&positives, LENGTH).is_ok(), valid);
     }
 
     #[test]
@@ -248,9 +250,9 @@ proptest! {
     ) {
         let state =
             State { hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count: 0 };
-        let mut memory = Memory::new(Some(1), None);
+        let mut memory = FalseNegativeMemory::new(Some(1), None);
         if let Err(error) = memory.load(&state) {
-            let is_named = matches!(error, Error::NotAState { .. });
+            let is_named = matches!(error, Error::FalseNegatives(Problem::NotAState { .. }));
             prop_assert!(is_named);
             prop_assert_eq!((memory.hard_count(), memory.key_count()), (0, 0));
         }
@@ -259,14 +261,14 @@ proptest! {
 
 #[test]
 fn many_counts_of_one_user() {
-    let mut memory = Memory::new(Some(0), None);
-    let places = packed_places(&[3], 1, LENGTH).unwrap();
+    let mut memory = FalseNegativeMemory::new(Some(0), None);
+    let positions = packed_positions(&[3], 1, LENGTH).unwrap();
     let count = 5_000_usize;
     let mut negatives: Vec<i64> = (1..=count as i64).map(|item| item * 7_919).collect();
     let mask = vec![1_u8; count];
-    memory.observe(&[1], &places, count, &negatives, Scores::Hard(&mask), &[]).unwrap();
+    memory.observe(&[1], &positions, count, &negatives, Scores::Hard(&mask), &[]).unwrap();
     for visit in 1..4 {
-        let reversed = memory.inject(&[1], &places, count, &mut negatives).unwrap();
+        let reversed = memory.inject(&[1], &positions, count, &mut negatives).unwrap();
         assert!(reversed.counts.iter().all(|&times| times == visit));
         assert_eq!((reversed.counts.len(), memory.key_count()), (count, count));
     }
@@ -276,33 +278,33 @@ fn many_counts_of_one_user() {
 
 #[test]
 fn what_is_out_of_range_is_named() {
-    let places = packed_places(&[0, 1], 1, 2).unwrap();
-    let mut memory = Memory::new(None, None);
+    let positions = packed_positions(&[0, 1], 1, 2).unwrap();
+    let mut memory = FalseNegativeMemory::new(None, None);
     for (user, text) in [(0, "got 0 at row 0"), (1 << 24, "got 16777216 at row 0")] {
-        let error = memory.inject(&[user], &places, 1, &mut [1_i64, 2]).unwrap_err().to_string();
+        let error = memory.inject(&[user], &positions, 1, &mut [1_i64, 2]).unwrap_err().to_string();
         assert!(error.ends_with(text), "{error}");
     }
     for got in [0_i64, -1, 1 << 32] {
         let negatives = [5, got];
         let hard = Scores::Hard(&[1, 1]);
-        let error = memory.observe(&[1], &places, 1, &negatives, hard, &[]).unwrap_err();
-        assert_eq!(error, Error::ItemRange { got, row: 0, position: 1, slot: 0 });
+        let error = memory.observe(&[1], &positions, 1, &negatives, hard, &[]).unwrap_err();
+        assert_eq!(error, Problem::ItemRange { got, row: 0, position: 1, slot: 0 }.into());
         assert_eq!(memory.hard_count(), 0);
     }
     let logits = [0.0, 1.0, 0.0, f64::NAN];
-    let error = memory.observe(&[1], &places, 1, &[1_i64, 2], Scores::Double(&logits), &[]);
-    assert_eq!(error, Err(Error::NanLogit { row: 0, position: 1, column: 1 }));
-    let error = memory.observe(&[1], &places, 1, &[1_i64, 2], Scores::Hard(&[1, 1]), &[0, 1, 1]);
-    assert_eq!(error, Err(Error::NotReversed { coordinates: [0, 1, 1], index: 0 }));
+    let error = memory.observe(&[1], &positions, 1, &[1_i64, 2], Scores::Double(&logits), &[]);
+    assert_eq!(error, Err(Problem::NanLogit { row: 0, position: 1, column: 1 }.into()));
+    let error = memory.observe(&[1], &positions, 1, &[1_i64, 2], Scores::Hard(&[1, 1]), &[0, 1, 1]);
+    assert_eq!(error, Err(Problem::NotReversed { coordinates: [0, 1, 1], index: 0 }.into()));
 }
 
 #[test]
 fn lengths_that_do_not_fit_are_named() {
-    let places = padded_places(&[1, 1], 1).unwrap();
-    let mut memory = Memory::new(Some(0), None);
-    let error = memory.inject(&[1], &places, 1, &mut [1_i64, 2]).unwrap_err().to_string();
+    let positions = padded_positions(&[1, 1], 1).unwrap();
+    let mut memory = FalseNegativeMemory::new(Some(0), None);
+    let error = memory.inject(&[1], &positions, 1, &mut [1_i64, 2]).unwrap_err().to_string();
     assert_eq!(error, "positives and users must have the same length: got 2 and 1");
-    let error = memory.inject(&[1, 2], &places, 2, &mut [1_i64; 3]).unwrap_err().to_string();
+    let error = memory.inject(&[1, 2], &positions, 2, &mut [1_i64; 3]).unwrap_err().to_string();
     assert_eq!(error, "negatives must be 4 values long: got 3");
     let (users, negatives) = ([1, 2], [1_i64, 2]);
     for (scores, text) in [
@@ -310,11 +312,11 @@ fn lengths_that_do_not_fit_are_named() {
         (Scores::Single(&[0.0; 3]), "scores must be 4 values long: got 3"),
         (Scores::Double(&[0.0; 5]), "scores must be 4 values long: got 5"),
     ] {
-        let error = memory.observe(&users, &places, 1, &negatives, scores, &[]);
+        let error = memory.observe(&users, &positions, 1, &negatives, scores, &[]);
         assert_eq!(error.unwrap_err().to_string(), text);
     }
-    let error = memory.observe(&users, &places, 1, &negatives, Scores::Hard(&[1, 1]), &[0, 0]);
+    let error = memory.observe(&users, &positions, 1, &negatives, Scores::Hard(&[1, 1]), &[0, 0]);
     assert_eq!(error.unwrap_err().to_string(), "reversed_ must be 0 values long: got 2");
-    let error = padded_places(&[1, 1, 1], 2).unwrap_err().to_string();
+    let error = padded_positions(&[1, 1, 1], 2).unwrap_err().to_string();
     assert_eq!(error, "positives must be 2 values long: got 3");
 }

@@ -1,20 +1,20 @@
 //! `lmcore::interrupt`: whatever may last in the core ends when its caller wants to stop.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Write;
 use std::time::Duration;
 
 use lmcore::entities::{
-    Scheme, Types, count_batch, count_sentence, decode_named_spans, normalize_text_into,
+    Scheme, Types, count_entities, count_entities_batch, decode_spans, normalize_text_into,
 };
 use lmcore::error::{Error, Result};
 use lmcore::interrupt::{Steps, check, check_now, with_hook};
 use lmcore::lcs::{Lcs, align_integers, align_strings};
-use lmcore::matching::{MatchInput, Matcher, match_batch, match_row};
+use lmcore::matching::{MatchInput, Matcher, match_labels, match_labels_batch};
 use lmcore::predictions::{
-    AlignOptions, Evaluation, Hooks, RowBuffer, ScoreOptions, Table, align_file, align_line,
-    score_file, score_tables,
+    AlignOptions, Found, Hooks, RowBuffer, RowReader, RowValues, ScoreOptions, Table, align_file,
+    align_row, score_examples, score_files,
 };
 use lmcore::text::{StringRows, Strings};
 use lmcore::words::{locate_words, split_words, to_characters};
@@ -74,7 +74,7 @@ fn matching() {
         comparison_words: None,
     };
     for split in [false, true] {
-        assert_stops(|| match_row(&input, split));
+        assert_stops(|| match_labels(&input, split));
     }
     let (mut rows, mut lists, mut texts) =
         (StringRows::default(), StringRows::default(), Strings::default());
@@ -86,19 +86,51 @@ fn matching() {
         texts.push("a(O)");
     }
     for threads in [1, 2] {
-        assert_stops(|| match_batch(&rows, texts.all(), &lists, None, Some(threads)));
-        assert_stops(|| count_batch(None, &rows, &rows, Scheme::Strict, Some(threads)));
+        assert_stops(|| match_labels_batch(&rows, texts.all(), &lists, None, Some(threads)));
+        assert_stops(|| count_entities_batch(None, &rows, &rows, Scheme::Strict, Some(threads)));
     }
 }
 
 #[test]
 fn entities() {
     let labels = repeat("B-x");
-    assert_stops(|| decode_named_spans(labels.all(), Scheme::Gner));
+    assert_stops(|| decode_spans(labels.all(), Scheme::Gner));
     assert_stops(|| Types::default().read_all("labels", labels.all(), &mut Vec::new()));
-    assert_stops(|| count_sentence(None, labels.all(), labels.all(), Scheme::Strict));
+    assert_stops(|| count_entities(None, labels.all(), labels.all(), Scheme::Strict));
     for text in ["a b.", "Ä b."] {
         assert_stops(|| normalize_text_into(&text.repeat(MANY / 2), &mut String::new()));
+    }
+}
+
+/// A row of many words, each of them "O".
+struct LongRow;
+
+impl RowReader for LongRow {
+    type Value = usize;
+
+    fn find(&mut self, _: usize) -> Result<RowValues<usize>> {
+        let many = Found { at_top: Some(MANY), in_instance: None };
+        Ok(RowValues {
+            dataset: None,
+            label_list: Some(0),
+            instance_problem: None,
+            words: many,
+            labels: many,
+            prediction: Some(1),
+        })
+    }
+
+    fn text<'v>(&self, _: &'v usize) -> Result<&'v str> {
+        Ok("a(O)")
+    }
+
+    fn extend_strings(&self, count: &usize, strings: &mut Strings) -> Result<()> {
+        (0..*count).for_each(|_| strings.push("O"));
+        Ok(())
+    }
+
+    fn is_same(&self, _: &usize, _: &usize) -> bool {
+        false
     }
 }
 
@@ -114,7 +146,7 @@ fn predictions() {
     assert_stops(|| RowBuffer::default().read(line.as_bytes()));
     let unusual = line.replacen(',', "\t,", 1);
     assert_stops(|| RowBuffer::default().read(unusual.as_bytes()));
-    assert_stops(|| align_line(&line, Scheme::Gner));
+    assert_stops(|| align_row(&line, Scheme::Gner));
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(line.as_bytes()).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -128,7 +160,7 @@ fn predictions() {
             if tokenized {
                 hooks.back_tokenize = Some(&mut same);
             }
-            score_file(file.path(), &options, &mut hooks, &mut Evaluation::default())
+            score_files(&[file.path()], &options, &mut hooks)
         });
         assert_stops(|| {
             let options = AlignOptions { scheme, threads, skip_bad_rows: true };
@@ -139,21 +171,13 @@ fn predictions() {
     }
     assert_stops(|| {
         let mut left = 1;
-        let mut next = |table: &mut Table| {
-            if left > 0 {
-                for _ in 0..MANY {
-                    table.words.open().push("a");
-                    table.labels.open().push("O");
-                }
-                let list = table.label_lists.end_row_unless_known(1);
-                table.end_row("a(O)", None, list)?;
-                left -= 1;
-            }
-            Ok(())
+        let mut next = |table: &mut Table, _| {
+            let rows = std::mem::take(&mut left);
+            table.extend(&mut LongRow, 0..rows)
         };
         let options = ScoreOptions { scheme, threads: Some(1), worst: 0, skip_bad_rows: true };
         let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-        score_tables(&mut next, &options, &mut hooks, &mut Evaluation::default())
+        score_examples(&mut next, &options, &mut hooks)
     });
 }
 

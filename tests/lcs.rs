@@ -1,7 +1,7 @@
 //! `lmcore::lcs` against patience sorting and the laws of a longest common subsequence.
 
-#![allow(clippy::cast_possible_truncation, reason = "test sequences are short")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::cast_possible_truncation, reason = "test sequences are short")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::lcs::{Lcs, UNMATCHED, align_integers, align_strings};
 use lmcore::text::Strings;

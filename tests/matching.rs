@@ -1,13 +1,13 @@
 //! `lmcore::matching`: the paper's tables, the laws of matching, and texts meant to break it.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 
 use lmcore::entities::Types;
 use lmcore::lcs::{UNMATCHED, align_strings};
 use lmcore::matching::{
-    Condition, MatchInput, MatchedRow, Matcher, Parsed, match_batch, match_row,
+    Condition, MatchInput, MatchedRow, Matcher, Parsed, match_labels, match_labels_batch,
 };
 use lmcore::text::{StringRows, Strings, is_space};
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn match_words(words: &[String], text: &str, types: &[String], split: bool) -> M
         label_list: types.all(),
         comparison_words: None,
     };
-    match_row(&input, split).unwrap()
+    match_labels(&input, split).unwrap()
 }
 
 fn owned(words: &str) -> Vec<String> {
@@ -158,7 +158,7 @@ fn label_lists_of_earlier_rows_do_not_show() {
         texts.push(&format!("a(B-{})", row % 25));
         push_row(&mut types, &[allowed(row).to_string()]);
     }
-    let matched = match_batch(&words, texts.all(), &types, None, Some(1)).unwrap();
+    let matched = match_labels_batch(&words, texts.all(), &types, None, Some(1)).unwrap();
     for (row, result) in matched.iter().enumerate() {
         let is_listed = row % 25 == allowed(row);
         assert_eq!(result.labels == ["O"], !is_listed, "{row}");
@@ -174,7 +174,7 @@ fn comparison_words_must_be_as_many() {
         label_list: none.all(),
         comparison_words: Some(none.all()),
     };
-    let error = match_row(&input, false).unwrap_err().to_string();
+    let error = match_labels(&input, false).unwrap_err().to_string();
     assert_eq!(error, "comparison_words must have the same length as words: got 0 and 1");
 }
 
@@ -342,7 +342,7 @@ proptest! {
             push_row(&mut types, list);
         }
         for threads in [Some(1), Some(2), Some(3), Some(8), None] {
-            let matched = match_batch(&words, texts.all(), &types, None, threads).unwrap();
+            let matched = match_labels_batch(&words, texts.all(), &types, None, threads).unwrap();
             prop_assert!(matched.iter().eq(expected.iter().cycle().take(rows.len() * copies)));
         }
     }

@@ -1,6 +1,6 @@
 //! `lmcore::negatives`: the laws of batches.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::negatives::{Order, SequenceSampler, Settings, Windows};
 use proptest::prelude::*;
@@ -123,11 +123,11 @@ proptest! {
         prop_assert_eq!(&packed.sequences, &batch.sequences);
         prop_assert_eq!(&packed.positives, &batch.positives);
         let valid: Vec<usize> =
-            (0..batch.positives.len()).filter(|&place| batch.positives[place] != 0).collect();
+            (0..batch.positives.len()).filter(|&flat| batch.positives[flat] != 0).collect();
         prop_assert_eq!(places.len(), valid.len());
-        for (index, (&place, expected)) in places.iter().zip(valid).enumerate() {
-            prop_assert_eq!(usize::try_from(place).unwrap(), expected);
-            let of = |place: usize| place * negative_count..(place + 1) * negative_count;
+        for (index, (&flat, expected)) in places.iter().zip(valid).enumerate() {
+            prop_assert_eq!(usize::try_from(flat).unwrap(), expected);
+            let of = |block: usize| block * negative_count..(block + 1) * negative_count;
             prop_assert_eq!(&packed.negatives[of(index)], &batch.negatives[of(expected)]);
         }
     }

@@ -1,11 +1,14 @@
 //! `lmcore::philox`: the published vectors and the laws of draws.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "powers of two multiply without rounding")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "powers of two multiply without rounding")]
 
 use std::convert::identity;
 
-use lmcore::philox::{Draws, LANES, POSITION_BITS, fill, philox4x32, to_below, to_uniform};
+use lmcore::philox::{
+    Draws, LANES, POSITION_BITS, Words, fill, halves, philox4x32, shuffle, tail, to_below,
+    to_uniform,
+};
 use proptest::prelude::*;
 
 fn config() -> ProptestConfig {
@@ -75,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn draws_depend_on_their_place_alone(
+    fn draws_depend_on_their_position_alone(
         seed in any::<u64>(),
         stream in any::<u32>(),
         items in prop::collection::vec(any::<u64>(), 0..5),
@@ -88,6 +91,46 @@ proptest! {
             let draws = Draws::new(seed, stream, items[k / count]);
             prop_assert_eq!(value, draws.bits(position + (k % count) as u64));
         }
+    }
+
+    #[test]
+    fn words_out_of_the_tail_make_numbers(
+        seed in any::<u64>(),
+        item in any::<u64>(),
+        bounds in prop::collection::vec(prop_oneof![1_u32..9, any::<u32>()], 1..200),
+    ) {
+        let draws = Draws::new(seed, 7, item);
+        let by_block = (0..).flat_map(|block| draws.block(block)).flat_map(halves);
+        let by_group = (0..).flat_map(|group| draws.words(group));
+        let mut given: [(Words, Box<dyn Iterator<Item = u32>>); 2] = [
+            (Words::by_block(draws), Box::new(by_block)),
+            (Words::by_group(draws), Box::new(by_group)),
+        ];
+        for bound in bounds.into_iter().filter(|&bound| bound > 0) {
+            for (words, left) in &mut given {
+                // Numbers that more words make than others lose the surplus.
+                let product = left
+                    .map(|word| u64::from(word) * u64::from(bound))
+                    .find(|product| product & 0xFFFF_FFFF >= (1 << 32) % u64::from(bound));
+                prop_assert_eq!(u64::from(words.below(bound)), product.unwrap() >> 32);
+            }
+            prop_assert_eq!(u64::from(tail(bound)), (1 << 32) % u64::from(bound));
+        }
+    }
+
+    #[test]
+    fn a_shuffle_swaps_with_what_is_before(
+        seed in any::<u64>(),
+        count in 0_usize..150,
+    ) {
+        let draws = Draws::new(seed, 3, 5);
+        let (mut order, mut swapped): (Vec<usize>, Vec<usize>) = ((0..count).collect(), (0..count).collect());
+        shuffle(&mut order, draws).unwrap();
+        let mut words = Words::by_group(draws);
+        for last in (1..count).rev() {
+            swapped.swap(last, words.below(u32::try_from(last + 1).unwrap()) as usize);
+        }
+        prop_assert_eq!(order, swapped);
     }
 
     #[test]
@@ -132,6 +175,18 @@ fn high(value: u32, multiplier: u32) -> u32 {
 /// The number that undoes a multiplication modulo 2^32 (Newton's iteration).
 fn inverse(odd: u32) -> u32 {
     (0..5).fold(odd, |x, _| x.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(x))))
+}
+
+#[test]
+fn every_order_is_as_likely() {
+    let mut counts = std::collections::BTreeMap::new();
+    for item in 0..6_000 {
+        let mut order = [0, 1, 2];
+        shuffle(&mut order, Draws::new(1, 2, item)).unwrap();
+        *counts.entry(order).or_insert(0_u32) += 1;
+    }
+    assert_eq!(counts.len(), 6);
+    assert!(counts.values().all(|count| count.abs_diff(1_000) < 150), "{counts:?}");
 }
 
 #[test]

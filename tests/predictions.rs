@@ -1,6 +1,6 @@
 //! `lmcore::predictions`: what is a row, and rows through blocks, threads and files.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,9 +11,10 @@ use std::path::Path;
 use lmcore::entities::{EntityCounts, Scheme};
 use lmcore::error::{Error, RowProblem};
 use lmcore::predictions::{
-    AlignOptions, BackTokenize, Evaluation, Hooks, LineBlocks, RowBuffer, ScoreOptions, Table,
-    align_file, align_line, score_file, score_tables,
+    AlignOptions, BackTokenize, Evaluation, Found, Hooks, RowBuffer, RowReader, RowRef, RowValues,
+    ScoreOptions, Table, align_file, align_row, score_examples, score_files,
 };
+use lmcore::text::Strings;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -39,14 +40,17 @@ fn read(buffer: &mut RowBuffer, line: &[u8]) -> Result<(), RowProblem> {
 
 fn read_scored(buffer: &mut RowBuffer, line: &[u8]) -> Result<Row, RowProblem> {
     read(buffer, line)?;
-    let row = buffer.scored()?;
-    Ok((
+    buffer.scored().map(|row| owned(&row))
+}
+
+fn owned(row: &RowRef<'_>) -> Row {
+    (
         row.dataset.map(str::to_owned),
         row.words.to_vec(),
         row.labels.to_vec(),
         row.label_list.to_vec(),
         row.prediction.to_owned(),
-    ))
+    )
 }
 
 fn read_aligned(buffer: &mut RowBuffer, line: &[u8]) -> Result<RowToAlign, RowProblem> {
@@ -80,6 +84,83 @@ fn scored_by_definition(value: &Value) -> Option<Row> {
     let label_list = strings(row.get("label_list")?)?;
     (words.len() == labels.len()).then_some(())?;
     Some((dataset, words, labels, label_list, text("prediction")?))
+}
+
+/// Rows as a caller's objects.
+struct Values {
+    rows: Vec<Value>,
+    /// Lists that were read.
+    read: RefCell<Vec<Value>>,
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn wrong_type(reason: String) -> Error {
+    RowProblem { wrong_type: true, ..RowProblem::value(None, reason) }.into()
+}
+
+impl RowReader for Values {
+    type Value = Value;
+
+    fn find(&mut self, row: usize) -> Result<RowValues<Value>, Error> {
+        let row = match &self.rows[row] {
+            Value::Object(row) => row,
+            Value::String(reason) if reason == "raise" => return Err(Error::Raised),
+            other => {
+                let got = type_name(other);
+                return Err(wrong_type(format!("expected a JSON object, got {got}")));
+            }
+        };
+        let instance = row.get("instance");
+        let keys = instance.and_then(Value::as_object);
+        let get = |key: &str| row.get(key).cloned();
+        let find = |key: &str| Found {
+            at_top: get(key),
+            in_instance: keys.and_then(|keys| keys.get(key)).cloned(),
+        };
+        let instance_problem = instance
+            .filter(|_| keys.is_none())
+            .map(|other| RowProblem::of_type("instance", "an object", type_name(other)));
+        Ok(RowValues {
+            dataset: get("dataset"),
+            label_list: get("label_list"),
+            instance_problem,
+            words: find("words"),
+            labels: find("labels"),
+            prediction: get("prediction"),
+        })
+    }
+
+    fn text<'v>(&self, value: &'v Value) -> Result<&'v str, Error> {
+        let refuse = || wrong_type(format!("expected a string, got {}", type_name(value)));
+        value.as_str().ok_or_else(refuse)
+    }
+
+    fn extend_strings(&self, value: &Value, strings: &mut Strings) -> Result<(), Error> {
+        self.read.borrow_mut().push(value.clone());
+        let refuse = |got| Err(wrong_type(format!("expected a list of strings, got {got}")));
+        let Some(items) = value.as_array() else { return refuse(type_name(value).to_owned()) };
+        for (index, item) in items.iter().enumerate() {
+            match item.as_str() {
+                Some(item) => strings.append(item)?,
+                None => return refuse(format!("{} at [{index}]", type_name(item))),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_same(&self, one: &Value, other: &Value) -> bool {
+        one == other
+    }
 }
 
 /// An object with all its entries, of which a map keeps one for each key; or another value.
@@ -334,12 +415,12 @@ fn entries(hostile: bool) -> BoxedStrategy<Vec<(String, Json)>> {
     ];
     (usable, prop::collection::vec((any::<Index>(), any::<bool>(), key(), change), 0..3))
         .prop_map(|(mut row, changes)| {
-            for (place, replace, key, value) in changes {
-                let place = place.index(row.len());
+            for (at, replace, key, value) in changes {
+                let at = at.index(row.len());
                 if replace {
-                    row[place].1 = value;
+                    row[at].1 = value;
                 } else {
-                    row.insert(place, (key, value));
+                    row.insert(at, (key, value));
                 }
             }
             row
@@ -442,13 +523,13 @@ proptest! {
         damage in prop::collection::vec((any::<Index>(), 0..4u8, byte()), 0..5),
     ) {
         let mut line = tokens.join(if tab { "\t" } else { "" });
-        for (place, kind, byte) in damage {
-            let place = place.index(line.len() + 1);
+        for (at, kind, byte) in damage {
+            let at = at.index(line.len() + 1);
             match kind {
-                0 => line.insert(place, byte),
-                1 if place < line.len() => line[place] = byte,
-                2 if place < line.len() => { line.remove(place); }
-                3 if byte < 32 => line.truncate(place),
+                0 => line.insert(at, byte),
+                1 if at < line.len() => line[at] = byte,
+                2 if at < line.len() => { line.remove(at); }
+                3 if byte < 32 => line.truncate(at),
                 _ => {}
             }
         }
@@ -487,34 +568,28 @@ proptest! {
         prop_assert!(accepted || !is_object);
     }
 
+    /// The rules of a row are one: a list of objects is read as the lines that spell them are.
     #[test]
-    fn blocks_hold_each_line_once(
-        lines in prop::collection::vec("[ ab\r\t]{0,12}", 0..30),
-        mark in any::<bool>(),
-        last in any::<bool>(),
-        block_bytes in 4..40usize,
-    ) {
-        let content = lines.join("\n") + if last { "\n" } else { "" };
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let start = if mark { "\u{feff}" } else { "" };
-        write!(file, "{start}{content}").unwrap();
-        let mut blocks = LineBlocks::open(file.path(), block_bytes).unwrap();
-        let (mut joined, mut rows, mut end) = (Vec::new(), Vec::new(), start.len() as u64);
-        while let Some(block) = blocks.next_block().unwrap() {
-            rows.extend(block.rows().map(|(number, line)| (number, line.to_vec())));
-            let number = joined.split(|&byte| byte == b'\n').count() as u64;
-            prop_assert_eq!(block.first_line, number);
-            end += block.bytes.len() as u64;
-            prop_assert_eq!(block.end, end);
-            joined.extend_from_slice(&block.bytes);
-        }
-        prop_assert_eq!(joined, content.as_bytes());
-        let expected: Vec<_> = (1..)
-            .zip(content.split('\n').map(|line| line.trim_end_matches([' ', '\t', '\r'])))
-            .filter(|(_, line)| !line.is_empty())
-            .map(|(number, line)| (number, line.as_bytes().to_vec()))
+    fn tables_read_what_lines_say(all in prop::collection::vec(tokens(true), 1..5)) {
+        let lines: Vec<_> = all
+            .iter()
+            .map(|tokens| tokens.join(""))
+            .filter(|line| find_doubled(line).is_none())
             .collect();
-        prop_assert_eq!(rows, expected);
+        let values: Vec<Value> =
+            lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        prop_assume!(values.len() == lines.len());
+        let mut table = Table::default();
+        for _ in 0..2 {
+            table.clear();
+            let mut reader = Values { rows: values.clone(), read: RefCell::default() };
+            table.extend(&mut reader, 0..values.len()).unwrap();
+            prop_assert_eq!(table.len(), values.len());
+            for (index, line) in lines.iter().enumerate() {
+                let expected = read_scored(&mut RowBuffer::default(), line);
+                prop_assert_eq!(table.row(index).map(|row| owned(&row)), expected);
+            }
+        }
     }
 }
 
@@ -566,9 +641,24 @@ fn options(threads: usize) -> ScoreOptions {
 }
 
 fn score(path: &Path, options: &ScoreOptions) -> Result<Evaluation, Error> {
-    let mut evaluation = Evaluation::default();
     let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-    score_file(path, options, &mut hooks, &mut evaluation).map(|()| evaluation)
+    score_files(&[path], options, &mut hooks)
+}
+
+/// Scores rows as a caller's objects, some at a time.
+fn score_values(rows: Vec<Value>, options: &ScoreOptions) -> Result<Evaluation, Error> {
+    let count = rows.len();
+    let mut reader = Values { rows, read: RefCell::default() };
+    let mut taken = 0;
+    let mut next = |table: &mut Table, most: usize| {
+        assert!(table.is_empty());
+        let end = count.min(taken + most);
+        table.extend(&mut reader, taken..end)?;
+        taken = end;
+        Ok(())
+    };
+    let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
+    score_examples(&mut next, options, &mut hooks)
 }
 
 const ROWS: usize = 21_000;
@@ -597,42 +687,12 @@ fn threads_change_nothing() {
 }
 
 #[test]
-fn tables_count_as_files_do() {
+fn objects_count_as_files_do() {
     let file = rows_file(ROWS, &[]);
     let from_file = score(file.path(), &options(2)).unwrap();
+    let rows: Vec<_> = (0..ROWS).map(|k| row(k % 3, k % 7 != 0)).collect();
     for threads in [1, 3] {
-        let mut taken = 0;
-        let mut next = |table: &mut Table| {
-            assert!(table.is_empty());
-            for k in taken..ROWS.min(taken + 1000) {
-                let value = row(k % 3, k % 7 != 0);
-                let texts = |key: &str| -> Vec<String> {
-                    serde_json::from_value(value[key].clone()).unwrap()
-                };
-                for (key, strings) in [("words", &mut table.words), ("labels", &mut table.labels)] {
-                    for text in texts(key) {
-                        strings.open().push(&text);
-                    }
-                }
-                for text in texts("label_list") {
-                    table.label_lists.open().push(&text);
-                }
-                let place = table.label_lists.end_row_unless_known(8);
-                table.check_open_row("labels").unwrap();
-                table
-                    .end_row(
-                        value["prediction"].as_str().unwrap(),
-                        value["dataset"].as_str(),
-                        place,
-                    )
-                    .unwrap();
-            }
-            taken += table.len();
-            Ok(())
-        };
-        let mut evaluation = Evaluation::default();
-        let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-        score_tables(&mut next, &options(threads), &mut hooks, &mut evaluation).unwrap();
+        let mut evaluation = score_values(rows.clone(), &options(threads)).unwrap();
         for (one, other) in from_file.datasets.iter().zip(&mut evaluation.datasets) {
             for sentence in &mut other.worst {
                 sentence.row += 1;
@@ -640,6 +700,52 @@ fn tables_count_as_files_do() {
             }
             assert_eq!(one, other);
         }
+    }
+}
+
+#[test]
+fn what_a_caller_raises_comes_after_the_rows_before_it() {
+    let good = || row(0, true);
+    let raise = || json!("raise");
+    for threads in [1, 3] {
+        for before in [0, 1, 127, 128, 129, 300] {
+            let mut rows = vec![good(); before];
+            rows.extend([raise(), good()]);
+            assert_eq!(score_values(rows.clone(), &options(threads)), Err(Error::Raised));
+            if before == 0 {
+                continue;
+            }
+            rows[before - 1] = json!([]);
+            let index = before as u64 - 1;
+            let error = score_values(rows, &options(threads)).unwrap_err();
+            assert!(
+                error.to_string().starts_with(&format!("examples[{index}]: expected")),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_list_that_rows_share_is_read_once() {
+    let lists = |reader: &Values| {
+        let read = reader.read.borrow();
+        read.iter().filter(|list| list[0] == "x").count()
+    };
+    let mut table = Table::default();
+    let mut reader = Values { rows: vec![row(0, true); 9], read: RefCell::default() };
+    table.extend(&mut reader, 0..9).unwrap();
+    assert_eq!(lists(&reader), 1);
+    // One that cannot be read leaves nothing for the next row.
+    let mut bad = row(0, true);
+    bad["label_list"] = json!(["x", 1]);
+    reader.rows = vec![bad.clone(), row(0, true), bad, row(1, true)];
+    table.clear();
+    table.extend(&mut reader, 0..4).unwrap();
+    for (index, only) in [(1, "only 0"), (3, "only 1")] {
+        assert_eq!(table.row(index).unwrap().label_list.to_vec(), ["x", only]);
+        let problem = table.row(index - 1).unwrap_err().to_string();
+        assert_eq!(problem, "label_list: expected a list of strings, got a number at [1]");
     }
 }
 
@@ -665,10 +771,8 @@ fn the_caller_stops_the_work() {
     let file = rows_file(ROWS, &[]);
     let path = file.path();
     for threads in [1, 3] {
-        let mut evaluation = Evaluation::default();
         let mut hooks = Hooks { progress: &mut |_| Err(Error::Stopped), back_tokenize: None };
-        let stopped = score_file(path, &options(threads), &mut hooks, &mut evaluation);
-        assert_eq!(stopped, Err(Error::Stopped));
+        assert_eq!(score_files(&[path], &options(threads), &mut hooks), Err(Error::Stopped));
     }
 }
 
@@ -697,7 +801,7 @@ fn aligned_file_is_whole_or_not_there() {
     assert!(written.iter().all(|text| *text == written[0]));
     let input = fs::read_to_string(good).unwrap();
     for (line, aligned) in input.lines().zip(written[0].lines()).step_by(100) {
-        assert_eq!(align_line(line, Scheme::Gner).unwrap(), aligned);
+        assert_eq!(align_row(line, Scheme::Gner).unwrap(), aligned);
     }
     assert_eq!(written[0].lines().count(), ROWS);
 }
@@ -712,10 +816,8 @@ fn distinct_words_are_asked_for_once() {
             Ok(words.iter().map(|word| word.replace("york", "york.")).collect())
         };
         let back_tokenize: &mut BackTokenize<'_> = &mut answer;
-        let mut evaluation = Evaluation::default();
         let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: Some(back_tokenize) };
-        let path = file.path();
-        score_file(path, &options(threads), &mut hooks, &mut evaluation).unwrap();
+        let evaluation = score_files(&[file.path()], &options(threads), &mut hooks).unwrap();
         assert_eq!(*asked.borrow(), ["in", "york"]);
         // Now the other rows match: the answer stands for the word.
         assert!(evaluation.datasets.iter().all(|part| part.conditions == [1000, 0, 6000]));

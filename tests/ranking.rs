@@ -1,7 +1,7 @@
 //! `lmcore::ranking`: ranks against a sort, and the laws that they obey.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::float_cmp, reason = "ranks are multiples of a half")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::float_cmp, reason = "ranks are multiples of a half")]
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -36,8 +36,8 @@ impl Case {
 
     /// The columns that compete with the target of a user.
     fn others(&self, user: usize) -> impl Iterator<Item = usize> {
-        let place = |k: usize| usize::try_from(self.offsets[k]).unwrap();
-        let history = self.excluded[place(user)..place(user + 1)].to_vec();
+        let offset = |k: usize| usize::try_from(self.offsets[k]).unwrap();
+        let history = self.excluded[offset(user)..offset(user + 1)].to_vec();
         let target = self.columns[user];
         (0_i64..)
             .zip(0..self.rows[user].len())
@@ -101,13 +101,13 @@ proptest! {
     #[test]
     fn what_is_no_number_is_named(
         mut case in cases(),
-        places in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 1..4),
+        nans in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 1..4),
         rule in rules(),
     ) {
         if case.rows.is_empty() {
             return Ok(());
         }
-        for [row, column] in places {
+        for [row, column] in nans {
             let row: &mut Vec<f32> = row.get_mut(&mut case.rows);
             *column.get_mut(row) = f32::NAN;
         }
@@ -128,7 +128,7 @@ proptest! {
         let listed: BTreeSet<(i64, i64)> = rows.iter().copied().zip(columns.clone()).collect();
         prop_assert_eq!(listed.len(), rows.len());
         for (user, id) in (0..case.rows.len()).zip(0_i64..) {
-            let out = listed.iter().filter(|place| place.0 == id).count();
+            let out = listed.iter().filter(|pair| pair.0 == id).count();
             prop_assert_eq!(out + case.others(user).count() + 1, width);
         }
     }
@@ -164,7 +164,7 @@ fn any_number_of_threads_gives_the_same_ranks() {
     let case = Case {
         columns: (0..700).map(|user| user % 97).collect(),
         offsets: (0..=700).map(|user| user * 3).collect(),
-        excluded: (0..2_100).map(|place| place * 13 % 97).collect(),
+        excluded: (0..2_100).map(|k| k * 13 % 97).collect(),
         rows,
     };
     let expected = case.rank(Ties::Average, 1).unwrap();

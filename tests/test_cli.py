@@ -238,7 +238,7 @@ def test_align_arguments_with_a_scheme(scheme: str) -> None:
     row = {"text": "a b", "label_list": ["x", "y"], "prediction": "a(I-x) b(I-y)"}
     arguments = ["--text", "a b", "--labels", "x,y", "--prediction", row["prediction"]]
     result = run("ner", "align", *arguments, "--scheme", scheme)
-    assert json.loads(result.stdout) == align_row(row, scheme)
+    assert json.loads(result.stdout) == align_row(row, scheme).to_dict()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -252,7 +252,9 @@ def test_align_file(file: Path, folder: Path, scheme: str, threads: int) -> None
     made = [json.loads(line) for line in file.read_bytes().splitlines()]
     written = target.read_text(encoding="utf-8").split("\n")
     assert written.pop() == ""
-    assert [json.loads(line) for line in written] == [align_row(row, scheme) for row in made]
+    assert [json.loads(line) for line in written] == [
+        align_row(row, scheme).to_dict() for row in made
+    ]
 
 
 def test_align_skips_bad_rows(mixed: Path, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ common = false_negatives.FalseNegativeMemory()
 def remember(memory, epoch):
     negatives = np.ones((64, 2, 8), int)
     ones = np.ones((64, 2), int)
-    turned = memory.inject(ones[:, 0], ones, negatives)
-    memory.observe(ones[:, 0], ones, negatives, np.ones((64, 2, 8), bool), turned)
+    reversed_ = memory.inject(ones[:, 0], ones, negatives)
+    memory.observe(ones[:, 0], ones, negatives, np.ones((64, 2, 8), bool), reversed_)
 
 def calls(epoch):
     memory = false_negatives.FalseNegativeMemory()

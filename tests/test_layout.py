@@ -18,7 +18,8 @@ from lmcore.cli.commands import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python/lmcore"
-CONCEPTS = [
+# Array and text concepts are computed in Rust, tensor concepts in Triton and torch.
+ARRAY_CONCEPTS = [
     "words",
     "lcs",
     "matching",
@@ -29,22 +30,34 @@ CONCEPTS = [
     "false_negatives",
     "ranking",
 ]
-TREES = [
-    "rust/{}.rs",
-    "rust/py/{}.rs",
+TENSOR_CONCEPTS: list[str] = []
+SHARED_TREES = [
     "python/lmcore/reference/{}.py",
     "python/lmcore/ops/{}.py",
     "tests/ops/test_{}.py",
-    "tests/{}.rs",
     "benches/bench_{}.py",
-    "benches/{}.rs",
 ]
+ARRAY_TREES = ["rust/{}.rs", "rust/py/{}.rs", "tests/{}.rs", "benches/{}.rs"]
+TENSOR_TREES = ["kernels/{}.py"]
 # What is in those folders without being a concept.
-OTHERS = {
-    "rust": {"lib", "check", "error", "interrupt", "labels", "memory", "text", "threads"},
+OTHERS: dict[str, set[str]] = {
+    "rust": {
+        "lib",
+        "append",
+        "check",
+        "error",
+        "interrupt",
+        "labels",
+        "lines",
+        "memory",
+        "rows",
+        "text",
+        "threads",
+    },
     "rust/py": {"mod", "arrays", "borrowed", "error", "hooks", "threads"},
-    "python/lmcore/reference": {"__init__", "_arguments"},
+    "python/lmcore/reference": {"__init__", "_arguments", "_false_negatives", "_rows"},
     "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
+    "kernels": set(),
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.
@@ -80,27 +93,58 @@ def is_in(name: str, package: str) -> bool:
 # Files.
 
 
-@pytest.mark.parametrize("concept", CONCEPTS)
-def test_concept_is_a_file_in_each_tree(concept: str) -> None:
-    assert [t.format(concept) for t in TREES if not (ROOT / t.format(concept)).is_file()] == []
+def missing_files(root: Path, arrays: list[str], tensors: list[str]) -> list[str]:
+    """What the trees lack of these concepts."""
+    files = [tree.format(name) for name in arrays + tensors for tree in SHARED_TREES]
+    files += [tree.format(name) for name in arrays for tree in ARRAY_TREES]
+    files += [tree.format(name) for name in tensors for tree in TENSOR_TREES]
+    return [file for file in files if not (root / file).is_file()]
 
 
-@pytest.mark.parametrize("folder", OTHERS)
-def test_trees_hold_concepts_and_nothing_else(folder: str) -> None:
-    stems = {p.stem for p in (ROOT / folder).iterdir() if p.suffix in (".rs", ".py")}
-    assert stems - OTHERS[folder] == set(CONCEPTS)
+def strangers(root: Path, arrays: list[str], tensors: list[str]) -> list[str]:
+    """What stands in the trees without being one of these concepts."""
+    found = []
+    for folder, others in OTHERS.items():
+        concepts = {"rust": arrays, "rust/py": arrays, "kernels": tensors}
+        known = others | set(concepts.get(folder, arrays + tensors))
+        stems = {p.stem for p in (root / folder).iterdir() if p.suffix in (".rs", ".py")}
+        found += [f"{folder}/{stem}" for stem in sorted(stems - known)]
+    return found
 
 
-def test_parts_of_a_concept_stand_in_its_folder() -> None:
+def test_concepts_are_a_file_in_each_tree_and_nothing_else_is() -> None:
+    assert missing_files(ROOT, ARRAY_CONCEPTS, TENSOR_CONCEPTS) == []
+    assert strangers(ROOT, ARRAY_CONCEPTS, TENSOR_CONCEPTS) == []
+
+
+def test_a_tensor_concept_needs_a_kernel_and_no_rust(tmp_path: Path) -> None:
+    for folder in [*OTHERS, "tests/ops", "benches"]:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    arrays, tensors = ["words"], ["attention"]
+    made = missing_files(tmp_path, arrays, tensors)
+    assert [file for file in made if "attention" in file] == [
+        *(tree.format("attention") for tree in SHARED_TREES),
+        "kernels/attention.py",
+    ]
+    for file in made:
+        (tmp_path / file).touch()
+        assert file not in missing_files(tmp_path, arrays, tensors)
+    assert missing_files(tmp_path, arrays, tensors) == strangers(tmp_path, arrays, tensors) == []
+    (tmp_path / "kernels/words.py").touch()
+    (tmp_path / "rust/attention.rs").touch()
+    assert strangers(tmp_path, arrays, tensors) == ["rust/attention", "kernels/words"]
+
+
+def test_parts_stand_in_the_folder_of_what_they_are_parts_of() -> None:
     folders = {path.name for path in (ROOT / "rust").iterdir() if path.is_dir()}
-    assert folders - {"py"} <= set(CONCEPTS)
+    assert folders - {"py"} <= {*ARRAY_CONCEPTS, *OTHERS["rust"]}
 
 
 def test_benches_and_tests_are_declared() -> None:
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
-    assert sorted(bench["name"] for bench in cargo["bench"]) == sorted(CONCEPTS)
+    assert sorted(bench["name"] for bench in cargo["bench"]) == sorted(ARRAY_CONCEPTS)
     table = (ROOT / "rust/lib.rs").read_text(encoding="utf-8")
-    assert [c for c in CONCEPTS if f"| [`{c}`] |" not in table] == []
+    assert [c for c in ARRAY_CONCEPTS if f"| [`{c}`] |" not in table] == []
 
 
 def test_core_knows_no_python() -> None:
@@ -111,11 +155,12 @@ def test_core_knows_no_python() -> None:
             assert named == [], path.relative_to(ROOT)
 
 
-def test_unsafe_code_stands_in_one_file() -> None:
+def test_unsafe_code_stands_in_two_files() -> None:
+    """What calls the interpreter, and what does not and is tested without it."""
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     assert cargo["lints"]["rust"]["unsafe_code"] == "deny"
     allowing = {p.name for p in (ROOT / "rust").rglob("*.rs") if "unsafe_code" in p.read_text()}
-    assert allowing == {"borrowed.rs"}
+    assert allowing == {"append.rs", "borrowed.rs"}
 
 
 def test_kernels_are_no_package_of_that_name() -> None:

@@ -1,8 +1,9 @@
 //! `lmcore::threads`: blocks in order, and errors, panics and stops for any number of threads.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lmcore::error::{Error, Result};
 use lmcore::interrupt::{self, Steps};
-use lmcore::threads::{self, map_chunks, run_blocks};
+use lmcore::threads::{self, row_ranges, run_blocks};
 
 const THREADS: [usize; 4] = [1, 2, 3, 8];
 
@@ -90,12 +91,12 @@ fn an_error_before_a_failed_read_comes_first() {
                 },
                 &|(): &mut (), block| {
                     sleep(Duration::from_millis(5));
-                    if block == bad { Err(Error::WordsNeeded) } else { Ok(()) }
+                    if block == bad { Err(Error::Memory { values: 1 }) } else { Ok(()) }
                 },
                 &mut |part: Result<()>| part,
                 &mut || Ok(()),
             );
-            assert_eq!(result, Err(Error::WordsNeeded), "{threads} threads");
+            assert_eq!(result, Err(Error::Memory { values: 1 }), "{threads} threads");
         }
     }
 }
@@ -177,14 +178,34 @@ fn no_more_threads_than_blocks_or_sense() {
     assert!(in_flight.get() <= 2 * most + 1);
 }
 
+/// What `work` makes of each range of rows, in order.
+fn map_ranges<T: Send>(
+    threads: usize,
+    rows: usize,
+    work: impl Fn(Range<usize>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let (mut ranges, mut made) = (row_ranges(rows), Vec::new());
+    run_blocks(
+        Some(threads),
+        &mut || Ok(ranges.next()),
+        &|(): &mut (), range| work(range),
+        &mut |part: Result<T>| {
+            made.push(part?);
+            Ok(())
+        },
+        &mut interrupt::check,
+    )?;
+    Ok(made)
+}
+
 #[test]
-fn chunks_come_back_in_order() {
+fn ranges_of_rows_come_back_in_order() {
     for threads in THREADS {
         for rows in [0, 1, 255, 256, 257, 10_000] {
-            let chunks = map_chunks(Some(threads), rows, |rows| Ok(rows.collect::<Vec<_>>()));
-            assert_eq!(chunks.unwrap().concat(), (0..rows).collect::<Vec<_>>());
+            let ranges = map_ranges(threads, rows, |rows| Ok(rows.collect::<Vec<_>>()));
+            assert_eq!(ranges.unwrap().concat(), (0..rows).collect::<Vec<_>>());
         }
-        let failed = map_chunks(Some(threads), 10_000, |rows| {
+        let failed = map_ranges(threads, 10_000, |rows| {
             if rows.start < 5000 {
                 Ok(rows.len())
             } else {
@@ -215,7 +236,7 @@ fn a_hook_ends_long_work_in_every_thread() {
             if count.get() < 3 { Ok(()) } else { Err(Error::Stopped) }
         };
         let result = interrupt::with_hook(interrupt::PATIENCE, ask, || {
-            map_chunks(Some(threads), 1000, |_| turn_for_ever())
+            map_ranges(threads, 1000, |_| turn_for_ever())
         });
         assert_eq!(result, Err(Error::Stopped));
         assert_eq!(asked.get(), 3);

@@ -1,6 +1,6 @@
 //! `lmcore::words`: cutting text, and finding words again.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::text::{Strings, is_alphanumeric, is_mark, is_space};
 use lmcore::words::{Range, locate_words, split_words, to_characters};
@@ -86,8 +86,8 @@ proptest! {
     fn marks_stay_with_what_they_modify(text in texts()) {
         for word in cut(&text) {
             let first = word.chars().next().unwrap();
-            let place = word.as_ptr() as usize - text.as_ptr() as usize;
-            let before = text[..place].chars().next_back();
+            let start = word.as_ptr() as usize - text.as_ptr() as usize;
+            let before = text[..start].chars().next_back();
             prop_assert!(!is_mark(first) || before.is_none_or(is_space));
         }
     }
@@ -126,13 +126,13 @@ proptest! {
     }
 
     #[test]
-    fn places_in_characters_are_those_of_the_words(text in texts()) {
+    fn ranges_in_characters_are_those_of_the_words(text in texts()) {
         let ranges = split_words(&text).unwrap();
         let characters: Vec<char> = text.chars().collect();
-        let places = to_characters(&text, &ranges).unwrap();
-        prop_assert_eq!(places.len(), ranges.len());
-        for (place, range) in places.iter().zip(&ranges) {
-            let word: String = characters[place.start..place.end].iter().collect();
+        let in_characters = to_characters(&text, &ranges).unwrap();
+        prop_assert_eq!(in_characters.len(), ranges.len());
+        for (at, range) in in_characters.iter().zip(&ranges) {
+            let word: String = characters[at.start..at.end].iter().collect();
             prop_assert_eq!(&word, &text[range.start..range.end]);
         }
     }

@@ -14,6 +14,20 @@ _MatchRow: TypeAlias = tuple[
 ]
 _Counts: TypeAlias = tuple[int, int, int]
 _Kinds: TypeAlias = tuple[int, int, int, int]
+_WorstRow: TypeAlias = tuple[int, str, int, _Words, _Words, _Words, str, str, list[int]]
+_DatasetSums: TypeAlias = tuple[
+    int,
+    int,
+    tuple[int, int, int],
+    int,
+    tuple[int, int, int],
+    int,
+    _Counts,
+    _Kinds,
+    _Words,
+    list[_WorstRow],
+]
+_Evaluation: TypeAlias = tuple[dict[str, _DatasetSums], int, _Words]
 _Reversed: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]
 _BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
 
@@ -168,7 +182,7 @@ def score_examples(
     skip_bad_rows: bool,
     back_tokenize: _BackTokenize | None,
     /,
-) -> dict[str, Any]: ...
+) -> _Evaluation: ...
 def score_files(
     paths: list[str | os.PathLike[str]],
     scheme: str,
@@ -178,7 +192,7 @@ def score_files(
     back_tokenize: _BackTokenize | None,
     progress: Callable[[int], None] | None,
     /,
-) -> dict[str, Any]: ...
+) -> _Evaluation: ...
 def align_file(
     input_path: str | os.PathLike[str],
     output_path: str | os.PathLike[str],

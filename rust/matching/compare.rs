@@ -127,8 +127,8 @@ impl Lowered {
         self.words.extend(ranges.map(|range| {
             let length = range.len();
             let kept = KEPT[length.min(8)];
-            let eight = |place: usize| {
-                bytes[place..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight)) & kept
+            let eight = |start: usize| {
+                bytes[start..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight)) & kept
             };
             let tail = eight(range.start + length.saturating_sub(8));
             Word { head: eight(range.start), tail, start: range.start, length }
@@ -143,7 +143,7 @@ impl Lowered {
 /// their heads, one multiplication hashes them, and clearing writes a few hundred bytes.
 #[derive(Debug, Default)]
 pub(super) struct Distinct {
-    /// The place of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
+    /// The index of the word in each slot, or [`UNMATCHED`]; at most half of the slots are taken.
     slots: Vec<u32>,
     pub seed: Seed,
 }
@@ -167,12 +167,12 @@ impl Distinct {
         memory::fill(&mut self.slots, (2 * words).next_power_of_two().max(64), UNMATCHED)
     }
 
-    /// Where the word with this hash stands first; `place` if it was not seen before.
+    /// Where the word with this hash stands first; `index` if it was not seen before.
     #[inline]
-    pub fn insert(&mut self, hash: u64, place: u32, same: impl Fn(u32) -> bool) -> u32 {
+    pub fn insert(&mut self, hash: u64, index: u32, same: impl Fn(u32) -> bool) -> u32 {
         let slot = self.search(hash, same);
         if self.slots[slot] == UNMATCHED {
-            self.slots[slot] = place;
+            self.slots[slot] = index;
         }
         self.slots[slot]
     }
@@ -185,7 +185,6 @@ impl Distinct {
 
     /// The slot of the word with this hash, or the free one where it would go.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // some bits of the high half choose the slot
     fn search(&self, hash: u64, same: impl Fn(u32) -> bool) -> usize {
         let mask = self.slots.len() - 1;
         let mut slot = (hash >> 32) as usize & mask;

@@ -5,7 +5,7 @@ use pulp::NullaryFnOnce;
 use crate::error::{Error, Result};
 use crate::interrupt::Steps;
 use crate::memory;
-use crate::philox::{Draws, LANES};
+use crate::philox::{Draws, LANES, halves, tail};
 
 /// A history with at least one part in this many of all items is mapped around; draws that fall
 /// into a shorter one are rejected. A group of words seldom stays whole beyond this.
@@ -26,7 +26,7 @@ pub trait Id: Copy + Send + Sync {
 }
 
 impl Id for i32 {
-    #[allow(clippy::cast_possible_wrap)] // ids are below 2^31
+    #[expect(clippy::cast_possible_wrap, reason = "ids are below 2^31")]
     #[inline]
     fn from_id(id: u32) -> Self {
         id as Self
@@ -172,7 +172,7 @@ pub struct DrawRows<'a, 'b, T> {
 impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
     type Output = Result<()>;
 
-    #[allow(clippy::inline_always)] // see `philox4x32_lanes`
+    #[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
     #[inline(always)]
     fn call(self) -> Result<()> {
         let Self { catalogue, scratch, rows } = self;
@@ -227,7 +227,7 @@ impl<T: Id> NullaryFnOnce for DrawRows<'_, '_, T> {
 }
 
 /// Lists the items outside a history, ascending.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+// Always: see `philox4x32_lanes`.
 #[inline(always)]
 fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) -> Result<()> {
     // Runs are written in whole chunks, of which the next run overwrites the rest.
@@ -236,16 +236,16 @@ fn list_others(item_count: u32, history: &[u32], table: &mut Vec<u32>) -> Result
     if table.len() < size {
         *table = memory::repeat(0, size)?;
     }
-    let (mut next, mut place) = (1, 0);
+    let (mut next, mut written) = (1, 0);
     for end in history.iter().copied().chain([item_count + 1]) {
         while next < end {
-            if let Some(chunk) = table[place..].first_chunk_mut::<{ CHUNK as usize }>() {
+            if let Some(chunk) = table[written..].first_chunk_mut::<{ CHUNK as usize }>() {
                 for (offset, out) in (0..).zip(chunk) {
                     *out = next + offset;
                 }
             }
             let run = (end - next).min(CHUNK.into());
-            place += run as usize;
+            written += run as usize;
             next += run;
         }
         next = end + 1;
@@ -268,7 +268,7 @@ fn sum_gaps(popularity: &Popularity, history: &[u32], gaps: &mut Vec<u32>) -> Re
 }
 
 /// Draws from the whole catalogue and rejects what is in the history.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn reject<T: Id>(
     draws: &Draws,
@@ -300,8 +300,8 @@ fn reject<T: Id>(
     filled
 }
 
-/// Place of an item's bit in the filter: word and mask.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+/// Where an item's bit is in the filter: word and mask.
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn bit(item: u32) -> (usize, u32) {
     ((item >> 5) as usize % FILTER_WORDS, 1 << (item & 31))
@@ -310,7 +310,7 @@ fn bit(item: u32) -> (usize, u32) {
 /// Fills `out` with those items of numbers below `bound` that are not taken.
 ///
 /// `has_hit` may say of a group without taken items that it has one, but not the reverse.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn fill<T: Id>(
     steps: &mut Steps,
@@ -329,9 +329,9 @@ fn fill<T: Id>(
         group = group.wrapping_add(1);
         let (mut items, mut lows) = ([0; GROUP], [0; GROUP]);
         let mut in_tail = 0;
-        for place in 0..GROUP {
-            let [low, high] = halves(u64::from(words[place]) * u64::from(bound));
-            (lows[place], items[place]) = (low, high);
+        for k in 0..GROUP {
+            let [low, high] = halves(u64::from(words[k]) * u64::from(bound));
+            (lows[k], items[k]) = (low, high);
             in_tail |= u32::from(low < tail);
         }
         for number in &mut items {
@@ -363,24 +363,10 @@ fn fill<T: Id>(
     Ok(())
 }
 
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
+#[expect(clippy::inline_always, reason = "see `philox4x32_lanes`")]
 #[inline(always)]
 fn write<T: Id>(out: &mut [T], items: &[u32; GROUP]) {
     for (out, &item) in out.iter_mut().zip(items) {
         *out = T::from_id(item);
     }
-}
-
-/// Products of words and `bound` whose lower half is below this are drawn again: without them
-/// each number is made by as many words.
-pub fn tail(bound: u32) -> u32 {
-    bound.wrapping_neg() % bound.max(1)
-}
-
-/// The lower and the upper half.
-#[allow(clippy::inline_always)] // see `philox4x32_lanes`
-#[allow(clippy::cast_possible_truncation)] // both halves are taken
-#[inline(always)]
-pub fn halves(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
 }

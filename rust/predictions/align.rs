@@ -9,11 +9,12 @@ use std::sync::RwLock;
 use serde::{Serialize, Serializer};
 
 use super::back_tokens::{BackTokens, Questions, lock};
-use super::blocks::{LineBlocks, Lines, file_error};
-use super::row::{RowBuffer, of_words};
+use super::row::RowBuffer;
+use super::rules::of_words;
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
-use crate::entities::{Label, Scheme, Span, Types, decode_spans};
+use crate::entities::{Label, Scheme, Span, Types, find_spans};
 use crate::error::{Error, Result, RowProblem, show_path};
+use crate::lines::{LineBlocks, Lines, file_error};
 use crate::matching::{Matcher, Pair};
 use crate::memory;
 use crate::text::{Strings, StringsRef};
@@ -281,7 +282,7 @@ impl Write for Target {
 ///
 /// # Errors
 /// The row cannot be used, the memory is refused, or the caller stopped.
-pub fn align_line(line: &str, scheme: Scheme) -> Result<String> {
+pub fn align_row(line: &str, scheme: Scheme) -> Result<String> {
     let mut bytes = Vec::new();
     Worker::default().align(line.as_bytes(), scheme, None, &mut bytes)?;
     memory::probe(bytes.len())?;
@@ -322,17 +323,17 @@ impl Worker {
         let (row, text, has_words) = self.buffer.aligned()?;
 
         // The text that offsets count in, the words, and where they stand in it.
-        let (text, words, places) = match text {
+        let (text, words, ranges) = match text {
             Some(text) if has_words => {
                 (text, row.words, locate_words(text, row.words).map_err(of_words)?)
             }
             Some(text) => {
-                let places = cut_words(text, &mut self.cut)?;
-                (text, self.cut.all(), places)
+                let ranges = cut_words(text, &mut self.cut)?;
+                (text, self.cut.all(), ranges)
             }
             None => {
-                let places = join_words(row.words, &mut self.joined)?;
-                (self.joined.as_str(), row.words, places)
+                let ranges = join_words(row.words, &mut self.joined)?;
+                (self.joined.as_str(), row.words, ranges)
             }
         };
         self.types.allow(row.label_list)?;
@@ -348,9 +349,9 @@ impl Worker {
                 .match_split_words(words, row.prediction, types, comparison)
                 .map_err(of_words)?;
         }
-        decode_spans(&matcher.labels, scheme, &mut self.spans)?;
+        find_spans(&matcher.labels, scheme, &mut self.spans)?;
         let aligned =
-            describe(matcher, types, &self.spans, (text, words, &places), row.prediction)?;
+            describe(matcher, types, &self.spans, (text, words, &ranges), row.prediction)?;
         // Nothing but memory can be wrong with the writing.
         serde_json::to_writer(Growing(out), &aligned).map_err(|_| memory::refused(out.len()))?;
         memory::push(out, b'\n')?;
@@ -362,7 +363,7 @@ fn describe<'a>(
     matcher: &'a Matcher,
     types: &'a Types,
     spans: &[Span],
-    (text, words, places): (&'a str, StringsRef<'a>, &[Range]),
+    (text, words, word_ranges): (&'a str, StringsRef<'a>, &[Range]),
     generation: &'a str,
 ) -> Result<AlignedRow<'a>> {
     let generated = |index: usize| {
@@ -370,15 +371,16 @@ fn describe<'a>(
         let word = &generation[pair.word.clone()];
         GeneratedWord { index, word, label: PairLabel { pair, generation } }
     };
-    let ranges = spans
-        .iter()
-        .map(|span| Range { start: places[span.start].start, end: places[span.end - 1].end });
+    let ranges = spans.iter().map(|span| Range {
+        start: word_ranges[span.start].start,
+        end: word_ranges[span.end - 1].end,
+    });
     let ranges = memory::collect(spans.len(), ranges)?;
     let characters = to_characters(text, &ranges)?;
     let entities =
-        spans.iter().zip(&ranges).zip(&characters).map(|((span, bytes), place)| Entity {
-            start: place.start,
-            end: place.end,
+        spans.iter().zip(&ranges).zip(&characters).map(|((span, bytes), characters)| Entity {
+            start: characters.start,
+            end: characters.end,
             kind: types.name(span.type_id),
             text: &text[bytes.start..bytes.end],
         });
@@ -407,12 +409,12 @@ fn describe<'a>(
 
 /// Cuts a text into words and returns where they stand, in bytes.
 fn cut_words(text: &str, words: &mut Strings) -> Result<Vec<Range>> {
-    let places = split_words(text)?;
+    let ranges = split_words(text)?;
     words.clear();
-    for place in &places {
-        words.append(&text[place.start..place.end])?;
+    for range in &ranges {
+        words.append(&text[range.start..range.end])?;
     }
-    Ok(places)
+    Ok(ranges)
 }
 
 /// Joins words with spaces and returns where they stand, in bytes.
@@ -420,7 +422,7 @@ fn join_words(words: StringsRef<'_>, joined: &mut String) -> Result<Vec<Range>> 
     joined.clear();
     let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
     memory::reserve_text(joined, bytes)?;
-    let places = words.iter().enumerate().map(|(index, word)| {
+    let ranges = words.iter().enumerate().map(|(index, word)| {
         if index > 0 {
             joined.push(' ');
         }
@@ -428,5 +430,5 @@ fn join_words(words: StringsRef<'_>, joined: &mut String) -> Result<Vec<Range>> 
         joined.push_str(word);
         Range { start, end: joined.len() }
     });
-    memory::collect(words.len(), places)
+    memory::collect(words.len(), ranges)
 }

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use super::Problem;
+use crate::error::Result;
 use crate::interrupt;
 use crate::memory;
 use crate::text::{Strings, StringsRef, push_lowercase};
@@ -83,7 +84,8 @@ impl Questions {
         }
         let answers = back_tokenize(&self.asked)?;
         if answers.len() != self.asked.len() {
-            return Err(Error::TokenizerAnswer { got: answers.len(), asked: self.asked.len() });
+            let (got, asked) = (answers.len(), self.asked.len());
+            return Err(Problem::TokenizerAnswer { got, asked }.into());
         }
         self.noted.clear();
         let known = &mut lock_alone(tokens)?.known;

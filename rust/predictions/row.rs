@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-use super::scan::{Found, Scanner};
-use crate::error::{Error, Result, RowProblem, quote};
+use super::json::{List, Seed, Sink, State, Text};
+use super::rules::{Found, LABELS, RowResult, SentenceKeys, WORDS, check_lengths};
+use super::scan::Scanner;
+use crate::error::{Error, Result, RowProblem};
 use crate::memory;
-use crate::text::{Strings, StringsRef};
+use crate::text::StringsRef;
 
 /// A usable row.
 #[derive(Debug, Clone, Copy)]
@@ -22,82 +24,6 @@ pub struct RowRef<'a> {
     pub label_list: StringsRef<'a>,
     /// The generated text.
     pub prediction: &'a str,
-}
-
-/// A row's part, or why the row cannot be used.
-pub type RowResult<T> = std::result::Result<T, RowProblem>;
-
-/// What stood under a key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Missing,
-    Present,
-    /// A value of another type, in words.
-    Wrong(String),
-}
-
-#[derive(Debug, Default)]
-struct Text {
-    /// The text, or where it stands in the line.
-    value: String,
-    in_line: Option<(usize, usize)>,
-    state: State,
-    /// Why the value could not be kept.
-    failed: Option<Error>,
-}
-
-#[derive(Debug, Default)]
-struct List {
-    /// The strings, or where they stand in the line.
-    values: Strings,
-    in_line: Option<Vec<(usize, usize)>>,
-    state: State,
-    /// Why the values could not be kept.
-    failed: Option<Error>,
-}
-
-impl Text {
-    fn scan(&mut self, scanner: &mut Scanner<'_>) -> Option<()> {
-        match scanner.string()? {
-            Found::Plain(start, end) => self.in_line = Some((start, end)),
-            Found::Escaped(text) => {
-                self.in_line = None;
-                self.value = text;
-            }
-        }
-        self.state = State::Present;
-        Some(())
-    }
-
-    fn get<'a>(&'a self, line: &'a str) -> &'a str {
-        self.in_line.map_or(&self.value, |(start, end)| &line[start..end])
-    }
-}
-
-impl List {
-    fn scan(&mut self, scanner: &mut Scanner<'_>, line: &str) -> Option<()> {
-        self.state = State::Present;
-        let mut ranges = self.in_line.take().unwrap_or_default();
-        ranges.clear();
-        if scanner.plain_strings(&mut ranges).is_some() {
-            self.in_line = Some(ranges);
-            return Some(());
-        }
-        let values = &mut self.values;
-        values.clear();
-        scanner.strings(|scanner| {
-            let kept = match scanner.string()? {
-                Found::Plain(start, end) => values.append(&line[start..end]),
-                Found::Escaped(text) => values.append(&text),
-            };
-            scanner.or_fail(kept)
-        })
-    }
-
-    fn get<'a>(&'a self, line: &'a str) -> StringsRef<'a> {
-        self.in_line.as_ref().map_or(self.values.all(), |ranges| StringsRef::new(line, ranges))
-    }
 }
 
 /// Words and labels, at the top of the row or in its `instance`.
@@ -280,13 +206,12 @@ impl RowBuffer {
     /// type, or words and labels differ in length.
     pub fn scored(&self) -> RowResult<RowRef<'_>> {
         let dataset = self.dataset()?;
-        let label_list = present_list("label_list", &self.label_list, &self.line)?;
+        let label_list = self.label_list.get("label_list", &self.line)?;
         self.check_instance()?;
-        let words = self.list("words", "instance.words", |sentence| &sentence.words)?;
-        let labels = self.list("labels", "instance.labels", |sentence| &sentence.labels)?;
-        let labels_key = self.key("labels", "instance.labels", |sentence| &sentence.labels);
-        check_lengths(labels_key, words.len(), labels.len())?;
-        let prediction = present_text("prediction", &self.prediction, &self.line)?;
+        let (words, _) = self.list(WORDS, |sentence| &sentence.words)?;
+        let (labels, key) = self.list(LABELS, |sentence| &sentence.labels)?;
+        check_lengths(key, words.len(), labels.len())?;
+        let prediction = self.prediction.get("prediction", &self.line)?;
         Ok(RowRef { dataset, words, labels, label_list, prediction })
     }
 
@@ -297,11 +222,11 @@ impl RowBuffer {
     /// A key is missing, stands both at the top and in `instance`, or has a value of the wrong
     /// type.
     pub fn aligned(&self) -> RowResult<(RowRef<'_>, Option<&str>, bool)> {
-        let label_list = present_list("label_list", &self.label_list, &self.line)?;
+        let label_list = self.label_list.get("label_list", &self.line)?;
         self.check_instance()?;
         let text = match &self.text.state {
             State::Missing => None,
-            _ => Some(present_text("text", &self.text, &self.line)?),
+            _ => Some(self.text.get("text", &self.line)?),
         };
         let has_words = [&self.instance.words, &self.flat.words]
             .iter()
@@ -314,9 +239,9 @@ impl RowBuffer {
                     "this key is missing, and so is text",
                 ));
             }
-            _ => self.list("words", "instance.words", |sentence| &sentence.words)?,
+            _ => self.list(WORDS, |sentence| &sentence.words)?.0,
         };
-        let prediction = present_text("prediction", &self.prediction, &self.line)?;
+        let prediction = self.prediction.get("prediction", &self.line)?;
         let labels = StringsRef::default();
         let row = RowRef { dataset: None, words, labels, label_list, prediction };
         Ok((row, text, has_words))
@@ -325,7 +250,7 @@ impl RowBuffer {
     fn dataset(&self) -> RowResult<Option<&str>> {
         match &self.dataset.state {
             State::Missing => Ok(None),
-            _ => present_text("dataset", &self.dataset, &self.line).map(Some),
+            _ => self.dataset.get("dataset", &self.line).map(Some),
         }
     }
 
@@ -336,202 +261,20 @@ impl RowBuffer {
         }
     }
 
-    /// The list under a key of `instance`, or else under the same key at the top; not both.
+    /// The list of a sentence, and the name of its key.
     fn list(
         &self,
-        key: &'static str,
-        instance_key: &'static str,
+        keys: SentenceKeys,
         pick: fn(&Sentence) -> &List,
-    ) -> RowResult<StringsRef<'_>> {
-        let sentence = match (&pick(&self.instance).state, &pick(&self.flat).state) {
-            (State::Missing, _) => &self.flat,
-            (_, State::Missing) => &self.instance,
-            _ => return Err(in_both_places(key)),
+    ) -> RowResult<(StringsRef<'_>, &'static str)> {
+        let present = |list: &'_ List| list.state != State::Missing;
+        let (flat, instance) = (pick(&self.flat), pick(&self.instance));
+        let found = Found {
+            at_top: present(flat).then_some(flat),
+            in_instance: present(instance).then_some(instance),
         };
-        present_list(self.key(key, instance_key, pick), pick(sentence), &self.line)
-    }
-
-    fn key(
-        &self,
-        key: &'static str,
-        instance_key: &'static str,
-        pick: fn(&Sentence) -> &List,
-    ) -> &'static str {
-        if pick(&self.instance).state == State::Missing { key } else { instance_key }
-    }
-}
-
-/// The problem of a key that stands at the top of a row and in its `instance`: which one counts
-/// cannot be known.
-pub fn in_both_places(key: &str) -> RowProblem {
-    RowProblem::value(Some(key), "this key stands at the top of the row and in its instance")
-}
-
-pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> RowResult<()> {
-    if words == labels {
-        return Ok(());
-    }
-    let reason = format!("words and labels must have the same length: got {words} and {labels}");
-    Err(RowProblem::value(Some(key), reason))
-}
-
-/// An error that came of a row's words: what is wrong with them is a problem of the row.
-pub(super) fn of_words(error: Error) -> Error {
-    if error.ends_call() {
-        return error;
-    }
-    RowProblem::value(Some("words"), error.to_string()).into()
-}
-
-/// The problem of a gold label that the row's label list does not allow.
-pub(super) fn label_outside_list(index: usize, label: &str) -> RowProblem {
-    RowProblem::value(Some("labels"), format!("[{index}] {} is not in label_list", quote(label)))
-}
-
-fn present_text<'a>(key: &str, text: &'a Text, line: &'a str) -> RowResult<&'a str> {
-    match &text.state {
-        State::Present => Ok(text.get(line)),
-        State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
-        State::Wrong(got) => Err(RowProblem::of_type(key, "a string", got)),
-    }
-}
-
-fn present_list<'a>(key: &str, list: &'a List, line: &'a str) -> RowResult<StringsRef<'a>> {
-    match &list.state {
-        State::Present => Ok(list.get(line)),
-        State::Missing => Err(RowProblem::value(Some(key), "this key is missing")),
-        State::Wrong(got) => Err(RowProblem::of_type(key, "a list of strings", got)),
-    }
-}
-
-/// What a JSON value is read into; anything but a string or list is refused by its name.
-trait Sink<'de>: Sized {
-    /// Keeps a string; says whether there was memory for it.
-    fn string(self, value: &str) -> bool {
-        let _ = value;
-        self.refuse("a string");
-        true
-    }
-
-    fn list<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        self.refuse("a list");
-        Ok(())
-    }
-
-    fn object<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        self.refuse("an object");
-        Ok(())
-    }
-
-    fn refuse(self, got: &'static str);
-}
-
-/// Hands any JSON value to a sink.
-struct Seed<S>(S);
-
-impl<'de, S: Sink<'de>> DeserializeSeed<'de> for Seed<S> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, S: Sink<'de>> Visitor<'de> for Seed<S> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> std::result::Result<(), E> {
-        if self.0.string(value) { Ok(()) } else { Err(E::custom("not kept")) }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> std::result::Result<(), A::Error> {
-        self.0.list(items)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> std::result::Result<(), A::Error> {
-        self.0.object(entries)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
-        self.0.refuse("a boolean");
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
-        self.0.refuse("a number");
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
-        self.0.refuse("a number");
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
-        self.0.refuse("a number");
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<(), E> {
-        self.0.refuse("null");
-        Ok(())
-    }
-}
-
-impl Sink<'_> for &mut Text {
-    fn string(self, value: &str) -> bool {
-        self.value.clear();
-        self.failed = memory::reserve_text(&mut self.value, value.len()).err();
-        if self.failed.is_some() {
-            return false;
-        }
-        self.value.push_str(value);
-        self.in_line = None;
-        self.state = State::Present;
-        true
-    }
-
-    fn refuse(self, got: &'static str) {
-        self.state = State::Wrong(got.to_owned());
-    }
-}
-
-impl<'de> Sink<'de> for &mut List {
-    fn list<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
-        self.values.clear();
-        self.in_line = None;
-        self.state = State::Present;
-        while items.next_element_seed(Seed(Item(self)))?.is_some() {}
-        Ok(())
-    }
-
-    fn refuse(self, got: &'static str) {
-        self.state = State::Wrong(got.to_owned());
-    }
-}
-
-/// The next item of a list of strings.
-struct Item<'l>(&'l mut List);
-
-impl Sink<'_> for Item<'_> {
-    fn string(self, value: &str) -> bool {
-        self.0.failed = self.0.values.append(value).err();
-        self.0.failed.is_none()
-    }
-
-    fn refuse(self, got: &'static str) {
-        if self.0.state == State::Present {
-            self.0.state = State::Wrong(format!("{got} at [{}]", self.0.values.len()));
-        }
+        let (list, key) = found.choose(keys)?;
+        Ok((list.get(key, &self.line)?, key))
     }
 }
 

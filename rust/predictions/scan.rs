@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::text::find_near;
 
-/// A place in a line of JSON. Every method gives `None` where the quick look ends.
+/// A position in a line of JSON. Every method gives `None` where the quick look ends.
 pub(super) struct Scanner<'a> {
     text: &'a str,
-    place: usize,
+    position: usize,
     /// Why the quick look cannot be followed by a slow one: no memory, or the caller stopped.
     pub failed: Option<Error>,
 }
@@ -30,7 +30,7 @@ impl<'a> Scanner<'a> {
         // The least byte, which needs no branches.
         (text.bytes().fold(u8::MAX, u8::min) >= 0x20).then_some(Self {
             text,
-            place: 0,
+            position: 0,
             failed: None,
         })
     }
@@ -50,7 +50,7 @@ impl<'a> Scanner<'a> {
     /// The line ends here.
     pub fn end(&mut self) -> Option<()> {
         self.skip_space();
-        (self.place == self.text.len()).then_some(())
+        (self.position == self.text.len()).then_some(())
     }
 
     /// Calls `entry` with each key of an object; `entry` must take the value.
@@ -67,40 +67,40 @@ impl<'a> Scanner<'a> {
 
     /// Appends where each string of a list of plain strings stands.
     ///
-    /// The place stays if the list holds anything else.
+    /// The position stays if the list holds anything else.
     pub fn plain_strings(&mut self, ranges: &mut Vec<(usize, usize)>) -> Option<()> {
         let bytes = self.text.as_bytes();
-        let after_space = |mut place: usize| {
-            while bytes.get(place) == Some(&b' ') {
-                place += 1;
+        let after_space = |mut position: usize| {
+            while bytes.get(position) == Some(&b' ') {
+                position += 1;
             }
-            place
+            position
         };
-        let mut place = after_space(self.place);
-        if *bytes.get(place)? != b'[' {
+        let mut position = after_space(self.position);
+        if *bytes.get(position)? != b'[' {
             return None;
         }
-        place = after_space(place + 1);
-        if *bytes.get(place)? == b']' {
-            self.place = place + 1;
+        position = after_space(position + 1);
+        if *bytes.get(position)? == b']' {
+            self.position = position + 1;
             return Some(());
         }
         loop {
-            if *bytes.get(place)? != b'"' {
+            if *bytes.get(position)? != b'"' {
                 return None;
             }
-            let start = place + 1;
+            let start = position + 1;
             let end = find_near(bytes, start, b'"', b'\\')?;
             if bytes[end] != b'"' {
                 return None;
             }
             let kept = memory::push(ranges, (start, end));
             self.or_fail(kept)?;
-            place = after_space(end + 1);
-            match *bytes.get(place)? {
-                b',' => place = after_space(place + 1),
+            position = after_space(end + 1);
+            match *bytes.get(position)? {
+                b',' => position = after_space(position + 1),
                 b']' => {
-                    self.place = place + 1;
+                    self.position = position + 1;
                     return Some(());
                 }
                 _ => return None,
@@ -125,20 +125,20 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where a string without escapes stands; the place stays if there is none.
+    /// Where a string without escapes stands; the position stays if there is none.
     #[inline]
     pub fn plain_string(&mut self) -> Option<(usize, usize)> {
         self.skip_space();
         let bytes = self.text.as_bytes();
-        if bytes.get(self.place) != Some(&b'"') {
+        if bytes.get(self.position) != Some(&b'"') {
             return None;
         }
-        let start = self.place + 1;
+        let start = self.position + 1;
         let end = find_near(bytes, start, b'"', b'\\')?;
         if bytes[end] != b'"' {
             return None;
         }
-        self.place = end + 1;
+        self.position = end + 1;
         Some((start, end))
     }
 
@@ -147,12 +147,12 @@ impl<'a> Scanner<'a> {
     pub fn escaped_string(&mut self) -> Option<String> {
         self.byte(b'"')?;
         let bytes = self.text.as_bytes();
-        let start = self.place;
+        let start = self.position;
         let mut end = find_near(bytes, start, b'"', b'\\')?;
         while bytes[end] == b'\\' {
             end = find_near(bytes, end + 2, b'"', b'\\')?;
         }
-        self.place = end + 1;
+        self.position = end + 1;
         // The text is put together in memory that doubles, and copied.
         let enough = memory::probe((end - start).saturating_mul(3));
         self.or_fail(enough)?;
@@ -162,7 +162,7 @@ impl<'a> Scanner<'a> {
     /// A string, integer, boolean or null, whatever it says.
     pub fn skip_scalar(&mut self) -> Option<()> {
         self.skip_space();
-        let rest = &self.text.as_bytes()[self.place..];
+        let rest = &self.text.as_bytes()[self.position..];
         match rest.first()? {
             b'"' => self.string().map(|_| ()),
             b't' => self.literal("true"),
@@ -170,7 +170,7 @@ impl<'a> Scanner<'a> {
             b'n' => self.literal("null"),
             b'1'..=b'9' => {
                 let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-                self.place += digits;
+                self.position += digits;
                 (!matches!(rest.get(digits), Some(b'.' | b'e' | b'E'))).then_some(())
             }
             _ => None,
@@ -178,7 +178,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn literal(&mut self, word: &str) -> Option<()> {
-        self.text[self.place..].starts_with(word).then(|| self.place += word.len())
+        self.text[self.position..].starts_with(word).then(|| self.position += word.len())
     }
 
     /// `open item, item close`, with white space anywhere between.
@@ -203,18 +203,18 @@ impl<'a> Scanner<'a> {
     /// This byte, after white space.
     #[inline]
     fn byte(&mut self, byte: u8) -> Option<()> {
-        if self.text.as_bytes().get(self.place) == Some(&byte) {
-            self.place += 1;
+        if self.text.as_bytes().get(self.position) == Some(&byte) {
+            self.position += 1;
             return Some(());
         }
         self.skip_space();
-        (self.text.as_bytes().get(self.place) == Some(&byte)).then(|| self.place += 1)
+        (self.text.as_bytes().get(self.position) == Some(&byte)).then(|| self.position += 1)
     }
 
     #[inline]
     fn skip_space(&mut self) {
-        while let Some(b' ') = self.text.as_bytes().get(self.place) {
-            self.place += 1;
+        while let Some(b' ') = self.text.as_bytes().get(self.position) {
+            self.position += 1;
         }
     }
 }

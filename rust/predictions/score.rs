@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::back_tokens::{BackTokens, Questions, lock};
-use super::blocks::{LineBlocks, Lines, Table};
-use super::row::{RowBuffer, RowRef, label_outside_list, of_words};
+use super::row::{RowBuffer, RowRef};
+use super::rules::{label_outside_list, of_words};
+use super::table::Table;
 use super::{Hooks, LISTED_BAD_ROWS, TOKENIZED_BLOCK_BYTES};
 use crate::entities::{EntityCounts, ErrorKinds, Label, Scheme, Scorer, Types};
 use crate::error::{Error, Result, RowProblem, show_path};
+use crate::lines::{LineBlocks, Lines};
 use crate::matching::{Condition, DifferenceCounts, Matcher};
 use crate::memory;
 use crate::text::{Interner, STRING_BYTES, Strings};
@@ -18,6 +20,10 @@ use crate::threads::run_blocks;
 
 /// Bytes of a file that one thread works on at a time.
 const BLOCK_BYTES: usize = 1 << 18;
+/// Rows of a list that one thread works on at a time: they are copied while others wait.
+const TABLE_ROWS: usize = 128;
+/// The same with a tokenizer, which is asked once per table.
+const TOKENIZED_TABLE_ROWS: usize = 8192;
 
 /// What to count, and how.
 #[derive(Debug, Clone, Copy)]
@@ -85,29 +91,41 @@ pub struct WorstRow {
 /// Sums per data set, in the order of their first row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evaluation {
-    /// Bytes of all files so far.
-    pub bytes: u64,
     /// The data sets.
     pub datasets: Vec<DatasetScore>,
     /// Rows that could not be used.
     pub bad_rows: u64,
     /// The first of them.
     pub listed_bad_rows: Vec<Error>,
-    /// Where each data set stands, by its name.
-    places: HashMap<String, usize, foldhash::fast::RandomState>,
+    /// The index of each data set, by its name.
+    indices: HashMap<String, usize, foldhash::fast::RandomState>,
 }
 
-/// Scores one file of predictions and adds the result to `evaluation`.
+/// Scores files of predictions, one after the other.
 ///
 /// # Errors
-/// The file cannot be read or holds no rows, a row cannot be used, the memory is refused, or the
+/// A file cannot be read or holds no rows, a row cannot be used, the memory is refused, or the
 /// caller stopped.
-pub fn score_file(
+pub fn score_files(
+    paths: &[impl AsRef<Path>],
+    options: &ScoreOptions,
+    hooks: &mut Hooks<'_>,
+) -> Result<Evaluation> {
+    let (mut evaluation, mut bytes) = (Evaluation::default(), 0);
+    for path in paths {
+        bytes += score_file(path.as_ref(), options, hooks, bytes, &mut evaluation)?;
+    }
+    Ok(evaluation)
+}
+
+/// Scores one file, after files of so many bytes; returns its own.
+fn score_file(
     path: &Path,
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
+    before: u64,
     evaluation: &mut Evaluation,
-) -> Result<()> {
+) -> Result<u64> {
     let stem = show_path(Path::new(path.file_stem().unwrap_or_default()));
     let tokenized = hooks.back_tokenize.is_some();
     let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
@@ -119,7 +137,6 @@ pub fn score_file(
     let mut rows = 0;
     let done = Cell::new(0);
     let Hooks { progress, back_tokenize } = hooks;
-    let before = evaluation.bytes;
     let mut progress = |bytes| progress(before + bytes);
     run_blocks(
         options.threads,
@@ -169,27 +186,30 @@ pub fn score_file(
         },
         &mut || progress(done.get()),
     )?;
-    evaluation.bytes = before + done.get();
     progress(done.get())?;
-    if rows == 0 { Err(Error::EmptyFile { path: path.clone() }) } else { Ok(()) }
+    if rows == 0 { Err(Error::EmptyFile { path: path.clone() }) } else { Ok(done.get()) }
 }
 
-/// Scores rows that `next` puts into the empty table it is given, numbered from 0; it puts none
-/// after the last one.
+/// Scores rows that `next` puts into the empty table it is given, at most so many at a time,
+/// numbered from 0; it puts none after the last one.
+///
+/// What a function of the caller's raises in `next` comes out after the errors of the rows that
+/// are in the table.
 ///
 /// # Errors
 /// `next` fails, a row cannot be used, or the caller stopped.
-pub fn score_tables(
-    next: &mut dyn FnMut(&mut Table) -> Result<()>,
+pub fn score_examples(
+    next: &mut dyn FnMut(&mut Table, usize) -> Result<()>,
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
-    evaluation: &mut Evaluation,
-) -> Result<()> {
+) -> Result<Evaluation> {
+    let mut evaluation = Evaluation::default();
     let tokens = RwLock::new(BackTokens::default());
     let mut questions = Questions::default();
     let Hooks { progress, back_tokenize } = hooks;
     let tokenized = back_tokenize.is_some();
-    let mut taken = 0;
+    let rows = if tokenized { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
+    let (mut taken, mut failed) = (0, None);
     let done = Cell::new(0);
     // Tables that were worked on: their memory is used again.
     let spare = Mutex::new(Vec::<Table>::new());
@@ -197,9 +217,15 @@ pub fn score_tables(
     run_blocks(
         options.threads,
         &mut || {
+            if let Some(error) = failed.take() {
+                return Err(error);
+            }
             let mut table = lock_spare().pop().unwrap_or_default();
             table.clear();
-            next(&mut table)?;
+            match next(&mut table, rows) {
+                Err(Error::Raised) if !table.is_empty() => failed = Some(Error::Raised),
+                result => result?,
+            }
             if table.is_empty() {
                 return Ok(None);
             }
@@ -234,7 +260,8 @@ pub fn score_tables(
         },
         &mut || progress(done.get()),
     )?;
-    progress(done.get())
+    progress(done.get())?;
+    Ok(evaluation)
 }
 
 impl Evaluation {
@@ -250,10 +277,10 @@ impl Evaluation {
             None => {}
         }
         for score in part.datasets {
-            if let Some(&place) = self.places.get(&score.name) {
-                self.datasets[place].add(score, worst);
+            if let Some(&index) = self.indices.get(&score.name) {
+                self.datasets[index].add(score, worst);
             } else {
-                self.places.insert(score.name.clone(), self.datasets.len());
+                self.indices.insert(score.name.clone(), self.datasets.len());
                 self.datasets.push(score);
             }
         }

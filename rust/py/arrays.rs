@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyString, PyTuple};
 
 use super::borrowed::extend_from_list;
+use crate::check::out_of_range;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::text::{StringRows, Strings};
@@ -89,12 +90,12 @@ pub fn text<'a>(value: &'a Bound<'_, PyAny>, name: impl Display) -> Taken<&'a st
 }
 
 /// The name of an item of a sequence, put together only where an error needs it.
-struct Place<'a> {
+struct Item<'a> {
     name: &'a dyn Display,
     index: usize,
 }
 
-impl Display for Place<'_> {
+impl Display for Item<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}[{}]", self.name, self.index)
     }
@@ -106,7 +107,7 @@ fn text_at<'a>(item: &'a Bound<'_, PyAny>, name: &dyn Display, index: usize) -> 
     match item.cast_exact::<PyString>().ok().map(PyStringMethods::to_str) {
         Some(Ok(value)) => Ok(value),
         // Once more, for subclasses and for the message.
-        _ => text(item, Place { name, index }),
+        _ => text(item, Item { name, index }),
     }
 }
 
@@ -226,7 +227,7 @@ fn nested(sequence: &Bound<'_, PyAny>, name: &str, extend: Extend) -> Taken<Stri
         if index.is_multiple_of(ROWS_AT_ONCE) {
             sequence.py().check_signals()?;
         }
-        extend(rows.open(), &item?, &Place { name: &name, index })?;
+        extend(rows.open(), &item?, &Item { name: &name, index })?;
         rows.reserve_row()?;
         rows.end_row();
     }
@@ -255,7 +256,7 @@ pub fn shared_strings(sequence: &Bound<'_, PyAny>, name: &str) -> Taken<StringRo
             rows.repeat_row(*row);
             continue;
         }
-        extend_strings(rows.open(), &item, &Place { name: &name, index })?;
+        extend_strings(rows.open(), &item, &Item { name: &name, index })?;
         if rows.end_shared_row(distinct.make_contiguous()) {
             if distinct.len() == REMEMBERED_ROWS {
                 distinct.pop_front();
@@ -340,10 +341,7 @@ fn checked<'a, 'py, T: Number, D: Dimension>(
     value: &'a Bound<'py, PyAny>,
     name: &str,
 ) -> PyResult<&'a Bound<'py, PyArray<T, D>>> {
-    let array = value.cast::<PyArrayDyn<T>>().map_err(|_| {
-        let got = dtype_name(value);
-        PyTypeError::new_err(format!("{name} must be an array of {}: got {got}", T::NAME))
-    })?;
+    let array = value.cast::<PyArrayDyn<T>>().map_err(|_| refuse_dtype(value, name, &[T::NAME]))?;
     if !array.is_aligned() {
         return Err(PyValueError::new_err(format!("{name} must be aligned: copy the array")));
     }
@@ -354,8 +352,29 @@ fn checked<'a, 'py, T: Number, D: Dimension>(
     })
 }
 
+/// Calls the arm for the numbers that an array holds; other arrays are refused by dtype.
+macro_rules! by_dtype {
+    ($array:expr, $name:expr, { $($number:ty => $call:expr),+ $(,)? }) => {{
+        use $crate::py::arrays::{Number, holds, refuse_dtype};
+        $(if holds::<$number>($array) { $call } else)+ {
+            Err(refuse_dtype($array, $name, &[$(<$number as Number>::NAME),+]))
+        }
+    }};
+}
+pub(super) use by_dtype;
+
+/// The error of an array of other numbers than these.
+pub fn refuse_dtype(value: &Bound<'_, PyAny>, name: &str, known: &[&str]) -> PyErr {
+    let expected = match known {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        _ => known.concat(),
+    };
+    let got = dtype_name(value);
+    PyTypeError::new_err(format!("{name} must be an array of {expected}: got {got}"))
+}
+
 /// The dtype of an array, the type of anything else.
-pub fn dtype_name(value: &Bound<'_, PyAny>) -> String {
+fn dtype_name(value: &Bound<'_, PyAny>) -> String {
     let Ok(array) = value.cast::<PyUntypedArray>() else { return type_name(value) };
     array.dtype().str().map_or_else(|_| "an array".to_owned(), |name| name.to_string())
 }
@@ -415,8 +434,9 @@ impl<'py> FromPyObject<'_, 'py> for Whole {
 impl Whole {
     /// The number, if it is at least this; numbers too large for the machine become its largest.
     pub fn at_least(self, least: usize, name: &'static str) -> Result<usize> {
-        if self.value < least as i128 {
-            return Err(self.out_of_range(name, format!("at least {least}")));
+        let range = least as i128..;
+        if !range.contains(&self.value) {
+            return Err(out_of_range(name, self.shown, &range));
         }
         Ok(usize::try_from(self.value).unwrap_or(usize::MAX))
     }
@@ -424,11 +444,7 @@ impl Whole {
     /// The number, if 64 bits hold it.
     pub fn count(self, name: &'static str) -> Result<u64> {
         let count = u64::try_from(self.value);
-        count.map_err(|_| self.out_of_range(name, "at least 0 and below 2**64".to_owned()))
-    }
-
-    fn out_of_range(self, name: &'static str, range: String) -> Error {
-        Error::OutOfRange { name, range, got: self.shown }
+        count.map_err(|_| out_of_range(name, self.shown, &(0..1 << 64)))
     }
 }
 

@@ -1,11 +1,10 @@
-//! Strings of lists without a reference count for each: the one file with `unsafe`.
+//! Strings of lists without a reference count for each.
 //!
 //! Under the stable ABI an item of a list costs five calls of the interpreter when it is owned
-//! for a moment, and two when it is only looked at. Words are short and of all lengths, so a
-//! general copy of memory guesses wrong about most of them: here, those of up to sixteen bytes
-//! are copied as one or two machine words (`docs/log.md` has the numbers).
+//! for a moment, and two when it is only looked at (`docs/log.md` has the numbers). The copy of
+//! a text, which needs no interpreter, is `rust/append.rs`.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "a bench argued for it")]
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -14,16 +13,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use crate::append::{INLINE_BYTES, SPARE_BYTES, append};
 use crate::error::Result;
 use crate::memory;
 use crate::text::Strings;
 
 /// Bytes of an object before its text, at least: every object begins with its header.
 const HEADER_BYTES: usize = offset_of!(ffi::PyObject, ob_type) + size_of::<*mut u8>();
-/// Bytes that [`append`] may write behind a text for a moment.
-const SPARE_BYTES: usize = 8;
-/// The text of an ASCII string stands in the object itself, not far from its start.
-const INLINE_BYTES: usize = 64;
 
 /// Appends strings of a list up to the first item that is no string or holds a lone surrogate;
 /// returns where it stands, or the end.
@@ -82,8 +78,11 @@ pub fn extend_from_list(
         let start = text.len();
         memory::reserve(text, size.cast_unsigned() + SPARE_BYTES)?;
         // SAFETY: the interpreter keeps `size` bytes of UTF-8 at `data` as long as the item
-        // lives, and the item lives as long as the list is not changed.
-        unsafe { append(text, item.cast(), data.cast(), size.cast_unsigned()) };
+        // lives, and the item lives as long as the list is not changed. The text of an ASCII
+        // string stands in the item itself, which begins with its header.
+        unsafe {
+            append::<HEADER_BYTES>(text, item.cast(), data.cast(), size.cast_unsigned());
+        }
         let range = (start, text.len());
         ranges.push(range);
         if !keeps_first {
@@ -111,43 +110,4 @@ pub fn prefetch_items(list: &Bound<'_, PyAny>) {
     }
     #[cfg(not(all(target_arch = "x86_64", not(Py_GIL_DISABLED))))]
     let _ = list;
-}
-
-/// Appends the `size` bytes at `data`, the text of `item`.
-///
-/// # Safety
-/// Both pointers are valid, `item` begins with the header of an object, and `text` has room for
-/// `size` bytes and [`SPARE_BYTES`] more.
-#[inline]
-#[allow(clippy::cast_possible_truncation)] // at most eight
-unsafe fn append(text: &mut Vec<u8>, item: *const u8, data: *const u8, size: usize) {
-    let length = text.len();
-    // SAFETY: the caller vouches for the room behind the text.
-    let end = unsafe { text.as_mut_ptr().add(length) };
-    let distance = data.addr().wrapping_sub(item.addr());
-    let is_inline = (HEADER_BYTES..=INLINE_BYTES).contains(&distance);
-    if size <= 8 && is_inline {
-        // The eight bytes that end with the text begin in the header at the earliest.
-        // SAFETY: `distance` says so.
-        let eight = unsafe { data.add(size).sub(8).cast::<u64>().read_unaligned() };
-        // A shift by 64, of an empty text, gives any value: none of its bytes is kept.
-        let eight = u64::from_le(eight).wrapping_shr(64 - 8 * size as u32);
-        // SAFETY: there is room for eight bytes; the first `size` of them are the text.
-        unsafe {
-            end.cast::<u64>().write_unaligned(eight.to_le());
-            text.set_len(length + size);
-        }
-        return;
-    }
-    // SAFETY: the caller vouches for the bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(data, size) };
-    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        // SAFETY: there is room for `size` bytes, which the two chunks cover.
-        (Some(first), Some(last)) if size <= 16 => unsafe {
-            end.cast::<[u8; 8]>().write(*first);
-            end.add(size - 8).cast::<[u8; 8]>().write(*last);
-            text.set_len(length + size);
-        },
-        _ => text.extend_from_slice(bytes),
-    }
 }

@@ -7,8 +7,8 @@ use super::arrays::{Whole, list_of, nested_labels, nested_strings, strings, text
 use super::hooks::detach_interruptible;
 use crate::entities::{self, EntityCounts, ErrorKinds, Scheme};
 
-type Counts = (u64, u64, u64);
-type Kinds = (u64, u64, u64, u64);
+pub type Counts = (u64, u64, u64);
+pub type Kinds = (u64, u64, u64, u64);
 
 /// Returns (start, end, type) of each entity that BIO labels spell.
 #[pyfunction]
@@ -20,7 +20,7 @@ pub fn decode_spans<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let scheme = Scheme::from_name(scheme)?;
     let labels = strings(labels, "labels")?;
-    let spans = detach_interruptible(py, || entities::decode_named_spans(labels.all(), scheme))?;
+    let spans = detach_interruptible(py, || entities::decode_spans(labels.all(), scheme))?;
     list_of(py, spans)
 }
 
@@ -50,7 +50,7 @@ pub fn count_entities(
     let words = strings(words, "words")?;
     let (gold, predicted) = (strings(gold, "gold")?, strings(predicted, "predicted")?);
     let (counts, _) = detach_interruptible(py, || {
-        entities::count_sentence(Some(words.all()), gold.all(), predicted.all(), scheme)
+        entities::count_entities(Some(words.all()), gold.all(), predicted.all(), scheme)
     })?;
     Ok(counts_tuple(counts))
 }
@@ -67,7 +67,7 @@ pub fn classify_errors(
     let scheme = Scheme::from_name(scheme)?;
     let (gold, predicted) = (strings(gold, "gold")?, strings(predicted, "predicted")?);
     let (_, kinds) = detach_interruptible(py, || {
-        entities::count_sentence(None, gold.all(), predicted.all(), scheme)
+        entities::count_entities(None, gold.all(), predicted.all(), scheme)
     })?;
     Ok(kinds_tuple(kinds))
 }
@@ -89,7 +89,7 @@ pub fn count_entities_batch(
     let gold = nested_labels(gold, "gold")?;
     let predicted = nested_labels(predicted, "predicted")?;
     let (counts, kinds) = detach_interruptible(py, || {
-        entities::count_batch(words.as_ref(), &gold, &predicted, scheme, threads)
+        entities::count_entities_batch(words.as_ref(), &gold, &predicted, scheme, threads)
     })?;
     Ok((counts_tuple(counts), kinds_tuple(kinds)))
 }

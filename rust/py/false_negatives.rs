@@ -5,14 +5,14 @@ use numpy::{
     IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
     PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::arrays::{Number, all_values, array, array_mut, dtype_name, holds, values};
+use super::arrays::{Number, all_values, array, array_mut, by_dtype, values};
 use super::hooks::detach_interruptible;
 use crate::error::Result;
 use crate::false_negatives::{
-    Item, Memory, Places, Reversed, Scores, State, packed_places, padded_places,
+    self, Item, Positions, Reversed, Scores, State, packed_positions, padded_positions,
 };
 
 type Arrays<'py> =
@@ -28,14 +28,13 @@ type StateArrays<'py> = (
 
 /// Hard negatives per user and window position, and how often each was presented again.
 #[pyclass]
-pub struct FalseNegativeMemory {
-    memory: Memory,
-}
+pub struct FalseNegativeMemory(false_negatives::FalseNegativeMemory);
 
 /// Users, and where the valid positions are: padded if they have a length, packed if not.
 struct Batch {
     users: Vec<i64>,
-    places: Vec<i64>,
+    /// Items where a batch is padded, flat indices of positions where it is packed.
+    given: Vec<i64>,
     max_length: usize,
     packed: bool,
 }
@@ -43,8 +42,8 @@ struct Batch {
 impl Batch {
     fn padded(users: &Bound<'_, PyAny>, positives: &Bound<'_, PyAny>) -> PyResult<Self> {
         let positives = array::<i64, Ix2>(positives, "positives")?;
-        let (users, places) = (values(users, "users")?, all_values(&positives)?);
-        Ok(Self { users, places, max_length: positives.shape()[1], packed: false })
+        let (users, given) = (values(users, "users")?, all_values(&positives)?);
+        Ok(Self { users, given, max_length: positives.shape()[1], packed: false })
     }
 
     fn packed(
@@ -52,15 +51,15 @@ impl Batch {
         places: &Bound<'_, PyAny>,
         max_length: usize,
     ) -> PyResult<Self> {
-        let (users, places) = (values(users, "users")?, values(places, "places")?);
-        Ok(Self { users, places, max_length, packed: true })
+        let (users, given) = (values(users, "users")?, values(places, "places")?);
+        Ok(Self { users, given, max_length, packed: true })
     }
 
-    fn places(&self) -> Result<Places> {
+    fn positions(&self) -> Result<Positions> {
         if self.packed {
-            packed_places(&self.places, self.users.len(), self.max_length)
+            packed_positions(&self.given, self.users.len(), self.max_length)
         } else {
-            padded_places(&self.places, self.max_length)
+            padded_positions(&self.given, self.max_length)
         }
     }
 }
@@ -70,7 +69,7 @@ impl FalseNegativeMemory {
     #[new]
     #[pyo3(signature = (threshold, max_keys, /))]
     fn new(threshold: Option<u32>, max_keys: Option<usize>) -> Self {
-        Self { memory: Memory::new(threshold, max_keys) }
+        Self(false_negatives::FalseNegativeMemory::new(threshold, max_keys))
     }
 
     #[pyo3(signature = (users, positives, negatives, /))]
@@ -110,7 +109,7 @@ impl FalseNegativeMemory {
     }
 
     #[pyo3(signature = (users, places, max_length, negatives, scores, reversed_, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn observe_packed(
         &mut self,
         py: Python<'_>,
@@ -126,7 +125,7 @@ impl FalseNegativeMemory {
     }
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<StateArrays<'py>> {
-        let state = detach_interruptible(py, || self.memory.state())?;
+        let state = detach_interruptible(py, || self.0.state())?;
         Ok((
             state.hard_keys.into_pyarray(py),
             state.hard_offsets.into_pyarray(py),
@@ -138,7 +137,7 @@ impl FalseNegativeMemory {
     }
 
     #[pyo3(signature = (hard_keys, hard_offsets, hard_items, count_keys, counts, evicted_count, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn load(
         &mut self,
         py: Python<'_>,
@@ -157,32 +156,32 @@ impl FalseNegativeMemory {
             counts: values(counts, "counts")?,
             evicted_count,
         };
-        detach_interruptible(py, || self.memory.load(&state))
+        detach_interruptible(py, || self.0.load(&state))
     }
 
     #[getter]
     fn hard_count(&self) -> usize {
-        self.memory.hard_count()
+        self.0.hard_count()
     }
 
     #[getter]
     fn key_count(&self) -> usize {
-        self.memory.key_count()
+        self.0.key_count()
     }
 
     #[getter]
     fn reversed_key_count(&self) -> usize {
-        self.memory.reversed_key_count()
+        self.0.reversed_key_count()
     }
 
     #[getter]
     fn evicted_count(&self) -> u64 {
-        self.memory.evicted_count()
+        self.0.evicted_count()
     }
 
     #[getter]
     fn memory_bytes(&self) -> usize {
-        self.memory.memory_bytes()
+        self.0.memory_bytes()
     }
 }
 
@@ -193,13 +192,10 @@ impl FalseNegativeMemory {
         batch: &Batch,
         negatives: &Bound<'py, PyAny>,
     ) -> PyResult<Arrays<'py>> {
-        let reversed = if holds::<i64>(negatives) {
-            self.inject_items::<i64>(py, batch, negatives)?
-        } else if holds::<i32>(negatives) {
-            self.inject_items::<i32>(py, batch, negatives)?
-        } else {
-            return Err(refuse("negatives", "int64 or int32", negatives));
-        };
+        let reversed = by_dtype!(negatives, "negatives", {
+            i64 => self.inject_items::<i64>(py, batch, negatives),
+            i32 => self.inject_items::<i32>(py, batch, negatives),
+        })?;
         let shape = [reversed.counts.len(), 3];
         Ok((
             reversed.coordinates.into_pyarray(py).reshape(shape)?,
@@ -217,10 +213,10 @@ impl FalseNegativeMemory {
         let count = last_length(negatives)?;
         let mut negatives = array_mut::<T>(negatives, "negatives")?;
         let negatives = negatives.as_slice_mut()?;
-        let memory = &mut self.memory;
+        let memory = &mut self.0;
         detach_interruptible(py, || {
-            let places = batch.places()?;
-            memory.inject(&batch.users, &places, count, negatives)
+            let positions = batch.positions()?;
+            memory.inject(&batch.users, &positions, count, negatives)
         })
     }
 
@@ -233,18 +229,20 @@ impl FalseNegativeMemory {
         reversed: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let (single, double, hard);
-        let scores = if holds::<f32>(scores) {
-            single = array::<f32, IxDyn>(scores, "scores")?;
-            Scores::Single(in_c_order(&single, "scores")?)
-        } else if holds::<f64>(scores) {
-            double = array::<f64, IxDyn>(scores, "scores")?;
-            Scores::Double(in_c_order(&double, "scores")?)
-        } else if holds::<u8>(scores) {
-            hard = array::<u8, IxDyn>(scores, "scores")?;
-            Scores::Hard(in_c_order(&hard, "scores")?)
-        } else {
-            return Err(refuse("scores", "float32, float64 or uint8", scores));
-        };
+        let scores = by_dtype!(scores, "scores", {
+            f32 => {
+                single = array::<f32, IxDyn>(scores, "scores")?;
+                in_c_order(&single, "scores").map(Scores::Single)
+            },
+            f64 => {
+                double = array::<f64, IxDyn>(scores, "scores")?;
+                in_c_order(&double, "scores").map(Scores::Double)
+            },
+            u8 => {
+                hard = array::<u8, IxDyn>(scores, "scores")?;
+                in_c_order(&hard, "scores").map(Scores::Hard)
+            },
+        })?;
         let reversed = array::<i64, Ix2>(reversed, "reversed_")?;
         if reversed.shape()[1] != 3 {
             let got = reversed.shape();
@@ -253,13 +251,10 @@ impl FalseNegativeMemory {
             )));
         }
         let reversed = all_values(&reversed)?;
-        if holds::<i64>(negatives) {
-            self.observe_items::<i64>(py, batch, negatives, scores, &reversed)
-        } else if holds::<i32>(negatives) {
-            self.observe_items::<i32>(py, batch, negatives, scores, &reversed)
-        } else {
-            Err(refuse("negatives", "int64 or int32", negatives))
-        }
+        by_dtype!(negatives, "negatives", {
+            i64 => self.observe_items::<i64>(py, batch, negatives, scores, &reversed),
+            i32 => self.observe_items::<i32>(py, batch, negatives, scores, &reversed),
+        })
     }
 
     fn observe_items<T: Item + Number>(
@@ -273,10 +268,10 @@ impl FalseNegativeMemory {
         let count = last_length(negatives)?;
         let negatives = array::<T, IxDyn>(negatives, "negatives")?;
         let negatives = in_c_order(&negatives, "negatives")?;
-        let memory = &mut self.memory;
+        let memory = &mut self.0;
         detach_interruptible(py, || {
-            let places = batch.places()?;
-            memory.observe(&batch.users, &places, count, negatives, scores, reversed)
+            let positions = batch.positions()?;
+            memory.observe(&batch.users, &positions, count, negatives, scores, reversed)
         })
     }
 }
@@ -294,8 +289,4 @@ fn in_c_order<'a, T: Number>(
         Ok(slice) if array.is_c_contiguous() => Ok(slice),
         _ => Err(PyValueError::new_err(format!("{name} must be contiguous, in C order"))),
     }
-}
-
-fn refuse(name: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{name} must be an array of {expected}: got {}", dtype_name(got)))
 }

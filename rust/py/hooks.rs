@@ -6,7 +6,7 @@ use std::rc::Rc;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, PATIENCE};
 
 /// Keeps the exception of a Python function while the core gives its own error up.
@@ -51,7 +51,7 @@ pub fn detach_with_calls<T: Send>(
         (result, raised.0.take())
     });
     match (result, raised) {
-        (Err(Error::Stopped | Error::Raised), Some(error)) => Err(error),
+        (Err(ended), Some(error)) if ended.kind() == Kind::Caller => Err(error),
         (result, _) => Ok(result?),
     }
 }

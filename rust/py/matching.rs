@@ -68,7 +68,7 @@ pub fn match_labels<'py>(
         label_list: label_list.all(),
         comparison_words: comparison.as_ref().map(crate::text::Strings::all),
     };
-    let matched = detach_interruptible(py, || matching::match_row(&input, split_generated))?;
+    let matched = detach_interruptible(py, || matching::match_labels(&input, split_generated))?;
     as_tuple(py, matched)
 }
 
@@ -90,7 +90,13 @@ pub fn match_labels_batch<'py>(
     let comparison =
         comparison_words.map(|given| nested_strings(given, "comparison_words")).transpose()?;
     let matched = detach_interruptible(py, || {
-        matching::match_batch(&words, generations.all(), &label_lists, comparison.as_ref(), threads)
+        matching::match_labels_batch(
+            &words,
+            generations.all(),
+            &label_lists,
+            comparison.as_ref(),
+            threads,
+        )
     })?;
     let list = PyList::empty(py);
     for (index, row) in matched.into_iter().enumerate() {

@@ -47,11 +47,11 @@ mod _core {
     use super::words::{locate_words, split_words};
 
     #[pymodule_export]
-    #[allow(non_upper_case_globals)] // Python's name for it
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_init]
-    #[allow(clippy::unnecessary_wraps)] // the signature of PyO3
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of PyO3")]
     fn prepare(_module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::threads::prepare();
         Ok(())

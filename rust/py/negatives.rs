@@ -3,7 +3,7 @@
 use numpy::PyReadwriteArrayDyn;
 use pyo3::prelude::*;
 
-use super::arrays::{Number, Whole, array_mut, holds, thread_count, values};
+use super::arrays::{Number, Whole, array_mut, by_dtype, thread_count, values};
 use super::hooks::detach_interruptible;
 use crate::negatives::{self, Id, Order, Settings, Windows};
 
@@ -18,7 +18,7 @@ impl SequenceSampler {
         offsets, items, weights, item_count, batch_size, max_length, negative_count, seed, order,
         threads, /
     ))]
-    #[allow(clippy::too_many_arguments)] // all of one call of the facade
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn new(
         py: Python<'_>,
         offsets: &Bound<'_, PyAny>,
@@ -58,7 +58,7 @@ impl SequenceSampler {
 
     /// Fills the arrays of a padded batch.
     #[pyo3(signature = (epoch, step, users, sequences, positives, negatives, previous, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn sample(
         &self,
         py: Python<'_>,
@@ -72,16 +72,15 @@ impl SequenceSampler {
     ) -> PyResult<()> {
         let previous = values(previous, "previous")?;
         let batch = [users, sequences, positives, negatives];
-        if holds::<i32>(users) {
-            self.sample_as::<i32>(py, epoch, step, batch, &previous)
-        } else {
-            self.sample_as::<i64>(py, epoch, step, batch, &previous)
-        }
+        by_dtype!(users, "users", {
+            i64 => self.sample_as::<i64>(py, epoch, step, batch, &previous),
+            i32 => self.sample_as::<i32>(py, epoch, step, batch, &previous),
+        })
     }
 
     /// Fills the arrays of a packed batch, and returns how many positions are valid.
     #[pyo3(signature = (epoch, step, users, sequences, positives, places, negatives, /))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn sample_packed(
         &self,
         py: Python<'_>,
@@ -96,11 +95,10 @@ impl SequenceSampler {
         let batch = [users, sequences, positives, negatives];
         let mut places = array_mut(places, "places")?;
         let places = places.as_slice_mut()?;
-        if holds::<i32>(users) {
-            self.sample_packed_as::<i32>(py, epoch, step, places, batch)
-        } else {
-            self.sample_packed_as::<i64>(py, epoch, step, places, batch)
-        }
+        by_dtype!(users, "users", {
+            i64 => self.sample_packed_as::<i64>(py, epoch, step, places, batch),
+            i32 => self.sample_packed_as::<i32>(py, epoch, step, places, batch),
+        })
     }
 
     /// Fills `out`, `[users, count]`, with items outside of histories and exclusions.

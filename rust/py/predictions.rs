@@ -7,25 +7,27 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::arrays::{
-    Refusal, Whole, extend_labels, extend_strings, paths, strings, text, thread_count, type_name,
+    Refusal, Whole, extend_labels, extend_strings, list_of, paths, strings, text, thread_count,
+    type_name,
 };
 use super::borrowed::prefetch_items;
-use super::entities::{counts_tuple, kinds_tuple};
-use super::hooks::{Raised, detach_interruptible, detach_with_calls, is_exception};
+use super::entities::{Counts, Kinds, counts_tuple, kinds_tuple};
+use super::hooks::{Raised, detach_interruptible, detach_with_calls};
 use super::lcs::signed;
 use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
 use crate::predictions::{
-    self, AlignOptions, DatasetScore, Evaluation, Hooks, ScoreOptions, Table, WorstRow,
-    in_both_places,
+    self, AlignOptions, DatasetScore, Evaluation, Found, Hooks, RowReader, RowValues, ScoreOptions,
+    Table, WorstRow,
 };
+use crate::text::Strings;
 
-/// Rows taken from a list before the interpreter is released for a moment.
-const TABLE_ROWS: usize = 128;
-/// Label lists that a new one is compared with: rows with equal ones share what was read.
-const REMEMBERED_LISTS: usize = 8;
-/// The same with a tokenizer, which is asked once per table.
-const TOKENIZED_TABLE_ROWS: usize = 8192;
+type List<'py> = Bound<'py, PyList>;
+type Differences = (u64, u64, u64);
+type Dataset<'py> =
+    (u64, u64, (u64, u64, u64), u64, Differences, u64, Counts, Kinds, List<'py>, List<'py>);
+type Worst<'py> =
+    (u64, String, u64, List<'py>, List<'py>, List<'py>, String, &'static str, List<'py>);
 
 /// Returns the sums over the rows of a list.
 #[pyfunction]
@@ -38,34 +40,34 @@ pub fn score_examples<'py>(
     worst: Whole,
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<(Bound<'py, PyDict>, u64, List<'py>)> {
     let options = ScoreOptions {
         scheme: Scheme::from_name(scheme)?,
         threads: thread_count(threads)?,
         worst: worst.at_least(0, "worst")?,
         skip_bad_rows,
     };
-    let rows = if back_tokenize.is_some() { TOKENIZED_TABLE_ROWS } else { TABLE_ROWS };
-    let mut examples = Rows { examples: examples.clone().unbind(), taken: 0, raised: None };
+    let examples = examples.clone().unbind();
     let evaluation = with_hooks(py, None, back_tokenize, move |hooks, raised| {
-        let mut evaluation = Evaluation::default();
-        let mut next = |table: &mut Table| {
-            Python::attach(|py| match examples.read(py, rows, table) {
-                Ok(()) => Ok(()),
-                Err(Stop::Core(error)) => Err(error),
-                Err(Stop::Raised(error)) => Err(raised.keep(py, error)),
+        let mut taken = 0;
+        let mut next = |table: &mut Table, rows: usize| {
+            Python::attach(|py| {
+                let examples = examples.bind(py);
+                let end = examples.len().min(taken + rows).max(taken);
+                table.extend(&mut Examples { examples, raised }, taken..end)?;
+                taken = end;
+                Ok(())
             })
         };
-        predictions::score_tables(&mut next, &options, hooks, &mut evaluation)?;
-        Ok(evaluation)
+        predictions::score_examples(&mut next, &options, hooks)
     })?;
-    evaluation_dict(py, evaluation)
+    evaluation_tuple(py, evaluation)
 }
 
 /// Returns the sums over the rows of files.
 #[pyfunction]
 #[pyo3(signature = (paths, scheme, threads, worst, skip_bad_rows, back_tokenize, progress, /))]
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
 pub fn score_files<'py>(
     py: Python<'py>,
     paths: &Bound<'py, PyAny>,
@@ -75,7 +77,7 @@ pub fn score_files<'py>(
     skip_bad_rows: bool,
     back_tokenize: Option<Py<PyAny>>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<(Bound<'py, PyDict>, u64, List<'py>)> {
     let options = ScoreOptions {
         scheme: Scheme::from_name(scheme)?,
         threads: thread_count(threads)?,
@@ -84,19 +86,15 @@ pub fn score_files<'py>(
     };
     let paths = self::paths(paths, "paths")?;
     let evaluation = with_hooks(py, progress, back_tokenize, move |hooks, _| {
-        let mut evaluation = Evaluation::default();
-        for path in &paths {
-            predictions::score_file(path, &options, hooks, &mut evaluation)?;
-        }
-        Ok(evaluation)
+        predictions::score_files(&paths, &options, hooks)
     })?;
-    evaluation_dict(py, evaluation)
+    evaluation_tuple(py, evaluation)
 }
 
 /// Writes one aligned row per row of a file; returns the number of rows, and the bad ones.
 #[pyfunction]
 #[pyo3(signature = (input_path, output_path, scheme, threads, skip_bad_rows, back_tokenize, progress, /))]
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
 pub fn align_file(
     py: Python<'_>,
     input_path: PathBuf,
@@ -124,7 +122,7 @@ pub fn align_file(
 #[pyo3(signature = (row, scheme, /))]
 pub fn align_row(py: Python<'_>, row: &str, scheme: &str) -> PyResult<String> {
     let scheme = Scheme::from_name(scheme)?;
-    detach_interruptible(py, || predictions::align_line(row, scheme))
+    detach_interruptible(py, || predictions::align_row(row, scheme))
 }
 
 /// Runs the core without the interpreter; Python functions are called back on this thread,
@@ -167,120 +165,35 @@ fn ask_tokenizer(call: &Bound<'_, PyAny>, words: &[String]) -> PyResult<Vec<Stri
     Ok(strings(&call.call1((words,))?, "the answer of back_tokenize")?.all().to_vec())
 }
 
-/// Rows that are taken from a list of dicts, some at a time.
-struct Rows {
-    examples: Py<PyList>,
-    taken: usize,
-    /// What the caller's code raised while a row was looked at: the rows before it come first.
-    raised: Option<PyErr>,
+/// Rows that are dicts in a list.
+struct Examples<'e, 'py> {
+    examples: &'e Bound<'py, PyList>,
+    raised: &'e Raised,
 }
 
-impl Rows {
-    /// Takes the next rows.
-    fn read(&mut self, py: Python<'_>, rows: usize, table: &mut Table) -> Stops<()> {
-        if let Some(error) = self.raised.take() {
-            return Err(Stop::Raised(error));
+impl Examples<'_, '_> {
+    /// What a refused value is to its row.
+    #[cold]
+    fn error(&self, refusal: Refusal) -> Error {
+        let problem = |reason: &str, wrong_type: bool| RowProblem {
+            wrong_type,
+            ..RowProblem::value(None, reason.trim())
+        };
+        match refusal {
+            Refusal::Type(reason) => problem(&reason, true).into(),
+            Refusal::Value(reason) => problem(&reason, false).into(),
+            Refusal::Core(error) => error,
+            Refusal::Raised(error) => self.raised.keep(self.examples.py(), error),
         }
-        match self.read_some(py, rows, table) {
-            Err(Stop::Raised(error)) if !table.is_empty() && is_exception(py, &error) => {
-                self.raised = Some(error);
-                Ok(())
-            }
-            result => result,
-        }
     }
 
-    fn read_some(&mut self, py: Python<'_>, rows: usize, table: &mut Table) -> Stops<()> {
-        let examples = self.examples.bind(py);
-        let end = examples.len().min(self.taken + rows);
-        let find = |index: usize| RowParts::find(&examples.get_item(index)?);
-        let mut last_list = None;
-        // The values of a row are found while those of the row before it are still to be read:
-        // meanwhile they come near.
-        let mut ahead = (self.taken < end).then(|| find(self.taken));
-        for index in self.taken..end {
-            let next = (index + 1 < end).then(|| find(index + 1));
-            if let Some(found) = std::mem::replace(&mut ahead, next) {
-                match found.and_then(|parts| parts.read(table, &mut last_list)) {
-                    Ok(()) => {}
-                    Err(RowStop::Problem(problem)) => table.end_bad_row(problem),
-                    Err(RowStop::Stop(stop)) => return Err(stop),
-                }
-            }
-        }
-        self.taken = end.max(self.taken);
-        Ok(())
-    }
-}
-
-/// What ends the reading of rows.
-enum Stop {
-    Core(Error),
-    Raised(PyErr),
-}
-
-type Stops<T> = std::result::Result<T, Stop>;
-
-/// What ends the reading of one row.
-enum RowStop {
-    Problem(RowProblem),
-    Stop(Stop),
-}
-
-type RowStops<T> = std::result::Result<T, RowStop>;
-
-impl From<RowProblem> for RowStop {
-    fn from(problem: RowProblem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<Error> for RowStop {
-    fn from(error: Error) -> Self {
-        Self::Stop(Stop::Core(error))
-    }
-}
-
-impl From<PyErr> for RowStop {
-    fn from(error: PyErr) -> Self {
-        Self::Stop(Stop::Raised(error))
-    }
-}
-
-/// A value of a row, where it has one, with the name of its key.
-struct Value<'py> {
-    found: Option<Bound<'py, PyAny>>,
-    key: &'static str,
-    /// Whether the key stands at the top of the row and in its instance.
-    in_both_places: bool,
-}
-
-impl<'py> Value<'py> {
-    fn take(self) -> std::result::Result<(Bound<'py, PyAny>, &'static str), RowProblem> {
-        if self.in_both_places {
-            return Err(in_both_places(self.key));
-        }
-        Ok((self.found.ok_or_else(|| missing(self.key))?, self.key))
-    }
-}
-
-/// The values of one row.
-struct RowParts<'py> {
-    dataset: Option<Bound<'py, PyAny>>,
-    label_list: Option<Bound<'py, PyAny>>,
-    instance_problem: Option<RowProblem>,
-    words: Value<'py>,
-    labels: Value<'py>,
-    prediction: Option<Bound<'py, PyAny>>,
-}
-
-impl<'py> RowParts<'py> {
-    fn find(row: &Bound<'py, PyAny>) -> RowStops<Self> {
+    fn find_values<'py>(row: &Bound<'py, PyAny>) -> PyResult<Result<RowValues<Bound<'py, PyAny>>>> {
         let py = row.py();
-        let row = row.cast::<PyDict>().map_err(|_| RowProblem {
-            wrong_type: true,
-            ..RowProblem::value(None, format!("expected a dict, got {}", type_name(row)))
-        })?;
+        let Ok(row) = row.cast::<PyDict>() else {
+            let reason = format!("expected a dict, got {}", type_name(row));
+            let problem = RowProblem { wrong_type: true, ..RowProblem::value(None, reason) };
+            return Ok(Err(problem.into()));
+        };
         let value = row.get_item(intern!(py, "instance"))?;
         let instance = value.as_ref().and_then(|value| value.cast::<PyDict>().ok());
         let instance_problem = match &value {
@@ -289,125 +202,88 @@ impl<'py> RowParts<'py> {
             }
             _ => None,
         };
-        let find_list = |key: &Bound<'py, PyString>, flat: &'static str, nested: &'static str| {
-            let inner = instance.map_or(Ok(None), |dict| dict.get_item(key))?;
-            let outer = row.get_item(key)?;
-            let in_both_places = inner.is_some() && outer.is_some();
-            let key = if inner.is_some() && !in_both_places { nested } else { flat };
-            let found = inner.or(outer);
-            found.iter().for_each(prefetch_items);
-            PyResult::Ok(Value { found, key, in_both_places })
+        let find = |key: &Bound<'py, PyString>| {
+            let in_instance = instance.map_or(Ok(None), |dict| dict.get_item(key))?;
+            let at_top = row.get_item(key)?;
+            in_instance.iter().chain(&at_top).for_each(prefetch_items);
+            PyResult::Ok(Found { at_top, in_instance })
         };
-        Ok(Self {
-            words: find_list(intern!(py, "words"), "words", "instance.words")?,
-            labels: find_list(intern!(py, "labels"), "labels", "instance.labels")?,
+        Ok(Ok(RowValues {
+            words: find(intern!(py, "words"))?,
+            labels: find(intern!(py, "labels"))?,
             dataset: row.get_item(intern!(py, "dataset"))?,
             label_list: row.get_item(intern!(py, "label_list"))?,
             prediction: row.get_item(intern!(py, "prediction"))?,
             instance_problem,
-        })
-    }
-
-    /// Reads the row in the order in which a file's row is checked.
-    fn read(
-        self,
-        table: &mut Table,
-        last_list: &mut Option<(Bound<'py, PyAny>, usize)>,
-    ) -> RowStops<()> {
-        let dataset = self.dataset.as_ref().map(|name| read_text(name, "dataset")).transpose()?;
-        let list = self.label_list.ok_or_else(|| missing("label_list"))?;
-        let label_list = match last_list {
-            Some((known, place)) if known.is(&list) => *place,
-            _ => {
-                let strings = table.label_lists.open();
-                extend_strings(strings, &list, &"").map_err(|refusal| {
-                    table.label_lists.drop_open();
-                    stop("label_list", refusal)
-                })?;
-                let place = table.label_lists.end_row_unless_known(REMEMBERED_LISTS);
-                *last_list = Some((list, place));
-                place
-            }
-        };
-        if let Some(problem) = self.instance_problem {
-            return Err(problem.into());
-        }
-        let (words, key) = self.words.take()?;
-        extend_strings(table.words.open(), &words, &"").map_err(|refusal| stop(key, refusal))?;
-        let (labels, key) = self.labels.take()?;
-        extend_labels(table.labels.open(), &labels, &"").map_err(|refusal| stop(key, refusal))?;
-        table.check_open_row(key)?;
-        let prediction = self.prediction.ok_or_else(|| missing("prediction"))?;
-        table.end_row(read_text(&prediction, "prediction")?, dataset, label_list)?;
-        Ok(())
+        }))
     }
 }
 
-fn missing(key: &str) -> RowProblem {
-    RowProblem::value(Some(key), "this key is missing")
-}
+impl<'py> RowReader for Examples<'_, 'py> {
+    type Value = Bound<'py, PyAny>;
 
-fn read_text<'a>(value: &'a Bound<'_, PyAny>, key: &str) -> RowStops<&'a str> {
-    text(value, "").map_err(|refusal| stop(key, refusal))
-}
+    fn find(&mut self, row: usize) -> Result<RowValues<Self::Value>> {
+        let found = self.examples.get_item(row).and_then(|row| Self::find_values(&row));
+        found.unwrap_or_else(|error| Err(self.error(error.into())))
+    }
 
-/// What a refused value is to its row: a problem, if the refusal is ours.
-fn stop(key: &str, refusal: Refusal) -> RowStop {
-    let problem = |reason: String, wrong_type: bool| RowProblem {
-        wrong_type,
-        ..RowProblem::value(Some(key), reason.trim())
-    };
-    match refusal {
-        Refusal::Type(reason) => problem(reason, true).into(),
-        Refusal::Value(reason) => problem(reason, false).into(),
-        Refusal::Core(error) => error.into(),
-        Refusal::Raised(error) => error.into(),
+    fn text<'v>(&self, value: &'v Self::Value) -> Result<&'v str> {
+        text(value, "").map_err(|refusal| self.error(refusal))
+    }
+
+    fn extend_strings(&self, value: &Self::Value, strings: &mut Strings) -> Result<()> {
+        extend_strings(strings, value, &"").map_err(|refusal| self.error(refusal))
+    }
+
+    fn extend_labels(&self, value: &Self::Value, strings: &mut Strings) -> Result<()> {
+        extend_labels(strings, value, &"").map_err(|refusal| self.error(refusal))
+    }
+
+    fn is_same(&self, one: &Self::Value, other: &Self::Value) -> bool {
+        one.is(other)
     }
 }
 
-fn evaluation_dict(py: Python<'_>, evaluation: Evaluation) -> PyResult<Bound<'_, PyDict>> {
-    let result = PyDict::new(py);
+fn evaluation_tuple(
+    py: Python<'_>,
+    evaluation: Evaluation,
+) -> PyResult<(Bound<'_, PyDict>, u64, List<'_>)> {
     let datasets = PyDict::new(py);
-    for score in evaluation.datasets {
-        datasets.set_item(&score.name, dataset_dict(py, &score)?)?;
+    for mut score in evaluation.datasets {
+        let name = std::mem::take(&mut score.name);
+        datasets.set_item(name, dataset_tuple(py, score)?)?;
     }
-    result.set_item("datasets", datasets)?;
-    result.set_item("bad_rows", evaluation.bad_rows)?;
-    let listed: Vec<String> = evaluation.listed_bad_rows.iter().map(ToString::to_string).collect();
-    result.set_item("listed_bad_rows", listed)?;
-    Ok(result)
+    let listed = evaluation.listed_bad_rows.iter().map(ToString::to_string).collect();
+    Ok((datasets, evaluation.bad_rows, list_of::<String>(py, listed)?))
 }
 
-fn dataset_dict<'py>(py: Python<'py>, score: &DatasetScore) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("rows", score.rows)?;
-    dict.set_item("words", score.words)?;
-    dict.set_item("conditions", score.conditions)?;
-    dict.set_item("empty_predictions", score.empty_predictions)?;
+fn dataset_tuple(py: Python<'_>, score: DatasetScore) -> PyResult<Dataset<'_>> {
     let differences = score.differences;
-    dict.set_item(
-        "differences",
+    let worst: PyResult<Vec<_>> = score.worst.into_iter().map(|row| worst_tuple(py, row)).collect();
+    Ok((
+        score.rows,
+        score.words,
+        score.conditions.into(),
+        score.empty_predictions,
         (differences.omitted, differences.added, differences.substituted),
-    )?;
-    dict.set_item("invalid_labels", score.invalid_labels)?;
-    dict.set_item("entities", counts_tuple(score.entities))?;
-    dict.set_item("errors", kinds_tuple(score.errors))?;
-    dict.set_item("label_list", score.label_list.iter().collect::<Vec<_>>())?;
-    let worst: PyResult<Vec<_>> = score.worst.iter().map(|row| worst_dict(py, row)).collect();
-    dict.set_item("worst", worst?)?;
-    Ok(dict)
+        score.invalid_labels,
+        counts_tuple(score.entities),
+        kinds_tuple(score.errors),
+        list_of::<String>(py, score.label_list.into_iter().collect())?,
+        list_of(py, worst?)?,
+    ))
 }
 
-fn worst_dict<'py>(py: Python<'py>, row: &WorstRow) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("wrong", row.wrong)?;
-    dict.set_item("path", &row.path)?;
-    dict.set_item("row", row.row)?;
-    dict.set_item("words", &row.words)?;
-    dict.set_item("labels", &row.labels)?;
-    dict.set_item("predicted", &row.predicted)?;
-    dict.set_item("prediction", &row.prediction)?;
-    dict.set_item("matching", row.condition.name())?;
-    dict.set_item("alignment", signed(&row.alignment)?)?;
-    Ok(dict)
+fn worst_tuple(py: Python<'_>, row: WorstRow) -> PyResult<Worst<'_>> {
+    Ok((
+        row.wrong,
+        row.path,
+        row.row,
+        list_of(py, row.words)?,
+        list_of(py, row.labels)?,
+        list_of(py, row.predicted)?,
+        row.prediction,
+        row.condition.name(),
+        list_of(py, signed(&row.alignment)?)?,
+    ))
 }

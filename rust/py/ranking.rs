@@ -2,13 +2,12 @@
 
 use numpy::ndarray::Ix1;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::arrays::{Number, Whole, array, dtype_name, holds, in_order, thread_count};
+use super::arrays::{Number, Whole, array, by_dtype, in_order, thread_count};
 use super::hooks::detach_interruptible;
-use crate::check::check_same_length;
+use crate::check::same_length;
 use crate::memory;
 use crate::ranking::{self, Targets, Ties};
 
@@ -33,16 +32,10 @@ pub fn rank_targets<'py>(
     let (columns, offsets) = (in_order::<_, Ix1>(&targets)?, in_order::<_, Ix1>(&offsets)?);
     let excluded = in_order::<_, Ix1>(&excluded)?;
     let targets = Targets { columns: &columns, offsets: &offsets, excluded: &excluded };
-    if holds::<f32>(scores) {
-        rank::<f32>(py, &array(scores, "scores")?, targets, ties, threads)
-    } else if holds::<f64>(scores) {
-        rank::<f64>(py, &array(scores, "scores")?, targets, ties, threads)
-    } else {
-        let got = dtype_name(scores);
-        Err(PyTypeError::new_err(format!(
-            "scores must be an array of float32 or float64: got {got}"
-        )))
-    }
+    by_dtype!(scores, "scores", {
+        f32 => rank::<f32>(py, &array(scores, "scores")?, targets, ties, threads),
+        f64 => rank::<f64>(py, &array(scores, "scores")?, targets, ties, threads),
+    })
 }
 
 fn rank<'py, T: Number + PartialOrd>(
@@ -54,7 +47,7 @@ fn rank<'py, T: Number + PartialOrd>(
 ) -> PyResult<Pair<'py, f64, i64>> {
     let (rows, width) = (scores.shape()[0], scores.shape()[1]);
     // A view may have more rows than memory has room for, but not more than targets.
-    check_same_length(("targets", targets.columns.len()), ("scores", rows))?;
+    same_length(("targets", targets.columns.len()), ("scores", rows))?;
     let view = scores.as_array();
     let mut slices = memory::with_capacity(rows)?;
     slices.extend(view.outer_iter().map_while(|row| row.to_slice()));

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lmcore.ner import DatasetScores, Scores, score, score_file, score_files
 from lmcore.ops.entities import SCHEMES, EntityCounts, ErrorKinds, Quality
 from lmcore.reference.entities import compute_quality
-from lmcore.reference.predictions import score_lines
+from lmcore.reference.predictions import score_examples
 from prediction_rows import VALID, make_rows, rows, write_rows
 
 Plain = dict[str, Any]
@@ -50,8 +50,7 @@ def test_dict_has_the_documented_keys_and_no_others(made: list[Plain], scheme: s
 @given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from(SCHEMES))
 def test_numbers_are_those_of_the_definition(made: list[Plain], scheme: str) -> None:
     scores = score(made, scheme=scheme)
-    lines = [json.dumps(row).encode() for row in made]
-    expected = score_lines(lines, "examples", scheme)
+    expected = score_examples(made, scheme).datasets
     assert list(scores.datasets) == list(expected)
     result = scores.to_dict()
     for name, counts in expected.items():

@@ -42,8 +42,7 @@ def as_tuples(entities: Sequence[Entity]) -> list[tuple[int, int, str, str]]:
 
 
 def aligned_entities(row: dict[str, Any], scheme: str = "gner") -> list[tuple[int, int, str, str]]:
-    entities = align_row(row, scheme)["entities"]
-    return [(e["start"], e["end"], e["type"], e["text"]) for e in entities]
+    return as_tuples(align_row(row, scheme).entities)
 
 
 # Laws.

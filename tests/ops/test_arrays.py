@@ -19,6 +19,7 @@ from lmcore.ops.ranking import rank_targets, ranking_metrics
 from lmcore.reference import false_negatives as false_negatives_reference
 from lmcore.reference import negatives as negatives_reference
 from lmcore.reference import ranking as ranking_reference
+from lmcore.reference._arguments import check_int, id_in_range
 from parity import agree
 
 Layout = Callable[[NDArray[Any]], NDArray[Any]]
@@ -79,16 +80,16 @@ def remember_all(layout: Layout) -> Any:
     seen = []
     for _ in range(2):
         negatives = np.arange(1, 9).reshape(2, 2, 2)
-        turned = memory.inject(users, positives, negatives)
-        coordinates = layout(turned.coordinates)
-        turned = Reversed(coordinates, turned.counts, turned.places)
+        reversed_ = memory.inject(users, positives, negatives)
+        coordinates = layout(reversed_.coordinates)
+        reversed_ = Reversed(coordinates, reversed_.counts, reversed_.blocks)
         shown = negatives if layout is LAYOUTS["swapped"] else layout(negatives)
         if shown.dtype != np.int64:
             shown = negatives
-        memory.observe(users, positives, shown, scores, turned)
+        memory.observe(users, positives, shown, scores, reversed_)
         packed = negatives.reshape(4, 2)[1:].copy()
-        turned = memory.inject_packed(users, places, 2, packed)
-        memory.observe_packed(users, places, 2, packed, mask, turned)
+        reversed_ = memory.inject_packed(users, places, 2, packed)
+        memory.observe_packed(users, places, 2, packed, mask, reversed_)
         seen.append((negatives.tolist(), packed.tolist(), coordinates.tolist()))
     state = memory.state_dict()
     memory.load_state_dict(
@@ -137,6 +138,80 @@ def test_the_core_refuses_what_it_cannot_borrow() -> None:
         _core.rank_targets(
             unaligned(np.zeros((1, 3))), good[:1], good[:2] * 0, good[:0], "average", 1
         )
+
+
+def test_the_core_names_the_dtypes_that_it_takes() -> None:
+    ids, users = np.arange(1, 2), np.zeros((1, 1), np.int64)
+    memory = _core.FalseNegativeMemory(None, None)
+    sampler = SequenceSampler([0, 3], [1, 2, 4], 5, batch_size=1, max_length=3, negative_count=2)
+    pair = np.ones((1, 1, 1), np.int64), np.zeros((0, 3), np.int64)
+
+    def rank(scores: Any) -> Any:
+        return _core.rank_targets(scores, ids, np.zeros(2, np.int64), ids[:0], "average", 1)
+
+    def sample(given: Any) -> Any:
+        return sampler._core.sample(0, 0, given, users, users, users, ids[:0])
+
+    for call, name, given, dtypes in (
+        (rank, "scores", np.zeros((1, 1), np.float16), "float32 or float64: got float16"),
+        (rank, "scores", [[0.0]], "float32 or float64: got list"),
+        (sample, "users", ids.astype(np.int16), "int64 or int32: got int16"),
+        (
+            lambda n: memory.inject(ids, users + 1, n),
+            "negatives",
+            pair[0].astype(np.uint64),
+            "int64 or int32: got uint64",
+        ),
+        (
+            lambda n: memory.observe(ids, users + 1, n, np.zeros((1, 1, 1), np.uint8), pair[1]),
+            "negatives",
+            pair[0].astype(">i8"),
+            "int64 or int32: got >i8",
+        ),
+        (
+            lambda z: memory.observe(ids, users + 1, pair[0], z, pair[1]),
+            "scores",
+            np.zeros((1, 1, 1), bool),
+            "float32, float64 or uint8: got bool",
+        ),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call(given)
+        assert str(caught.value) == f"{name} must be an array of {dtypes}"
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 1.0, "1", None])
+def test_what_is_no_int_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^count must be an int: got "):
+        check_int("count", value, 0, 5)
+    with pytest.raises(TypeError, match=r"^count must be an int or None: got "):
+        check_int("count", value, 0, 5, optional=True)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "text"),
+    [
+        ({"least": 1}, [1, 2**70], [0, -(2**70)], "at least 1"),
+        ({"least": 0, "end": 5}, [0, 4], [-1, 5], "at least 0 and below 5"),
+        ({"least": 1, "most": 5}, [1, 5], [0, 6], "at least 1 and at most 5"),
+        ({"least": 0, "end": 1 << 24}, [2**24 - 1], [2**24], "at least 0 and below 2**24"),
+        ({"least": 0, "end": 1 << 23}, [0], [2**23], "at least 0 and below 8388608"),
+    ],
+    ids=str,
+)
+def test_ranges_are_described_as_in_the_core(
+    bounds: dict[str, int], inside: list[int], outside: list[int], text: str
+) -> None:
+    """`tests/check.rs` has the same table."""
+    for number in inside:
+        assert check_int("n", np.int64(number) if number < 2**63 else number, **bounds) == number
+        id_in_range("ids", 7, number, **bounds)
+    for number in outside:
+        with pytest.raises(ValueError, match=f"^{re.escape(f'n must be {text}: got {number}')}$"):
+            check_int("n", number, **bounds)
+        message = f"ids[7] must be {text}: got {number} (row 2)"
+        with pytest.raises(IndexError, match=f"^{re.escape(message)}$"):
+            id_in_range("ids", 7, number, **bounds, row=2)
 
 
 def test_what_is_written_must_be_laid_out_as_the_core_writes() -> None:

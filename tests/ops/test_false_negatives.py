@@ -71,21 +71,21 @@ def test_traces_of_the_authors(
         elif scores == "bool":
             z = logits[..., 1:] > logits[..., :1]
         if layout == "padded":
-            turned = memory.inject(users, positives, negatives)
+            reversed_ = memory.inject(users, positives, negatives)
             assert np.array_equal(negatives, expected)
-            memory.observe(users, positives, negatives, z, turned)
+            memory.observe(users, positives, negatives, z, reversed_)
         else:
             places, packed = pack(positives, negatives)
-            turned = memory.inject_packed(users, places, length, packed)
+            reversed_ = memory.inject_packed(users, places, length, packed)
             assert np.array_equal(packed, pack(positives, expected)[1])
-            flat = turned.coordinates[:, 0] * length + turned.coordinates[:, 1]
-            assert np.array_equal(places[turned.places], flat)
-            memory.observe_packed(users, places, length, packed, pack(positives, z)[1], turned)
-        assert np.array_equal(turned.coordinates, coordinates)
-        assert turned.coordinates.dtype == np.int64
-        assert turned.counts.dtype == np.uint32
-        assert (turned.counts > threshold).all()
-        reversals += len(turned)
+            flat = reversed_.coordinates[:, 0] * length + reversed_.coordinates[:, 1]
+            assert np.array_equal(places[reversed_.blocks], flat)
+            memory.observe_packed(users, places, length, packed, pack(positives, z)[1], reversed_)
+        assert np.array_equal(reversed_.coordinates, coordinates)
+        assert reversed_.coordinates.dtype == np.int64
+        assert reversed_.counts.dtype == np.uint32
+        assert (reversed_.counts > threshold).all()
+        reversals += len(reversed_)
     assert reversals > 20
 
 
@@ -96,10 +96,10 @@ def test_trace_by_hand(memory_class: Callable[..., Memory]) -> None:
 
     def visit(drawn: list[int], above: list[int]) -> tuple[list[int], list[int]]:
         negatives = np.array([[drawn]])
-        turned = memory.inject([1], [[5]], negatives)
+        reversed_ = memory.inject([1], [[5]], negatives)
         logits = [0.0, *(float(item in above) for item in negatives.ravel().tolist())]
-        memory.observe([1], [[5]], negatives, np.array([[logits]]), turned)
-        return negatives.ravel().tolist(), turned.coordinates[:, 2].tolist()
+        memory.observe([1], [[5]], negatives, np.array([[logits]]), reversed_)
+        return negatives.ravel().tolist(), reversed_.coordinates[:, 2].tolist()
 
     assert visit([7, 9], above=[7]) == ([7, 9], [])
     assert visit([3, 4], above=[7]) == ([7, 4], [])
@@ -130,35 +130,35 @@ def visit(
     """One position for each user; the mask says what is hard."""
     given_negatives = negatives.copy()[:, None]
     positives = np.ones((len(users), 1), dtype=np.int64)
-    turned = memory.inject(users, positives, given_negatives)
+    reversed_ = memory.inject(users, positives, given_negatives)
     mask = np.broadcast_to(hard, given_negatives.shape)
-    memory.observe(users, positives, given_negatives, mask, turned)
-    return given_negatives[:, 0], turned
+    memory.observe(users, positives, given_negatives, mask, reversed_)
+    return given_negatives[:, 0], reversed_
 
 
 @both_memories
 def test_copies_in_a_list_are_counted_each(memory_class: Callable[..., Memory]) -> None:
     memory = memory_class(threshold=1)
     visit(memory, [1], np.array([[7, 7, 7]]), True)
-    written, turned = visit(memory, [1], np.array([[1, 2, 3]]), False)
+    written, reversed_ = visit(memory, [1], np.array([[1, 2, 3]]), False)
     assert written.tolist() == [[7, 7, 7]]
-    assert turned.coordinates.tolist() == [[0, 0, 1], [0, 0, 2]]
-    assert turned.counts.tolist() == [2, 3]
-    assert turned.flat_indices(3).tolist() == [1, 2]
+    assert reversed_.coordinates.tolist() == [[0, 0, 1], [0, 0, 2]]
+    assert reversed_.counts.tolist() == [2, 3]
+    assert reversed_.flat_indices(3).tolist() == [1, 2]
 
 
 @both_memories
 def test_of_rows_of_one_user_the_last_is_stored(memory_class: Callable[..., Memory]) -> None:
     memory = memory_class(threshold=1)
     visit(memory, [1], np.array([[7, 8]]), True)
-    written, turned = visit(
+    written, reversed_ = visit(
         memory,
         [1, 2, 1],
         np.array([[1, 2], [3, 4], [5, 6]]),
         np.array([1, 1, 0], bool)[:, None, None],
     )
     assert written.tolist() == [[7, 8], [3, 4], [7, 8]]
-    assert turned.coordinates.tolist() == [[2, 0, 0], [2, 0, 1]]
+    assert reversed_.coordinates.tolist() == [[2, 0, 0], [2, 0, 1]]
     assert memory.state_dict()["hard_keys"].tolist() == [2 << 8]
 
 
@@ -168,13 +168,13 @@ def test_fewer_slots_show_fewer_items(memory_class: Callable[..., Memory]) -> No
     memory = memory_class(threshold=0)
     visit(memory, [1], np.array([[7, 8, 9]]), True)
     negatives = np.array([[[3]]])
-    turned = memory.inject([1], [[5]], negatives)
-    assert (negatives.tolist(), turned.counts.tolist()) == ([[[7]]], [1])
+    reversed_ = memory.inject([1], [[5]], negatives)
+    assert (negatives.tolist(), reversed_.counts.tolist()) == ([[[7]]], [1])
     assert (memory.hard_count, memory.key_count) == (3, 1)
     negatives = np.zeros((1, 1, 0), dtype=np.int64)
-    turned = memory.inject([1], [[5]], negatives)
-    assert (len(turned), memory.hard_count) == (0, 3)
-    memory.observe([1], [[5]], negatives, np.zeros((1, 1, 1)), turned)
+    reversed_ = memory.inject([1], [[5]], negatives)
+    assert (len(reversed_), memory.hard_count) == (0, 3)
+    memory.observe([1], [[5]], negatives, np.zeros((1, 1, 1)), reversed_)
     assert (memory.hard_count, memory.key_count) == (0, 1)
 
 
@@ -186,8 +186,8 @@ def test_positions_that_are_not_visited_keep_their_lists(
 
     def observe(positives: list[int], first: int) -> None:
         negatives = np.arange(first, first + 4)[None, :, None]
-        turned = memory.inject([1], [positives], np.ones_like(negatives))
-        memory.observe([1], [positives], negatives, np.ones((1, 4, 1), bool), turned)
+        reversed_ = memory.inject([1], [positives], np.ones_like(negatives))
+        memory.observe([1], [positives], negatives, np.ones((1, 4, 1), bool), reversed_)
 
     observe([1, 1, 1, 1], 10)
     observe([0, 0, 1, 1], 20)
@@ -202,8 +202,8 @@ def test_positions_that_are_not_visited_keep_their_lists(
 def test_without_threshold_nothing_is_reversed(memory_class: Callable[..., Memory]) -> None:
     memory = memory_class(threshold=None)
     for _ in range(9):
-        _, turned = visit(memory, [1], np.array([[7]]), True)
-        assert len(turned) == 0
+        _, reversed_ = visit(memory, [1], np.array([[7]]), True)
+        assert len(reversed_) == 0
     assert (memory.state_dict()["counts"].tolist(), memory.reversed_key_count) == ([8], 0)
 
 
@@ -217,8 +217,8 @@ def test_counts_end_at_the_largest(memory_class: Callable[..., Memory]) -> None:
     assert memory.reversed_key_count == 0
     for count in (LARGEST_COUNT - 1, LARGEST_COUNT, LARGEST_COUNT):
         negatives = np.array([[[7]]])
-        turned = memory.inject([1], [[5]], negatives)
-        assert turned.counts.tolist() == [count]
+        reversed_ = memory.inject([1], [[5]], negatives)
+        assert reversed_.counts.tolist() == [count]
         assert memory.reversed_key_count == 1
 
 
@@ -231,9 +231,9 @@ def test_largest_ids(memory_class: Callable[..., Memory]) -> None:
     nothing = memory.inject_packed([user, 1], places, length, negatives)
     memory.observe_packed([user, 1], places, length, negatives, np.ones((4, 1), bool), nothing)
     assert memory.state_dict()["hard_keys"].tolist() == [256, 511, user << 8, user << 8 | 255]
-    turned = memory.inject_packed([user, 1], places, length, np.ones((4, 1), dtype=np.int64))
-    assert turned.coordinates.tolist() == [[0, 255, 0], [0, 0, 0], [1, 255, 0], [1, 0, 0]]
-    assert turned.places.tolist() == [1, 0, 3, 2]
+    reversed_ = memory.inject_packed([user, 1], places, length, np.ones((4, 1), dtype=np.int64))
+    assert reversed_.coordinates.tolist() == [[0, 255, 0], [0, 0, 0], [1, 255, 0], [1, 0, 0]]
+    assert reversed_.blocks.tolist() == [1, 0, 3, 2]
     assert int(memory.state_dict()["count_keys"][-1]) == 2**64 - 1
     with pytest.raises(TypeError, match="negatives must be int64: item 4294967295 is stored"):
         memory.inject_packed([2], [0], length, np.ones((1, 1), dtype=np.int32))
@@ -304,21 +304,21 @@ def test_random_traces_agree(
             users, positives, negatives, z = make_batch(source, 4, 20, length, size)
             mine, theirs = negatives.copy(), negatives.copy()
             places, packed_negatives = pack(positives, negatives)
-            turned = padded.inject(users, positives, mine)
+            reversed_ = padded.inject(users, positives, mine)
             expected = define.inject(users, positives, theirs)
             flat = packed.inject_packed(users, places, length, packed_negatives)
             assert np.array_equal(mine, theirs)
             assert np.array_equal(packed_negatives, pack(positives, mine)[1])
-            for got in (turned, flat):
+            for got in (reversed_, flat):
                 assert np.array_equal(got.coordinates, expected.coordinates)
                 assert np.array_equal(got.counts, expected.counts)
-            assert np.array_equal(turned.places, expected.places)
+            assert np.array_equal(reversed_.blocks, expected.blocks)
             assert np.array_equal(
-                mine.ravel()[turned.flat_indices(size)],
+                mine.ravel()[reversed_.flat_indices(size)],
                 packed_negatives.ravel()[flat.flat_indices(size)],
             )
-            kept = source.random(len(turned)) < 0.7
-            stored = padded.observe(users, positives, mine, z, turned.select(kept))
+            kept = source.random(len(reversed_)) < 0.7
+            stored = padded.observe(users, positives, mine, z, reversed_.select(kept))
             assert stored == define.observe(users, positives, theirs, z, expected.select(kept))
             hard = pack(positives, z[..., 1:] > z[..., :1])[1]
             assert stored == packed.observe_packed(
@@ -349,9 +349,11 @@ def test_a_restored_memory_goes_the_same_way(seed: int, max_keys: int | None) ->
             both = []
             for one in (memory, restored):
                 shown = negatives.copy()
-                turned = one.inject(users, positives, shown)
-                one.observe(users, positives, shown, z, turned)
-                both.append((shown.tolist(), turned.coordinates.tolist(), turned.counts.tolist()))
+                reversed_ = one.inject(users, positives, shown)
+                one.observe(users, positives, shown, z, reversed_)
+                both.append(
+                    (shown.tolist(), reversed_.coordinates.tolist(), reversed_.counts.tolist())
+                )
             assert both[0] == both[1]
             assert same_state(memory, restored)
 
@@ -367,15 +369,15 @@ def test_a_hundred_thousand_visits() -> None:
         negatives = source.integers(1, 300, (256, 20, 6))
         hard = source.random((256, 20, 6)) < 0.3
         shown = negatives.copy()
-        expected, turned = (
+        expected, reversed_ = (
             define.inject(users, positives, shown),
             memory.inject(users, positives, negatives),
         )
         assert np.array_equal(shown, negatives)
-        assert np.array_equal(turned.coordinates, expected.coordinates)
-        assert np.array_equal(turned.counts, expected.counts)
+        assert np.array_equal(reversed_.coordinates, expected.coordinates)
+        assert np.array_equal(reversed_.counts, expected.counts)
         define.observe(users, positives, shown, hard, expected)
-        memory.observe(users, positives, negatives, hard, turned)
+        memory.observe(users, positives, negatives, hard, reversed_)
         visits += np.count_nonzero(positives)
     assert same_state(memory, define)
     assert memory.reversed_key_count > 1_000
@@ -486,7 +488,7 @@ def test_refusals_agree(other: dict[str, Any], packed: bool) -> None:
     }
     coordinates = np.array(given_values["coordinates"])
     count = len(coordinates)
-    turned = Reversed(coordinates, np.ones(count, np.uint32), np.zeros(count, np.int64))
+    reversed_ = Reversed(coordinates, np.ones(count, np.uint32), np.zeros(count, np.int64))
     names = ("users", "places", "max_length") if packed else ("users", "positives")
     batch = [given_values[name] for name in names]
     suffix = "_packed" if packed else ""
@@ -498,7 +500,7 @@ def test_refusals_agree(other: dict[str, Any], packed: bool) -> None:
         return getattr(memory, f"inject{suffix}")(*batch, negatives).coordinates
 
     def observe(memory: Memory) -> Any:
-        last = given_values["negatives"], given_values["scores"], turned
+        last = given_values["negatives"], given_values["scores"], reversed_
         return getattr(memory, f"observe{suffix}")(*batch, *last)
 
     for call in (inject, observe):

@@ -67,7 +67,7 @@ def test_what_the_callers_code_raises_comes_out(
 def test_refusals_of_our_own_are_bad_rows_still() -> None:
     bad = [{**ROW, "words": words} for words in (["\ud800"], [1], 1, "x", None)]
     sums = score_examples([ROW, *bad], skip_bad_rows=True)
-    assert (sums["bad_rows"], sums["datasets"]["examples"]["rows"]) == (len(bad), 1)
+    assert (sums.bad_rows, sums.datasets["examples"].rows) == (len(bad), 1)
 
 
 def test_what_the_callers_code_raises_comes_out_of_matching() -> None:
@@ -119,13 +119,13 @@ def test_a_row_that_says_two_things_is_bad(
     file.write_text(json.dumps(ROW) + "\n" + line % rest + "\n")
     with pytest.raises(ValueError, match=problem):
         score_files([file])
-    assert score_files([file], skip_bad_rows=True)["bad_rows"] == 1
+    assert score_files([file], skip_bad_rows=True).bad_rows == 1
 
 
 def test_keys_that_nobody_reads_may_stand_twice(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"note": 1, "note": 2, ' + json.dumps(ROW)[1:] + "\n")
-    assert score_files([file])["datasets"]["rows"]["rows"] == 1
+    assert score_files([file]).datasets["rows"].rows == 1
 
 
 def test_many_data_sets_take_linear_time() -> None:
@@ -134,7 +134,7 @@ def test_many_data_sets_take_linear_time() -> None:
     def seconds(count: int) -> float:
         rows = [{**ROW, "dataset": f"set {k}"} for k in range(count)]
         start = time.perf_counter()
-        assert len(score_examples(rows, threads=1)["datasets"]) == count
+        assert len(score_examples(rows, threads=1).datasets) == count
         return time.perf_counter() - start
 
     gc.disable()  # its passes over what was made before are another cost
@@ -151,8 +151,8 @@ def test_paths_of_any_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(file)
     Path(name).write_text(json.dumps(ROW) + "\n")
     out = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"out \xff.jsonl"))  # noqa: PTH118
-    assert score_files([name])["datasets"]
-    assert align_file(name, out)[0] == 1
+    assert score_files([name]).datasets
+    assert align_file(name, out).rows == 1
     assert Path(out).read_text()
     with pytest.raises(FileNotFoundError) as raised:
         score_files([name + "x"])

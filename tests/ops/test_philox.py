@@ -1,6 +1,9 @@
 """`ops.philox` against the published vectors, the laws of draws, and its definition."""
 
+import ast
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore.ops.philox import philox4x32, random_below, random_bits, random_uniform
+import lmcore
+from lmcore.ops.philox import Stream, philox4x32, random_below, random_bits, random_uniform
 from lmcore.reference import philox as reference
 from parity import agree
 
@@ -19,6 +23,7 @@ item_lists = st.lists(st.integers(0, 2**64 - 1), max_size=5)
 positions = st.one_of(st.integers(0, 9), st.integers(0, 2**33 - 20))
 counts = st.integers(0, 9)
 bounds = st.one_of(st.integers(1, 9), st.integers(1, 2**63 - 1))
+DRAWING = {"random_bits", "random_uniform", "random_below"}
 word = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2**31, 2**32 - 1]))
 
 
@@ -113,9 +118,9 @@ def test_items_keep_their_shape(shape: tuple[int, ...]) -> None:
         assert drawn.shape == (*shape, count)
         flat = random_bits(1, 2, items.ravel(), count)
         assert np.array_equal(drawn.reshape(-1, count) if drawn.size else flat, flat)
-        turned = random_bits(1, 2, items.T, count)
+        transposed = random_bits(1, 2, items.T, count)
         order = (*reversed(range(len(shape))), len(shape))
-        assert np.array_equal(turned, drawn.transpose(order))
+        assert np.array_equal(transposed, drawn.transpose(order))
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "int64", "uint64"])
@@ -161,6 +166,31 @@ def test_draws_below_a_bound_take_each_value_as_often() -> None:
     assert len(observed) == 6
     chi_squared = ((observed - 10_000) ** 2 / 10_000).sum()
     assert chi_squared < 5 + 5 * np.sqrt(2 * 5)
+
+
+# The table of streams.
+
+
+def test_streams_differ_and_stand_in_both_tables() -> None:
+    """Two uses of randomness with one number would draw the same."""
+    source = Path(__file__).parents[2].joinpath("rust/philox.rs").read_text(encoding="utf-8")
+    table = re.search(r"pub enum Stream \{\n(.*?)\n\}", source, re.DOTALL)
+    assert table is not None
+    numbers = re.findall(r"^    (\w+) = (\w+),$", table[1], re.MULTILINE)
+    core = {re.sub(r"(?<!^)([A-Z])", r"_\1", name).upper(): int(n, 0) for name, n in numbers}
+    assert core == {stream.name: stream.value for stream in Stream}
+    assert len(core) == len(Stream.__members__) == len(set(core.values())) > 10
+
+
+def test_no_stream_stands_elsewhere() -> None:
+    """Modules that draw take their streams from the table."""
+    package = Path(lmcore.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in DRAWING:
+                given = [a for a in node.args[1:2] if not isinstance(a, ast.Starred)]
+                given += [word.value for word in node.keywords if word.arg == "stream"]
+                assert not any(isinstance(stream, ast.Constant) for stream in given), path
 
 
 # Parity.

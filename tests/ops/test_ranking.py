@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore.ops import ranking
+from lmcore.ops._dispatch import use
 from lmcore.ops.ranking import TIES, Ranks, rank_targets, ranking_metrics
 from lmcore.reference import ranking as reference
 from parity import agree
@@ -50,11 +50,11 @@ def as_lists(scores: Any, *args: Any, dtype: str = "float32", **kwargs: Any) -> 
 def on_device(
     scores: Any, targets: Any, offsets: Any, excluded: Any, ties: str = "average"
 ) -> Lists:
-    """The op's way on a device that is not the CPU, here on the CPU."""
+    """The op in torch, as on a device that is not the CPU."""
     width = len(scores[0]) if scores else 0
     tensor = torch.tensor(scores, dtype=torch.float32).reshape(len(scores), width)
-    places = reference.as_places(width, targets, offsets, excluded)
-    ranks, tied = ranking._rank_on_device(tensor, *places, ties)
+    with use("reference"):
+        ranks, tied = rank_targets(tensor, targets, offsets, excluded, ties=ties)
     assert (ranks.dtype, tied.dtype) == (np.float64, np.int64)
     return ranks.tolist(), tied.tolist()
 
@@ -205,7 +205,7 @@ def rank_of(case: Case, rule: str) -> NDArray[np.float64]:
 
 @given(cases())
 def test_ranks_of_all_columns_add_up(case: Case) -> None:
-    """Under `average`, the candidates of one user share the places 0..n-1."""
+    """Under `average`, the candidates of one user share the ranks 0..n-1."""
     scores, _, offsets, excluded = case
     for user, row in enumerate(scores):
         history = set(excluded[offsets[user] : offsets[user + 1]])
@@ -218,8 +218,8 @@ def test_ranks_of_all_columns_add_up(case: Case) -> None:
 @given(cases(), st.sampled_from(TIES))
 def test_increasing_maps_change_nothing(case: Case, rule: str) -> None:
     scores, *rest = case
-    places = {value: place for place, value in enumerate(sorted({x for r in scores for x in r}))}
-    mapped = [[places[x] for x in row] for row in scores]
+    order = {value: k for k, value in enumerate(sorted({x for r in scores for x in r}))}
+    mapped = [[order[x] for x in row] for row in scores]
     assert as_lists(mapped, *rest, ties=rule) == as_lists(*case, ties=rule)
 
 
@@ -247,10 +247,10 @@ def test_equal_scores(width: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("users", [0, 1, 255, 256, 257, 700])
 def test_any_number_of_threads_gives_the_same_ranks(users: int) -> None:
-    scores, places = random_block(users, 300)
-    expected = [values.tolist() for values in rank_targets(scores, *places, threads=1)]
+    scores, columns = random_block(users, 300)
+    expected = [values.tolist() for values in rank_targets(scores, *columns, threads=1)]
     for threads in (2, 3, 8, None):
-        got = rank_targets(scores, *places, threads=threads)
+        got = rank_targets(scores, *columns, threads=threads)
         assert [values.tolist() for values in got] == expected
 
 
@@ -291,8 +291,8 @@ def test_ranks_agree(case: Case, rule: str, dtype: str) -> None:
 
 
 def test_ranks_of_wide_rows_agree() -> None:
-    scores, places = random_block(3, 70_001)
-    agree(reference.rank_targets, as_lists, scores.tolist(), *(p.tolist() for p in places))
+    scores, columns = random_block(3, 70_001)
+    agree(reference.rank_targets, as_lists, scores.tolist(), *(p.tolist() for p in columns))
 
 
 numbers = st.one_of(st.floats(0, 12), st.integers(0, 12), st.floats(0, 1e300), st.integers(0, 9999))
@@ -381,8 +381,8 @@ def test_refused_cutoffs_agree(cutoffs: list[int]) -> None:
 
 
 def test_rows_may_lie_anywhere() -> None:
-    scores, places = random_block(20, 67)
-    expected = [values.tolist() for values in rank_targets(scores, *places)]
+    scores, columns = random_block(20, 67)
+    expected = [values.tolist() for values in rank_targets(scores, *columns)]
     wide = np.zeros((20, 69), dtype=np.float32)
     wide[:, 1:-1] = scores
     packed = np.zeros(scores.size * 4 + 1, dtype=np.uint8)
@@ -402,7 +402,7 @@ def test_rows_may_lie_anywhere() -> None:
         scores.astype(np.float64),
     ]
     for form in forms:
-        got = rank_targets(form, *places)
+        got = rank_targets(form, *columns)
         assert [values.tolist() for values in got] == expected
     same = np.broadcast_to(scores[:1], scores.shape)
     assert (
@@ -412,24 +412,24 @@ def test_rows_may_lie_anywhere() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "uint32", "int64", "uint64", ">i4"])
 def test_integers_of_any_kind(kind: str) -> None:
-    scores, places = random_block(10, 67)
-    expected = rank_targets(scores, *places).ranks.tolist()
-    kinds = [np.repeat(values, 2).astype(kind)[::2] for values in places]
+    scores, columns = random_block(10, 67)
+    expected = rank_targets(scores, *columns).ranks.tolist()
+    kinds = [np.repeat(values, 2).astype(kind)[::2] for values in columns]
     assert rank_targets(scores, *kinds).ranks.tolist() == expected
-    assert rank_targets(scores, *(values.tolist() for values in places)).ranks.tolist() == expected
+    assert rank_targets(scores, *(values.tolist() for values in columns)).ranks.tolist() == expected
 
 
 def test_tensors() -> None:
-    scores, places = random_block(30, 67)
-    expected = [values.tolist() for values in rank_targets(scores, *places)]
+    scores, columns = random_block(30, 67)
+    expected = [values.tolist() for values in rank_targets(scores, *columns)]
     tensor = torch.from_numpy(scores)
-    tensors = [torch.from_numpy(values) for values in places]
+    tensors = [torch.from_numpy(values) for values in columns]
     wide = torch.zeros(30, 68)
     wide[:, 1:] = tensor
     leaf = tensor.clone().requires_grad_()
     for form in (tensor, tensor.double(), wide[:, 1:], tensor.T.contiguous().T, leaf, leaf * 1):
-        for given_places in (places, tensors):
-            got = rank_targets(form, *given_places)
+        for given_columns in (columns, tensors):
+            got = rank_targets(form, *given_columns)
             assert isinstance(got, Ranks)
             assert [values.tolist() for values in got] == expected
     metrics = ranking_metrics(torch.tensor(expected[0]))
@@ -438,16 +438,16 @@ def test_tensors() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_tensors_on_a_gpu() -> None:
-    scores, places = random_block(300, 1_001)
+    scores, columns = random_block(300, 1_001)
     tensor = torch.from_numpy(scores).cuda()
     for rule in TIES:
-        expected = [values.tolist() for values in rank_targets(scores, *places, ties=rule)]
-        tensors = [torch.from_numpy(values).cuda() for values in places]
+        expected = [values.tolist() for values in rank_targets(scores, *columns, ties=rule)]
+        tensors = [torch.from_numpy(values).cuda() for values in columns]
         got = rank_targets(tensor, *tensors, ties=rule)
         assert [values.tolist() for values in got] == expected
     tensor[7, 3] = math.nan
     with pytest.raises(ValueError, match=r"^scores\[7, 3\] must be a number: got nan$"):
-        rank_targets(tensor, places[0])
+        rank_targets(tensor, columns[0])
 
 
 def test_no_users_and_no_columns() -> None:
@@ -456,10 +456,9 @@ def test_no_users_and_no_columns() -> None:
         assert (ranks.shape, ties.shape) == ((0,), (0,))
         ranks, ties = rank_targets(torch.zeros(shape), [])
         assert (ranks.shape, ties.shape) == ((0,), (0,))
-        device = ranking._rank_on_device(
-            torch.zeros(shape), *(np.zeros(size, np.int64) for size in (0, 1, 0)), "average"
-        )
-        assert [values.tolist() for values in device] == [[], []]
+        with use("reference"):
+            by_torch = rank_targets(torch.zeros(shape), [], [0], [])
+        assert [values.tolist() for values in by_torch] == [[], []]
     with pytest.raises(IndexError, match=r"^targets\[0\] must be at least 0 and below 0: got 0$"):
         rank_targets(np.zeros((1, 0), np.float32), [0])
 

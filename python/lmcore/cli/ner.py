@@ -139,7 +139,7 @@ def _align_sentence(text: str, labels: str, prediction: str, scheme: str) -> Non
 
     label_list = [label.strip() for label in labels.split(",") if label.strip()]
     row = {"text": text, "label_list": label_list, "prediction": prediction}
-    show_json(align_row(row, scheme))
+    show_json(align_row(row, scheme).to_dict())
 
 
 def _align_files(
@@ -159,15 +159,15 @@ def _align_files(
         find_output(target, [source])
     options = _make_options(scheme, skip_bad_rows, threads, tokenizer)
     with _progress([source]) as progress, open_names(source, target) as names:
-        rows, skipped, listed = align_file(
+        summary = align_file(
             names.source,
             names.target,
             progress=lambda done: progress(names.count_bytes(done)),
             **options,
         )
-    for bad_row in listed:
+    for bad_row in summary.listed_bad_rows:
         say(f"skipped {names.show(bad_row)}")
-    say(f"{rows} rows aligned, {skipped} skipped")
+    say(f"{summary.rows} rows aligned, {summary.bad_rows} skipped")
 
 
 def _make_options(

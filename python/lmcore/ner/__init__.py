@@ -4,19 +4,13 @@ Any model's `word(label) word(label) ...` text becomes entities with offsets, an
 """
 
 from lmcore.ner.back_tokenization import BackTokenizer
-from lmcore.ner.evaluation import (
-    DatasetScores,
-    Scores,
-    WorstSentence,
-    score,
-    score_file,
-    score_files,
-)
-from lmcore.ner.extraction import Entity, extract
+from lmcore.ner.evaluation import DatasetScores, Scores, score, score_file, score_files
+from lmcore.ner.extraction import extract
 from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_generation
-from lmcore.ops.predictions import align_file, align_row
+from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
 __all__ = [
+    "AlignedRow",
     "BackTokenizer",
     "DatasetScores",
     "Entity",

@@ -8,31 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.ops.entities import EntityCounts, ErrorKinds, Quality, compute_quality
-from lmcore.ops.predictions import BackTokenize, score_examples
+from lmcore.ops.predictions import (
+    BackTokenize,
+    DatasetCounts,
+    Evaluation,
+    WorstSentence,
+    score_examples,
+)
 from lmcore.ops.predictions import score_files as sum_files
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class WorstSentence:
-    """A sentence with wrong entities."""
-
-    wrong: int
-    """Gold entities that were missed plus predicted ones that are wrong."""
-    path: str
-    """The file it came from; empty for rows in memory."""
-    row: int
-    """Line of the file, from 1, or place in the list, from 0."""
-    words: tuple[str, ...]
-    labels: tuple[str, ...]
-    """Gold BIO labels, one per word."""
-    predicted: tuple[str, ...]
-    """Predicted BIO labels, one per word."""
-    prediction: str
-    """The generated text."""
-    matching: str
-    """`exact`, `subsequence` or `lcs`."""
-    alignment: tuple[int, ...]
-    """For each word the index of its generated word, or -1."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -167,7 +150,7 @@ def score(
         skip_bad_rows=skip_bad_rows,
         back_tokenize=back_tokenize,
     )
-    if not sums["datasets"] and not sums["bad_rows"]:
+    if not sums.datasets and not sums.bad_rows:
         raise ValueError("examples: there are no rows")
     return _scores(sums, scheme)
 
@@ -283,49 +266,30 @@ def _refuse_repeated(paths: Sequence[str | os.PathLike[str]]) -> None:
         seen[key] = os.fspath(path)
 
 
-def _scores(sums: Mapping[str, Any], scheme: str) -> Scores:
+def _scores(sums: Evaluation, scheme: str) -> Scores:
     return Scores(
         scheme=scheme,
         datasets={
-            name: _dataset_scores(name, scheme, dataset)
-            for name, dataset in sums["datasets"].items()
+            name: _dataset_scores(name, scheme, counts) for name, counts in sums.datasets.items()
         },
-        bad_rows=sums["bad_rows"],
-        listed_bad_rows=tuple(sums["listed_bad_rows"]),
+        bad_rows=sums.bad_rows,
+        listed_bad_rows=sums.listed_bad_rows,
     )
 
 
-def _dataset_scores(name: str, scheme: str, sums: Mapping[str, Any]) -> DatasetScores:
-    exact, subsequence, lcs = sums["conditions"]
-    omitted, added, substituted = sums["differences"]
-    entities = EntityCounts(*sums["entities"])
+def _dataset_scores(name: str, scheme: str, counts: DatasetCounts) -> DatasetScores:
     return DatasetScores(
         name=name,
         scheme=scheme,
-        label_list=tuple(sums["label_list"]),
-        rows=sums["rows"],
-        words=sums["words"],
-        entities=entities,
-        quality=compute_quality(entities, scheme),
-        errors=ErrorKinds(*sums["errors"]),
-        exact=exact,
-        subsequence=subsequence,
-        lcs=lcs,
-        empty_predictions=sums["empty_predictions"],
-        omitted=omitted,
-        added=added,
-        substituted=substituted,
-        invalid_labels=sums["invalid_labels"],
-        worst=tuple(
-            WorstSentence(
-                **{
-                    **row,
-                    "words": tuple(row["words"]),
-                    "labels": tuple(row["labels"]),
-                    "predicted": tuple(row["predicted"]),
-                    "alignment": tuple(row["alignment"]),
-                }
-            )
-            for row in sums["worst"]
-        ),
+        label_list=counts.label_list,
+        rows=counts.rows,
+        words=counts.words,
+        entities=counts.entities,
+        quality=compute_quality(counts.entities, scheme),
+        errors=counts.errors,
+        **counts.conditions._asdict(),
+        **counts.differences._asdict(),
+        empty_predictions=counts.empty_predictions,
+        invalid_labels=counts.invalid_labels,
+        worst=counts.worst,
     )

@@ -1,25 +1,11 @@
 """Generated text to entities with offsets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import match_labels
+from lmcore.ops.predictions import Entity
 from lmcore.ops.words import locate_words, split_words
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Entity:
-    """Part of a text that names something: `text == source[start:end]`."""
-
-    start: int
-    """First character."""
-    end: int
-    """Character after the last."""
-    type: str
-    """Entity type, one of the given labels."""
-    text: str
-    """The characters from start to end."""
 
 
 def extract(

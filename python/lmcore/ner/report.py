@@ -7,9 +7,10 @@ from html import escape
 
 from lmcore import _tables
 from lmcore._text import escape as show
-from lmcore.ner.evaluation import DatasetScores, Scores, WorstSentence
+from lmcore.ner.evaluation import DatasetScores, Scores
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.matching import parse_generation
+from lmcore.ops.predictions import WorstSentence
 
 _MATCHING = "exact, subsequence, lcs: rows by the condition that matched them"
 _WORDS = "omitted, added, replaced: words of the input or the generation that found no partner"

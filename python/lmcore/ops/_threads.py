@@ -1,9 +1,9 @@
 """How many threads the functions start: as many as asked for, up to four for each core."""
 
-import operator
 import warnings
 
 from lmcore import _core
+from lmcore.reference._arguments import check_int
 
 
 def most_threads() -> int:
@@ -40,12 +40,7 @@ def limit_threads(threads: int | None) -> int | None:
     """
     if threads is None:
         return None
-    try:
-        number = operator.index(threads)
-    except TypeError:
-        raise TypeError(f"threads must be an int: got {type(threads).__name__}") from None
-    if number < 1:
-        raise ValueError(f"threads must be at least 1: got {number}")
+    number = check_int("threads", threads, 1)
     most = most_threads()
     if number > most:
         text = f"threads: {number} are more than 4 for each core: {most} are started"

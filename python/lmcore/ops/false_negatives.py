@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmcore import _core
-from lmcore.reference._arguments import as_integers, as_native
-from lmcore.reference.false_negatives import (
+from lmcore.reference._arguments import as_integers, as_native, same_length
+from lmcore.reference._false_negatives import (
     LARGEST_COUNT,
     STATE_DTYPES,
-    Reversed,
     check_max_length,
     check_negatives,
     check_places,
     check_positives,
-    check_positives_rows,
     check_scores,
     check_settings,
     check_state,
     check_users,
 )
+from lmcore.reference.false_negatives import Reversed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +124,7 @@ class FalseNegativeMemory:
         """
         u, pos = check_users(users), check_positives(positives)
         check_negatives(negatives, (len(u), *pos.shape[1:]), written=True)
-        check_positives_rows(pos, len(u))
+        same_length(positives=pos, users=u)
         return self._reversed(*self._memory.inject(u, pos, negatives))
 
     def inject_packed(
@@ -192,7 +191,7 @@ class FalseNegativeMemory:
         """
         u, pos = check_users(users), check_positives(positives)
         check_negatives(negatives, (len(u), *pos.shape[1:]))
-        check_positives_rows(pos, len(u))
+        same_length(positives=pos, users=u)
         given = _as_given(negatives, scores, reversed_)
         return self._memory.observe(u, pos, *given)
 
@@ -281,7 +280,7 @@ class FalseNegativeMemory:
         self,
         coordinates: NDArray[np.int64],
         counts: NDArray[np.uint32],
-        places: NDArray[np.int64],
+        blocks: NDArray[np.int64],
     ) -> Reversed:
         if self.max_keys is not None and not self._warned and self.evicted_count:
             self._warned = True
@@ -290,7 +289,7 @@ class FalseNegativeMemory:
                 f"{self.max_keys}, and items may be reversed later than without a bound",
                 stacklevel=3,
             )
-        return Reversed(coordinates, counts, places)
+        return Reversed(coordinates, counts, blocks)
 
 
 def _as_given(

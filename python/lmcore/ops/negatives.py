@@ -20,8 +20,8 @@ from lmcore.reference.negatives import (
     PackedBatch,
     check_candidates,
     check_names,
-    check_place,
     check_settings,
+    check_step,
     refuse_id,
     weigh_items,
 )
@@ -147,7 +147,7 @@ class SequenceSampler:
             >>> sampler.sample(0, 0).sequences.tolist()
             [[0, 1, 2]]
         """
-        check_place(epoch, step, self.steps_per_epoch)
+        check_step(epoch, step, self.steps_per_epoch)
         rows, length, _ = self._shape
         if out is None:
             windows = (_allocate(np.empty, rows), *_empty_pair(rows, length))
@@ -184,7 +184,7 @@ class SequenceSampler:
             >>> batch.places.tolist(), batch.negatives.shape
             ([1, 2], (2, 2))
         """
-        check_place(epoch, step, self.steps_per_epoch)
+        check_step(epoch, step, self.steps_per_epoch)
         rows, length, count = self._shape
         if out is None:
             users, pair = _allocate(np.empty, rows), _empty_pair(rows, length)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from lmcore import _core
 from lmcore.reference._arguments import as_integers, check_int
-from lmcore.reference.philox import check_words
+from lmcore.reference.philox import Stream, check_words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Stream", "philox4x32", "random_below", "random_bits", "random_uniform"]
 
 
 def philox4x32(
@@ -50,7 +52,7 @@ def random_bits(
         stream: which use of randomness this is, below 2**32.
         items: integers of any shape `[...]`, each below 2**64: samples, rows, users.
         count: draws per item.
-        position: the first draw's place within the item; the last must be below 2**33.
+        position: the first draw's position within the item; the last must be below 2**33.
 
     Returns:
         `[..., count]` uint64.
@@ -76,7 +78,7 @@ def random_uniform(
         stream: below 2**32.
         items: integers of any shape `[...]`, each below 2**64.
         count: draws per item.
-        position: the first draw's place within the item.
+        position: the first draw's position within the item.
 
     Returns:
         `[..., count]` float64.
@@ -105,7 +107,7 @@ def random_below(
         items: integers of any shape `[...]`, each below 2**64.
         count: draws per item.
         bound: at least 1 and below 2**63.
-        position: the first draw's place within the item.
+        position: the first draw's position within the item.
 
     Returns:
         `[..., count]` uint64.

@@ -3,14 +3,58 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmcore import _core
 from lmcore._files import find_output
 from lmcore.ops._threads import limit_threads
+from lmcore.reference._rows import select_keys
+from lmcore.reference.entities import EntityCounts, ErrorKinds
+from lmcore.reference.predictions import (
+    AlignedRow,
+    ConditionCounts,
+    DatasetCounts,
+    DifferenceCounts,
+    Entity,
+    Evaluation,
+    GeneratedWord,
+    Substitution,
+    Word,
+    WorstSentence,
+)
+
+__all__ = [
+    "AlignSummary",
+    "AlignedRow",
+    "BackTokenize",
+    "ConditionCounts",
+    "DatasetCounts",
+    "DifferenceCounts",
+    "Entity",
+    "Evaluation",
+    "GeneratedWord",
+    "Substitution",
+    "Word",
+    "WorstSentence",
+    "align_file",
+    "align_row",
+    "score_examples",
+    "score_files",
+]
 
 BackTokenize = Callable[[list[str]], list[str]]
 """Maps distinct lower-case words to what a tokenizer makes of them."""
+
+
+class AlignSummary(NamedTuple):
+    """What became of the rows of a file."""
+
+    rows: int
+    """Aligned rows."""
+    bad_rows: int
+    """Rows that were skipped because they could not be used."""
+    listed_bad_rows: list[str]
+    """Place and problem of the first 1000 of them."""
 
 
 def score_examples(
@@ -21,7 +65,7 @@ def score_examples(
     worst: int = 0,
     skip_bad_rows: bool = False,
     back_tokenize: BackTokenize | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Returns the sums over rows in memory, per data set.
 
     Args:
@@ -36,7 +80,7 @@ def score_examples(
             with the generated words (back tokenisation).
 
     Returns:
-        `datasets` (name to sums), `bad_rows` (a number) and `listed_bad_rows` (the first 1000).
+        An `Evaluation`: the sums of each data set, and the rows that were skipped.
 
     Raises:
         TypeError: a row or a value in it has the wrong type.
@@ -44,12 +88,13 @@ def score_examples(
 
     Example:
         >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
-        >>> score_examples([row])["datasets"]["examples"]["entities"]
-        (1, 1, 1)
+        >>> score_examples([row]).datasets["examples"].entities
+        EntityCounts(gold=1, predicted=1, correct=1)
     """
     rows = examples if isinstance(examples, list) else list(examples)
     limit = limit_threads(threads)
-    return _core.score_examples(rows, scheme, limit, worst, skip_bad_rows, back_tokenize)
+    sums = _core.score_examples(rows, scheme, limit, worst, skip_bad_rows, back_tokenize)
+    return _evaluation(*sums)
 
 
 def score_files(
@@ -61,7 +106,7 @@ def score_files(
     skip_bad_rows: bool = False,
     back_tokenize: BackTokenize | None = None,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Returns the sums over the rows of JSONL files, per data set.
 
     The files are read in blocks: memory does not grow with their length.
@@ -92,7 +137,7 @@ def score_files(
         ...     row = '{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
         ...     _ = file.write(row), file.flush()
         ...     sums = score_files([file.name])
-        >>> [dataset["rows"] for dataset in sums["datasets"].values()]
+        >>> [dataset.rows for dataset in sums.datasets.values()]
         [1]
     """
     if isinstance(paths, str | bytes | os.PathLike):
@@ -100,7 +145,8 @@ def score_files(
     # A name that is no UTF-8 is a str with what stands for its bytes, and comes back as bytes.
     names: list[str | os.PathLike[str]] = [os.fsdecode(path) for path in paths]
     limit = limit_threads(threads)
-    return _core.score_files(names, scheme, limit, worst, skip_bad_rows, back_tokenize, progress)
+    sums = _core.score_files(names, scheme, limit, worst, skip_bad_rows, back_tokenize, progress)
+    return _evaluation(*sums)
 
 
 def align_file(
@@ -112,7 +158,7 @@ def align_file(
     skip_bad_rows: bool = False,
     back_tokenize: BackTokenize | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[int, int, list[str]]:
+) -> AlignSummary:
     """Returns how many rows went from one JSONL file to another, and which were skipped.
 
     The output appears under its name when it is whole; a device or a pipe is written directly,
@@ -128,7 +174,7 @@ def align_file(
         progress: called with the number of bytes done so far.
 
     Returns:
-        Numbers of aligned and of skipped rows, and the problems of the first 1000 skipped.
+        An `AlignSummary`, which counts aligned and skipped rows.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -142,20 +188,22 @@ def align_file(
         ...     source, target = pathlib.Path(folder, "in"), pathlib.Path(folder, "out")
         ...     _ = source.write_text('{"words": ["a"], "label_list": [], "prediction": ""}')
         ...     align_file(source, target)
-        (1, 0, [])
+        AlignSummary(rows=1, bad_rows=0, listed_bad_rows=[])
     """
-    return _core.align_file(
-        os.fsdecode(input_path),
-        find_output(os.fsdecode(output_path), [input_path]),
-        scheme,
-        limit_threads(threads),
-        skip_bad_rows,
-        back_tokenize,
-        progress,
+    return AlignSummary(
+        *_core.align_file(
+            os.fsdecode(input_path),
+            find_output(os.fsdecode(output_path), [input_path]),
+            scheme,
+            limit_threads(threads),
+            skip_bad_rows,
+            back_tokenize,
+            progress,
+        )
     )
 
 
-def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
+def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
     """Returns one row aligned: labels, entities with offsets, and what did not match.
 
     Args:
@@ -165,8 +213,7 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
         scheme: how BIO labels are read as entities.
 
     Returns:
-        `labels`, `entities`, `matching`, `omitted`, `added`, `substituted`, `invalid_labels`,
-        `dropped_labels` and `trailing_text`.
+        An `AlignedRow`; its `to_dict` is what `align_file` writes.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -174,18 +221,64 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> dict[str, Any]:
 
     Example:
         >>> row = {"text": "in York", "label_list": ["city"], "prediction": "York(B-city)"}
-        >>> align_row(row)["entities"]
-        [{'start': 3, 'end': 7, 'type': 'city', 'text': 'York'}]
+        >>> align_row(row).entities
+        [Entity(start=3, end=7, type='city', text='York')]
     """
-    if isinstance(row, Mapping):
-        read = {
-            key: row[key] for key in ("text", "words", "label_list", "prediction") if key in row
-        }
-        instance = row.get("instance", {})
-        if not isinstance(instance, Mapping):
-            read["instance"] = instance
-        elif "words" in instance:
-            read["instance"] = {"words": instance["words"]}
-        row = read
-    aligned: dict[str, Any] = json.loads(_core.align_row(json.dumps(row), scheme))
-    return aligned
+    read = select_keys(row) if isinstance(row, Mapping) else row
+    aligned = json.loads(_core.align_row(json.dumps(read), scheme))
+    return AlignedRow(
+        labels=aligned["labels"],
+        entities=[Entity(**entity) for entity in aligned["entities"]],
+        matching=aligned["matching"],
+        omitted=[Word(**word) for word in aligned["omitted"]],
+        added=[GeneratedWord(**word) for word in aligned["added"]],
+        substituted=[
+            Substitution(index=pair["index"], word=pair["word"], generated=_generated(pair))
+            for pair in aligned["substituted"]
+        ],
+        invalid_labels=[GeneratedWord(**word) for word in aligned["invalid_labels"]],
+        dropped_labels=aligned["dropped_labels"],
+        trailing_text=aligned["trailing_text"],
+    )
+
+
+def _generated(pair: dict[str, Any]) -> GeneratedWord:
+    return GeneratedWord(**pair["generated"])
+
+
+def _evaluation(
+    datasets: dict[str, tuple[Any, ...]], bad_rows: int, listed: list[str]
+) -> Evaluation:
+    counts = {name: _dataset_counts(sums) for name, sums in datasets.items()}
+    return Evaluation(counts, bad_rows, tuple(listed))
+
+
+def _dataset_counts(sums: tuple[Any, ...]) -> DatasetCounts:
+    rows, words, conditions, empty, differences, invalid, entities, errors, types, worst = sums
+    return DatasetCounts(
+        rows=rows,
+        words=words,
+        conditions=ConditionCounts(*conditions),
+        empty_predictions=empty,
+        differences=DifferenceCounts(*differences),
+        invalid_labels=invalid,
+        entities=EntityCounts(*entities),
+        errors=ErrorKinds(*errors),
+        label_list=tuple(types),
+        worst=tuple(map(_worst_sentence, worst)),
+    )
+
+
+def _worst_sentence(row: tuple[Any, ...]) -> WorstSentence:
+    wrong, path, number, words, labels, predicted, prediction, matching, alignment = row
+    return WorstSentence(
+        wrong=wrong,
+        path=path,
+        row=number,
+        words=tuple(words),
+        labels=tuple(labels),
+        predicted=tuple(predicted),
+        prediction=prediction,
+        matching=matching,
+        alignment=tuple(alignment),
+    )

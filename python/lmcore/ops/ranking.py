@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from lmcore import _core
+from lmcore.ops._dispatch import choose
 from lmcore.ops._threads import limit_threads
-from lmcore.reference.ranking import TIES, as_places, check_cutoffs
+from lmcore.reference._arguments import one_of, same_length
+from lmcore.reference.ranking import TIES, as_columns, check_cutoffs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +89,7 @@ def rank_targets(
     """
     import numpy as np
 
-    if ties not in TIES:
-        raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
+    one_of("ties", ties, TIES)
     if (offsets is None) != (excluded is None):
         given, missing = ("excluded", "offsets") if offsets is None else ("offsets", "excluded")
         raise ValueError(f"{given} needs {missing}: got None")
@@ -101,15 +102,15 @@ def rank_targets(
         raise ValueError(f"scores must have the shape [users, columns]: got {tuple(array.shape)}")
     if offsets is None or excluded is None:
         offsets, excluded = np.zeros(len(array) + 1, np.int64), np.zeros(0, np.int64)
-    places = as_places(array.shape[1], *map(_to_numpy, (targets, offsets, excluded)))
+    columns = as_columns(array.shape[1], *map(_to_numpy, (targets, offsets, excluded)))
     if tensor is not None:
         tensor = tensor.detach()
-        if tensor.device.type != "cpu":
-            return _rank_on_device(tensor, *places, ties)
+        if choose(tensor) != "core":
+            return _rank_by_torch(tensor, *columns, ties)
         array = tensor.numpy()
     # Another byte order or odd addresses are copied into the usual form.
     array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["A"])
-    return Ranks(*_core.rank_targets(array, *places, ties, limit_threads(threads)))
+    return Ranks(*_core.rank_targets(array, *columns, ties, limit_threads(threads)))
 
 
 def ranking_metrics(
@@ -154,7 +155,7 @@ def ranking_metrics(
     return {**metrics, "MRR": reciprocal}
 
 
-def _rank_on_device(
+def _rank_by_torch(
     scores: torch.Tensor,
     targets: NDArray[np.int64],
     offsets: NDArray[np.int64],
@@ -164,12 +165,10 @@ def _rank_on_device(
     """Counts with torch where the scores are; needs one byte of memory there per score."""
     import torch
 
-    if len(targets) != len(scores):
-        got = f"{len(targets)} and {len(scores)}"
-        raise ValueError(f"targets and scores must have the same length: got {got}")
+    same_length(targets=targets, scores=scores)
     width = scores.shape[1]
     rows, columns = _core.list_excluded(width, targets, offsets, excluded)
-    row, column = (torch.from_numpy(places).to(scores.device) for places in (rows, columns))
+    row, column = (torch.from_numpy(part).to(scores.device) for part in (rows, columns))
     own = scores.gather(1, torch.from_numpy(targets.copy()).to(scores.device)[:, None])
     out, rival = scores[row, column], own[row, 0]
     counts = []
@@ -185,8 +184,8 @@ def _rank_on_device(
         user = int((unordered > 0).argmax())
         is_unordered = scores[user].isnan().cpu().numpy()
         is_unordered[columns[rows == user]] = False
-        place = int(is_unordered.argmax())
-        raise ValueError(f"scores[{user}, {place}] must be a number: got nan")
+        first = int(is_unordered.argmax())
+        raise ValueError(f"scores[{user}, {first}] must be a number: got nan")
     return Ranks(greater + _SHARES[ties] * (equal - 1), equal - 1)
 
 

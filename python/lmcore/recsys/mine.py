@@ -143,7 +143,7 @@ class Injection:
         """
         host = self.host_negatives
         shape = (*host.shape[:-1], host.shape[-1] + 1)
-        indices = self.reversed.flat_indices(host.shape[-1]) + self.reversed.places + 1
+        indices = self.reversed.flat_indices(host.shape[-1]) + self.reversed.blocks + 1
         device = self.negatives.device if _is_tensor(self.negatives) else None
         if device is None or device.type == "cpu":
             ones = np.zeros(shape, dtype=np.float32)

@@ -1,33 +1,124 @@
-"""What definitions and ops ask of their arguments, in one place."""
+"""What definitions and ops ask of their arguments, in one place.
+
+The facade makes arrays of the right dtype, order and alignment; the core checks shapes and values,
+and the definition checks the same here, so that both raise the same errors with the same texts.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-# Makes the error of a number that does not fit: from where it stands, and the number itself.
+# Makes the error of a number that does not fit: from its index, and the number itself.
 Refuse: TypeAlias = Callable[[tuple[int, ...], int], Exception]
 
 
-def check_int(name: str, value: object, least: int, end: int | None) -> int:
-    """Returns the value as an int in `least` to `end` - 1, or raises TypeError or ValueError."""
+def check_int(
+    name: str,
+    value: object,
+    least: int,
+    end: int | None = None,
+    *,
+    most: int | None = None,
+    optional: bool = False,
+) -> int:
+    """Returns the value as an int, or raises TypeError or ValueError.
+
+    Args:
+        name: of the argument, for errors.
+        value: an integer of any type but bool.
+        least: the least that is allowed.
+        end: one more than the most that is allowed; None for no bound.
+        most: the same as `end`, where errors shall say "at most".
+        optional: whether the argument may be None, for errors: None itself is not asked here.
+    """
+    kind = "an int or None" if optional else "an int"
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be an int: got {type(value).__name__}") from None
-    if end is None:
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}: got {number}")
-    elif not least <= number < end:
-        is_power = end >= 1 << 24 and end & (end - 1) == 0
-        limit = f"2**{end.bit_length() - 1}" if is_power else str(end)
-        raise ValueError(f"{name} must be at least {least} and below {limit}: got {number}")
+        raise TypeError(f"{name} must be {kind}: got {type(value).__name__}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be {kind}: got bool")
+    in_range(name, number, least, end, most=most)
     return number
+
+
+def in_range(
+    name: str, value: int, least: int, end: int | None = None, *, most: int | None = None
+) -> None:
+    """Raises ValueError unless a number is in its range; see `check_int`."""
+    if value < least or (end is not None and value >= end) or (most is not None and value > most):
+        raise ValueError(f"{name} must be {_describe(least, end, most)}: got {value}")
+
+
+def id_in_range(
+    name: str,
+    index: int,
+    value: int,
+    least: int,
+    end: int | None = None,
+    *,
+    most: int | None = None,
+    row: int | None = None,
+) -> None:
+    """Raises IndexError unless an id or column names something.
+
+    Args:
+        name: of the argument, for errors.
+        index: which of its ids it is.
+        value: the id.
+        least: the first id.
+        end: one more than the last.
+        most: the last, where errors shall say "at most".
+        row: which row it stands in, where there are rows.
+    """
+    if value < least or (end is not None and value >= end) or (most is not None and value > most):
+        raise no_such_id(name, index, value, least, end, most=most, row=row)
+
+
+def no_such_id(
+    name: str,
+    index: int,
+    value: int,
+    least: int,
+    end: int | None = None,
+    *,
+    most: int | None = None,
+    row: int | None = None,
+) -> IndexError:
+    """Returns the error of an id that names nothing; see `id_in_range`."""
+    got = value if row is None else f"{value} (row {row})"
+    return IndexError(f"{name}[{index}] must be {_describe(least, end, most)}: got {got}")
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises ValueError unless a name is one of those that exist."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}: got {value!r}")
+
+
+def same_length(**sequences: Sized) -> None:
+    """Raises ValueError unless two arguments, given by their names, are of one length."""
+    (first, one), (second, other) = sequences.items()
+    if len(one) != len(other):
+        raise ValueError(
+            f"{first} and {second} must have the same length: got {len(one)} and {len(other)}"
+        )
+
+
+def _describe(least: int, end: int | None, most: int | None) -> str:
+    if most is not None:
+        return f"at least {least} and at most {most}"
+    if end is None:
+        return f"at least {least}"
+    # Long powers of two are read better as such.
+    is_power = end >= 1 << 24 and end & (end - 1) == 0
+    return f"at least {least} and below " + (f"2**{end.bit_length() - 1}" if is_power else str(end))
 
 
 def as_integers(
@@ -75,8 +166,8 @@ def as_integers(
         if array.dtype.kind != "i":
             outside = outside | (array > bounds.max)
         if outside.any():
-            place = tuple(map(int, np.unravel_index(outside.argmax(), outside.shape)))
-            raise (refuse or _out_of_range(name, bounds))(place, int(array[place]))
+            index = tuple(map(int, np.unravel_index(outside.argmax(), outside.shape)))
+            raise (refuse or _out_of_range(name, bounds))(index, int(array[index]))
     return np.require(array, dtype=dtype, requirements=["C", "A"])
 
 
@@ -103,8 +194,8 @@ def _out_of_range(name: str, bounds: np.iinfo[Any]) -> Refuse:
     least = f"-2**{bounds.bits - 1}" if bounds.min else "0"
     end = f"2**{bounds.bits - (bounds.min < 0)}"
 
-    def refuse(place: tuple[int, ...], number: int) -> Exception:
-        where = f"[{', '.join(map(str, place))}]" if place else ""
+    def refuse(index: tuple[int, ...], number: int) -> Exception:
+        where = f"[{', '.join(map(str, index))}]" if index else ""
         return ValueError(f"{name}{where} must be at least {least} and below {end}: got {number}")
 
     return refuse

@@ -19,6 +19,8 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lmcore.reference._arguments import in_range, one_of, same_length
+
 SCHEMES = ("gner", "universalner", "strict", "conll", "iob2")
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -81,7 +83,7 @@ def decode_spans(labels: Sequence[str], scheme: str = "gner") -> list[Span]:
         >>> decode_spans(["I-per", "I-org", "O"], scheme="conll")
         [Span(start=0, end=1, type='per'), Span(start=1, end=2, type='org')]
     """
-    _check_scheme(scheme)
+    one_of("scheme", scheme, SCHEMES)
     return _decode(labels, scheme, "labels")
 
 
@@ -118,9 +120,9 @@ def count_entities(
         >>> count_entities(["in", "New", "York"], ["O", "B-x", "I-x"], ["O", "O", "B-x"])
         EntityCounts(gold=1, predicted=1, correct=0)
     """
-    _check_scheme(scheme)
-    _check_lengths(words=words, gold=gold)
-    _check_lengths(words=words, predicted=predicted)
+    one_of("scheme", scheme, SCHEMES)
+    same_length(words=words, gold=gold)
+    same_length(words=words, predicted=predicted)
     wanted = _entities(words, gold, scheme, "gold")
     found = _entities(words, predicted, scheme, "predicted")
     return EntityCounts(len(wanted), len(found), sum(entity in wanted for entity in found))
@@ -143,8 +145,8 @@ def classify_errors(
         >>> classify_errors(["B-x", "I-x", "B-y", "B-z"], ["B-x", "O", "B-z", "O"])
         ErrorKinds(gold=3, unlabelled=1, noisy=1, boundary=1)
     """
-    _check_scheme(scheme)
-    _check_lengths(gold=gold, predicted=predicted)
+    one_of("scheme", scheme, SCHEMES)
+    same_length(gold=gold, predicted=predicted)
     wanted = _decode(gold, scheme, "gold")
     found = _decode(predicted, scheme, "predicted")
     unlabelled = noisy = boundary = 0
@@ -159,6 +161,46 @@ def classify_errors(
         else:
             noisy += 1
     return ErrorKinds(len(wanted), unlabelled, noisy, boundary)
+
+
+def count_entities_batch(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]] | None = None,
+    scheme: str = "gner",
+) -> tuple[EntityCounts, ErrorKinds]:
+    """Returns the sums of `count_entities` and `classify_errors` over many sentences.
+
+    Args:
+        gold: BIO labels of each sentence.
+        predicted: BIO labels of each sentence.
+        words: words of each sentence; schemes that compare positions alone need none.
+        scheme: one of `SCHEMES`.
+
+    Raises:
+        ValueError: unknown scheme, different lengths, a label of another form, or a scheme
+            that compares texts without words.
+
+    Example:
+        >>> count_entities_batch([["B-x"], ["O"]], [["B-x"], ["B-x"]], [["a"], ["b"]])[0]
+        EntityCounts(gold=1, predicted=2, correct=1)
+    """
+    one_of("scheme", scheme, SCHEMES)
+    same_length(gold=gold, predicted=predicted)
+    if words is not None:
+        same_length(words=words, gold=gold)
+    elif scheme in ("gner", "universalner"):
+        raise ValueError("words are needed: this scheme compares the texts of entities")
+    counts, kinds = [(0, 0, 0)], [(0, 0, 0, 0)]
+    for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
+        given = [""] * len(wanted) if words is None else words[row]
+        try:
+            counts.append(count_entities(given, wanted, found, scheme))
+            kinds.append(classify_errors(wanted, found, scheme))
+        except ValueError as error:
+            raise ValueError(f"sentence [{row}]: {error}") from None
+    sums = (map(sum, zip(*column, strict=True)) for column in (counts, kinds))
+    return EntityCounts(*next(sums)), ErrorKinds(*next(sums))
 
 
 def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
@@ -178,10 +220,9 @@ def compute_quality(counts: EntityCounts, scheme: str = "gner") -> Quality:
         >>> compute_quality(EntityCounts(gold=4, predicted=2, correct=2), scheme="strict")
         Quality(precision=1.0, recall=0.5, f1=0.6666666666666666)
     """
-    _check_scheme(scheme)
+    one_of("scheme", scheme, SCHEMES)
     for name, count in counts._asdict().items():
-        if not 0 <= count < 1 << 64:
-            raise ValueError(f"{name} must be at least 0 and below 2**64: got {count}")
+        in_range(name, count, 0, 1 << 64)
     epsilon = _EPSILON if scheme in ("gner", "universalner") else 0.0
 
     def ratio(part: float, whole: float) -> float:
@@ -225,16 +266,3 @@ def _entities(
         else:
             entities[span] = None
     return list(entities)
-
-
-def _check_scheme(scheme: str) -> None:
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}: got {scheme!r}")
-
-
-def _check_lengths(**sequences: Sequence[str]) -> None:
-    (first, one), (second, other) = sequences.items()
-    if len(one) != len(other):
-        raise ValueError(
-            f"{first} and {second} must have the same length: got {len(one)} and {len(other)}"
-        )

@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmcore.reference._arguments import as_integers, as_native
-
-USER_BITS, POSITION_BITS, ITEM_BITS, COUNT_BITS = 24, 8, 32, 24
-LARGEST_COUNT = 2**COUNT_BITS - 1
-"""Counts stay at this value when they reach it."""
-
-STATE_DTYPES = {
-    "hard_keys": np.uint32,
-    "hard_offsets": np.int64,
-    "hard_items": np.uint32,
-    "count_keys": np.uint64,
-    "counts": np.uint32,
-    "evicted_count": np.int64,
-}
-"""The arrays of a state: see `FalseNegativeMemory.state_dict`."""
+from lmcore.reference._arguments import same_length
+from lmcore.reference._false_negatives import (
+    ITEM_BITS,
+    LARGEST_COUNT,
+    POSITION_BITS,
+    STATE_DTYPES,
+    check_ids,
+    check_max_length,
+    check_negatives,
+    check_places,
+    check_positives,
+    check_scores,
+    check_settings,
+    check_state,
+    check_users,
+    flat_index_range,
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -44,15 +46,15 @@ class Reversed:
     """`[R, 3]` row, position, slot."""
     counts: NDArray[np.uint32]
     """`[R]` how often the item was presented again so far, this time included."""
-    places: NDArray[np.int64]
-    """`[R]` which block of N negatives: row * L + position, or the index into `places`."""
+    blocks: NDArray[np.int64]
+    """`[R]` which block of N negatives: row * L + position, or the index into packed ones."""
 
     def __len__(self) -> int:
         """Returns R."""
         return len(self.counts)
 
     def flat_indices(self, negative_count: int) -> NDArray[np.int64]:
-        """Returns `[R]` places in the flattened negatives: block * N + slot.
+        """Returns `[R]` indices of the flattened negatives: block * N + slot.
 
         Args:
             negative_count: N, negatives per position.
@@ -62,7 +64,7 @@ class Reversed:
             >>> memory.inject([1], [[5]], np.array([[[7, 9]]])).flat_indices(2).tolist()
             []
         """
-        return self.places * negative_count + self.coordinates[:, 2]
+        return self.blocks * negative_count + self.coordinates[:, 2]
 
     def select(self, kept: NDArray[np.bool_] | NDArray[np.int64]) -> Reversed:
         """Returns some of them.
@@ -76,11 +78,11 @@ class Reversed:
             >>> nothing = memory.inject([1], [[5]], negatives)
             >>> memory.observe([1], [[5]], negatives, np.array([[[True, True]]]), nothing)
             2
-            >>> turned = memory.inject([1], [[5]], negatives)
-            >>> turned.select(turned.coordinates[:, 2] == 1).coordinates.tolist()
+            >>> reversed_ = memory.inject([1], [[5]], negatives)
+            >>> reversed_.select(reversed_.coordinates[:, 2] == 1).coordinates.tolist()
             [[0, 0, 1]]
         """
-        return Reversed(self.coordinates[kept], self.counts[kept], self.places[kept])
+        return Reversed(self.coordinates[kept], self.counts[kept], self.blocks[kept])
 
 
 class FalseNegativeMemory:
@@ -148,8 +150,8 @@ class FalseNegativeMemory:
         """
         u, pos = check_users(users), check_positives(positives)
         check_negatives(negatives, (len(u), *pos.shape[1:]), written=True)
-        check_positives_rows(pos, len(u))
-        return self._inject(u, list(padded_places(pos)), negatives)
+        same_length(positives=pos, users=u)
+        return self._inject(u, list(padded_positions(pos)), negatives)
 
     def inject_packed(
         self, users: ArrayLike, places: ArrayLike, max_length: int, negatives: NDArray[Any]
@@ -175,7 +177,7 @@ class FalseNegativeMemory:
         u, length = check_users(users), check_max_length(max_length)
         where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),), written=True)
-        return self._inject(u, list(packed_places(where, len(u), max_length)), negatives)
+        return self._inject(u, list(packed_positions(where, len(u), max_length)), negatives)
 
     def observe(
         self,
@@ -210,9 +212,9 @@ class FalseNegativeMemory:
         """
         u, pos = check_users(users), check_positives(positives)
         check_negatives(negatives, (len(u), *pos.shape[1:]))
-        check_positives_rows(pos, len(u))
+        same_length(positives=pos, users=u)
         z = check_scores(scores, negatives)
-        return self._observe(u, list(padded_places(pos)), negatives, z, reversed_)
+        return self._observe(u, list(padded_positions(pos)), negatives, z, reversed_)
 
     def observe_packed(
         self,
@@ -249,7 +251,7 @@ class FalseNegativeMemory:
         where = check_places(places, len(u) * length)
         check_negatives(negatives, (len(where),))
         z = check_scores(scores, negatives)
-        ordered = list(packed_places(where, len(u), max_length))
+        ordered = list(packed_positions(where, len(u), max_length))
         return self._observe(u, ordered, negatives, z, reversed_)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
@@ -310,17 +312,17 @@ class FalseNegativeMemory:
         return self.threshold is not None and count > self.threshold
 
     def _inject(
-        self, u: NDArray[np.int64], places: list[tuple[int, int, int]], neg: NDArray[Any]
+        self, u: NDArray[np.int64], positions: list[tuple[int, int, int]], neg: NDArray[Any]
     ) -> Reversed:
         check_ids(u)
         n = neg.shape[-1]
-        blocks = neg.reshape(-1, n) if n else neg.reshape(len(places), 0)
+        blocks = neg.reshape(-1, n) if n else neg.reshape(len(positions), 0)
         if neg.dtype == np.int32:
             largest = max((max(items) for items in self.hard.values() if items), default=0)
             if largest > np.iinfo(np.int32).max:
                 raise TypeError(f"negatives must be int64: item {largest} is stored")
         R, counts, where = [], [], []  # noqa: N806  the paper's letter
-        for b, p, block in places:
+        for b, p, block in positions:
             key = int(u[b]), p
             # More items than slots: those that find none are neither shown nor counted.
             for k, i in enumerate(self.hard.get(key, [])[:n]):
@@ -349,7 +351,7 @@ class FalseNegativeMemory:
     def _observe(
         self,
         u: NDArray[np.int64],
-        places: list[tuple[int, int, int]],
+        positions: list[tuple[int, int, int]],
         neg: NDArray[Any],
         z: NDArray[Any],
         reversed_: Reversed,
@@ -358,7 +360,7 @@ class FalseNegativeMemory:
         n = neg.shape[-1]
         left = list(map(tuple, reversed_.coordinates.tolist()))[::-1]
         found: list[tuple[int, int, list[int]]] = []
-        for b, p, block in places:
+        for b, p, block in positions:
             row = neg.reshape(-1, n)[block] if n else neg[:0]
             if z.dtype == np.bool_:
                 above = z.reshape(-1, n)[block] if n else z[:0]
@@ -369,12 +371,12 @@ class FalseNegativeMemory:
                         f"logits must not be NaN: got NaN at row {b}, position {p}, column {column}"
                     )
                 above = y[1:] > y[0]
-            turned = set()
+            known = set()  # slots that were reversed
             while left and left[-1][:2] == (b, p) and 0 <= left[-1][2] < n:
-                turned.add(left.pop()[2])
-            items = [int(row[j]) for j in range(n) if above[j] and j not in turned]
+                known.add(left.pop()[2])
+            items = [int(row[j]) for j in range(n) if above[j] and j not in known]
             for j in range(n):
-                if above[j] and j not in turned and not 1 <= row[j] < 1 << ITEM_BITS:
+                if above[j] and j not in known and not 1 <= row[j] < 1 << ITEM_BITS:
                     raise IndexError(
                         f"negatives must be at least 1 and below 2**{ITEM_BITS}: got {row[j]} "
                         f"at row {b}, position {p}, slot {j}"
@@ -395,7 +397,7 @@ def pack(u: int, p: int, i: int) -> int:
     return u << POSITION_BITS + ITEM_BITS | p << ITEM_BITS | i
 
 
-def padded_places(pos: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+def padded_positions(pos: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Yields row, position and block of each valid position, in the authors' order."""
     length = pos.shape[1]
     for b, row in enumerate(pos.tolist()):
@@ -410,169 +412,16 @@ def padded_places(pos: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
             yield b, p, b * length + p
 
 
-def packed_places(
-    places: NDArray[np.int64], rows: int, length: int
+def packed_positions(
+    flat_indices: NDArray[np.int64], rows: int, length: int
 ) -> Iterator[tuple[int, int, int]]:
     """Yields row, position and block of each packed position, in the authors' order."""
     before = -1
-    for index, place in enumerate(places.tolist()):
-        if not 0 <= place < rows * length:
-            raise _place_range(rows * length, place, index)
-        if place <= before:
-            raise ValueError(f"places must ascend: got {place} after {before} at index {index}")
-        before = place
-    found = [(place // length, place % length, k) for k, place in enumerate(places.tolist())]
-    yield from sorted(found, key=lambda place: (place[0], -place[1]))
-
-
-def check_settings(threshold: object, max_keys: object) -> tuple[int | None, int | None]:
-    """Returns threshold and max_keys as integers in their ranges, or None."""
-    return (
-        _check_int("threshold", threshold, 0, LARGEST_COUNT - 1, f"below {LARGEST_COUNT - 1}"),
-        _check_int("max_keys", max_keys, 1, 2**63, "below 2**63"),
-    )
-
-
-def _check_int(name: str, value: object, least: int, end: int, limit: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int or None: got {type(value).__name__}")
-    if not least <= value < end:
-        raise ValueError(f"{name} must be at least {least} and {limit}: got {value}")
-    return int(value)
-
-
-def check_max_length(max_length: object) -> int:
-    """Returns a length whose positions fit into 8 bits."""
-    if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)):
-        raise TypeError(f"max_length must be an int: got {type(max_length).__name__}")
-    if not 1 <= max_length <= 1 << POSITION_BITS:
-        raise ValueError(
-            f"max_length must be at least 1 and at most {1 << POSITION_BITS}: got {max_length}"
-        )
-    return int(max_length)
-
-
-def check_users(users: ArrayLike) -> NDArray[np.int64]:
-    """Returns users `[B]` int64."""
-    return as_integers("users", users, "[B]", lambda place, user: _user_range(user, place[0]))
-
-
-def check_places(places: ArrayLike, end: int) -> NDArray[np.int64]:
-    """Returns places `[P]` int64 of a batch with `end` positions."""
-    return as_integers(
-        "places", places, "[P]", lambda where, place: _place_range(end, place, where[0])
-    )
-
-
-def _user_range(user: int, row: int) -> IndexError:
-    return IndexError(f"users must be at least 1 and below 2**{USER_BITS}: got {user} at row {row}")
-
-
-def _place_range(end: int, place: int, index: int) -> IndexError:
-    return IndexError(f"places must be at least 0 and below {end}: got {place} at index {index}")
-
-
-def _positive_range(place: tuple[int, ...], item: int) -> IndexError:
-    return IndexError(
-        f"positives must be at least -2**63 and below 2**63: got {item} at row {place[0]}, "
-        f"position {place[1]}"
-    )
-
-
-def check_positives(positives: ArrayLike) -> NDArray[np.int64]:
-    """Returns positives `[B, L]` int64."""
-    pos = as_integers("positives", positives, "[B, L]", _positive_range)
-    check_max_length(pos.shape[1])
-    return pos
-
-
-def check_positives_rows(positives: NDArray[np.int64], rows: int) -> None:
-    """Refuses positives with another number of rows than there are users."""
-    if len(positives) != rows:
-        raise ValueError(
-            f"positives and users must have the same length: got {len(positives)} and {rows}"
-        )
-
-
-def check_negatives(negatives: object, shape: tuple[int, ...], *, written: bool = False) -> None:
-    """Refuses negatives of another type or shape, or that cannot be written in place."""
-    if not isinstance(negatives, np.ndarray):
-        raise TypeError(f"negatives must be a numpy array: got {type(negatives).__name__}")
-    if negatives.dtype not in (np.int64, np.int32):
-        raise TypeError(f"negatives must be int64 or int32: got {negatives.dtype}")
-    if negatives.ndim != len(shape) + 1 or negatives.shape[:-1] != shape:
-        expected = ", ".join([*map(str, shape), "N"])
-        raise ValueError(f"negatives must have shape [{expected}]: got {list(negatives.shape)}")
-    flags = negatives.flags
-    if written and not (flags.c_contiguous and flags.writeable and flags.aligned):
-        raise ValueError(
-            "negatives must be contiguous, aligned and writeable: they are written in place"
-        )
-
-
-def check_scores(scores: ArrayLike, negatives: NDArray[Any]) -> NDArray[Any]:
-    """Returns the logits or the mask, contiguous, with a shape that fits the negatives."""
-    z = as_native(np.asarray(scores))
-    if z.dtype not in (np.bool_, np.float32, np.float64):
-        raise TypeError(f"scores must be bool, float32 or float64: got {z.dtype}")
-    count = negatives.shape[-1] + (z.dtype != np.bool_)
-    if z.shape != (*negatives.shape[:-1], count):
-        raise ValueError(
-            f"scores of {z.dtype} must have shape {[*negatives.shape[:-1], count]}: got "
-            f"{list(z.shape)}"
-        )
-    return z
-
-
-def check_ids(users: NDArray[np.int64]) -> None:
-    """Refuses user ids that 24 bits cannot hold."""
-    for row, user in enumerate(users.tolist()):
-        if not 1 <= user < 1 << USER_BITS:
-            raise _user_range(user, row)
-
-
-def check_state(state: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of a state, checked."""
-    if not isinstance(state, Mapping):
-        raise TypeError(f"state must be a mapping: got {type(state).__name__}")
-    if set(state) != set(STATE_DTYPES):
-        raise ValueError(
-            f"state must hold {', '.join(STATE_DTYPES)}: got {', '.join(map(str, state))}"
-        )
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, kind in STATE_DTYPES.items():
-        array = as_native(np.asarray(state[name]))
-        if array.dtype != kind or array.ndim != (name != "evicted_count"):
-            form = "a scalar" if name == "evicted_count" else "one dimension"
-            raise ValueError(
-                f"state[{name!r}] must be {np.dtype(kind)} with {form}: got {array.dtype} of shape "
-                f"{list(array.shape)}"
-            )
-        arrays[name] = array
-    keys, offsets, items = arrays["hard_keys"], arrays["hard_offsets"], arrays["hard_items"]
-    tests = {
-        "hard_keys must ascend and have users from 1": _ascend(keys, 1 << POSITION_BITS),
-        "hard_offsets must ascend from 0 to the number of hard_items": len(offsets) == len(keys) + 1
-        and offsets[0] == 0
-        and offsets[-1] == len(items)
-        and bool((offsets[1:] > offsets[:-1]).all()),
-        "hard_items must be at least 1": bool((items > 0).all()),
-        "count_keys must ascend and have users and items from 1": _ascend(
-            arrays["count_keys"], 1 << POSITION_BITS + ITEM_BITS
-        )
-        and bool((arrays["count_keys"] & np.uint64(0xFFFFFFFF) > 0).all()),
-        f"counts must be one per key, from 1 to {LARGEST_COUNT}": len(arrays["counts"])
-        == len(arrays["count_keys"])
-        and bool(((arrays["counts"] > 0) & (arrays["counts"] <= LARGEST_COUNT)).all()),
-        "evicted_count must be at least 0": int(arrays["evicted_count"]) >= 0,
-    }
-    for rule, holds in tests.items():
-        if not holds:
-            raise ValueError(f"state: {rule}")
-    return arrays
-
-
-def _ascend(keys: NDArray[Any], least: int) -> bool:
-    return len(keys) == 0 or (int(keys[0]) >= least and bool((keys[1:] > keys[:-1]).all()))
+    for index, flat in enumerate(flat_indices.tolist()):
+        if not 0 <= flat < rows * length:
+            raise flat_index_range(rows * length, flat, index)
+        if flat <= before:
+            raise ValueError(f"places must ascend: got {flat} after {before} at index {index}")
+        before = flat
+    found = [(flat // length, flat % length, k) for k, flat in enumerate(flat_indices.tolist())]
+    yield from sorted(found, key=lambda position: (position[0], -position[1]))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .lcs import longest_common_subsequence
+from .words import split_words
 
 # The label of a pair: (B-...), (I-...) up to the next ")" on the same line, or exactly (O).
 _LABEL = re.compile(r"\((B-.*?|I-.*?|O)\)")
@@ -142,6 +143,8 @@ def match_labels(
     generation: str,
     label_list: Sequence[str],
     comparison_words: Sequence[str] | None = None,
+    *,
+    split_generated: bool = False,
 ) -> Match:
     """Returns one BIO label per word, read from the generated text.
 
@@ -151,6 +154,8 @@ def match_labels(
         label_list: entity types that may occur; any other label counts as `O`.
         comparison_words: n words to compare with instead of the lower-cased `words`:
             what a tokenizer makes of them (back tokenisation).
+        split_generated: cut generated words as `split_words` cuts text; the later pieces of
+            a word continue its entity.
 
     Returns:
         A `Match` with n labels.
@@ -168,6 +173,8 @@ def match_labels(
             f"got {len(comparison_words)} and {len(words)}"
         )
     parsed = parse_generation(generation)
+    if split_generated:
+        parsed = _split_generated(parsed)
     valid = {"O", *(prefix + label for label in label_list for prefix in ("B-", "I-"))}
     invalid = [k for k, label in enumerate(parsed.labels) if label not in valid]
     labels = [label if label in valid else "O" for label in parsed.labels]
@@ -185,3 +192,52 @@ def match_labels(
         substituted=substituted,
         invalid_labels=invalid,
     )
+
+
+def match_labels_batch(
+    words: Sequence[Sequence[str]],
+    generations: Sequence[str],
+    label_lists: Sequence[Sequence[str]],
+    comparison_words: Sequence[Sequence[str]] | None = None,
+) -> list[Match]:
+    """Returns the `Match` of each sentence.
+
+    Args:
+        words: one sequence of words per sentence.
+        generations: one generated text per sentence.
+        label_lists: one list of entity types per sentence.
+        comparison_words: as for `match_labels`, per sentence.
+
+    Raises:
+        ValueError: the sequences differ in length, or as for `match_labels`.
+
+    Example:
+        >>> matches = match_labels_batch([["a"], ["b"]], ["a(B-x)", "c(O)"], [["x"], ["x"]])
+        >>> [match.labels for match in matches]
+        [['B-x'], ['O']]
+    """
+    columns = {"generations": generations, "label_lists": label_lists}
+    if comparison_words is not None:
+        columns["comparison_words"] = comparison_words
+    for name, column in columns.items():
+        if len(column) != len(words):
+            raise ValueError(
+                f"{name} and words must have the same length: got {len(column)} and {len(words)}"
+            )
+    matches = []
+    for row, arguments in enumerate(zip(words, *columns.values(), strict=True)):
+        try:
+            matches.append(match_labels(*arguments))
+        except ValueError as error:
+            raise ValueError(f"sentence [{row}]: {error}") from None
+    return matches
+
+
+def _split_generated(parsed: Parsed) -> Parsed:
+    """Returns the generated words cut into pieces; later pieces continue the entity."""
+    words, labels = [], []
+    for word, label in zip(parsed.words, parsed.labels, strict=True):
+        for k, (start, end) in enumerate(split_words(word)):
+            words.append(word[start:end])
+            labels.append(f"I-{label[2:]}" if k and label != "O" else label)
+    return parsed._replace(words=words, labels=labels)

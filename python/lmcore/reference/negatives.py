@@ -1,7 +1,7 @@
 """Training batches of a sequential recommender, with negatives outside of a user's history.
 
 Source: the sampler of SASRec and UFNRec, whose draws are made here by Philox4x32-10, so that
-a sample depends on (seed, epoch, place in the epoch) alone.
+a sample depends on (seed, epoch, position in the epoch) alone.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmcore.reference._arguments import Refuse, as_integers, check_int
-from lmcore.reference.philox import mix
+from lmcore.reference._arguments import (
+    Refuse,
+    as_integers,
+    check_int,
+    id_in_range,
+    no_such_id,
+    one_of,
+)
+from lmcore.reference.philox import Stream, below, shuffle, words_by_block, words_by_group
 
 DISTRIBUTIONS = ("uniform", "popularity")
 ORDERS = ("replacement", "shuffle")
 # A history with at least one part in this many of all items, or of all weights, is mapped around.
 DENSE_SHARE = 64
 DENSE_WEIGHT_SHARE = 2
-_STREAM_USERS, _STREAM_NEGATIVES, _STREAM_SHUFFLE, _STREAM_CANDIDATES = 101, 102, 103, 104
-_PLACE_BITS = 40
-_LANES = 16
-_MASK = 0xFFFFFFFF
+_POSITION_BITS = 40
 
 
 @dataclass(slots=True, frozen=True)
@@ -138,7 +142,7 @@ class SequenceSampler:
 
     def sample_packed(self, epoch: int, step: int) -> PackedBatch:
         """Returns a batch whose valid positions stand packed."""
-        check_place(epoch, step, self.steps_per_epoch)
+        check_step(epoch, step, self.steps_per_epoch)
         users = [self._user(epoch, step * self.batch_size + b) for b in range(self.batch_size)]
         shape = (self.batch_size, self.max_length)
         sequences, positives = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -147,8 +151,8 @@ class SequenceSampler:
             window = self.train[user - 1][-self.max_length - 1 :]
             sequences[b, self.max_length - len(window) + 1 :] = window[:-1]
             positives[b, self.max_length - len(window) + 1 :] = window[1:]
-            item = epoch << _PLACE_BITS | step * self.batch_size + b
-            words = _words_by_group(self.seed, _STREAM_NEGATIVES, item)
+            item = epoch << _POSITION_BITS | step * self.batch_size + b
+            words = words_by_group(self.seed, Stream.NEGATIVES, item)
             count = (len(window) - 1) * self.negative_count
             negatives += _draw(words, self.weights, self.history[user - 1], count, self.share)
         return PackedBatch(
@@ -178,22 +182,18 @@ class SequenceSampler:
             taken = sorted({*self.history[user - 1], *excluded[row].tolist()} - {0})
             if len(taken) == self.item_count:
                 raise ValueError(no_item_left(user))
-            words = _words_by_group(seed, _STREAM_CANDIDATES, user)
+            words = words_by_group(seed, Stream.CANDIDATES, user)
             drawn[row] = _draw(words, [1] * self.item_count, taken, count, DENSE_SHARE)
         return drawn
 
-    def _user(self, epoch: int, place: int) -> int:
+    def _user(self, epoch: int, position: int) -> int:
         n = len(self.eligible)
         if self.order == "replacement":
-            words = _words_by_block(self.seed, _STREAM_USERS, epoch << _PLACE_BITS | place)
-            return self.eligible[_below(words, n)]
-        # Fisher and Yates, from the last place down.
-        words = _words_by_group(self.seed, _STREAM_SHUFFLE, epoch)
+            words = words_by_block(self.seed, Stream.USERS, epoch << _POSITION_BITS | position)
+            return self.eligible[below(words, n)]
         order = list(self.eligible)
-        for i in range(n - 1, 0, -1):
-            j = _below(words, i + 1)
-            order[i], order[j] = order[j], order[i]
-        return order[place % n]
+        shuffle(order, self.seed, Stream.SHUFFLE, epoch)
+        return order[position % n]
 
 
 def weigh_items(items: NDArray[np.int64], item_count: int, exponent: float) -> NDArray[np.uint32]:
@@ -216,45 +216,14 @@ def weigh_items(items: NDArray[np.int64], item_count: int, exponent: float) -> N
     """
     inside = items[(items >= 1) & (items <= item_count)]
     counts = np.bincount(inside, minlength=item_count + 1)[1:]
-    distinct, places, repeats = np.unique(counts, return_inverse=True, return_counts=True)
+    distinct, indices, repeats = np.unique(counts, return_inverse=True, return_counts=True)
     # Relative to the largest count, no power overflows.
     powers = [(c / max(distinct[-1], 1)) ** exponent if c else 0.0 for c in distinct.tolist()]
     total = math.fsum(p * r for p, r in zip(powers, repeats.tolist(), strict=True))
     weights = [
         max(1, int(p / total * 2**31)) if c else 0 for p, c in zip(powers, distinct, strict=True)
     ]
-    return np.array(weights, np.uint32)[places]
-
-
-def _words_by_block(seed: int, stream: int, item: int) -> Iterator[int]:
-    """Yields 32-bit words block after block."""
-    block = 0
-    while True:
-        yield from _block(seed, stream, item, block)
-        block += 1
-
-
-def _words_by_group(seed: int, stream: int, item: int) -> Iterator[int]:
-    """Yields the first words of 16 blocks, then their second words, and so on."""
-    group = 0
-    while True:
-        first = _LANES * group
-        blocks = [_block(seed, stream, item, first + lane) for lane in range(_LANES)]
-        for word in range(4):
-            yield from (block[word] for block in blocks)
-        group += 1
-
-
-def _block(seed: int, stream: int, item: int, block: int) -> tuple[int, int, int, int]:
-    return mix((block, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))
-
-
-def _below(words: Iterator[int], bound: int) -> int:
-    """Returns a number in [0, bound), each made by as many words: the others are skipped."""
-    for word in words:
-        if (word * bound & _MASK) >= (1 << 32) % bound:
-            return word * bound >> 32
-    raise AssertionError("words do not end")
+    return np.array(weights, np.uint32)[indices]
 
 
 def _draw(
@@ -266,12 +235,12 @@ def _draw(
     if taken * share >= total:
         others = sorted(set(range(1, len(weights) + 1)) - set(history))
         sums = list(accumulate(weights[i - 1] for i in others))
-        numbers = [_below(words, total - taken) for _ in range(count)]
+        numbers = [below(words, total - taken) for _ in range(count)]
         return [others[bisect_right(sums, number)] for number in numbers]
     drawn: list[int] = []
     sums, seen = list(accumulate(weights)), set(history)
     while len(drawn) < count:
-        item = bisect_right(sums, _below(words, total)) + 1
+        item = bisect_right(sums, below(words, total)) + 1
         if item not in seen:
             drawn.append(item)
     return drawn
@@ -307,13 +276,12 @@ def check_names(distribution: str, exponent: float, order: str) -> None:
         ("distribution", distribution, DISTRIBUTIONS),
         ("order", order, ORDERS),
     ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}: got {value!r}")
+        one_of(name, value, known)
     if not (math.isfinite(exponent) and exponent >= 0):
         raise ValueError(f"exponent must be finite and at least 0: got {exponent}")
 
 
-def check_place(epoch: int, step: int, steps: int) -> None:
+def check_step(epoch: int, step: int, steps: int) -> None:
     """Raises TypeError or ValueError unless an epoch has that step."""
     check_int("epoch", epoch, 0, 1 << 24)
     check_int("step", step, 0, steps)
@@ -342,9 +310,9 @@ def check_candidates(
         )
     shape = (len(rows), excluded.shape[1] if excluded.ndim == 2 else 1)
 
-    def refuse(place: tuple[int, ...], value: int) -> Exception:
-        flat = int(np.ravel_multi_index((*place, 0)[:2], shape))
-        return refuse_id("exclude", 0, item_count)((flat,), value)
+    def refuse(index: tuple[int, ...], value: int) -> Exception:
+        flat_index = int(np.ravel_multi_index((*index, 0)[:2], shape))
+        return no_such_id("exclude", flat_index, value, 0, most=item_count)
 
     return rows, as_integers("exclude", exclude, None, refuse).reshape(shape)
 
@@ -352,10 +320,8 @@ def check_candidates(
 def refuse_id(name: str, least: int, most: int) -> Refuse:
     """Returns what makes the error of an id that does not exist."""
 
-    def refuse(place: tuple[int, ...], value: int) -> Exception:
-        return IndexError(
-            f"{name}[{place[0]}] must be at least {least} and at most {most}: got {value}"
-        )
+    def refuse(index: tuple[int, ...], value: int) -> Exception:
+        return no_such_id(name, index[0], value, least, most=most)
 
     return refuse
 
@@ -380,5 +346,4 @@ def _check_offsets(offsets: list[int], count: int) -> None:
 
 def _check_ids(name: str, ids: list[int], least: int, most: int) -> None:
     for index, value in enumerate(ids):
-        if not least <= value <= most:
-            raise refuse_id(name, least, most)((index,), value)
+        id_in_range(name, index, value, least, most=most)

@@ -4,12 +4,59 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 (SC 2011), section 3.3 and table 2.
 """
 
-from lmcore.reference._arguments import check_int
+from collections.abc import Iterator
+from enum import IntEnum, unique
+from typing import TypeVar
+
+from lmcore.reference._arguments import check_int, in_range
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
+_LANES = 16
+
+T = TypeVar("T")
+
+
+@unique
+class Stream(IntEnum):
+    """Which use of randomness a draw belongs to: the one table of all of them.
+
+    Two uses with one number would draw the same, and with another number a use draws something
+    else: numbers are given once. `rust/philox.rs` has the same table.
+    """
+
+    ENGLISH_SENTENCES = 1
+    """English sentences of a generated corpus."""
+    CHINESE_SENTENCES = 2
+    """Chinese sentences of a generated corpus."""
+    DAMAGE = 3
+    """Damage to generated text."""
+    SENTENCE_LENGTHS = 4
+    """Lengths of sentences that are timed."""
+    GENRES = 16
+    """Genres of a generated catalogue."""
+    TURNS = 17
+    """Which way tastes turn."""
+    ITEMS = 18
+    """Items of a generated catalogue."""
+    TASTES = 19
+    """Tastes of generated users."""
+    CHOICES = 20
+    """What generated users choose."""
+    USERS = 101
+    """The user of a row of a training batch."""
+    NEGATIVES = 102
+    """Negatives of a row of a training batch."""
+    SHUFFLE = 103
+    """The order of the users in an epoch."""
+    CANDIDATES = 104
+    """Candidates among which a target is ranked."""
+    TORCH_SEEDS = 0x7E3D
+    """Seeds of torch's generators."""
+    ORDERS = 0x7E3E
+    """Orders of training examples."""
 
 
 def philox4x32(
@@ -59,7 +106,7 @@ def mix(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, 
 
 
 def random_bits(seed: int, stream: int, item: int, position: int) -> int:
-    """Returns 64 random bits for one place of one item.
+    """Returns 64 random bits for one position of one item.
 
     The key is the seed; the counter is (position // 2, item low, item high, stream), of
     which even positions take the first and odd positions the last two words.
@@ -83,8 +130,7 @@ def random_bits(seed: int, stream: int, item: int, position: int) -> int:
         ("item", item, 64),
         ("position", position, 33),
     ):
-        if not 0 <= value < 1 << bits:
-            raise ValueError(f"{name} must be at least 0 and below 2**{bits}: got {value}")
+        in_range(name, value, 0, 1 << bits)
     words = mix((position >> 1, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))
     low, high = words[2:] if position & 1 else words[:2]
     return high << 32 | low
@@ -128,6 +174,88 @@ def random_below(seed: int, stream: int, item: int, position: int, bound: int) -
         >>> random_below(seed=1, stream=0, item=0, position=0, bound=1)
         0
     """
-    if not 1 <= bound < 1 << 63:
-        raise ValueError(f"bound must be at least 1 and below 2**63: got {bound}")
+    in_range("bound", bound, 1, 1 << 63)
     return random_bits(seed, stream, item, position) * bound >> 64
+
+
+def words_by_block(seed: int, stream: int, item: int) -> Iterator[int]:
+    """Yields the 32-bit words of an item block after block, without end.
+
+    Args:
+        seed: below 2**64.
+        stream: below 2**32.
+        item: below 2**64.
+
+    Example:
+        >>> words = words_by_block(0, 0, 0)
+        >>> [f"{next(words):08x}" for _ in range(2)]
+        ['6627e8d5', 'e169c58d']
+    """
+    block = 0
+    while True:
+        yield from _block(seed, stream, item, block)
+        block += 1
+
+
+def words_by_group(seed: int, stream: int, item: int) -> Iterator[int]:
+    """Yields the first words of 16 blocks, then their second words, and so on, without end.
+
+    Args:
+        seed: below 2**64.
+        stream: below 2**32.
+        item: below 2**64.
+
+    Example:
+        >>> words = [word for word, _ in zip(words_by_group(0, 0, 0), range(17))]
+        >>> [f"{word:08x}" for word in (words[0], words[16])]
+        ['6627e8d5', 'e169c58d']
+    """
+    group = 0
+    while True:
+        first = _LANES * group
+        blocks = [_block(seed, stream, item, first + lane) for lane in range(_LANES)]
+        for word in range(4):
+            yield from (block[word] for block in blocks)
+        group += 1
+
+
+def below(words: Iterator[int], bound: int) -> int:
+    """Returns a number in [0, bound), each made by as many words: the others are skipped.
+
+    Args:
+        words: of 32 bits, without end.
+        bound: at least 1 and at most 2**32.
+
+    Example:
+        >>> below(words_by_block(0, 0, 0), 10)
+        3
+    """
+    for word in words:
+        if (word * bound & _MASK) >= (1 << 32) % bound:
+            return word * bound >> 32
+    raise AssertionError("words do not end")
+
+
+def shuffle(items: list[T], seed: int, stream: int, item: int) -> None:
+    """Puts items into an order that every other is as likely as: Fisher and Yates, from the end.
+
+    Args:
+        items: fewer than 2**32; reordered in place.
+        seed: below 2**64.
+        stream: below 2**32.
+        item: below 2**64.
+
+    Example:
+        >>> order = [1, 2, 3, 4, 5]
+        >>> shuffle(order, 0, 0, 0)
+        >>> sorted(order)
+        [1, 2, 3, 4, 5]
+    """
+    words = words_by_group(seed, stream, item)
+    for last in range(len(items) - 1, 0, -1):
+        other = below(words, last + 1)
+        items[last], items[other] = items[other], items[last]
+
+
+def _block(seed: int, stream: int, item: int, block: int) -> tuple[int, int, int, int]:
+    return mix((block, item & _MASK, item >> 32, stream), (seed & _MASK, seed >> 32))

@@ -1,247 +1,404 @@
-"""Rows of predictions: what a usable row is, and the counts that rows add up to.
+"""Rows of predictions: what a usable row is, the counts that rows add up to, and aligned rows.
 
 A row is a JSON object with `label_list`, `prediction`, and `words` and `labels` in its
 `instance` or at its top; `dataset` names its data set. This is the form of the authors'
 prediction files (GNER, arXiv 2402.16602).
 """
 
-import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .entities import EntityCounts, ErrorKinds, classify_errors, count_entities
+from ._rows import Row, read_example, read_row, read_row_to_align
+from .entities import EntityCounts, ErrorKinds, classify_errors, count_entities, decode_spans
 from .matching import match_labels
+from .words import locate_words, split_words
 
-_JSON_TYPES = {
-    type(None): "null",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "a list",
-    dict: "an object",
-}
+__all__ = [
+    "AlignedRow",
+    "ConditionCounts",
+    "DatasetCounts",
+    "DifferenceCounts",
+    "Entity",
+    "Evaluation",
+    "GeneratedWord",
+    "Row",
+    "Substitution",
+    "Word",
+    "WorstSentence",
+    "align_row",
+    "read_example",
+    "read_row",
+    "score_examples",
+    "score_files",
+]
 
-
-_KEYS = {"dataset", "text", "prediction", "label_list", "words", "labels", "instance"}
-_INSTANCE_KEYS = {"words", "labels"}
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that knows all its entries: of equal keys, a dict keeps the last."""
-
-    def __init__(self, entries: list[tuple[str, Any]]) -> None:
-        super().__init__(entries)
-        self.entries = entries
-
-
-_JSON_TYPES[_Object] = "an object"
+_LISTED_BAD_ROWS = 1000
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Row(NamedTuple):
-    """A usable row."""
+class ConditionCounts(NamedTuple):
+    """Rows by the condition that matched them."""
 
-    dataset: str | None
-    words: list[str]
-    labels: list[str]
-    label_list: list[str]
+    exact: int
+    """The generated words equal the input words."""
+    subsequence: int
+    """They are a subsequence of the input words."""
+    lcs: int
+    """Neither: the longest common subsequence was taken."""
+
+
+class DifferenceCounts(NamedTuple):
+    """Words that found no partner."""
+
+    omitted: int
+    """Input words that were not generated."""
+    added: int
+    """Generated words that are not in the input."""
+    substituted: int
+    """Input words with another generated word in their place."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class WorstSentence:
+    """A sentence with wrong entities."""
+
+    wrong: int
+    """Gold entities that were missed plus predicted ones that are wrong."""
+    path: str
+    """The file it came from; empty for rows in memory."""
+    row: int
+    """Line of the file, from 1, or place in the list, from 0."""
+    words: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Gold BIO labels, one per word."""
+    predicted: tuple[str, ...]
+    """Predicted BIO labels, one per word."""
     prediction: str
+    """The generated text."""
+    matching: str
+    """`exact`, `subsequence` or `lcs`."""
+    alignment: tuple[int, ...]
+    """For each word the index of its generated word, or -1."""
 
 
-class RowCounts(NamedTuple):
-    """What one row adds to its data set; all fields are sums once rows are added."""
+class DatasetCounts(NamedTuple):
+    """The sums over the rows of one data set."""
 
     rows: int
     words: int
-    conditions: tuple[int, int, int]
-    """Rows matched exactly, as a subsequence, by LCS."""
+    conditions: ConditionCounts
     empty_predictions: int
-    differences: tuple[int, int, int]
-    """Omitted, added, substituted words."""
+    """Rows whose generated text holds no labelled word; every word counts as `O`."""
+    differences: DifferenceCounts
     invalid_labels: int
+    """Generated labels outside the row's label list; they count as `O`."""
     entities: EntityCounts
+    """Gold, predicted and correct entities."""
     errors: ErrorKinds
+    """Gold entities missed, by the paper's three kinds and by position."""
+    label_list: tuple[str, ...]
+    """Every entity type that a row allowed, sorted."""
+    worst: tuple[WorstSentence, ...]
+    """The sentences with the most wrong entities; of equal ones those that came first."""
 
 
-def read_row(line: bytes) -> Row:
-    """Returns the row that a line of a predictions file holds.
+class Evaluation(NamedTuple):
+    """The sums over rows, per data set."""
+
+    datasets: dict[str, DatasetCounts]
+    """By name, in the order of their first rows."""
+    bad_rows: int
+    """Rows that were skipped because they could not be used."""
+    listed_bad_rows: tuple[str, ...]
+    """Place and problem of the first 1000 of them."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Entity:
+    """Part of a text that names something: `text == source[start:end]`."""
+
+    start: int
+    """First character."""
+    end: int
+    """Character after the last."""
+    type: str
+    """Entity type, one of the given labels."""
+    text: str
+    """The characters from start to end."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Word:
+    """A word of the input."""
+
+    index: int
+    word: str
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class GeneratedWord:
+    """A generated word with its label."""
+
+    index: int
+    word: str
+    label: str
+    """As it was written; a later piece of a word that was cut continues with I-."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Substitution:
+    """A word of the input with another generated word in its place."""
+
+    index: int
+    word: str
+    generated: GeneratedWord
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class AlignedRow:
+    """One label per word, entities with offsets, and what did not match."""
+
+    labels: list[str]
+    """One BIO label per word."""
+    entities: list[Entity]
+    """In the order of the text, without overlap."""
+    matching: str
+    """`exact`, `subsequence` or `lcs`."""
+    omitted: list[Word]
+    """Words of the input that were not generated."""
+    added: list[GeneratedWord]
+    """Generated words that are not in the input."""
+    substituted: list[Substitution]
+    invalid_labels: list[GeneratedWord]
+    """Generated words whose label is not in the label list; they count as `O`."""
+    dropped_labels: list[str]
+    """Labels that had no word before them."""
+    trailing_text: str
+    """Text after the last label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object that `align_file` writes for the row."""
+        return asdict(self)
+
+
+def score_examples(
+    examples: Iterable[object],
+    scheme: str = "gner",
+    *,
+    worst: int = 0,
+    skip_bad_rows: bool = False,
+    back_tokenize: Callable[[list[str]], list[str]] | None = None,
+) -> Evaluation:
+    """Returns the sums over rows in memory, per data set.
 
     Args:
-        line: UTF-8 JSON.
-
-    Raises:
-        ValueError: not UTF-8, not JSON, a missing key, words and labels of different length,
-            a gold label outside the label list, a lone surrogate, a key that is read and
-            stands in its object twice, or one that stands at the top and in `instance`.
-        TypeError: not an object, or a value of the wrong type.
-
-    Example:
-        >>> row = b'{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
-        >>> read_row(row).words
-        ['a']
-    """
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
-    try:
-        row = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_Object)
-    except ValueError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(row, _Object):
-        raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(row)]}")
-    if any(map(_has_surrogate, row)):
-        raise ValueError("holds a lone surrogate")
-    if doubled := _find_doubled(row):
-        raise ValueError(f"{doubled}: this key stands twice in its object")
-
-    dataset = _text(row, "dataset") if "dataset" in row else None
-    label_list = _list(row, "label_list", "label_list")
-    instance = row.get("instance", {})
-    if not isinstance(instance, dict):
-        raise TypeError(f"instance: expected an object, got {_JSON_TYPES[type(instance)]}")
-    if any(map(_has_surrogate, instance)):
-        raise ValueError("instance: holds a lone surrogate")
-    words, _ = _list_of_sentence(row, instance, "words")
-    labels, labels_key = _list_of_sentence(row, instance, "labels")
-    if len(words) != len(labels):
-        raise ValueError(
-            f"{labels_key}: words and labels must have the same length: "
-            f"got {len(words)} and {len(labels)}"
-        )
-    prediction = _text(row, "prediction")
-    valid = {"O", *(prefix + label for label in label_list for prefix in ("B-", "I-"))}
-    for index, label in enumerate(labels):
-        if label not in valid:
-            raise ValueError(f"labels: [{index}] {label!r} is not in label_list")
-    return Row(dataset, words, labels, label_list, prediction)
-
-
-def score_row(row: Row, scheme: str = "gner") -> RowCounts:
-    """Returns the counts of one row.
-
-    Args:
-        row: a usable row.
+        examples: dicts; those without `dataset` go under `examples`.
         scheme: one of `lmcore.reference.entities.SCHEMES`.
+        worst: how many sentences with the most wrong entities to keep, per data set.
+        skip_bad_rows: count and list bad rows instead of raising.
+        back_tokenize: maps lower-case words to what is compared in their place.
 
     Raises:
-        ValueError: unknown scheme.
+        ValueError, TypeError: unknown scheme, or as `read_row`.
 
     Example:
-        >>> score_row(Row(None, ["a"], ["B-x"], ["x"], "a(B-x)")).entities
+        >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
+        >>> score_examples([row]).datasets["examples"].entities
         EntityCounts(gold=1, predicted=1, correct=1)
     """
-    match = match_labels(row.words, row.prediction, row.label_list)
-    return RowCounts(
-        rows=1,
-        words=len(row.words),
-        conditions=(
-            int(match.matching == "exact"),
-            int(match.matching == "subsequence"),
-            int(match.matching == "lcs"),
-        ),
-        empty_predictions=int(not match.parsed.words),
-        differences=(len(match.omitted), len(match.added), len(match.substituted)),
-        invalid_labels=len(match.invalid_labels),
-        entities=count_entities(row.words, row.labels, match.labels, scheme),
-        errors=classify_errors(row.labels, match.labels, scheme),
+    sums = _Sums(scheme, worst, skip_bad_rows, back_tokenize)
+    for index, row in enumerate(examples):
+        sums.add(lambda row=row: read_example(row), f"examples[{index}]", "examples", "", index)  # type: ignore[misc]
+    return sums.evaluation()
+
+
+def score_files(
+    paths: Sequence[str | os.PathLike[str]],
+    scheme: str = "gner",
+    *,
+    worst: int = 0,
+    skip_bad_rows: bool = False,
+    back_tokenize: Callable[[list[str]], list[str]] | None = None,
+) -> Evaluation:
+    """Returns the sums over the rows of files, per data set.
+
+    Args:
+        paths: files of a row per line, blank lines aside; rows without `dataset` go under the
+            file's stem.
+        scheme: one of `lmcore.reference.entities.SCHEMES`.
+        worst: how many sentences with the most wrong entities to keep, per data set.
+        skip_bad_rows: count and list bad rows instead of raising.
+        back_tokenize: as for `score_examples`.
+
+    Raises:
+        ValueError, TypeError: unknown scheme, a file without rows, or as `read_row`.
+
+    Example:
+        >>> score_files([]).datasets
+        {}
+    """
+    sums = _Sums(scheme, worst, skip_bad_rows, back_tokenize)
+    for path in map(Path, paths):
+        lines = path.read_bytes().removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+        rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip(b" \t\r")]
+        if not rows:
+            raise ValueError(f"{path}: the file holds no rows")
+        for number, line in rows:
+            sums.add(
+                lambda line=line: read_row(line),  # type: ignore[misc]
+                f"{path}:{number}",
+                path.stem,
+                str(path),
+                number,
+            )
+    return sums.evaluation()
+
+
+def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
+    """Returns one row aligned: labels, entities with offsets, and what did not match.
+
+    Args:
+        row: `label_list`, `prediction`, and `words` or `text` or both. Offsets are characters
+            of `text`, or of the words joined with spaces. Without `words`, the text is cut
+            with `split_words`, and so are the generated words.
+        scheme: how BIO labels are read as entities.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: unknown scheme, a missing key, or a word that is not in the text.
+
+    Example:
+        >>> row = {"text": "in York", "label_list": ["city"], "prediction": "York(B-city)"}
+        >>> align_row(row).entities
+        [Entity(start=3, end=7, type='city', text='York')]
+    """
+    decode_spans([], scheme)  # an unknown scheme is named before a row
+    words, text, label_list, prediction = read_row_to_align(row)
+    cut = words is None
+    if words is None:
+        ranges = split_words(text or "")
+        words = [(text or "")[start:end] for start, end in ranges]
+    if text is None:
+        text = " ".join(words)
+        ends = [sum(map(len, words[: k + 1])) + k for k in range(len(words))]
+        ranges = [(end - len(word), end) for word, end in zip(words, ends, strict=True)]
+    elif not cut:
+        try:
+            ranges = locate_words(text, words)
+        except ValueError as error:
+            raise ValueError(f"words: {error}") from None
+
+    match = match_labels(words, prediction, label_list, split_generated=cut)
+    parsed = match.parsed
+
+    def generated(index: int) -> GeneratedWord:
+        return GeneratedWord(index=index, word=parsed.words[index], label=parsed.labels[index])
+
+    entities = []
+    for span in decode_spans(match.labels, scheme):
+        start, end = ranges[span.start][0], ranges[span.end - 1][1]
+        entities.append(Entity(start=start, end=end, type=span.type, text=text[start:end]))
+    return AlignedRow(
+        labels=match.labels,
+        entities=entities,
+        matching=match.matching,
+        omitted=[Word(index=i, word=words[i]) for i in match.omitted],
+        added=[generated(k) for k in match.added],
+        substituted=[
+            Substitution(index=i, word=words[i], generated=generated(k))
+            for i, k in match.substituted
+        ],
+        invalid_labels=[generated(k) for k in match.invalid_labels],
+        dropped_labels=parsed.dropped_labels,
+        trailing_text=parsed.trailing_text,
     )
 
 
-def score_lines(
-    lines: Iterable[bytes], default_dataset: str, scheme: str = "gner"
-) -> dict[str, RowCounts]:
-    """Returns the sums per data set, in the order of their first rows; blank lines are skipped.
+class _Sums:
+    """Sums that grow row by row."""
 
-    Args:
-        lines: lines of a predictions file.
-        default_dataset: the data set of rows that name none.
-        scheme: one of `lmcore.reference.entities.SCHEMES`.
+    def __init__(
+        self,
+        scheme: str,
+        worst: int,
+        skip_bad_rows: bool,
+        back_tokenize: Callable[[list[str]], list[str]] | None,
+    ) -> None:
+        decode_spans([], scheme)  # an unknown scheme is named before a row
+        self.scheme, self.worst, self.skip_bad_rows = scheme, worst, skip_bad_rows
+        self.back_tokenize = back_tokenize
+        self.datasets: dict[str, DatasetCounts] = {}
+        self.problems: list[str] = []
 
-    Raises:
-        ValueError, TypeError: as `read_row`.
+    def add(
+        self, read: Callable[[], Row], where: str, default: str, path: str, number: int
+    ) -> None:
+        """Adds one row, or its problem."""
+        try:
+            row = read()
+        except (TypeError, ValueError) as error:
+            problem = type(error)(f"{where}: {error}")
+            if not self.skip_bad_rows:
+                raise problem from None
+            self.problems.append(str(problem))
+            return
+        counts = self.count(row, path, number)
+        name = default if row.dataset is None else row.dataset
+        if name in self.datasets:
+            counts = self.merge(self.datasets[name], counts)
+        self.datasets[name] = counts
 
-    Example:
-        >>> score_lines([b""], "empty")
-        {}
-    """
-    sums: dict[str, RowCounts] = {}
-    for line in lines:
-        if not line.strip(b" \t\r\n"):
-            continue
-        row = read_row(line)
-        counts = score_row(row, scheme)
-        name = default_dataset if row.dataset is None else row.dataset
-        sums[name] = _add(sums[name], counts) if name in sums else counts
-    return sums
+    def count(self, row: Row, path: str, number: int) -> DatasetCounts:
+        """Returns what one row adds to its data set."""
+        compared = None
+        if self.back_tokenize is not None:
+            compared = self.back_tokenize([word.lower() for word in row.words])
+        match = match_labels(row.words, row.prediction, row.label_list, compared)
+        entities = count_entities(row.words, row.labels, match.labels, self.scheme)
+        wrong = entities.gold + entities.predicted - 2 * entities.correct
+        sentence = WorstSentence(
+            wrong=wrong,
+            path=path,
+            row=number,
+            words=tuple(row.words),
+            labels=tuple(row.labels),
+            predicted=tuple(match.labels),
+            prediction=row.prediction,
+            matching=match.matching,
+            alignment=tuple(match.alignment),
+        )
+        conditions = (int(match.matching == name) for name in ConditionCounts._fields)
+        return DatasetCounts(
+            rows=1,
+            words=len(row.words),
+            conditions=ConditionCounts(*conditions),
+            empty_predictions=int(not match.parsed.words),
+            differences=DifferenceCounts(
+                len(match.omitted), len(match.added), len(match.substituted)
+            ),
+            invalid_labels=len(match.invalid_labels),
+            entities=entities,
+            errors=classify_errors(row.labels, match.labels, self.scheme),
+            label_list=tuple(sorted(set(row.label_list))),
+            worst=(sentence,) if wrong and self.worst else (),
+        )
+
+    def merge(self, one: DatasetCounts, two: DatasetCounts) -> DatasetCounts:
+        """Returns the sums of both."""
+        numbers = map(_add, one[:-2], two[:-2])
+        types = tuple(sorted({*one.label_list, *two.label_list}))
+        worst = sorted([*one.worst, *two.worst], key=lambda sentence: -sentence.wrong)
+        return DatasetCounts._make([*numbers, types, tuple(worst[: self.worst])])
+
+    def evaluation(self) -> Evaluation:
+        """Returns the sums of all rows."""
+        listed = tuple(self.problems[:_LISTED_BAD_ROWS])
+        return Evaluation(self.datasets, len(self.problems), listed)
 
 
 def _add(one: Any, two: Any) -> Any:
-    """Adds numbers, and tuples of them field by field."""
-    if isinstance(one, tuple):
-        added = [_add(a, b) for a, b in zip(one, two, strict=True)]
-        return type(one)(*added) if hasattr(one, "_fields") else tuple(added)
-    return one + two
-
-
-def _find_doubled(row: _Object) -> str | None:
-    """Returns the first key that is read and stood in its object before."""
-    seen: set[str] = set()
-    for key, value in row.entries:
-        if key in seen & _KEYS:
-            return key
-        seen.add(key)
-        if key == "instance" and isinstance(value, _Object):
-            inner: set[str] = set()
-            for name, _ in value.entries:
-                if name in inner & _INSTANCE_KEYS:
-                    return f"instance.{name}"
-                inner.add(name)
-    return None
-
-
-def _list_of_sentence(
-    row: dict[str, Any], instance: dict[str, Any], key: str
-) -> tuple[list[str], str]:
-    """Returns the list under a key of `instance` or the row, and the key's full name."""
-    if key in instance and key in row:
-        raise ValueError(f"{key}: this key stands at the top of the row and in its instance")
-    holder, name = (instance, f"instance.{key}") if key in instance else (row, key)
-    return _list(holder, key, name), name
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    if key not in row:
-        raise ValueError(f"{key}: this key is missing")
-    value = row[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key}: expected a string, got {_JSON_TYPES[type(value)]}")
-    _check_surrogates(value, key)
-    return value
-
-
-def _list(row: dict[str, Any], key: str, name: str) -> list[str]:
-    if key not in row:
-        raise ValueError(f"{name}: this key is missing")
-    values = row[key]
-    if not isinstance(values, list):
-        raise TypeError(f"{name}: expected a list of strings, got {_JSON_TYPES[type(values)]}")
-    for index, value in enumerate(values):
-        if not isinstance(value, str):
-            got = f"{_JSON_TYPES[type(value)]} at [{index}]"
-            raise TypeError(f"{name}: expected a list of strings, got {got}")
-        _check_surrogates(value, name)
-    return values
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _check_surrogates(text: str, name: str) -> None:
-    if _has_surrogate(text):
-        raise ValueError(f"{name}: holds a lone surrogate")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    """Adds numbers, and named tuples of them field by field."""
+    return one + two if isinstance(one, int) else type(one)(*map(_add, one, two))

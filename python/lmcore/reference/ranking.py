@@ -17,7 +17,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmcore.reference._arguments import as_integers, check_int
+from lmcore.reference._arguments import (
+    as_integers,
+    check_int,
+    id_in_range,
+    no_such_id,
+    one_of,
+    same_length,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +45,7 @@ def rank_targets(
     Args:
         scores: U rows of C scores, one per candidate.
         targets: U columns.
-        offsets: U + 1 places; user u's part of `excluded` is offsets[u]:offsets[u + 1].
+        offsets: U + 1 integers; user u's part of `excluded` is offsets[u]:offsets[u + 1].
         excluded: columns that are no candidates, in any order, also repeated; a target is a
             candidate all the same.
         ties: one of `TIES`.
@@ -51,12 +58,12 @@ def rank_targets(
         >>> rank_targets([[0.1, 0.9, 0.5, 0.5]], targets=[2], offsets=[0, 1], excluded=[1])
         ([0.5], [1])
     """
-    if ties not in TIES:
-        raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
+    one_of("ties", ties, TIES)
     size = len(scores[0]) if scores else 0
-    arrays = as_places(size, targets, offsets, excluded)
+    arrays = as_columns(size, targets, offsets, excluded)
     targets, offsets, excluded = (array.tolist() for array in arrays)
-    _check(len(scores), size, targets, offsets, excluded)
+    same_length(targets=targets, scores=scores)
+    _check(size, targets, offsets, excluded)
     ranks, tied = [], []
     for u, (row, t) in enumerate(zip(scores, targets, strict=True)):
         left_out = set(excluded[offsets[u] : offsets[u + 1]]) - {t}
@@ -65,8 +72,8 @@ def rank_targets(
             if c in left_out:
                 continue
             if math.isnan(row[c]) or math.isnan(row[t]):
-                place = next(k for k in range(size) if k not in left_out and math.isnan(row[k]))
-                raise ValueError(f"scores[{u}, {place}] must be a number: got nan")
+                first = next(k for k in range(size) if k not in left_out and math.isnan(row[k]))
+                raise ValueError(f"scores[{u}, {first}] must be a number: got nan")
             greater += row[c] > row[t]
             equal += c != t and row[c] == row[t]
         before = {"average": equal / 2, "optimistic": 0, "pessimistic": equal}[ties]
@@ -112,38 +119,27 @@ def check_cutoffs(cutoffs: Sequence[int]) -> list[int]:
     return [check_int(f"cutoffs[{i}]", k, 1, 1 << 63) for i, k in enumerate(cutoffs)]
 
 
-def as_places(
+def as_columns(
     size: int, targets: ArrayLike, offsets: ArrayLike, excluded: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Returns targets, offsets and excluded columns as int64 arrays."""
 
-    def refuse_target(place: tuple[int, ...], column: int) -> IndexError:
-        return _column_range("targets", place[0], size, str(column))
+    def refuse_target(index: tuple[int, ...], column: int) -> IndexError:
+        return no_such_id("targets", index[0], column, 0, size)
 
-    def refuse_excluded(place: tuple[int, ...], column: int) -> IndexError:
-        user = int(bounds.searchsorted(place[0], side="right")) - 1
-        return _column_range("excluded", place[0], size, f"{column} (row {user})")
+    def refuse_excluded(index: tuple[int, ...], column: int) -> IndexError:
+        user = int(bounds.searchsorted(index[0], side="right")) - 1
+        return no_such_id("excluded", index[0], column, 0, size, row=user)
 
     columns = as_integers("targets", targets, "[users]", refuse_target)
     bounds = as_integers("offsets", offsets, "[users + 1]")
     return columns, bounds, as_integers("excluded", excluded, "[excluded]", refuse_excluded)
 
 
-def _column_range(name: str, index: int, size: int, got: str) -> IndexError:
-    return IndexError(f"{name}[{index}] must be at least 0 and below {size}: got {got}")
-
-
 def _check(
-    users: int,
-    size: int,
-    targets: Sequence[int],
-    offsets: Sequence[int],
-    excluded: Sequence[int],
+    size: int, targets: Sequence[int], offsets: Sequence[int], excluded: Sequence[int]
 ) -> None:
-    if len(targets) != users:
-        raise ValueError(
-            f"targets and scores must have the same length: got {len(targets)} and {users}"
-        )
+    users = len(targets)
     if len(offsets) != users + 1:
         raise ValueError(f"the length of offsets must be {users + 1}: got {len(offsets)}")
     if offsets[0] != 0:
@@ -159,8 +155,6 @@ def _check(
             f"got {offsets[users]}"
         )
     for u in range(users):
-        if not 0 <= targets[u] < size:
-            raise _column_range("targets", u, size, str(targets[u]))
+        id_in_range("targets", u, targets[u], 0, size)
         for k in range(offsets[u], offsets[u + 1]):
-            if not 0 <= excluded[k] < size:
-                raise _column_range("excluded", k, size, f"{excluded[k]} (row {u})")
+            id_in_range("excluded", k, excluded[k], 0, size, row=u)

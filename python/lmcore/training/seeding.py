@@ -6,14 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lmcore.ops.philox import random_bits
+from lmcore.ops.philox import Stream, random_bits
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# The streams of Philox that seeds of torch and orders of examples are taken from.
-_STREAM_TORCH, _STREAM_ORDER = 0x7E3D, 0x7E3E
 
 
 def seed_torch(seed: int, step: int = 0, data_rank: int = 0) -> int:
@@ -39,7 +36,7 @@ def seed_torch(seed: int, step: int = 0, data_rank: int = 0) -> int:
     for name, value, bits in (("step", step, 40), ("data_rank", data_rank, 20)):
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} must be at least 0 and below 2**{bits}: got {value}")
-    value = int(random_bits(seed, _STREAM_TORCH, (step << 20) | data_rank, 1)[0])
+    value = int(random_bits(seed, Stream.TORCH_SEEDS, (step << 20) | data_rank, 1)[0])
     _seed_generators()(value)
     return value
 
@@ -74,4 +71,4 @@ def permute(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
         [0, 1, 2]
     """
     # Keys of 64 bits are equal with a probability of count**2 / 2**65.
-    return random_bits(seed, _STREAM_ORDER, epoch, count).argsort(kind="stable")
+    return random_bits(seed, Stream.ORDERS, epoch, count).argsort(kind="stable")

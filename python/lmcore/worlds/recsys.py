@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmcore.ops.philox import random_uniform
+from lmcore.ops.philox import Stream, random_uniform
 
-_GENRE_STREAM, _TURN_STREAM, _ITEM_STREAM, _TASTE_STREAM, _CHOICE_STREAM = range(16, 21)
 _DIMENSIONS = 8
 _GENRES_PER_USER = 2
 
@@ -141,20 +140,20 @@ def make_world(
         raise ValueError(
             f"liked_share must give from 5 to {items} items: got {liked_share} of {items}"
         )
-    centres = _to_sphere(_normal(seed, _GENRE_STREAM, genres, _DIMENSIONS))
+    centres = _to_sphere(_normal(seed, Stream.GENRES, genres, _DIMENSIONS))
     # Where items point to: an orthogonal map of their places.
-    turn, _ = np.linalg.qr(_normal(seed, _TURN_STREAM, _DIMENSIONS, _DIMENSIONS))
+    turn, _ = np.linalg.qr(_normal(seed, Stream.TURNS, _DIMENSIONS, _DIMENSIONS))
 
-    draws = _normal(seed, _ITEM_STREAM, items, _DIMENSIONS + 1)
-    genre = random_uniform(seed, _ITEM_STREAM, range(items), 1, position=64)[:, 0] * genres
+    draws = _normal(seed, Stream.ITEMS, items, _DIMENSIONS + 1)
+    genre = random_uniform(seed, Stream.ITEMS, range(items), 1, position=64)[:, 0] * genres
     places = _to_sphere(centres[genre.astype(np.int64)] + 0.25 * draws[:, :_DIMENSIONS])
     appeal = 0.6 * draws[:, _DIMENSIONS]
 
-    draws = random_uniform(seed, _TASTE_STREAM, range(users), 2 * _GENRES_PER_USER + 1)
+    draws = random_uniform(seed, Stream.TASTES, range(users), 2 * _GENRES_PER_USER + 1)
     favourites = (draws[:, :_GENRES_PER_USER] * genres).astype(np.int64)
     weights = 0.5 + draws[:, _GENRES_PER_USER : 2 * _GENRES_PER_USER]
     tastes = np.einsum("ug,ugd->ud", weights, centres[favourites])
-    tastes = _to_sphere(tastes + 0.1 * _normal(seed, _TASTE_STREAM, users, _DIMENSIONS, 64))
+    tastes = _to_sphere(tastes + 0.1 * _normal(seed, Stream.TASTES, users, _DIMENSIONS, 64))
     affinity = tastes @ places.T + 0.1 * appeal
 
     liked_count = round(liked_share * items)
@@ -186,7 +185,7 @@ def _choose(
     closeness being that to the place where the last item points to.
     """
     rows = np.arange(len(nearest))
-    draws = random_uniform(seed, _CHOICE_STREAM, rows, steps)
+    draws = random_uniform(seed, Stream.CHOICES, rows, steps)
     base = appeal[nearest]
     chosen = np.zeros((len(nearest), steps), dtype=np.int64)
     for step in range(steps):

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmcore.ops.lcs import longest_common_subsequence
 from lmcore.ops.matching import align_words
-from lmcore.ops.philox import random_below
+from lmcore.ops.philox import Stream, random_below
 from lmcore.ops.predictions import score_examples
 from lmcore.reference import entities as reference_entities
 from lmcore.reference import lcs as reference_lcs
@@ -28,7 +28,6 @@ from lmcore.worlds.ner import (
 )
 
 _RATE = 0.01
-_LENGTH_STREAM = 4
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -200,7 +199,7 @@ def _word_pairs(band: _Band, total: int, seed: int) -> list[tuple[list[str], lis
     """Returns lower-cased words and generated words, of lengths spread evenly over the band."""
     count = 2 * total // (band.shortest + band.longest)
     span = band.longest - band.shortest + 1
-    draws = random_below(seed, _LENGTH_STREAM, range(count), 1, bound=span)[:, 0]
+    draws = random_below(seed, Stream.SENTENCE_LENGTHS, range(count), 1, bound=span)[:, 0]
     lengths = [band.shortest + int(draw) for draw in draws]
     supply = iter(generate_sentences("en", sum(lengths) // 8 + count, seed))
     sentences = []
@@ -251,8 +250,8 @@ def _length(alignment: Sequence[int]) -> int:
 
 def _evaluate(rows: list[dict[str, Any]], threads: int | None = None) -> tuple[int, ...]:
     """Returns the numbers of gold, predicted and correct entities."""
-    datasets = score_examples(rows, "gner", threads=threads)["datasets"].values()
-    return tuple(map(sum, zip(*(dataset["entities"] for dataset in datasets), strict=True)))
+    datasets = score_examples(rows, "gner", threads=threads).datasets.values()
+    return tuple(map(sum, zip(*(dataset.entities for dataset in datasets), strict=True)))
 
 
 def _evaluate_by_definition(rows: list[dict[str, Any]]) -> tuple[int, ...]:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lmcore.ops.philox import random_uniform
+from lmcore.ops.philox import Stream, random_uniform
 from lmcore.worlds.draws import ITEMS_AT_ONCE, take
 from lmcore.worlds.ner.sentences import Sentence
 from lmcore.worlds.ner.words import common_words
 
-_STREAM = 3
 # A word's damage takes four draws: whether, which kind, which form, which detail.
 _DRAWS_PER_WORD = 4
 
@@ -167,7 +166,7 @@ def _corrupt(
         raise ValueError(f"rate must be in [0, 1]: got {rate}")
     longest = max((len(sentence.words) for sentence in sentences), default=0)
     items = [first_item + i for i in range(len(sentences))]
-    rows = random_uniform(seed, _STREAM, items, _DRAWS_PER_WORD * longest)
+    rows = random_uniform(seed, Stream.DAMAGE, items, _DRAWS_PER_WORD * longest)
     return [
         _corrupt_words(sentence, rate, mix, row)
         for sentence, row in zip(sentences, rows.tolist(), strict=True)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lmcore.ops.philox import Stream
 from lmcore.worlds.draws import Draws, read_draws
 from lmcore.worlds.ner.words import Vocabulary, make_vocabulary
 
 _MINIMUM_WORDS, _MAXIMUM_WORDS, _MAXIMUM_ENTITIES = 8, 45, 4
-_STREAMS = {"en": 1, "zh": 2}
+_STREAMS = {"en": Stream.ENGLISH_SENTENCES, "zh": Stream.CHINESE_SENTENCES}
 
 _ENGLISH_OPENERS = """
     on {day} ,

@@ -1,14 +1,12 @@
-//! Input cut into blocks: whole lines of a file, or rows that came as lists.
+//! Files as blocks of whole lines, which threads work on.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::row::{RowRef, check_lengths};
-use crate::error::{Error, Result, RowProblem};
+use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory;
-use crate::text::{Interner, StringRows, Strings};
 
 /// Whole lines of a file.
 #[derive(Debug)]
@@ -125,7 +123,7 @@ impl Read for Interruptible<'_> {
 }
 
 /// The error of a file that the system refused.
-pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn file_error(path: &Path, error: &io::Error) -> Error {
     if let Some(stopped) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         return stopped.clone();
     }
@@ -135,97 +133,4 @@ pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {
     let number = rest.split_once(')').and_then(|(number, _)| number.parse().ok());
     let code = error.raw_os_error().or(number);
     Error::File { path: path.to_owned(), reason: reason.to_owned(), code }
-}
-
-/// Rows that came as lists, side by side.
-#[derive(Debug, Default)]
-pub struct Table {
-    /// The words of each row.
-    pub words: StringRows,
-    /// The gold labels of each row.
-    pub labels: StringRows,
-    /// Label lists, shared by rows.
-    pub label_lists: StringRows,
-    predictions: Strings,
-    datasets: Interner,
-    rows: Vec<std::result::Result<TableRow, RowProblem>>,
-}
-
-#[derive(Debug)]
-struct TableRow {
-    label_list: usize,
-    dataset: Option<u32>,
-}
-
-impl Table {
-    /// Forgets all rows and keeps the memory.
-    pub fn clear(&mut self) {
-        self.words.clear();
-        self.labels.clear();
-        self.label_lists.clear();
-        self.predictions.clear();
-        self.datasets.clear();
-        self.rows.clear();
-    }
-
-    /// Checks that the open row has as many words as labels; `key` names the labels.
-    ///
-    /// # Errors
-    /// It has not.
-    pub fn check_open_row(&self, key: &str) -> std::result::Result<(), RowProblem> {
-        check_lengths(key, self.words.open_len(), self.labels.open_len())
-    }
-
-    /// Ends the row: what was pushed to words and labels, with a label list by its place.
-    ///
-    /// # Errors
-    /// The memory is refused.
-    pub fn end_row(
-        &mut self,
-        prediction: &str,
-        dataset: Option<&str>,
-        label_list: usize,
-    ) -> Result<()> {
-        let dataset = dataset.map(|name| self.datasets.intern(name)).transpose()?;
-        self.predictions.append(prediction)?;
-        self.close_row(Ok(TableRow { label_list, dataset }));
-        Ok(())
-    }
-
-    /// Ends a row that cannot be used.
-    pub fn end_bad_row(&mut self, problem: RowProblem) {
-        self.predictions.push("");
-        self.close_row(Err(problem));
-    }
-
-    fn close_row(&mut self, row: std::result::Result<TableRow, RowProblem>) {
-        self.words.end_row();
-        self.labels.end_row();
-        self.rows.push(row);
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// One row.
-    ///
-    /// # Errors
-    /// The row could not be used.
-    pub fn row(&self, index: usize) -> std::result::Result<RowRef<'_>, RowProblem> {
-        let row = self.rows[index].as_ref().map_err(Clone::clone)?;
-        Ok(RowRef {
-            dataset: row.dataset.map(|id| self.datasets.get(id)),
-            words: self.words.row(index),
-            labels: self.labels.row(index),
-            label_list: self.label_lists.row(row.label_list),
-            prediction: self.predictions.all().get(index),
-        })
-    }
 }
