@@ -48,7 +48,7 @@ def choose(*tensors: torch.Tensor) -> Implementation:
 
 @contextmanager
 def use(name: Implementation) -> Iterator[None]:
-    """Lets `choose` return this name: for tests and benches, which compare implementations.
+    """Yields while `choose` returns this name: for tests and benches, which compare the ways.
 
     It holds for this thread, or this task, until the block ends.
 

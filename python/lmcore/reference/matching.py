@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ._arguments import same_length
 from .lcs import longest_common_subsequence
 from .words import split_words
 
@@ -220,10 +221,7 @@ def match_labels_batch(
     if comparison_words is not None:
         columns["comparison_words"] = comparison_words
     for name, column in columns.items():
-        if len(column) != len(words):
-            raise ValueError(
-                f"{name} and words must have the same length: got {len(column)} and {len(words)}"
-            )
+        same_length(**{name: column, "words": words})
     matches = []
     for row, arguments in enumerate(zip(words, *columns.values(), strict=True)):
         try:
