@@ -183,6 +183,7 @@ def rename_over(file: Path, target: Path) -> None:
         OSError: the file cannot be renamed.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     written = Path(folder, "a.new").write_text("text")
         ...     rename_over(Path(folder, "a.new"), Path(folder, "a.txt"))

@@ -184,7 +184,7 @@ def test_data_that_are_gone(folder: Path, tmp_path: Path) -> None:
         ("{", "not an id map"),
         ("[]", "an id map is an object: got list"),
         ('{"users": 20, "items": 11}', "holds 11 items, and the model has 12"),
-        ('{"users": 20, "items": 1073741824}', "and the model has 12"),
+        ('{"users": 20, "items": 16777216}', "and the model has 12"),
         ('{"users": 20, "items": [1, 1]}', "items must be a number"),
         ('{"users": 20, "items": 12, "items": 12}', "stands twice"),
         ("[" * 200_000, "nested too deeply"),
