@@ -77,7 +77,7 @@ _CODE = re.compile(r"(?<![\[`])`(lmcore(?:\.\w+)+)`(?![\]`])")
 
 def list_documents() -> list[str]:
     """Returns the paths of all documents, from the root of the repository."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[!.]*/README.md")]
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
