@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -245,4 +246,42 @@ fn a_hook_ends_long_work_in_every_thread() {
     }
     // The hook is gone: nothing is asked any more.
     assert_eq!(interrupt::check_now(), Ok(()));
+}
+
+#[test]
+fn the_calling_thread_works_too() {
+    let caller = std::thread::current().id();
+    for threads in [2, 3] {
+        let workers = Mutex::new(Vec::new());
+        let work = |block| {
+            take_turns(block);
+            let id = std::thread::current().id();
+            let mut workers = workers.lock().unwrap();
+            if !workers.contains(&id) {
+                workers.push(id);
+            }
+        };
+        assert_eq!(double(threads, 100, NOTHING, work, NOTHING).0.len(), 100);
+        let workers = workers.into_inner().unwrap();
+        assert!(workers.contains(&caller));
+        assert!(workers.len() <= threads);
+    }
+}
+
+/// Asked once, as of a signal, the caller stops; what the block made of the answer does not count.
+#[test]
+fn a_stop_in_a_block_of_the_caller_s_ends_the_work() {
+    let asked = Cell::new(false);
+    let ask = move || if asked.replace(true) { Ok(()) } else { Err(Error::Stopped) };
+    let began = Instant::now();
+    let work = |_| {
+        while interrupt::check().is_ok() && began.elapsed() < Duration::from_secs(3) {
+            sleep(Duration::from_millis(1));
+        }
+    };
+    let (_, result) = interrupt::with_hook(Duration::from_millis(20), ask, || {
+        double(2, 20, NOTHING, work, NOTHING)
+    });
+    assert_eq!(result, Err(Error::Stopped));
+    assert!(began.elapsed() < Duration::from_secs(2));
 }
