@@ -71,11 +71,6 @@ impl Strings {
         (&mut self.text, &mut self.ranges)
     }
 
-    /// Appends a string that was kept.
-    pub fn push_kept(&mut self, kept: (usize, usize)) {
-        self.ranges.push(kept);
-    }
-
     /// Number of strings.
     pub fn len(&self) -> usize {
         self.ranges.len()

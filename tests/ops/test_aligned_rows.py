@@ -28,20 +28,8 @@ from prediction_rows import (
 )
 from scored_rows import (
     check_file_error,
-    write_many_rows,
 )
 from strategies import generations, label_lists, sentences, texts
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the examples of a property share."""
-    return tmp_path_factory.mktemp("predictions")
-
-
-@pytest.fixture(scope="module")
-def many_rows(folder: Path) -> Path:
-    return write_many_rows(folder)
 
 
 @st.composite

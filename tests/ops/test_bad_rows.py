@@ -32,20 +32,7 @@ from scored_rows import (
     score_content,
     score_list,
     without,
-    write_many_rows,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the examples of a property share."""
-    return tmp_path_factory.mktemp("predictions")
-
-
-@pytest.fixture(scope="module")
-def many_rows(folder: Path) -> Path:
-    return write_many_rows(folder)
-
 
 NESTED = {**without("words", "labels"), "instance": {k: VALID[k] for k in ("words", "labels")}}
 BAD: dict[str, tuple[bytes, type[Exception], str]] = {

@@ -47,23 +47,11 @@ from scored_rows import (
     score_by_definition,
     score_content,
     score_list,
-    write_many_rows,
 )
 from strategies import PECULIAR_WORDS, TYPES
 
 THREADS = [1, 2, 3, 8]
 _few = settings(max_examples=max(4, settings().max_examples // 8))  # large inputs
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the examples of a property share."""
-    return tmp_path_factory.mktemp("predictions")
-
-
-@pytest.fixture(scope="module")
-def many_rows(folder: Path) -> Path:
-    return write_many_rows(folder)
 
 
 # Golden: the authors' evaluator on real and on damaged predictions.

@@ -33,19 +33,7 @@ from scored_rows import (
     BOM,
     VALID_LINE,
     in_order,
-    write_many_rows,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the examples of a property share."""
-    return tmp_path_factory.mktemp("predictions")
-
-
-@pytest.fixture(scope="module")
-def many_rows(folder: Path) -> Path:
-    return write_many_rows(folder)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

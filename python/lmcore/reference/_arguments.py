@@ -52,7 +52,7 @@ def in_range(
     name: str, value: int, least: int, end: int | None = None, *, most: int | None = None
 ) -> None:
     """Raises ValueError unless a number is in its range; see `check_int`."""
-    if value < least or (end is not None and value >= end) or (most is not None and value > most):
+    if _is_outside(value, least, end, most):
         raise ValueError(f"{name} must be {_describe(least, end, most)}: got {value}")
 
 
@@ -77,7 +77,7 @@ def id_in_range(
         most: the last, where errors shall say "at most".
         row: which row it stands in, where there are rows.
     """
-    if value < least or (end is not None and value >= end) or (most is not None and value > most):
+    if _is_outside(value, least, end, most):
         raise no_such_id(name, index, value, least, end, most=most, row=row)
 
 
@@ -109,6 +109,11 @@ def same_length(**sequences: Sized) -> None:
         raise ValueError(
             f"{first} and {second} must have the same length: got {len(one)} and {len(other)}"
         )
+
+
+def _is_outside(value: int, least: int, end: int | None, most: int | None) -> bool:
+    is_above = (end is not None and value >= end) or (most is not None and value > most)
+    return value < least or is_above
 
 
 def _describe(least: int, end: int | None, most: int | None) -> str:
