@@ -17,7 +17,11 @@ from lmcore.training.config import LoopConfig
 from lmcore.training.folder import Recipe
 from lmcore.training.loop import Fit, fit
 from lmcore.training.manifest import write_manifest
+from lmcore.training.processes import Processes
+from lmcore.training.seeding import seed_torch
 
+# What `fit` takes beside its settings.
+OTHERS = ("resume", "unit", "progress", "processes")
 SCORES = [0.1, 0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1]
 
 
@@ -61,7 +65,7 @@ def _ctrl_c() -> Iterator[None]:
 
 
 def run(folder: Path, walk: Any = None, **options: Any) -> Fit:
-    others = {n: options.pop(n) for n in ("resume", "unit", "progress") if n in options}
+    others = {n: options.pop(n) for n in OTHERS if n in options}
     recipe = options.pop("recipe", Recipe(config={"lr": 1}, free=("config.steps",)))
     settings: dict[str, Any] = {
         "steps": 24,
@@ -100,6 +104,28 @@ def read(folder: Path) -> dict[str, Any]:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("data_rank", [0, 1])
+def test_each_step_of_each_part_draws_its_own_numbers(tmp_path: Path, data_rank: int) -> None:
+    """With the same ones a run goes on to the same bits as well, and dropout never changes."""
+    drawn = []
+
+    class Draws(Walk):
+        def step(self, step: int) -> Mapping[str, Tensor]:
+            values = super().step(step)
+            drawn.append(float(values["loss"]))
+            return values
+
+    run(tmp_path, Draws(), processes=Processes(data_rank=data_rank))
+    expected = []
+    for step in range(1, 25):
+        seed_torch(3, step, data_rank)
+        expected.append(float(torch.rand(())))
+    assert drawn == expected
+    assert len(set(drawn)) == 24
+    seed_torch(3, 1, 1 - data_rank)
+    assert float(torch.rand(())) not in drawn
 
 
 def test_files_and_best_step(tmp_path: Path) -> None:
