@@ -280,19 +280,26 @@ def test_a_command_imports_its_own_module(options: list[str], imported: set[str]
         assert not any(name.startswith(("lmcore.ops", "lmcore.ner")) for name in modules)
 
 
+def command_files(name: str) -> list[Path]:
+    """The module of a package's commands, or the modules of a folder of that name."""
+    module = PACKAGE / "cli" / f"{name}.py"
+    return [module] if module.is_file() else sorted((PACKAGE / "cli" / name).glob("*.py"))
+
+
 def test_a_package_and_its_commands_have_one_name() -> None:
     for name in PACKAGES:
         assert (PACKAGE / name / "__init__.py").is_file()
-        assert (PACKAGE / "cli" / f"{name}.py").is_file()
+        assert [*command_files(name)], name
     others = {"__init__", "commands", "failures", "options", "terminal"}
-    assert {path.stem for path in (PACKAGE / "cli").glob("*.py")} == {*PACKAGES, *others}
+    found = {path.stem for path in (PACKAGE / "cli").iterdir() if path.name != "__pycache__"}
+    assert found == {*PACKAGES, *others}
 
 
 def test_commands_are_short() -> None:
     """A command reads its options, calls the library and prints: in under ten lines."""
     long = set()
-    for name in PACKAGES:
-        text = (PACKAGE / "cli" / f"{name}.py").read_text(encoding="utf-8")
+    for name, path in ((name, path) for name in PACKAGES for path in command_files(name)):
+        text = path.read_text(encoding="utf-8")
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef) and node.name.endswith("_command"):
                 # Behind the docstring, which is the help.

@@ -1,4 +1,4 @@
-"""The commands `lmcore ner ...`."""
+"""The commands `lmcore ner score` and `lmcore ner align`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmcore.cli.failures import make_app, starting
+from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
     Scheme,
@@ -28,10 +28,7 @@ from lmcore.ops.entities import SCHEMES
 if TYPE_CHECKING:
     from lmcore.ner import BackTokenizer, Scores
 
-app = make_app()
 
-
-@app.command("score")
 def score_command(
     files: Annotated[
         list[str],
@@ -76,7 +73,6 @@ def score_command(
     _report(scores, html, files, as_json=as_json)
 
 
-@app.command("align")
 def align_command(
     files: Annotated[
         list[str] | None,

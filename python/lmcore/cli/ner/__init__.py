@@ -1,0 +1,8 @@
+"""The commands `lmcore ner ...`."""
+
+from lmcore.cli.failures import make_app
+from lmcore.cli.ner.scoring import align_command, score_command
+
+app = make_app()
+app.command("score")(score_command)
+app.command("align")(align_command)
