@@ -29,6 +29,10 @@ pub enum Stream {
     Damage = 3,
     /// Lengths of sentences that are timed.
     SentenceLengths = 4,
+    /// Which entity types make a domain of a generated corpus.
+    Domains = 5,
+    /// Sentences of the domains.
+    DomainSentences = 6,
     /// Genres of a generated catalogue.
     Genres = 16,
     /// Which way tastes turn.

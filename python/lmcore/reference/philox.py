@@ -35,6 +35,10 @@ class Stream(IntEnum):
     """Damage to generated text."""
     SENTENCE_LENGTHS = 4
     """Lengths of sentences that are timed."""
+    DOMAINS = 5
+    """Which entity types make a domain of a generated corpus."""
+    DOMAIN_SENTENCES = 6
+    """Sentences of the domains."""
     GENRES = 16
     """Genres of a generated catalogue."""
     TURNS = 17

@@ -6,7 +6,8 @@ since these are functions of the step.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -103,3 +104,17 @@ def branch(
             if done % every == 0 or done == steps:
                 scores[arm][done] = score(arm, run, done)
     return Branches(warm_steps=warm, scores=scores)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Yields while torch computes in one thread: sums of several depend on their number.
+
+    The state of torch's random numbers is as before afterwards.
+    """
+    import torch
+
+    from lmcore.training.processes import use_threads
+
+    with use_threads(1), torch.random.fork_rng(devices=[]):
+        yield

@@ -65,13 +65,14 @@ Choice = Callable[[Draws], str]
 """What takes the next draws and returns a text."""
 
 
-def read_draws(seed: int, stream: int, count: int) -> Iterator[Draws]:
-    """Yields the draws of items 0 to count - 1; many are made at once.
+def read_draws(seed: int, stream: int, count: int, *, first: int = 0) -> Iterator[Draws]:
+    """Yields the draws of items first to first + count - 1; many are made at once.
 
     Args:
         seed: below 2**64.
         stream: what the draws are for.
         count: number of items.
+        first: the first of them.
 
     Raises:
         ValueError: an argument out of range.
@@ -80,8 +81,8 @@ def read_draws(seed: int, stream: int, count: int) -> Iterator[Draws]:
         >>> [draws.pick("abc") for draws in read_draws(0, 1, 4)][2] == Draws(0, 1, 2).pick("abc")
         True
     """
-    for start in range(0, count, ITEMS_AT_ONCE):
-        items = range(start, min(start + ITEMS_AT_ONCE, count))
+    for start in range(first, first + count, ITEMS_AT_ONCE):
+        items = range(start, min(start + ITEMS_AT_ONCE, first + count))
         rows = random_uniform(seed, stream, list(items), DRAWS_AT_ONCE).tolist()
         for item, row in zip(items, rows, strict=True):
             yield Draws(seed, stream, item, row)

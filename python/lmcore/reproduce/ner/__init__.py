@@ -1,5 +1,5 @@
 """Claims of GNER."""
 
-from lmcore.reproduce.ner import matching_rescue, matching_speed
+from lmcore.reproduce.ner import matching_rescue, matching_speed, negative_instances
 
-CLAIMS = (*matching_rescue.CLAIMS, *matching_speed.CLAIMS)
+CLAIMS = (*matching_rescue.CLAIMS, *matching_speed.CLAIMS, *negative_instances.CLAIMS)

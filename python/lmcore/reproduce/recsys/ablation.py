@@ -8,15 +8,14 @@ of plain training needs no run of its own either: it changes nothing in what it 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.reproduce.arms import branch
+from lmcore.reproduce.arms import branch, one_thread
 from lmcore.reproduce.claim import Size
 from lmcore.worlds.recsys import World, make_world
 
@@ -203,7 +202,7 @@ def run_arms(seed: int, scale: Scale) -> ArmRuns:
     def make_run(arm: str | None) -> StepRun:
         return StepRun(_configure(recipes[arm], seed, scale), data)
 
-    with _one_thread():
+    with one_thread():
         epoch = make_run(None).run.steps_per_epoch
 
         def score(arm: str, run: StepRun, step: int) -> dict[str, _Score]:
@@ -336,14 +335,3 @@ def _share_turned(run: SequenceRun, scale: Scale) -> float:
 
 def _mean(shares: NDArray[np.bool_] | NDArray[np.float64]) -> float:
     return float(np.mean(shares))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads depend on their number; the generator's state is put back too."""
-    import torch
-
-    from lmcore.training.processes import use_threads
-
-    with use_threads(1), torch.random.fork_rng(devices=[]):
-        yield
