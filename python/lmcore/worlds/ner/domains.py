@@ -16,26 +16,31 @@ from lmcore.ops.philox import Stream, random_uniform
 from lmcore.worlds.draws import Draws, read_draws
 from lmcore.worlds.ner.sentences import Sentence
 
-_TYPES = """
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_TYPES = _words("""
     river castle bridge harbour forest island temple valley tower canal market garden
     bank college theatre museum hospital factory orchestra council airline brewery newspaper guild
     ship novel engine opera treaty festival comet virus robot satellite cocktail waltz
-""".split()
+""")
 _NAMES = tuple(
     start + end
     for start in ("Al", "Bel", "Cor", "Dun", "Er", "Fal", "Gor", "Hal", "Il", "Kar", "Lor", "Mir")
     for end in ("a", "en", "ia", "os", "wick", "ton")
 )
-_ADJECTIVES = "old new great small famous northern southern royal busy quiet narrow golden".split()
-_NOUNS = """
+_ADJECTIVES = _words("old new great small famous northern southern royal busy quiet narrow golden")
+_NOUNS = _words("""
     report people story crowd plan budget winter letter mayor teacher painter guard child farmer
     visitor road price season
-""".split()
-_VERBS = """
+""")
+_VERBS = _words("""
     reached left praised feared saw bought sold opened closed liked missed described visited moved
-""".split()
-_LINKS = "near behind beyond and with without from for".split()
-_OTHERS = "the a this . , said that was".split()
+""")
+_LINKS = _words("near behind beyond and with without from for")
+_OTHERS = _words("the a this . , said that was")
 
 WORDS = (*_TYPES, *_NAMES, *_ADJECTIVES, *_NOUNS, *_VERBS, *_LINKS, *_OTHERS)
 """Every word of these sentences."""
