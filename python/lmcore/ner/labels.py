@@ -87,7 +87,7 @@ def write_labels(labels: Sequence[str], boundaries: str = "bio") -> list[str]:
     if boundaries == "io":
         return [label if label == "O" else f"I-{label[2:]}" for label in labels]
     written = []
-    for label, behind in zip(labels, [*labels[1:], "O"], strict=True):
+    for label, behind in pairwise([*labels, "O"]):
         if label != "O" and behind[0] != "I":
             label = f"{'S' if label[0] == 'B' else 'E'}-{label[2:]}"
         written.append(label)

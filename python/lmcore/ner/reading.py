@@ -252,6 +252,8 @@ class SentenceReader:
                     found.update(read_lines(self.name, paragraph, columns, counts)[1])
                 except ValueError:
                     continue  # it is refused when the sentences are read
+        if not found and not self._skips:
+            raise ValueError(f"{self.name}: there are no sentences")
         self.report.types_from = "labels"
         return _names(found)
 

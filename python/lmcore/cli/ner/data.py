@@ -193,26 +193,25 @@ def _lines(summary: DataSummary) -> Iterator[str]:
         if part.report.types_from:
             shown = ", ".join(part.types[:_LISTED_TYPES])
             more = ", ..." if len(part.types) > _LISTED_TYPES else ""
-            source = part.report.types_from
-            yield f"{part.name}: {len(part.types)} types, from {source}: {shown}{more}"
+            yield f"{part.name}: types from {part.report.types_from}: {shown}{more}"
         for count, text in (
-            (part.report.repaired_labels, "labels without a begin (B-) begin an entity"),
-            (part.report.cut_words, "words were cut at the edge of an entity"),
-            (part.report.comments, "comments were left out"),
-            (part.report.documents, "lines that begin a document were left out"),
+            (part.report.repaired_labels, "labels that begin an entity without B-"),
+            (part.report.cut_words, "words that were cut at the edge of an entity"),
+            (part.report.comments, "comments that were left out"),
+            (part.report.documents, "lines that begin a document, left out"),
         ):
             if count:
-                yield f"{part.name}: {count} {text}"
+                yield f"{part.name}: {text}: {count}"
     report = summary.report
     for count, text in (
-        (report.cut_sentences, "sentences were cut into windows"),
-        (report.cut_entities, "entities were cut by a window that is shorter"),
-        (report.dropped_entities, "entities of types that were left out are O"),
-        (report.crowded_rows, "rows have more types in their sentence than --types-per-row"),
-        (report.joined_entities, "entities touch one of their type and are one in IO labels"),
-        (report.unreadable_words, "rows hold a word that reads as a label"),
-        (report.empty_targets, "targets are empty: their sentences hold no entity"),
+        (report.cut_sentences, "sentences that were cut into windows"),
+        (report.cut_entities, "entities that are longer than a window, and cut"),
+        (report.dropped_entities, "entities of types that were left out"),
+        (report.crowded_rows, "rows whose sentence has more types than --types-per-row"),
+        (report.joined_entities, "entities that IO labels join with one before them"),
+        (report.unreadable_words, "rows with a word that reads as a label"),
+        (report.empty_targets, "empty targets, of sentences without an entity"),
     ):
         if count:
-            yield f"{count} {text}"
+            yield f"{text}: {count}"
     yield f"{report.rows} rows written, {summary.bad_rows} sentences skipped"
