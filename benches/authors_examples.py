@@ -61,7 +61,7 @@ def build(
         instruction += "Sentence: " + " ".join(words)
         parts = []
         for word, label in zip(words, labels, strict=True):
-            parts.append(f"{word}({label})")  # noqa: PERF401 - as they do
+            parts.append(f"{word}({label})")
         yield {
             "dataset": "generated",
             "split": "train",

@@ -1,5 +1,7 @@
 """Windows of long sentences: each word is there, in order, and no entity is cut without need."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ def check_cover(windows: list[tuple[int, int]], count: int, most: int) -> None:
     assert windows[-1][1] == count
     for start, stop in windows:
         assert 0 < stop - start <= most or count == 0
-    for (start, stop), (begin, end) in zip(windows, windows[1:], strict=False):
+    for (start, stop), (begin, end) in pairwise(windows):
         assert start < begin <= stop < end
 
 
@@ -27,7 +29,7 @@ def test_without_labels(count: int, size: tuple[int, int]) -> None:
     most, overlap = size
     windows = cut_windows(count, most, overlap)
     check_cover(windows, count, most)
-    for (_, stop), (begin, _) in zip(windows, windows[1:], strict=False):
+    for (_, stop), (begin, _) in pairwise(windows):
         assert stop - begin == overlap
     if count > most:
         assert all(stop - start == most for start, stop in windows[:-1])

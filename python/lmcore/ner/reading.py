@@ -120,7 +120,9 @@ class SentenceReader:
         if is_standard(self.path):
             return ["/dev/stdin"]
         path = Path(self.path)
-        return [*path.glob("*")] if path.is_dir() else [self.path]
+        if (path / folders.LABELS).is_file():
+            return [path / folders.LABELS, path / f"{self._split}.txt"]
+        return folders.list_files(path) if path.is_dir() else [self.path]
 
     def __iter__(self) -> Iterator[Sentence]:
         """Yields the sentences.
@@ -181,7 +183,8 @@ class SentenceReader:
 
     def _check_twice(self) -> None:
         """Raises ValueError unless the file can be read twice."""
-        if is_standard(self.path) or not Path(self.path).is_file():
+        path = None if is_standard(self.path) else Path(self.path)
+        if path is None or (path.exists() and not path.is_file()):
             raise ValueError(
                 f"{self.name}: the types of what is read once must be named: give them as types"
             )
@@ -251,7 +254,8 @@ class SentenceReader:
                 try:
                     found.update(read_lines(self.name, paragraph, columns, counts)[1])
                 except ValueError:
-                    continue  # it is refused when the sentences are read
+                    if not self._skips:
+                        raise
         if not found and not self._skips:
             raise ValueError(f"{self.name}: there are no sentences")
         self.report.types_from = "labels"
