@@ -1,29 +1,50 @@
 """Named entity recognition by generation (GNER, arXiv 2402.16602).
 
-Any model's `word(label) word(label) ...` text becomes entities with offsets, and scores.
+Sentences become instructions and targets, and any model's `word(label) word(label) ...` text
+becomes entities with offsets, and scores.
 """
 
 from lmcore.ner.back_tokenization import BackTokenizer
+from lmcore.ner.data import DataSummary, write_examples
 from lmcore.ner.evaluation import DatasetScores, Scores, score, score_file, score_files
+from lmcore.ner.examples import Example, ExampleConfig, ExampleReport, build_examples
 from lmcore.ner.extraction import extract
+from lmcore.ner.instructions import INSTRUCTION, write_instruction, write_target
+from lmcore.ner.reading import SentenceReader, read_sentences
+from lmcore.ner.sampling import SampleConfig
+from lmcore.ner.sentences import Sentence, make_sentence
 from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_generation
 from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
 __all__ = [
+    "INSTRUCTION",
     "AlignedRow",
     "BackTokenizer",
+    "DataSummary",
     "DatasetScores",
     "Entity",
+    "Example",
+    "ExampleConfig",
+    "ExampleReport",
     "Match",
+    "SampleConfig",
     "Scores",
+    "Sentence",
+    "SentenceReader",
     "WorstSentence",
     "align_file",
     "align_row",
+    "build_examples",
     "extract",
+    "make_sentence",
     "match_labels",
     "match_labels_batch",
     "parse_generation",
+    "read_sentences",
     "score",
     "score_file",
     "score_files",
+    "write_examples",
+    "write_instruction",
+    "write_target",
 ]
