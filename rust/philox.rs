@@ -47,6 +47,8 @@ pub enum Stream {
     Shuffle = 103,
     /// Candidates among which a target is ranked.
     Candidates = 104,
+    /// Rows of predictions that a bootstrap takes.
+    ResampledRows = 201,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

@@ -12,7 +12,7 @@ use lmcore::entities::{EntityCounts, Scheme};
 use lmcore::error::{Error, RowProblem};
 use lmcore::predictions::{
     AlignOptions, BackTokenize, Evaluation, Found, Hooks, RowBuffer, RowReader, RowRef, RowValues,
-    ScoreOptions, Table, align_file, align_row, score_examples, score_files,
+    ScoreOptions, ScoredFile, Table, align_file, align_row, score_examples, score_files,
 };
 use lmcore::text::Strings;
 use proptest::prelude::*;
@@ -81,7 +81,10 @@ fn scored_by_definition(value: &Value) -> Option<Row> {
         (Some(value), None) | (None, Some(value)) => strings(value),
     };
     let (words, labels) = (find("words")?, find("labels")?);
-    let label_list = strings(row.get("label_list")?)?;
+    let label_list = match (row.get("types"), row.get("label_list")) {
+        (Some(list), None) | (None, Some(list)) => strings(list)?,
+        _ => return None,
+    };
     (words.len() == labels.len()).then_some(())?;
     Some((dataset, words, labels, label_list, text("prediction")?))
 }
@@ -132,6 +135,7 @@ impl RowReader for Values {
             .map(|other| RowProblem::of_type("instance", "an object", type_name(other)));
         Ok(RowValues {
             dataset: get("dataset"),
+            types: get("types"),
             label_list: get("label_list"),
             instance_problem,
             words: find("words"),
@@ -642,7 +646,7 @@ fn options(threads: usize) -> ScoreOptions {
 
 fn score(path: &Path, options: &ScoreOptions) -> Result<Evaluation, Error> {
     let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-    score_files(&[path], options, &mut hooks)
+    score_files(&[ScoredFile::new(path)], options, &mut hooks)
 }
 
 /// Scores rows as a caller's objects, some at a time.
@@ -772,7 +776,7 @@ fn the_caller_stops_the_work() {
     let path = file.path();
     for threads in [1, 3] {
         let mut hooks = Hooks { progress: &mut |_| Err(Error::Stopped), back_tokenize: None };
-        assert_eq!(score_files(&[path], &options(threads), &mut hooks), Err(Error::Stopped));
+        assert_eq!(score_files(&[ScoredFile::new(path)], &options(threads), &mut hooks), Err(Error::Stopped));
     }
 }
 
@@ -817,7 +821,7 @@ fn distinct_words_are_asked_for_once() {
         };
         let back_tokenize: &mut BackTokenize<'_> = &mut answer;
         let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: Some(back_tokenize) };
-        let evaluation = score_files(&[file.path()], &options(threads), &mut hooks).unwrap();
+        let evaluation = score_files(&[ScoredFile::new(file.path())], &options(threads), &mut hooks).unwrap();
         assert_eq!(*asked.borrow(), ["in", "york"]);
         // Now the other rows match: the answer stands for the word.
         assert!(evaluation.datasets.iter().all(|part| part.conditions == [1000, 0, 6000]));

@@ -53,6 +53,8 @@ class Stream(IntEnum):
     """The order of the users in an epoch."""
     CANDIDATES = 104
     """Candidates among which a target is ranked."""
+    RESAMPLED_ROWS = 201
+    """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E
