@@ -9,7 +9,7 @@ from lmcore.ner.data import DataSummary, write_examples
 from lmcore.ner.evaluation import DatasetScores, Scores, score, score_file, score_files
 from lmcore.ner.examples import Example, ExampleConfig, ExampleReport, build_examples
 from lmcore.ner.extraction import extract
-from lmcore.ner.instructions import INSTRUCTION, write_instruction, write_target
+from lmcore.ner.instructions import write_instruction, write_target
 from lmcore.ner.reading import SentenceReader, read_sentences
 from lmcore.ner.sampling import SampleConfig
 from lmcore.ner.sentences import Sentence, make_sentence
@@ -17,7 +17,6 @@ from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_g
 from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
 __all__ = [
-    "INSTRUCTION",
     "AlignedRow",
     "BackTokenizer",
     "DataSummary",

@@ -79,10 +79,17 @@ def data_command(
         typer.Option(parser=plain_text, help="Name of the data set, for inputs that name none."),
     ] = None,
     word_column: Annotated[
-        int | None, whole(1, MOST, text="Column of the words; looked for by default.")
+        int | None,
+        whole(1, MOST, "--word-column", text="Column of the words; looked for by default."),
     ] = None,
     label_column: Annotated[
-        int | None, whole(1, MOST, text="Column of the labels; the last or the first by default.")
+        int | None,
+        whole(
+            1,
+            MOST,
+            "--label-column",
+            text="Column of the labels; the last or the first by default.",
+        ),
     ] = None,
     context: Annotated[
         str,
@@ -100,10 +107,18 @@ def data_command(
     ] = False,
     types_per_row: Annotated[
         int | None,
-        whole(1, MOST, text="Name the types of the sentence and others, up to this number."),
+        whole(
+            1,
+            MOST,
+            "--types-per-row",
+            text="Name the types of the sentence and others, up to this number.",
+        ),
     ] = None,
     drop_types: Annotated[
-        int, whole(0, 99, text="Percent of types that rows leave out, with their entities.")
+        int,
+        whole(
+            0, 99, "--drop-types", text="Percent of types that rows leave out, with their entities."
+        ),
     ] = 0,
     name_dataset: Annotated[
         bool, typer.Option("--name-dataset", help="Name the data set in the instruction.")
@@ -117,7 +132,8 @@ def data_command(
         ),
     ] = None,
     max_words: Annotated[
-        int | None, whole(1, MOST, text="Cut longer sentences into windows of so many words.")
+        int | None,
+        whole(1, MOST, "--max-words", text="Cut longer sentences into windows of so many words."),
     ] = None,
     overlap: Annotated[int, whole(0, MOST, text="Words that two windows have in common.")] = 0,
     cap: Annotated[
@@ -146,13 +162,12 @@ def data_command(
         types_per_row=types_per_row, drop_share=drop_types / 100, name_dataset=name_dataset,
         template=_read_template(template), max_words=max_words, overlap=overlap,
     )  # fmt: skip
-    reading = _make_options(locals())
     sample = SampleConfig(cap=cap or None, sampling=sampling, over_sample=over_sample, seed=seed)
-    _show(write_examples(*_split_names(files), config, sample=sample, **reading))
+    _show(write_examples(*_split_names(files), config, sample=sample, **_read_options(locals())))
 
 
-def _make_options(values: dict[str, Any]) -> dict[str, Any]:
-    """What reading takes of a command's options."""
+def _read_options(values: dict[str, Any]) -> dict[str, Any]:
+    """What reading takes of a command's options, which are its arguments by name."""
     names = ("dataset", "split", "word_column", "label_column", "skip_bad_rows")
     types = [name.strip() for name in (values["types"] or "").split(",") if name.strip()]
     return {name: values[name] for name in names} | {
