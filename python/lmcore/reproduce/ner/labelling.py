@@ -43,7 +43,8 @@ class Scale:
     """How large the experiment is."""
 
     hidden_size: int
-    layers: int
+    encoder_layers: int
+    decoder_layers: int
     copying_steps: int
     arm_steps: int
     batch_size: int
@@ -53,14 +54,16 @@ class Scale:
 
 _SCALES: dict[Size, Scale] = {
     "tiny": Scale(
-        hidden_size=16, layers=1, copying_steps=3, arm_steps=3, batch_size=4, sentences=9
+        hidden_size=16, encoder_layers=1, decoder_layers=1, copying_steps=3, arm_steps=3,
+        batch_size=4, sentences=9,
     ),
     "quick": Scale(
-        hidden_size=64, layers=2, copying_steps=800, arm_steps=400, batch_size=32, sentences=150
+        hidden_size=64, encoder_layers=2, decoder_layers=2, copying_steps=500, arm_steps=400,
+        batch_size=32, sentences=150,
     ),
     "full": Scale(
-        hidden_size=64, layers=2, copying_steps=1_600, arm_steps=2_000, batch_size=32,
-        sentences=1_000,
+        hidden_size=64, encoder_layers=2, decoder_layers=2, copying_steps=1_000, arm_steps=1_500,
+        batch_size=32, sentences=500,
     ),
 }  # fmt: skip
 SCALES = _SCALES
@@ -102,7 +105,7 @@ class Labeller:
         self.model = T5ForConditionalGeneration(
             T5Config(
                 vocab_size=len(IDS), d_model=size, d_kv=size // 4, d_ff=2 * size, num_heads=4,
-                num_layers=scale.layers, num_decoder_layers=scale.layers, dropout_rate=0.0,
+                num_layers=scale.encoder_layers, num_decoder_layers=scale.decoder_layers, dropout_rate=0.0,
                 pad_token_id=IDS[_PAD], eos_token_id=IDS[_END], decoder_start_token_id=IDS[_PAD],
             )
         )  # fmt: skip
@@ -167,7 +170,7 @@ class Labeller:
 
     def _copy(self, source: random.Random, step: int) -> tuple[str, str]:
         """Random words, few at first: the longer ones are learned in a few steps then."""
-        most = 2 + 12 * step // max(self._scale.copying_steps, 1)
+        most = 2 + 10 * step // max(self._scale.copying_steps, 1)
         words = source.choices(WORDS, k=source.randint(2, max(2, most)))
         return _ask(words, source.sample(WORDS[:36], 4)), " ".join(words)
 
