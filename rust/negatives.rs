@@ -226,7 +226,7 @@ impl SequenceSampler {
     }
 
     /// Fills a batch whose negatives stand packed: `negatives` holds `[B * L, N]`, of which the
-    /// first P rows are filled, and `places` `[B * L]`, of which the first P are filled with the
+    /// first P rows are filled, and `flat_indices` `[B * L]`, of which the first P are filled with the
     /// flat indices `row * L + position`. Returns P.
     ///
     /// # Errors
@@ -236,12 +236,12 @@ impl SequenceSampler {
         epoch: u64,
         step: u64,
         windows: &mut Windows<'_, T>,
-        places: &mut [i64],
+        flat_indices: &mut [i64],
         mut negatives: &mut [T],
     ) -> Result<usize> {
         let Settings { max_length, negative_count, .. } = self.settings;
         let users = self.fill_windows(epoch, step, windows)?;
-        has_length("places", places.len(), users.len() * max_length)?;
+        has_length("flat_indices", flat_indices.len(), users.len() * max_length)?;
         has_length(
             "negatives",
             negatives.len(),
@@ -252,7 +252,7 @@ impl SequenceSampler {
         for (row, &user) in users.iter().enumerate() {
             let valid = self.valid(user);
             let end = (row + 1) * max_length;
-            for (out, flat_index) in places[packed..].iter_mut().zip(end - valid..end) {
+            for (out, flat_index) in flat_indices[packed..].iter_mut().zip(end - valid..end) {
                 *out = i64::try_from(flat_index).unwrap_or(i64::MAX);
             }
             packed += valid;
