@@ -366,5 +366,5 @@ def test_wheel() -> None:
     base = {"numpy", "rich", "tqdm", "typer"}
     assert {name for name, rest in required if "extra ==" not in rest} == base
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
-    assert {"train", "report", "tensorboard", "all", "test", "docs", "dev"} == set(extras)
+    assert {"train", "lora", "report", "tensorboard", "all", "test", "docs", "dev"} == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)
