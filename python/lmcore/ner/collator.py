@@ -26,9 +26,9 @@ def write_prompt(instruction: str) -> str:
 
     Example:
         >>> write_prompt("Label.")
-        '[INST] Label. [/INST] '
+        '[INST] Label. [/INST]'
     """
-    return f"[INST] {instruction} [/INST] "
+    return f"[INST] {instruction} [/INST]"
 
 
 class Encoded(NamedTuple):
@@ -244,7 +244,7 @@ class GNERCollator:
         """Prompt, target and the end as one sequence."""
         prompts = [write_prompt(text) for text in instructions]
         counts = [len(ids) for ids in self._drop_end(self._tokens(prompts))]
-        texts = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
+        texts = [f"{prompt} {target}" for prompt, target in zip(prompts, targets, strict=True)]
         end = np.array([self.tokenizer.eos_token_id], np.int32)
         most = self.max_source_tokens + self.max_target_tokens
         encoded = []

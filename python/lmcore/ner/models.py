@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,8 @@ def find_model(name: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(name)
     path = Path(text).expanduser()
-    if not path.is_dir():
-        if path.exists() or not text or text.startswith((".", "~", os.sep)) or text.count("/") > 1:
+    if not text or not path.is_dir():
+        if path.exists() or text.startswith((".", "~", os.sep)) or text.count("/") > 1:
             raise ValueError(f"{text or 'the empty name'}: no such folder of a model")
         return text
     if (path / "recipe.json").is_file():
@@ -220,16 +221,33 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
             f"lora.targets must be given for a {type(model).__name__}: its linear layers are "
             f"{', '.join(linear)}"
         )
-    return peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
-            r=config.rank,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number does
-            lora_dropout=config.dropout,
-            target_modules=targets,
-        ),
+    settings = peft.LoraConfig(
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number does
+        lora_dropout=config.dropout,
+        target_modules=targets,
     )
+    with _no_reminders():
+        return peft.get_peft_model(model, settings)
+
+
+def recompute_layers(model: Any) -> None:
+    """Lets each layer be computed again in the backward pass rather than kept.
+
+    It is transformers' own way, which keeps caches of attention apart; the room's is for plain
+    blocks.
+
+    Args:
+        model: of transformers, or what `add_lora` returned.
+
+    Raises:
+        ValueError: it is not built for that.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(f"device.recompute must be false: a {type(model).__name__} cannot do it")
+    with _no_reminders():
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def gather_weights(model: nn.Module, *, trained: bool = False) -> dict[str, Tensor]:
@@ -317,7 +335,7 @@ def _load_adapted(folder: str) -> Any:
     if not base:
         raise ValueError(f"{folder}: {_ADAPTER} does not name a model")
     model = load_model(base)
-    with _refusing(folder, "an adapter"), no_bars():
+    with _refusing(folder, "an adapter"), no_bars(), _no_reminders():
         return peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
@@ -337,6 +355,14 @@ def _refusing(source: str, what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ValueError(f"{source}: not {what} that can be loaded: {reason[0]}") from error
+
+
+@contextmanager
+def _no_reminders() -> Iterator[None]:
+    """What peft calls of transformers may bear another name since."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 @contextmanager

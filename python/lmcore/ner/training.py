@@ -24,6 +24,7 @@ from lmcore.ner.models import (
     load_tokenizer,
     make_model,
     make_tokenizer,
+    recompute_layers,
     save_model,
 )
 from lmcore.ner.pairs import find_pair, find_words
@@ -262,8 +263,7 @@ class GNERRun:
             self.model = add_lora(self.model, config.lora)
         nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
         if config.device.recompute:
-            # transformers' own, which keeps caches apart; the room's is for plain blocks.
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_layers(self.model)
         processes.shard(
             self.model, _find_blocks(self.model), replace(config.device, recompute=False)
         )
