@@ -365,5 +365,6 @@ def test_wheel() -> None:
     base = {"numpy", "rich", "tqdm", "typer"}
     assert {name for name, rest in required if "extra ==" not in rest} == base
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
-    assert {"train", "data", "report", "tensorboard", "all", "test", "docs", "dev"} == set(extras)
+    known = {"train", "data", "lora", "report", "tensorboard", "all", "test", "docs", "dev"}
+    assert known == set(extras)
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

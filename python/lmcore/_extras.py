@@ -16,6 +16,7 @@ EXTRAS = {
         "pydantic",
     ),
     "data": ("datasets",),
+    "lora": ("peft",),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
 }

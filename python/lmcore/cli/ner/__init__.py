@@ -2,7 +2,10 @@
 
 from lmcore.cli.failures import make_app
 from lmcore.cli.ner.scoring import align_command, score_command
+from lmcore.cli.ner.train import recipe_command, train_command
 
 app = make_app()
 app.command("score")(score_command)
 app.command("align")(align_command)
+app.command("train")(train_command)
+app.command("recipe")(recipe_command)
