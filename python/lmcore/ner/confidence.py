@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.ops.entities import decode_spans
-from lmcore.ops.matching import parse_generation
 
 # The pattern of `lmcore.ops.matching.parse_generation`, which says no places.
 _LABEL = re.compile(r"\((B-.*?|I-.*?|O)\)")
@@ -72,7 +71,7 @@ def measure_calibration(
 
     Example:
         >>> calibration = measure_calibration([0.9, 0.9, 0.4], [True, False, False])
-        >>> round(calibration.error, 3), [bin.count for bin in calibration.bins]
+        >>> round(calibration.error, 3), [part.count for part in calibration.bins]
         (0.4, [1, 2])
     """
     values = np.asarray(confidences, dtype=np.float64)
@@ -101,7 +100,7 @@ def measure_calibration(
                 accuracy=float(right[inside].mean()),
             )
         )
-    total = sum(bin.count * abs(bin.confidence - bin.accuracy) for bin in found)
+    total = sum(part.count * abs(part.confidence - part.accuracy) for part in found)
     return Calibration(error=total / len(values), count=len(values), bins=tuple(found))
 
 
@@ -128,42 +127,37 @@ def rate_entities(labels: Sequence[str], probabilities: Sequence[float]) -> list
 
 
 def rate_labels(
-    tokens: Sequence[int], log_probabilities: Sequence[float], show: Callable[[int], str]
-) -> list[float] | None:
-    """Returns the probability of the label of each generated word, as they are parsed.
+    text: str, starts: Sequence[int], log_probabilities: Sequence[float]
+) -> list[float]:
+    """Returns the probability of the label of each generated word, as `parse_generation` has them.
 
     Args:
-        tokens: what was generated.
-        log_probabilities: of each of them.
-        show: what a token adds to a text.
+        text: what was generated.
+        starts: where in the text each token begins, and where the last one ends.
+        log_probabilities: of each token.
 
-    Returns:
-        A number for each word of `parse_generation`; None where the tokens do not say which of
-        them wrote a label.
+    Raises:
+        ValueError: there is not one place more than there are probabilities.
 
     Example:
-        >>> shown = {1: "Ada", 2: "(", 3: "O", 4: ")"}
-        >>> rate_labels([1, 2, 3, 4], [-9.0, -9.0, math.log(0.5), 0.0], shown.__getitem__)
+        >>> rate_labels("Ada(O)", [0, 3, 4, 5, 6], [-9.0, -9.0, math.log(0.5), 0.0])
         [0.5]
     """
-    pieces = [show(token) for token in tokens]
-    starts: list[int] = []
-    place = 0
-    for piece in pieces:
-        starts.append(place)
-        place += len(piece)
-    starts.append(place)
-    text = "".join(pieces)
+    if len(starts) != len(log_probabilities) + 1:
+        raise ValueError(
+            "starts must be one more than log_probabilities: "
+            f"got {len(starts)} and {len(log_probabilities)}"
+        )
     found: list[float] = []
     end, token = 0, 0
     for match in _LABEL.finditer(text):
         if text[end : match.start()].strip():
-            # From behind the opening bracket to the closing one: tokens that touch it.
-            while starts[token + 1] <= match.start() + 1:
+            # From behind the opening bracket to the closing one: the tokens that touch it.
+            while token + 1 < len(starts) and starts[token + 1] <= match.start() + 1:
                 token += 1
             last = token
-            while last < len(pieces) and starts[last] < match.end():
+            while last < len(log_probabilities) and starts[last] < match.end():
                 last += 1
             found.append(math.exp(min(0.0, math.fsum(log_probabilities[token:last]))))
         end = match.end()
-    return found if len(found) == len(parse_generation(text).words) else None
+    return found

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lmcore._extras import optional_imports
+from lmcore.ner.labels import check_types
 
 with optional_imports():
     import torch
@@ -391,35 +392,7 @@ class ConstraintMaker:
         return [_without_end(list(tokens), self._end) for tokens in found]
 
 
-def check_types(types: Sequence[str]) -> None:
-    """Returns nothing if a model can be asked for these types.
-
-    Args:
-        types: what entities may be.
-
-    Raises:
-        TypeError: they are one str.
-        ValueError: there are none, or one is empty, twice there or holds a `)`.
-
-    Example:
-        >>> check_types(["person", "place (old)"])
-        Traceback (most recent call last):
-        ValueError: a type must not hold ')', which ends a label: got 'place (old)'
-    """
-    if isinstance(types, str):
-        raise TypeError(f"types must be a sequence of str: got one str, {types!r:.60}")
-    if not types:
-        raise ValueError("types must name at least one entity type: got none")
-    for place, kind in enumerate(types):
-        if not kind.strip():
-            raise ValueError(f"types[{place}] must not be empty")
-        if ")" in kind:
-            raise ValueError(f"a type must not hold ')', which ends a label: got {kind!r:.60}")
-        if kind in types[:place]:
-            raise ValueError(f"types must differ: got {kind!r:.60} twice")
-
-
-class ConstrainedDecoding(LogitsProcessor):  # type: ignore[misc]
+class ConstrainedDecoding(LogitsProcessor):
     """Holds `generate` to constraints, greedy or with beams.
 
     Args:

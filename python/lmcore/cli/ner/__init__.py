@@ -1,6 +1,7 @@
 """The commands `lmcore ner ...`."""
 
 from lmcore.cli.failures import make_app
+from lmcore.cli.ner.predict import predict_command
 from lmcore.cli.ner.scoring import align_command, score_command
 from lmcore.cli.ner.train import recipe_command, train_command
 
@@ -8,4 +9,5 @@ app = make_app()
 app.command("score")(score_command)
 app.command("align")(align_command)
 app.command("train")(train_command)
+app.command("predict")(predict_command)
 app.command("recipe")(recipe_command)
