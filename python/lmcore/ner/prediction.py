@@ -352,7 +352,7 @@ def predict_file(
     generation = predictor.annotator.generation
     recipe = {
         "model": fingerprint_model(model, tokenizer),
-        "generation": asdict(generation),
+        **asdict(generation),
         "types": None if types is None else list(types),
         "overlap_words": overlap_words,
         "device": str(model.device),
