@@ -22,7 +22,7 @@ def find_damaged_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns a short row with entities that only the longest common subsequence can align."""
 
     def needs_lcs(row: dict[str, Any]) -> bool:
-        match = ner.match_labels(row["instance"]["words"], row["prediction"], row["types"])
+        match = ner.match_labels(row["instance"]["words"], row["prediction"], row["label_list"])
         return match.matching == "lcs" and any(label != "O" for label in match.labels)
 
     return min(filter(needs_lcs, rows), key=lambda row: len(row["prediction"]))
@@ -33,7 +33,7 @@ def show_entities(row: dict[str, Any]) -> None:
     words = row["instance"]["words"]
     text = " ".join(words)
     print(f"text        {text}\ngeneration  {row['prediction']}")
-    for entity in ner.extract(text, row["prediction"], row["types"], words=words):
+    for entity in ner.extract(text, row["prediction"], row["label_list"], words=words):
         print(f"  characters {entity.start} to {entity.end}: {entity.type} {entity.text!r}")
 
 

@@ -146,6 +146,6 @@ def _section(example: ErrorExample) -> str:
     found = " ".join(page.mark(text, kind, False, "predicted") for kind, text in example.predicted)
     return (
         f"<section><header><span>{escape(example.place)}</span></header>"
-        f"<div class=list><p>{sentence}</p>"
+        f"<div><p>{sentence}</p>"
         f"<p><span class=note>predicted:</span> {found or 'nothing'}</p></div></section>"
     )

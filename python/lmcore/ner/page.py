@@ -181,9 +181,12 @@ h3 { font-size: .75rem; color: var(--faint); margin: 0; font-weight: 600;
   text-transform: uppercase; letter-spacing: .05em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid var(--line);
-  overflow-wrap: normal; }
+  overflow-wrap: normal; white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; font-size: .85rem; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal;
+  overflow-wrap: anywhere; min-width: 5.5rem; max-width: 24rem; }
+@media (max-width: 44rem) { body { padding: 0 .9rem; margin: 1.5rem auto; }
+  table { font-size: .85rem; } th, td { padding: .3rem .4rem; } }
 .note { color: var(--faint); font-size: .87rem; max-width: 60rem; }
 section { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem;
   padding: .8rem 1rem; margin: 0 0 .9rem; }
@@ -192,7 +195,8 @@ section header { display: flex; justify-content: space-between; gap: 1rem; color
 .pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1.5rem;
   margin: .5rem 0; }
 @media (max-width: 44rem) { .pair { grid-template-columns: minmax(0, 1fr); gap: .6rem; } }
-.pair p, details p, .list p { margin: .25rem 0; line-height: 1.9; }
+section p { margin: .25rem 0; line-height: 1.9; }
+.list { display: flex; flex-wrap: wrap; column-gap: 1.2rem; }
 mark { color: inherit; border-radius: .3rem; padding: .1rem .3rem;
   -webkit-box-decoration-break: clone; box-decoration-break: clone; }
 mark.right { background: var(--right); } mark.right b { color: var(--right-sign); }
