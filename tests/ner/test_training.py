@@ -281,6 +281,8 @@ from lmcore.ner.recipes import TrainConfig
 from lmcore.ner.training import train
 from lmcore.training.config import change
 import tiny_models
+# One group for all runs: torch would make the second one at the address of the first.
+torch.distributed.init_process_group("gloo")
 rows = tiny_models.make_rows(14)
 out = {}
 for kind, model, changes in json.loads(sys.argv[2]):
@@ -335,7 +337,9 @@ def test_the_best_model_is_what_validation_saw(
             for row, text in zip(rows, texts, strict=True)
         ]
         assert score(examples).mean.f1 == pytest.approx(result.best_value)
-        assert result.best_value == max(line["metrics"]["f1"] for line in result.history)
+        assert result.best_value == max(
+            line["metrics"]["f1"] for line in result.history if "metrics" in line
+        )
 
 
 def test_a_model_from_nothing_learns(rows: list[dict[str, Any]], tmp_path: Path) -> None:
