@@ -16,6 +16,7 @@ EXTRAS = {
         "pydantic",
     ),
     "lora": ("peft",),
+    "data": ("datasets",),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
 }

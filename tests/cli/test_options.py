@@ -24,17 +24,21 @@ ATTEMPTS = [
 ]  # fmt: skip
 
 # How each option that holds no number is meant; a new one has to be named here.
-NAMES = {"files", "html", "data", "out", "model", "against"}
+NAMES = {"files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
+    "context", "boundaries", "sampling",
 }  # fmt: skip
-TEXTS = {"text", "labels", "prediction", "tokenizer", "settings", "users"}
-FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"}
+TEXTS = {"text", "labels", "prediction", "tokenizer", "settings", "users", "types", "dataset"}
+FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
+    "keep_order", "name_dataset", "over_sample",
+}  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
+    "ner data": ["ROWS", "ALIGNED"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
     "recsys evaluate": ["MODEL", "--data", "PAIRS"],
