@@ -13,8 +13,8 @@ use lmcore::interrupt::{Steps, check, check_now, with_hook};
 use lmcore::lcs::{Lcs, align_integers, align_strings};
 use lmcore::matching::{MatchInput, Matcher, match_labels, match_labels_batch};
 use lmcore::predictions::{
-    AlignOptions, Found, Hooks, RowBuffer, RowReader, RowValues, ScoreOptions, ScoredFile, Table, align_file,
-    align_row, score_examples, score_files,
+    AlignOptions, Found, Hooks, RowBuffer, RowReader, RowValues, ScoreOptions, ScoredFile, Table,
+    align_file, align_row, score_examples, score_files,
 };
 use lmcore::text::{StringRows, Strings};
 use lmcore::words::{locate_words, split_words, to_characters};

@@ -24,6 +24,7 @@ COMMANDS = [
     ["ner"],
     ["ner", "score"],
     ["ner", "align"],
+    ["ner", "data"],
     ["recsys"],
     ["recsys", "train"],
     ["recsys", "recipe"],

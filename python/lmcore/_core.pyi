@@ -104,7 +104,7 @@ class FalseNegativeMemory:
     def inject_packed(
         self,
         users: NDArray[np.int64],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         max_length: int,
         negatives: NDArray[Any],
         /,
@@ -121,7 +121,7 @@ class FalseNegativeMemory:
     def observe_packed(
         self,
         users: NDArray[np.int64],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         max_length: int,
         negatives: NDArray[Any],
         scores: NDArray[Any],
@@ -245,7 +245,7 @@ class SequenceSampler:
         users: NDArray[Any],
         sequences: NDArray[Any],
         positives: NDArray[Any],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         negatives: NDArray[Any],
         /,
     ) -> int: ...

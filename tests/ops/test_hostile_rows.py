@@ -128,6 +128,7 @@ def test_keys_that_nobody_reads_may_stand_twice(tmp_path: Path) -> None:
     assert score_files([file]).datasets["rows"].rows == 1
 
 
+@pytest.mark.alone
 def test_many_data_sets_take_linear_time() -> None:
     """40,000 of them took 4 s, since each was looked for in a list."""
 
