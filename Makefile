@@ -9,10 +9,15 @@ BASE_STAMP := $(VENV)/.base
 DEV_STAMP := $(VENV)/.dev
 BUILD_STAMP := $(VENV)/.build
 WHEEL_STAMP := dist/.wheel
+# With what the library is linked: the same for the installed one and the wheel, so that it is
+# compiled once.
+LINKER := $(VENV)/.linker
 SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs')
 PACKAGE := $(shell find -L python -name '*.py' -o -name '*.pyi') README.md LICENSE
 INSTALL := $(BIN)/python -m pip install --quiet
 ARGS ?=
+# Tests in a process for each core; `make test ARGS="-n 0"` runs them in one.
+SIDE_BY_SIDE := -n auto --dist worksteal
 # How much `make fuzz` tries: cases of each property, calls of each function, files in all.
 FUZZ_CASES ?= 1000000
 FUZZ_CALLS ?= 20000
@@ -32,7 +37,7 @@ ifndef SETTING_UP
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check docs dev fmt fuzz wheel examples clean \
+.PHONY: help demo test bench lint check docs dev fmt fuzz wheel wheels examples clean \
 	user-environment developer-environment core-tests
 
 help:  ## List the targets
@@ -44,7 +49,7 @@ demo:  ## Measure the papers' claims here: a table and report/index.html
 
 test:  ## Run every test
 	$(SET_UP) developer-environment core-tests wheel
-	LMCORE_WHEEL=$$(ls $(CURDIR)/dist/*.whl) $(BIN)/python -m pytest -q $(ARGS)
+	LMCORE_WHEEL="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(ARGS)
 
 # What ships has neither debug assertions nor checks of overflow: the tests run without them too.
 AS_SHIPPED := $(foreach check,debug-assertions overflow-checks,\
@@ -96,6 +101,15 @@ fuzz:  ## Random cases of every property, random calls, and mutated files of eve
 
 wheel: $(WHEEL_STAMP)  ## Build the wheel into dist/
 
+# One for Python 3.11 and later, one for 3.14 without its lock, and one for 3.15 and later, with
+# and without it. maturin knows interpreters that are not here when it links by zig.
+wheels:  ## Build the wheels for all interpreters into dist/
+	$(SET_UP) developer-environment
+	rm -rf dist
+	for python in python3.11 python3.14t python3.15; do \
+		$(BUILD_WHEEL) --interpreter $$python || exit 1; done
+	LMCORE_WHEEL="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/python -m pytest -q tests/test_wheel.py
+
 examples:  ## Run the examples
 	$(SET_UP) developer-environment
 	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
@@ -115,6 +129,7 @@ $(TOOLS_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lmcore needs Python 3.11 or later: set PYTHON=..." >&2; exit 1; }
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) "maturin>=1.14,<2"
+	$(BIN)/python .ci/linker.py > $(LINKER)
 	touch $@
 
 # What a user can have, `lmcore-research[all]`: enough for `make demo`.
@@ -131,10 +146,14 @@ $(DEV_STAMP): $(BASE_STAMP)
 
 # Our own package alone is built without isolation, so that cargo finds what it built before.
 $(BUILD_STAMP): $(TOOLS_STAMP) $(SOURCES) pyproject.toml
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	MATURIN_PEP517_ARGS="$$(cat $(LINKER))" \
+		$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
+BUILD_WHEEL = $(BIN)/maturin build --quiet --release --out dist $$(cat $(LINKER))
+
+# The interpreter is named: another one that is found first may have another ABI.
 $(WHEEL_STAMP): $(BUILD_STAMP) $(PACKAGE)
 	rm -rf dist
-	$(BIN)/maturin build --quiet --release --out dist
+	$(BUILD_WHEEL) --interpreter $(BIN)/python
 	touch $@

@@ -55,6 +55,8 @@ pub enum Stream {
     TypeChoices = 123,
     /// Which types an instruction leaves out.
     TypeDrops = 124,
+    /// Rows of predictions that a bootstrap takes.
+    ResampledRows = 201,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

@@ -1,10 +1,14 @@
 """Settings and folders that all tests share."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from turns import take_turn
 
 pytest.register_assert_rewrite("parity")
 
@@ -12,6 +16,12 @@ pytest.register_assert_rewrite("parity")
 # stands before any test module. The device file tells without importing torch.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Processes of pytest-xdist share the cores, and this stands before torch is imported as well.
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _SHARE = max(1, _CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_SHARE))
 
 _EXAMPLES = os.environ.get("LMCORE_EXAMPLES")
 
@@ -30,6 +40,28 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("LMCORE_PROFILE", "dev"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto` takes the cores that this process may use."""
+    return _CORES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run alone come last, so that nobody waits for them in between."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Tests marked `alone` have no test of another process beside them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    # The folder of this process stands in one of the whole run.
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with take_turn(folder, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def find_folder(variable: str) -> Path:

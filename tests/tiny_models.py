@@ -52,8 +52,8 @@ def make_t5(tokenizer: Any, dropout: float = 0.0) -> Any:
     more: dict[str, Any] = {"decoder_start_token_id": 0}
     return T5ForConditionalGeneration(
         T5Config(
-            vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=24, num_heads=2, num_layers=1,
-            num_decoder_layers=2, dropout_rate=dropout, pad_token_id=0, eos_token_id=1, **more,
+            vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=24, num_heads=2, num_layers=2,
+            dropout_rate=dropout, pad_token_id=0, eos_token_id=1, **more,
         )
     )  # fmt: skip
 

@@ -15,8 +15,8 @@ EXTRAS = {
         "huggingface_hub",
         "pydantic",
     ),
-    "data": ("datasets",),
     "lora": ("peft",),
+    "data": ("datasets",),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
 }

@@ -2,7 +2,8 @@
 //!
 //! Under the stable ABI an item of a list costs five calls of the interpreter when it is owned
 //! for a moment, and two when it is only looked at (`docs/log.md` has the numbers). The copy of
-//! a text, which needs no interpreter, is `rust/append.rs`.
+//! a text, which needs no interpreter, is `rust/append.rs`. An interpreter without its lock gets
+//! `owned.rs` in place of this file.
 
 #![expect(unsafe_code, reason = "a bench argued for it")]
 
@@ -24,25 +25,8 @@ const HEADER_BYTES: usize = offset_of!(ffi::PyObject, ob_type) + size_of::<*mut 
 /// Appends strings of a list up to the first item that is no string or holds a lone surrogate;
 /// returns where it stands, or the end.
 ///
-/// On an interpreter without its lock another thread may change the list meanwhile: there every
-/// item is left to the loop that owns it.
-#[cfg(Py_GIL_DISABLED)]
-pub fn extend_from_list(
-    strings: &mut Strings,
-    list: &Bound<'_, PyList>,
-    known: Option<&Bound<'_, PyString>>,
-    items: Range<usize>,
-) -> Result<usize> {
-    let _ = (strings, list, known);
-    Ok(items.start)
-}
-
-/// Appends strings of a list up to the first item that is no string or holds a lone surrogate;
-/// returns where it stands, or the end.
-///
 /// An item that is the object `known` is not read again; without one, neither is an item that is
 /// the object before it.
-#[cfg(not(Py_GIL_DISABLED))]
 pub fn extend_from_list(
     strings: &mut Strings,
     list: &Bound<'_, PyList>,
@@ -96,7 +80,7 @@ pub fn extend_from_list(
 ///
 /// Strings stand scattered in memory; waiting for one after the other is what costs most.
 pub fn prefetch_items(list: &Bound<'_, PyAny>) {
-    #[cfg(all(target_arch = "x86_64", not(Py_GIL_DISABLED)))]
+    #[cfg(target_arch = "x86_64")]
     if let Ok(list) = list.cast_exact::<PyList>() {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         for index in 0..list.len() {
@@ -108,6 +92,6 @@ pub fn prefetch_items(list: &Bound<'_, PyAny>) {
             }
         }
     }
-    #[cfg(not(all(target_arch = "x86_64", not(Py_GIL_DISABLED))))]
+    #[cfg(not(target_arch = "x86_64"))]
     let _ = list;
 }

@@ -1,6 +1,7 @@
 //! The module `lmcore._core`: the list of its functions, nothing else.
 
 mod arrays;
+#[cfg_attr(Py_GIL_DISABLED, path = "owned.rs")]
 mod borrowed;
 mod entities;
 mod error;

@@ -66,7 +66,7 @@ impl Strings {
     }
 
     /// The text, and the range of each string in it.
-    #[cfg(feature = "python")]
+    #[cfg(all(feature = "python", not(Py_GIL_DISABLED)))]
     pub(crate) fn parts(&mut self) -> (&mut String, &mut Vec<(usize, usize)>) {
         (&mut self.text, &mut self.ranges)
     }

@@ -19,6 +19,8 @@ from lmcore.ops.predictions import align_file, align_row, score_examples, score_
 from lmcore.ops.words import locate_words
 from prediction_rows import VALID, write_rows
 
+pytestmark = pytest.mark.alone
+
 DELAY = 0.3
 # Half a second is what users are promised; other processes take their part of the machine here.
 LATE = 1.5

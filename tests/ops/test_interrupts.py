@@ -83,6 +83,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "threads"),
     [(name, n) for name in CALLS for n in (1, 2) if n == 1 or "{threads}" in str(CALLS[name])],

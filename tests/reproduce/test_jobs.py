@@ -68,6 +68,7 @@ def test_a_killed_process_is_told() -> None:
     worker.process.stdout.close()
 
 
+@pytest.mark.alone
 def test_who_stops_listening_ends_the_processes() -> None:
     long = Job(claims=("matching_rescue",), size="full", seed=0)
     children: set[str] = set()

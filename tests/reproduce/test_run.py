@@ -333,6 +333,7 @@ def list_children(parent: int) -> list[str]:
     return children
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_workers_and_all(tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to all of a command's processes."""
     out = tmp_path / "report"

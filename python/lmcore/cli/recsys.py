@@ -87,14 +87,13 @@ def train_command(
     with starting():
         from lmcore.recsys.training import train
 
-    quiet = quiet or not is_first_process()
+    quiet |= not is_first_process()
     options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    options["device.threads"] = limit_threads(threads)
+    options |= {"device.threads": limit_threads(threads)}
     config = _make_config(recipe, options, settings or [])
     split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
-    source: dict[str, Any] = {"data_path": data, "data_options": _note(data_format, skip_bad_rows)}
-    result = train(config, split, out, resume=resume, progress=not quiet, **source)
-    _print_result(result, config.loop.metric)
+    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
+    _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
 
 
 @app.command("recipe")
@@ -215,9 +214,10 @@ def _read_split(path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool
     return split
 
 
-def _note(data_format: str, skip_bad_rows: bool) -> dict[str, Any]:
-    """How the data were read, for what reads them again."""
-    return {"format": data_format, "skip_bad_rows": skip_bad_rows}
+def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
+    """What the run notes of its data, for what reads them again; and whether it goes on."""
+    options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
+    return {"data_path": path, "data_options": options, "resume": resume}
 
 
 def _print_result(result: TrainResult, metric: str) -> None:

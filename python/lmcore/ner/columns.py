@@ -14,13 +14,16 @@ from lmcore.ner.labels import is_label
 _MOST_BYTES = 1 << 24
 _LOOKED_AT = 1000
 _BLANKS = re.compile("[ \t]+")
+_ODD_SPACE = re.compile(r"[^\S \t\n]")
+_ODD_ASCII_SPACE = b"\r\x0b\x0c\x1c\x1d\x1e\x1f"
+# White space at the edge of a word, and empty columns.
+_ODD_EDGES = (b"\t ", b" \t", b"\n ", b"\n\t")
+_NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b"\t\n")
 _EMPTY_LINE = re.compile(rb"\n[ \t]*\n")
 _LINE_END = re.compile("[ \t\r]+\n")
 _DOCUMENT = "-DOCSTART-"
 # The column of the word, and that of the label.
 _PLAIN = ((0, 1), (0, -1), (1, 0))
-# What a label begins with.
-_HEADS = frozenset(["O", "B-", "I-", "M-", "E-", "L-", "S-", "U-"])
 
 
 class Paragraph(NamedTuple):
@@ -28,7 +31,15 @@ class Paragraph(NamedTuple):
 
     line: int
     """Of the first one, from 1."""
-    lines: list[str]
+    text: str
+    """The lines, without the end of the last."""
+    is_plain: bool
+    """Whether each line holds two columns with one tab between, and nothing unusual."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines, without their ends."""
+        return self.text.split("\n")
 
 
 class Columns(NamedTuple):
@@ -151,19 +162,9 @@ def read_lines(
     Raises:
         ValueError: a line has too few columns; the text names it.
     """
-    # Lines of two columns, which are nearly all, at once; what is unusual is found below.
-    if columns.is_tabs and columns[:2] in _PLAIN:
-        words, _, labels = zip(*[line.partition("\t") for line in paragraph.lines], strict=True)
-        more = labels
-        if columns.word == 1:
-            words, labels = labels, words
-            more = words
-        if (
-            _HEADS.issuperset({label[:2] for label in labels})
-            and "\t" not in "".join(more)
-            and not words[0].startswith(_DOCUMENT)
-        ):
-            return [*words], [*labels]
+    if paragraph.is_plain and columns[:2] in _PLAIN:
+        fields = paragraph.text.replace("\n", "\t").split("\t")
+        return fields[columns.word :: 2], fields[1 - columns.word :: 2]
     return _read_carefully(name, paragraph, columns, counts)
 
 
@@ -181,7 +182,10 @@ def split_line(line: str, is_tabs: bool) -> list[str]:
     if is_tabs:
         return line.split("\t")
     # Not `split()`: to it, spaces of other scripts and control characters are separators.
-    return [column for column in _BLANKS.split(line) if column]
+    columns = line.split(" ")
+    if "" in columns or "\t" in line:
+        columns = [column for column in _BLANKS.split(line) if column]
+    return columns
 
 
 def _read_carefully(
@@ -236,23 +240,43 @@ def _split(name: str, line: int, data: bytes) -> Iterator[Paragraph]:
         place = error.start - (data.rfind(b"\n", 0, error.start) + 1)
         raise ValueError(f"{name}:{number}: not UTF-8 at byte {place + 1}") from None
     # White space at the end of a line is no column, and a line of it is empty.
-    if _LINE_END.search(text):
+    if any(end in data for end in (b" \n", b"\t\n", b"\r\n")):
         text = _LINE_END.sub("\n", text)
+    is_plain = _is_plain(data, text)
     for paragraph in text.split("\n\n"):
+        if is_plain:
+            # The end of the file may lack its empty line.
+            if paragraph:
+                yield Paragraph(line, paragraph.removesuffix("\n"), True)
+            line += paragraph.count("\n") + 2
+            continue
         lines = paragraph.split("\n")
-        if "" not in lines:
-            yield Paragraph(line, lines)
-        else:
-            yield from _regroup(line, lines)
+        yield from _regroup(line, lines)
         line += len(lines) + 1
 
 
+def _is_plain(data: bytes, text: str) -> bool:
+    """Whether all lines hold two columns, one tab between them, and nothing unusual."""
+    if data.startswith((b"\n", b"\t", b" ")) or b"\n\n\n" in data:
+        return False
+    if any(edge in data for edge in _ODD_EDGES) or _DOCUMENT.encode() in data:
+        return False
+    # An empty line leaves a line break; one without a tab does, too, and is one too many.
+    separators = data.translate(None, _NO_SEPARATORS) + (b"" if data.endswith(b"\n") else b"\n")
+    rest = separators.replace(b"\t\n", b"")
+    if b"\t" in rest or len(rest) != data.count(b"\n\n") or b"\t\n" in data or b" \n" in data:
+        return False
+    if text.isascii():
+        return len(data.translate(None, _ODD_ASCII_SPACE)) == len(data)
+    return _ODD_SPACE.search(text) is None
+
+
 def _regroup(line: int, lines: list[str]) -> Iterator[Paragraph]:
-    """The same for lines some of which are empty."""
+    """What stands between empty lines, of which there may be more than one."""
     held: list[str] = []
     for number, text in enumerate([*lines, ""]):
         if text:
             held.append(text)
         elif held:
-            yield Paragraph(line + number - len(held), held)
+            yield Paragraph(line + number - len(held), "\n".join(held), False)
             held = []

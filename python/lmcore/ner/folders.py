@@ -58,7 +58,7 @@ def open_dataset(folder: Path, split: str) -> Table:
         ImportError: the library `datasets` is not installed.
         ValueError: the folder is none of it, or lacks the split or a column.
     """
-    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    if not list_files(folder):
         raise ValueError(
             f"{folder}: expected label.txt and {split}.txt, or what save_to_disk of datasets "
             "writes: got neither"
@@ -76,6 +76,20 @@ def open_dataset(folder: Path, split: str) -> Table:
             raise ValueError(f"{folder}: there is no split {split!r}: got {', '.join(data)}")
         data = data[split]
     return Table(folder, data)
+
+
+def list_files(folder: Path) -> list[str | os.PathLike[str]]:
+    """Returns the files of a folder that `save_to_disk` wrote; none if it did not.
+
+    Args:
+        folder: any folder.
+
+    Example:
+        >>> list_files(Path("tests"))
+        []
+    """
+    is_saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return [*folder.rglob("*")] if is_saved else []
 
 
 class Table:

@@ -145,11 +145,15 @@ def join_target(words: Sequence[str], labels: Sequence[str], context: Context) -
         >>> join_target(["Ada", "ran"], ["B-person", "O"], "all")
         'Ada(B-person) ran(O)'
     """
-    pairs = zip(words, labels, strict=True)
     if context != "all":
         kept = keep_context(labels, int(context))
-        pairs = zip([words[i] for i in kept], [labels[i] for i in kept], strict=True)
-    return " ".join([f"{word}({label})" for word, label in pairs])
+        words, labels = [words[i] for i in kept], [labels[i] for i in kept]
+    # Words and what follows them take turns; a loop over the words would take twice as long.
+    ends = {label: f"({label}) " for label in {*labels}}
+    parts = [""] * (2 * len(words))
+    parts[::2] = words
+    parts[1::2] = map(ends.__getitem__, labels)
+    return "".join(parts)[:-1]
 
 
 def keep_context(labels: Sequence[str], context: int) -> list[int]:
@@ -244,13 +248,12 @@ class Template:
                     f"a template must hold {{{slot}}} {expected}: got it {count} times"
                 )
         self.text = text
-        # Alternately what stands there and the names of the places.
-        self._named = _SLOT.split(text)
         lines = [line for line in text.split("\n") if "{dataset}" not in line]
         unnamed = "\n".join(lines)
         if len(_SLOT.findall(unnamed)) != 2:
             raise ValueError("a template must hold {dataset} in a line of its own: it is left out")
-        self._unnamed = _SLOT.split(unnamed)
+        # Alternately what stands there and the names of the places.
+        self._named, self._unnamed = _SLOT.split(text), _SLOT.split(unnamed)
 
     def fill(self, words: Sequence[str], types: Sequence[str], dataset: str | None) -> str:
         """Returns the instruction for a sentence.
@@ -260,7 +263,12 @@ class Template:
             types: in the order in which they shall be named.
             dataset: its name, or None.
         """
-        values = {"types": ", ".join(types), "sentence": " ".join(words), "dataset": dataset or ""}
-        parts = (self._unnamed if dataset is None else self._named).copy()
+        named, sentence = ", ".join(types), " ".join(words)
+        if dataset is None:
+            before, slot, between, _, behind = self._unnamed
+            first, second = (named, sentence) if slot == "types" else (sentence, named)
+            return f"{before}{first}{between}{second}{behind}"
+        values = {"types": named, "sentence": sentence, "dataset": dataset}
+        parts = self._named.copy()
         parts[1::2] = [values[slot] for slot in parts[1::2]]
         return "".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 BOUNDARIES = ("bio", "bioes", "io")
 """Ways in which a label says where an entity begins and ends."""
@@ -86,7 +87,7 @@ def write_labels(labels: Sequence[str], boundaries: str = "bio") -> list[str]:
     if boundaries == "io":
         return [label if label == "O" else f"I-{label[2:]}" for label in labels]
     written = []
-    for label, behind in zip(labels, [*labels[1:], "O"], strict=True):
+    for label, behind in pairwise([*labels, "O"]):
         if label != "O" and behind[0] != "I":
             label = f"{'S' if label[0] == 'B' else 'E'}-{label[2:]}"
         written.append(label)
@@ -130,6 +131,9 @@ class LabelReader:
     A label that goes on with an entity (`I-`, `E-`) where none of its type is open begins one:
     that is what IO labels say, and what files with a mistake mean. `repaired` counts them.
 
+    Args:
+        types: what entities may be; None allows any type.
+
     Example:
         >>> reader = LabelReader()
         >>> reader.read(["I-city", "E-city", "O", "S-person"])
@@ -138,8 +142,11 @@ class LabelReader:
         1
     """
 
-    def __init__(self) -> None:
+    def __init__(self, types: Sequence[str] | None = None) -> None:
         self.repaired = 0
+        self._types = None if types is None else {*types}
+        # Which BIO labels were seen to stand behind which, rightly.
+        self._pairs: set[tuple[str, str]] = set()
         # How a label begins and ends an entity, and its type.
         self._known: dict[str, tuple[bool, bool, str]] = {"O": (True, True, "")}
         self._names: dict[str, tuple[str, str]] = {"": ("O", "O")}
@@ -154,6 +161,8 @@ class LabelReader:
             ValueError: one has no prefix, or a type that cannot be read back; the text says which
                 word's it is.
         """
+        if self._pairs.issuperset(pairwise(chain("O", labels))):
+            return [*labels]
         known, names = self._known, self._names
         made = []
         is_open = ""
@@ -172,6 +181,8 @@ class LabelReader:
                 self.repaired += 1
                 made.append(names[name][0])
             is_open = "" if ends else name
+        if made == [*labels]:
+            self._pairs.update(pairwise(chain("O", labels)))
         return made
 
     def _learn(self, index: int, label: str) -> tuple[bool, bool, str]:
@@ -185,6 +196,12 @@ class LabelReader:
         problem = _name_problem(name)
         if problem is not None:
             raise ValueError(f"label of word {index + 1}, {label!r:.60}, {problem}")
+        if self._types is not None and name not in self._types:
+            shown = ", ".join(sorted(self._types))
+            shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+            raise ValueError(
+                f"label of word {index + 1}, {label!r:.60}, is of none of the types: {shown}"
+            )
         self._names[name] = (f"B-{name}", f"I-{name}")
         self._known[label] = (*_PREFIXES[match[1]], name)
         return self._known[label]

@@ -257,14 +257,11 @@ def gather_weights(model: nn.Module, *, trained: bool = False) -> dict[str, Tens
         model: any.
         trained: whether those that are not trained are left out.
     """
-    weights = {
-        name: parameter.detach()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad or not trained
-    }
+    # This gives shards back, also right after a pass, when parameters are whole for a while.
+    values = model.state_dict()
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: value for name, value in model.state_dict().items() if name not in known}
-    return weights | buffers
+    kept = [name for name, p in model.named_parameters() if p.requires_grad or not trained]
+    return {name: values[name] for name in [*kept, *(n for n in values if n not in known)]}
 
 
 def save_model(

@@ -20,7 +20,7 @@ from lmcore.ner.columns import (
 )
 from lmcore.ner.labels import LabelReader, check_types
 from lmcore.ner.rows import RowParser, read_types, types_in
-from lmcore.ner.sentences import Sentence, check_labels, check_words, make_sentence
+from lmcore.ner.sentences import Sentence, check_words, make_sentence
 
 FORMATS = ("auto", "columns", "rows", "datasets")
 
@@ -35,7 +35,7 @@ def read_sentences(
     format: str = "auto",  # noqa: A002 - the word that callers expect
     types: Sequence[str] = (),
     dataset: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     word_column: int | None = None,
     label_column: int | None = None,
     skip_bad_rows: bool = False,
@@ -60,7 +60,7 @@ def read_sentences(
             has the types of its labels, for which it is read twice.
         dataset: the name of the data set, for sentences without one; otherwise the name of the
             file, or of the folder of a `train.txt` and its like.
-        split: which part of a folder.
+        split: which part of a folder; None for `train`.
         word_column: the column of words, from 1.
         label_column: that of labels.
         skip_bad_rows: count and list sentences that cannot be used instead of raising.
@@ -101,7 +101,7 @@ class SentenceReader:
         format: str,  # noqa: A002
         types: list[str],
         dataset: str | None,
-        split: str,
+        split: str | None,
         columns: tuple[int | None, int | None],
         skip_bad_rows: bool,
         progress: Progress | None,
@@ -109,9 +109,20 @@ class SentenceReader:
         self.path = path
         self.name = name_input(path)
         self.report = ReadReport()
-        self._format, self._types, self._split = format, types, split
+        self._format, self._types, self._split = format, types, split or "train"
+        self._is_split_given = split is not None
         self._columns, self._skips, self._progress = columns, skip_bad_rows, progress
         self._dataset = dataset
+
+    @property
+    def files(self) -> list[str | os.PathLike[str]]:
+        """The files that are read, as far as they are named."""
+        if is_standard(self.path):
+            return ["/dev/stdin"]
+        path = Path(self.path)
+        if (path / folders.LABELS).is_file():
+            return [path / folders.LABELS, path / f"{self._split}.txt"]
+        return folders.list_files(path) if path.is_dir() else [self.path]
 
     def __iter__(self) -> Iterator[Sentence]:
         """Yields the sentences.
@@ -148,12 +159,14 @@ class SentenceReader:
 
     def _read_file(self) -> Iterator[Sentence]:
         kind = self._format
+        if kind == "datasets":
+            raise ValueError(f"{self.name}: format datasets reads a folder: got a file")
+        if self._is_split_given and not Path(self.path).name == f"{self._split}.txt":
+            raise ValueError(f"{self.name}: split goes with a folder: got a file")
         if kind == "auto":
             kind = self._guess()
         dataset = self._dataset or name_dataset(self.path)
         self._dataset = dataset
-        if kind == "datasets":
-            raise ValueError(f"{self.name}: format datasets reads a folder: got a file")
         yield from self._read_columns() if kind == "columns" else self._read_rows()
 
     def _guess(self) -> str:
@@ -170,7 +183,8 @@ class SentenceReader:
 
     def _check_twice(self) -> None:
         """Raises ValueError unless the file can be read twice."""
-        if is_standard(self.path) or not Path(self.path).is_file():
+        path = None if is_standard(self.path) else Path(self.path)
+        if path is None or (path.exists() and not path.is_file()):
             raise ValueError(
                 f"{self.name}: the types of what is read once must be named: give them as types"
             )
@@ -189,25 +203,22 @@ class SentenceReader:
         types = self._types or self._types_of_columns()
         if not types:
             raise ValueError(f"{self.name}: the labels name no entity type: give them as types")
-        labels = LabelReader()
-        known = {"O", *(f"{prefix}-{name}" for name in types for prefix in "BI")}
+        labels = LabelReader(types)
         dataset = self._dataset or ""
         report = self.report
-        for number, line, words, given in self._read_words():
+        for number, paragraph, words, given in self._read_words():
             try:
-                if " ".join(words).split() != words:
+                if not paragraph.is_plain:
                     check_words(words)
                 read = labels.read(given)
-                if not known.issuperset(read):
-                    check_labels(read, types)
             except ValueError as error:
-                self._refuse(error, line)
+                self._refuse(error, paragraph.line)
                 continue
             report.repaired_labels = labels.repaired
             yield Sentence(words, read, types, dataset, str(number))
 
-    def _read_words(self) -> Iterator[tuple[int, int, list[str], list[str]]]:
-        """Number, first line, words and labels of each sentence."""
+    def _read_words(self) -> Iterator[tuple[int, Paragraph, list[str], list[str]]]:
+        """Number, lines, words and labels of each sentence."""
         counts = ColumnCounts()
         with open_input(self.path) as source:
             paragraphs = read_paragraphs(source)
@@ -223,7 +234,7 @@ class SentenceReader:
                     self._refuse(error, paragraph.line)
                     continue
                 if words:
-                    yield number, paragraph.line, words, labels
+                    yield number, paragraph, words, labels
                     number += 1
         self.report.comments, self.report.documents = counts.comments, counts.documents
 
@@ -243,7 +254,10 @@ class SentenceReader:
                 try:
                     found.update(read_lines(self.name, paragraph, columns, counts)[1])
                 except ValueError:
-                    continue  # it is refused when the sentences are read
+                    if not self._skips:
+                        raise
+        if not found and not self._skips:
+            raise ValueError(f"{self.name}: there are no sentences")
         self.report.types_from = "labels"
         return _names(found)
 

@@ -52,12 +52,18 @@ class ScratchConfig:
     encoder_layers: Annotated[int, Between(1, 1000)] = 2
     """Blocks of the encoder."""
     decoder_layers: Annotated[int, Between(1, 1000)] = 2
-    """Blocks of the decoder."""
+    """Blocks of the decoder, at most as many."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """Probability in [0, 1)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.decoder_layers > self.encoder_layers:
+            # transformers makes the decoder's cache for as many blocks as the encoder has.
+            raise ValueError(
+                f"decoder_layers must be at most {self.encoder_layers}, the encoder's: "
+                f"got {self.decoder_layers}"
+            )
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -252,8 +252,7 @@ class GNERRun:
         self.truncation = replace(self.collator.truncation)
         self.prompts = self.collator.encode_prompts(dev) if dev else []
         self.dev = [find_words(row) for row in dev]
-        _check_ids(self.model, [item.input_ids for item in self.encoded])
-        _check_ids(self.model, [*[item.labels for item in self.encoded], *self.prompts])
+        _check_fit(self.model, [*(ids for item in self.encoded for ids in item), *self.prompts])
         self.counts = [item.label_count for item in self.encoded]
         self.batches = ExampleBatches(
             self.encoded, config.batch_size, config.loop.seed, self.collator.pad
@@ -445,14 +444,21 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], dev: Sequence[Mapping[str, An
                 raise ValueError(f"{name}[{place}]: {error}") from None
 
 
-def _check_ids(model: Any, sequences: Sequence[Any]) -> None:
-    """A tokenizer of another model would read outside of the table."""
+def _check_fit(model: Any, sequences: Sequence[Any]) -> None:
+    """A tokenizer of another model would read outside of the table, and long texts behind it."""
     size = model.get_input_embeddings().num_embeddings
     most = max((int(ids.max()) for ids in sequences if len(ids)), default=0)
     if most >= size:
         raise ValueError(
             f"the tokenizer and the model do not fit: a token has the id {most}, and the model "
             f"has {size} embeddings"
+        )
+    longest = max(map(len, sequences), default=0)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise ValueError(
+            f"max_source_tokens and max_target_tokens must be less: a row has {longest} tokens, "
+            f"and the model has {positions} positions"
         )
 
 

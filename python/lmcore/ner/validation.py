@@ -74,7 +74,9 @@ def _generate(
     most = collator.max_target_tokens
     if not collator.is_encoder_decoder:
         # What both may have together; the longest prompt leaves the least.
-        most = max(1, collator.max_source_tokens + most - length)
+        whole = collator.max_source_tokens + most
+        positions = getattr(model.config, "max_position_embeddings", None) or whole
+        most = max(1, min(whole, positions) - length)
     # Nothing of the model's own settings, which may ask for drawn tokens.
     settings = GenerationConfig(
         max_new_tokens=most,

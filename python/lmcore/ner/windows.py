@@ -37,26 +37,27 @@ def cut_windows(
     check_windows(max_words, overlap)
     if count <= max_words:
         return [(0, count)]
-    begins = _Entities(labels)
+    entities = _Entities(labels)
     windows = []
     start = stop = 0
     while True:
         before, stop = stop, min(start + max_words, count)
-        if stop < count:
-            stop = begins.move_back(stop)
-        if stop <= before:
+        moved = entities.move_back(stop) if stop < count else stop
+        if moved == before and start < before:
             # An entity begins where the last window ended: the next window begins with it.
             start = before
             stop = min(start + max_words, count)
-            moved = begins.move_back(stop) if stop < count else stop
-            stop = moved if moved > start else stop
+            moved = entities.move_back(stop) if stop < count else stop
+        if moved > max(before, start):
+            stop = moved
         windows.append((start, stop))
         if stop == count:
             return windows
-        moved = begins.move_back(stop - overlap)
-        # Within an entity that is longer than a window there is nothing to move to.
-        start = moved if moved > start and moved + max_words > stop else stop - overlap
-        start = max(start, windows[-1][0] + 1)
+        moved, first = entities.move_back(stop - overlap), start
+        if not (moved > first and moved + max_words > stop):
+            # Too far back to get on: behind the entity, if it ends in this window.
+            moved = entities.move_on(stop - overlap)
+        start = moved if moved <= stop else max(stop - overlap, first + 1)
 
 
 def check_windows(max_words: int | None, overlap: int) -> None:
@@ -103,7 +104,7 @@ def repair_window(labels: Sequence[str]) -> list[str]:
 
 
 class _Entities:
-    """Where entities begin."""
+    """Where entities begin and end."""
 
     def __init__(self, labels: Sequence[str] | None) -> None:
         self._labels = labels
@@ -113,4 +114,11 @@ class _Entities:
         if self._labels is not None:
             while self._labels[place].startswith("I-"):
                 place -= 1
+        return place
+
+    def move_on(self, place: int) -> int:
+        """The end of the entity that a border at this place would cut, or the place."""
+        if self._labels is not None:
+            while place < len(self._labels) and self._labels[place].startswith("I-"):
+                place += 1
         return place

@@ -61,6 +61,8 @@ class Stream(IntEnum):
     """Which types that a sentence lacks an instruction names."""
     TYPE_DROPS = 124
     """Which types an instruction leaves out."""
+    RESAMPLED_ROWS = 201
+    """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

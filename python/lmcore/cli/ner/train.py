@@ -102,9 +102,8 @@ def train_command(
     config = _make_config(recipe, options, settings or [])
     rows = _read_rows(data, skip_bad_rows)
     dev_rows = [] if dev is None else _read_rows(dev, skip_bad_rows, scored=True)
-    quiet = quiet or not _is_first()
-    given = {"data_path": data, "dev_path": dev, "resume": resume, "progress": not quiet}
-    _train(config, rows, out, dev=dev_rows, **given)
+    given = {"data_path": data, "dev_path": dev, "resume": resume}
+    _train(config, rows, out, dev=dev_rows, progress=not quiet and _is_first(), **given)
 
 
 def recipe_command(

@@ -1,0 +1,355 @@
+"""Arguments that belong together, for each target of `random_calls`."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmcore.ops.entities import SCHEMES
+from lmcore.ops.negatives import DISTRIBUTIONS, ORDERS, Batch, PackedBatch
+from lmcore.ops.ranking import TIES
+from wild_values import integers
+
+Arguments = tuple[list[Any], dict[str, Any]]
+
+WORDS = ["a", "b", "The", "cat", "é", "北京", "U.S.", "", "(", "İ", "👍🏽", " "]
+LABELS = ["O", "O", "B-x", "I-x", "B-y", "I-y"]
+
+
+def sentence(source: random.Random, size: int | None = None) -> list[str]:
+    size = source.randrange(8) if size is None else size
+    return [source.choice(WORDS) for _ in range(size)]
+
+
+def labels(source: random.Random, size: int) -> list[str]:
+    return [source.choice(LABELS) for _ in range(size)]
+
+
+def generation(source: random.Random, words: list[str]) -> str:
+    return " ".join(f"{w}({source.choice(LABELS)})" for w in words if source.random() < 0.9)
+
+
+def threads(source: random.Random) -> int | None:
+    return source.choice([None, 1, 2, 3])
+
+
+def row(source: random.Random) -> dict[str, Any]:
+    words = sentence(source)
+    return {
+        "words": words,
+        "labels": labels(source, len(words)),
+        "label_list": ["x", "y"],
+        "prediction": generation(source, words),
+    }
+
+
+def tokenize(source: random.Random) -> Any:
+    return source.choice([None, None, lambda words: words, lambda words: words[1:], lambda _: 1])
+
+
+def write_rows(source: random.Random) -> str:
+    name = f"rows{source.randrange(4)}.jsonl"
+    lines = [json.dumps(row(source)) for _ in range(source.randrange(5))]
+    if source.random() < 0.3:
+        lines.append(source.choice(["{", "[]", "nul", '{"words": 1}', "\x00", "[" * 3000]))
+    Path(name).write_text("\n".join(lines), encoding="utf-8")
+    return name
+
+
+def histories(source: random.Random) -> tuple[Any, Any, int]:
+    item_count = source.choice([5, 64, 200, 5000, 2**31 - 1])
+    sizes = [source.randrange(5) for _ in range(source.randrange(1, 5))]
+    items = integers(source, sum(sizes), 1, item_count + 1)
+    return np.cumsum([0, *sizes]), items, item_count
+
+
+SAMPLER = {"batch_size": 3, "max_length": 4, "negative_count": 5}
+
+
+def sampler_arguments(source: random.Random) -> list[Any]:
+    offsets, items, item_count = histories(source)
+    weights = None
+    if item_count <= 5000 and source.random() < 0.3:
+        weights = integers(source, item_count, 0, 9, np.uint32)
+    order = source.choice(ORDERS)
+    settings = [*SAMPLER.values(), source.randrange(2**64), order, threads(source)]
+    return [offsets, items, weights, item_count, *settings]
+
+
+def batch_arrays(source: random.Random, *, packed: bool) -> list[Any]:
+    rows, length, count = SAMPLER.values()
+    kind = source.choice([np.int64, np.int32])
+    arrays = [np.full(shape, 7, kind) for shape in ((rows,), (rows, length), (rows, length))]
+    if packed:
+        return [*arrays, np.full(rows * length, 7), np.full((rows * length, count), 7, kind)]
+    return [*arrays, np.full((rows, length, count), 7, kind)]
+
+
+def memory_batch(source: random.Random, *, packed: bool) -> list[Any]:
+    rows, length, count = source.randrange(4), source.randrange(1, 5), source.randrange(4)
+    users = integers(source, rows, 1, 5)
+    starts = integers(source, (rows, 1), 0, length + 1)
+    positives = np.where(np.arange(length) >= starts, 9, 0)
+    kind = source.choice([np.int64, np.int32])
+    negatives = integers(source, (rows, length, count), 1, 9, kind)
+    if packed:
+        places = np.flatnonzero(positives)
+        return [users, places, length, negatives.reshape(rows * length, count)[places].copy()]
+    return [users, positives, negatives]
+
+
+def memory_scores(source: random.Random, negatives: Any, *, raw: bool) -> Any:
+    shape = (*negatives.shape[:-1], negatives.shape[-1] + 1)
+    scores = integers(source, shape, 0, 4, source.choice([np.float32, np.float64]))
+    if source.random() < 0.3:
+        mask = scores[..., 1:] > scores[..., :1]
+        return np.ascontiguousarray(mask).view(np.uint8) if raw else mask
+    return scores
+
+
+def observed_batch(source: random.Random, *, packed: bool) -> list[Any]:
+    batch = memory_batch(source, packed=packed)
+    scores = memory_scores(source, batch[-1], raw=True)
+    coordinates = integers(source, (source.choice([0, 0, 0, 1]), 3), 0, 3)
+    return [*batch, scores, coordinates]
+
+
+def memory_state(source: random.Random) -> list[Any]:
+    size, counts = source.randrange(4), source.randrange(5)
+    keys = np.unique(integers(source, size, 256, 2000, np.uint32))
+    offsets = np.cumsum([0, *([2] * len(keys))])
+    items = integers(source, 2 * len(keys), 1, 9, np.uint32)
+    held = np.unique(integers(source, counts, 1, 9, np.uint64)) + np.uint64(2**40)
+    times = integers(source, len(held), 1, 9, np.uint32)
+    return [keys, offsets, items, held, times, source.randrange(3)]
+
+
+def ranking_arguments(source: random.Random) -> list[Any]:
+    users, width = source.choice([0, 1, 3, 300]), source.choice([1, 3, 64, 65])
+    scores = integers(source, (users, width), 0, 9, source.choice([np.float32, np.float64]))
+    sizes = integers(source, users, 0, 3)
+    offsets = np.cumsum([0, *sizes])
+    targets = integers(source, users, 0, width)
+    return [scores, targets, offsets, integers(source, offsets[-1], 0, width)]
+
+
+def draw_arguments(source: random.Random) -> list[Any]:
+    items = integers(source, (source.randrange(4),) * source.randrange(3), 0, 2**63, np.uint64)
+    return [source.randrange(2**64), source.randrange(2**32), items, source.randrange(9)]
+
+
+def words_of(source: random.Random, count: int) -> list[Any]:
+    return [source.randrange(2**32) for _ in range(count)]
+
+
+def tagged(source: random.Random) -> list[Any]:
+    words = sentence(source)
+    return [words, labels(source, len(words)), labels(source, len(words))]
+
+
+def batch_of(source: random.Random, make: Callable[[random.Random], list[Any]]) -> list[Any]:
+    rows = [make(source) for _ in range(source.choice([0, 1, 3, 300]))]
+    return [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+
+
+def matched(source: random.Random) -> list[Any]:
+    words = sentence(source)
+    return [words, generation(source, words), ["x", "y"]]
+
+
+def lower(words: list[str]) -> list[str]:
+    return [word.lower() for word in words]
+
+
+def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
+    """Returns what makes the arguments of each function and method of the compiled module."""
+
+    def scheme(s: random.Random) -> str:
+        return s.choice(SCHEMES)
+
+    def skip(s: random.Random) -> bool:
+        return s.random() < 0.5
+
+    def rows(s: random.Random) -> list[Any]:
+        return [row(s) for _ in range(s.randrange(4))]
+
+    def progress(s: random.Random) -> Any:
+        return s.choice([None, lambda _: None])
+
+    def files(s: random.Random) -> list[Any]:
+        return [scheme(s), threads(s), s.randrange(3), skip(s), tokenize(s), progress(s)]
+
+    def below(s: random.Random) -> list[Any]:
+        seed, stream, items, count = draw_arguments(s)
+        return [seed, stream, items, s.randrange(9), count]
+
+    def places(s: random.Random) -> list[Any]:
+        scores, *rest = ranking_arguments(s)
+        return [scores.shape[1], *rest]
+
+    return {
+        "most_threads": lambda s: [],
+        "split_words": lambda s: [" ".join(sentence(s))],
+        "locate_words": lambda s: (lambda w: [" ".join(w), w])(sentence(s)),
+        "normalize_text": lambda s: [" ".join(sentence(s))],
+        "longest_common_subsequence_strings": lambda s: [sentence(s), sentence(s)],
+        "longest_common_subsequence_integers": lambda s: [
+            integers(s, s.choice([0, 3, 65, 300]), 0, 9) for _ in range(2)
+        ],
+        "parse_generation": lambda s: [generation(s, sentence(s))],
+        "align_words": lambda s: [sentence(s), sentence(s)],
+        "match_labels": lambda s: (lambda m: [*m, s.choice([None, lower(m[0])]), skip(s)])(
+            matched(s)
+        ),
+        "match_labels_batch": lambda s: [*batch_of(s, matched), None, threads(s)],
+        "decode_spans": lambda s: [labels(s, s.randrange(9)), scheme(s)],
+        "count_entities": lambda s: [*tagged(s), scheme(s)],
+        "classify_errors": lambda s: [*tagged(s)[1:], scheme(s)],
+        "count_entities_batch": lambda s: [*batch_of(s, tagged), scheme(s), threads(s)],
+        "compute_quality": lambda s: [s.randrange(9), s.randrange(9), s.randrange(9), scheme(s)],
+        "score_examples": lambda s: [rows(s), *files(s)[:-1]],
+        "score_files": lambda s: [[write_rows(s)], *files(s)],
+        "align_file": lambda s: [write_rows(s), "aligned.jsonl", *(f := files(s))[:2], *f[3:]],
+        "align_row": lambda s: [json.dumps(row(s)), scheme(s)],
+        "philox4x32": lambda s: [words_of(s, 4), words_of(s, 2)],
+        "random_bits": below,
+        "random_uniform": below,
+        "random_below": lambda s: [*below(s), s.randrange(1, 99)],
+        "rank_targets": lambda s: [*ranking_arguments(s), s.choice(TIES), threads(s)],
+        "list_excluded": places,
+        "ranking_metrics": lambda s: [integers(s, s.randrange(1, 9), 0, 9, np.float64), [1, 5]],
+        "SequenceSampler": sampler_arguments,
+        "SequenceSampler.sample": lambda s: [
+            *(s.randrange(3), 0, *batch_arrays(s, packed=False)),
+            integers(s, s.choice([0, 3]), 0, 2),
+        ],
+        "SequenceSampler.sample_packed": lambda s: [
+            *(s.randrange(3), 0, *batch_arrays(s, packed=True))
+        ],
+        "SequenceSampler.candidates": lambda s: [
+            np.array([1, 1]), integers(s, s.choice([0, 2, 4]), 0, 5), s.randrange(2**64),
+            np.zeros((2, s.randrange(70)), np.int64),
+        ],
+        "FalseNegativeMemory": lambda s: [s.choice([None, 0, 5]), s.choice([None, 1, 9])],
+        "FalseNegativeMemory.inject": lambda s: memory_batch(s, packed=False),
+        "FalseNegativeMemory.inject_packed": lambda s: memory_batch(s, packed=True),
+        "FalseNegativeMemory.observe": lambda s: observed_batch(s, packed=False),
+        "FalseNegativeMemory.observe_packed": lambda s: observed_batch(s, packed=True),
+        "FalseNegativeMemory.state": lambda _: [],
+        "FalseNegativeMemory.load": memory_state,
+    }  # fmt: skip
+
+
+def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
+    """Returns what makes the arguments of each function and method of `lmcore.ops`."""
+    from lmcore.ops.entities import EntityCounts
+
+    core = core_arguments()
+
+    def as_core(name: str, *keywords: str) -> Callable[[random.Random], Arguments]:
+        def make(source: random.Random) -> Arguments:
+            values = core[name](source)
+            cut = len(values) - len(keywords)
+            return values[:cut], dict(zip(keywords, values[cut:], strict=True))
+
+        return make
+
+    def draws(source: random.Random) -> Arguments:
+        return draw_arguments(source), {"position": source.randrange(9)}
+
+    def sampler(source: random.Random) -> Arguments:
+        offsets, items, item_count = histories(source)
+        changes = {"distribution": source.choice(DISTRIBUTIONS), "exponent": 0.75}
+        if item_count > 5000:
+            changes = {}
+        more = {"seed": 1, "order": source.choice(ORDERS), "threads": threads(source)}
+        return [offsets, items, item_count], SAMPLER | changes | more
+
+    def sample(source: random.Random, kind: Any) -> Arguments:
+        packed = kind is PackedBatch
+        out = kind(*batch_arrays(source, packed=packed)) if source.random() < 0.7 else None
+        return [source.randrange(3), 0], {"out": out}
+
+    def reversed_rows(coordinates: Any) -> Any:
+        from lmcore.ops.false_negatives import Reversed
+
+        size = len(coordinates)
+        return Reversed(coordinates, np.ones(size, np.uint32), np.zeros(size, np.int64))
+
+    def observed(source: random.Random, *, packed: bool) -> Arguments:
+        batch = memory_batch(source, packed=packed)
+        scores = memory_scores(source, batch[-1], raw=False)
+        return [*batch, scores, reversed_rows(integers(source, (0, 3), 0, 3))], {}
+
+    def state(source: random.Random) -> Arguments:
+        names = ("hard_keys", "hard_offsets", "hard_items", "count_keys", "counts")
+        *arrays, evicted = memory_state(source)
+        given = dict(zip(names, arrays, strict=True))
+        return [{**given, "evicted_count": np.array(evicted)}], {}
+
+    files = ("scheme", "threads", "worst", "skip_bad_rows", "back_tokenize", "progress")
+    memory = "FalseNegativeMemory"
+    return {
+        "words.split_words": as_core("split_words"),
+        "words.locate_words": as_core("locate_words"),
+        "lcs.longest_common_subsequence": lambda s: as_core(
+            f"longest_common_subsequence_{s.choice(['strings', 'integers'])}"
+        )(s),
+        "matching.parse_generation": as_core("parse_generation"),
+        "matching.align_words": as_core("align_words"),
+        "matching.match_labels": as_core("match_labels", "comparison_words", "split_generated"),
+        "matching.match_labels_batch": as_core(
+            "match_labels_batch", "comparison_words", "threads"
+        ),
+        "entities.decode_spans": as_core("decode_spans"),
+        "entities.normalize_text": as_core("normalize_text"),
+        "entities.count_entities": as_core("count_entities"),
+        "entities.classify_errors": as_core("classify_errors"),
+        "entities.count_entities_batch": lambda s: (
+            lambda v: ([v[1], v[2], v[0]], {"threads": threads(s)})
+        )(batch_of(s, tagged)),
+        "entities.compute_quality": lambda s: (
+            [EntityCounts(*(s.randrange(9) for _ in range(3))), s.choice(SCHEMES)],
+            {},
+        ),
+        "predictions.score_examples": as_core("score_examples", *files[:-1]),
+        "predictions.score_files": as_core("score_files", *files),
+        "predictions.align_file": as_core("align_file", *files[:2], *files[3:]),
+        "predictions.align_row": lambda s: ([row(s), s.choice(SCHEMES)], {}),
+        "philox.philox4x32": as_core("philox4x32"),
+        "philox.random_bits": draws,
+        "philox.random_uniform": draws,
+        "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
+        "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
+        "ranking.ranking_metrics": as_core("ranking_metrics"),
+        "negatives.SequenceSampler": sampler,
+        "negatives.SequenceSampler.sample": lambda s: sample(s, Batch),
+        "negatives.SequenceSampler.sample_packed": lambda s: sample(s, PackedBatch),
+        "negatives.SequenceSampler.candidates": lambda s: (
+            [[1, 1], s.randrange(70)],
+            {"seed": s.choice([None, 5]), "exclude": integers(s, (2, s.randrange(3)), 0, 5)},
+        ),
+        f"false_negatives.{memory}": lambda s: (
+            [],
+            dict(zip(("threshold", "max_keys"), core[memory](s), strict=True)),
+        ),
+        f"false_negatives.{memory}.inject": as_core(f"{memory}.inject"),
+        f"false_negatives.{memory}.inject_packed": as_core(f"{memory}.inject_packed"),
+        f"false_negatives.{memory}.observe": lambda s: observed(s, packed=False),
+        f"false_negatives.{memory}.observe_packed": lambda s: observed(s, packed=True),
+        f"false_negatives.{memory}.state_dict": lambda _: ([], {}),
+        f"false_negatives.{memory}.load_state_dict": state,
+    }  # fmt: skip
+
+
+def find_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
+    """Returns what makes the arguments of each target that is no property."""
+
+    def without_keywords(make: Callable[[random.Random], list[Any]]) -> Any:
+        return lambda source: (make(source), {})
+
+    core = {f"_core.{name}": without_keywords(make) for name, make in core_arguments().items()}
+    return core | ops_arguments()
