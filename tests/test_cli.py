@@ -343,7 +343,7 @@ def test_failures_of_the_process(folder: Path, file: Path, mixed: Path) -> None:
 
 
 BAD_ROWS = {
-    "no key": (b"{}", "label_list"),
+    "no key": (b"{}", "types"),
     "wrong type": (b'{"label_list": 1}', "label_list"),
     "list item": (b'{"label_list": [], "words": [1], "labels": []}', "words"),
     "length": (json.dumps({**VALID, "labels": []}).encode(), "labels"),

@@ -78,7 +78,7 @@ pub struct DatasetScore {
     pub empty_predictions: u64,
     /// Unmatched words.
     pub differences: DifferenceCounts,
-    /// The first of them: the file's name and the line, or the place in the list.
+    /// The first of them that has words: the file's name and the line, or the place in the list.
     pub first_empty: Option<(String, u64)>,
     /// Generated labels outside the row's types.
     pub invalid_labels: u64,
@@ -508,7 +508,9 @@ impl Worker {
         score.conditions[matcher.condition as usize] += 1;
         if matcher.pairs.is_empty() {
             score.empty_predictions += 1;
-            score.first_empty.get_or_insert_with(|| (path.to_owned(), number));
+            if !row.words.is_empty() {
+                score.first_empty.get_or_insert_with(|| (path.to_owned(), number));
+            }
         }
         let differences = matcher.count_differences();
         score.differences.omitted += differences.omitted;

@@ -51,7 +51,7 @@ class DatasetScores:
     empty_predictions: int
     """Rows whose generated text holds no labelled word; every word counts as `O`."""
     first_empty: str | None
-    """Where the first of them stands."""
+    """Where the first of them that has words stands."""
     omitted: int
     """Input words that were not generated."""
     added: int

@@ -12,14 +12,14 @@ _PREFIXES = {"B": "B", "I": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
 _MARK = b"-DOCSTART-"
 
 
-def read_sentences(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+def group_lines(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
     """Yields the lines of each sentence, with the number of the first.
 
     Args:
         lines: with their numbers; blank lines and those of `-DOCSTART-` divide sentences.
 
     Example:
-        >>> [*read_sentences(enumerate([b"in O O", b"York B-city O", b"", b"on O O"], 1))]
+        >>> [*group_lines(enumerate([b"in O O", b"York B-city O", b"", b"on O O"], 1))]
         [(1, [b'in O O', b'York B-city O']), (4, [b'on O O'])]
     """
     sentence: list[bytes] = []

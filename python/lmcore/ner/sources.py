@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from lmcore._pipes import feed
 from lmcore._rows import parse_row
 from lmcore._streams import Input, is_gzip, is_standard, name_input, open_input
-from lmcore.ner.label_columns import convert_columns, read_sentences
+from lmcore.ner.label_columns import convert_columns, group_lines
 from lmcore.ner.mentions import (
     Mention,
     cut_sentence,
@@ -142,7 +142,7 @@ class Source:
         if self.form == "gner":
             return lines
         if self.form == "conll":
-            sentences = read_sentences(lines)
+            sentences = group_lines(lines)
             return ((n, self._convert_row(n, sentence)) for n, sentence in sentences)
         return ((n, self._convert_row(n, line)) for n, line in lines)
 

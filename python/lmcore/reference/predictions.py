@@ -95,7 +95,7 @@ class DatasetCounts(NamedTuple):
     empty_predictions: int
     """Rows whose generated text holds no labelled word; every word counts as `O`."""
     first_empty: tuple[str, int] | None
-    """The first of them: its file (empty for rows in memory), and its line or place."""
+    """The first of them that has words: its file, or nothing, and its line or place in the list."""
     differences: DifferenceCounts
     invalid_labels: int
     """Generated labels outside the row's types; they count as `O`."""
@@ -382,7 +382,7 @@ class _Sums:
             words=len(row.words),
             conditions=ConditionCounts(*conditions),
             empty_predictions=int(not match.parsed.words),
-            first_empty=None if match.parsed.words else (path, number),
+            first_empty=(path, number) if row.words and not match.parsed.words else None,
             differences=DifferenceCounts(
                 len(match.omitted), len(match.added), len(match.substituted)
             ),

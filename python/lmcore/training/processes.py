@@ -119,6 +119,13 @@ class Processes:
         distributed.broadcast_object_list(box, device=self.device)
         return box[0]
 
+    def gather(self, value: Result) -> list[Result]:
+        """What each process has, plain values of any size, in the order of their ranks."""
+        found: list[Any] = [value] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(found, value)
+        return found
+
     def together(self, call: Callable[[], Result]) -> Result:
         """The result of a call in this process, once it succeeded in all.
 
@@ -138,9 +145,7 @@ class Processes:
             result = call()
         except Exception as error:
             problem = error
-        problems: list[Exception | None] = [None] * self.count
-        distributed.all_gather_object(problems, problem)
-        for other in (problem, *problems):
+        for other in (problem, *self.gather(problem)):
             if other is not None:
                 raise other
         return result  # type: ignore[no-any-return]
