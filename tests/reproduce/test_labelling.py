@@ -7,44 +7,57 @@ import pytest
 import torch
 
 from lmcore.ner.instructions import write_target
+from lmcore.ner.labels import write_labels
 from lmcore.reproduce import CLAIMS
 from lmcore.reproduce.claim import Estimate, decide_verdict
-from lmcore.reproduce.ner import labelling, negative_instances
-from lmcore.reproduce.ner.labelling import ARMS, IDS, SCALES, Labeller, find_outcome, run_arms
+from lmcore.reproduce.ner import negative_instances
+from lmcore.reproduce.ner.labelling import (
+    ARMS,
+    SCALES,
+    Labeller,
+    ask,
+    find_outcome,
+    make_tokenizer,
+    run_arms,
+)
 from lmcore.worlds.ner.domains import generate_domain_sentences, make_domains
 
 SENTENCES = generate_domain_sentences(make_domains(0), 40, 0)
 
 
 def test_texts_are_pieces_and_back() -> None:
+    tokenizer = make_tokenizer()
     for sentence in SENTENCES:
-        for context in ARMS.values():
-            text = write_target(sentence.words, sentence.labels, context=context)
-            assert labelling._join(labelling._cut(text)) == text
-        question = labelling._cut(labelling._ask(sentence.words, sentence.label_list))
-        assert question[-1] == IDS["</s>"]
+        for boundaries in ("bio", "bioes", "io"):
+            labels = write_labels(sentence.labels, boundaries)
+            for style in ARMS.values():
+                text = write_target(sentence.words, labels, context=style.context)
+                ids = tokenizer(text)["input_ids"]
+                assert ids.count(tokenizer.pad_token_id) == 0
+                assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        question = tokenizer(ask(sentence.words, sentence.label_list))["input_ids"]
+        assert question[-1] == tokenizer.eos_token_id
         assert len(question) == 2 + 2 * len(sentence.label_list) - 1 + len(sentence.words) + 1
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     run = Labeller(0, SCALES["tiny"], None, SENTENCES)
-    one, two = (run._copy(random.Random("0 7"), 2) for _ in range(2))
+    one, two = (run.make_pair(random.Random("0 7"), 2) for _ in range(2))
     assert one == two
-    words = one[0].partition("sentence ")[2]
-    assert one[1] == words
+    assert one[1] == one[0].partition("sentence ")[2]
     # The longest of the copied rows grow over the steps.
     lengths = [
-        max(len(run._copy(random.Random(f"{i}"), step)[1].split()) for i in range(200))
+        max(len(run.make_pair(random.Random(f"{i}"), step)[1].split()) for i in range(200))
         for step in range(4)
     ]
-    assert lengths == [2, 6, 10, 14]
+    assert lengths == [2, 5, 8, 12]
 
 
 def test_arms_start_from_the_same_weights() -> None:
     scale = SCALES["tiny"]
     trunk = Labeller(1, scale, None, SENTENCES)
     trunk.step(0)
-    runs = [Labeller(1, scale, context, SENTENCES) for context in ARMS.values()]
+    runs = [Labeller(1, scale, style, SENTENCES) for style in ARMS.values()]
     for run in runs:
         run.load_state_dict(trunk.state_dict())
     for name, value in trunk.model.state_dict().items():

@@ -1,6 +1,6 @@
 """Small models that learn to label words, from other targets but for the same steps.
 
-A T5-shaped model of some 200,000 weights knows nothing at first. It learns to copy words, on
+A T5-shaped model of some 300,000 weights knows nothing at first. It learns to copy words, on
 random ones, once for all arms; then each arm goes on from there with targets of its own. Texts are
 pieces for it that are whole words, so that nothing but the labels is hard.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,20 +21,33 @@ from lmcore.worlds.ner.sentences import Sentence
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lmcore.ner.generation import Answer
     from lmcore.ner.instructions import Context
 
-ARMS: Mapping[str, Context] = {"entities": 0, "one": 1, "all": "all"}
-"""How many words around each entity a target holds, by arm."""
-
 _TEMPLATE = "types {types} sentence {sentence}"  # short, since every step pays for it
-_PIECE = re.compile(r"\(O\)|\([BI]-|\)|[^\s(),]+|,")
 _PAD, _END = "<pad>", "</s>"
-_SPECIAL = (_PAD, _END, "(O)", "(B-", "(I-", ")", ",", "types", "sentence")
-_PIECES = dict.fromkeys((*_SPECIAL, *WORDS))
-IDS = {piece: index for index, piece in enumerate(_PIECES)}
-"""The number of each piece."""
-_TEXTS = tuple(IDS)
-_MOST_PIECES = 96  # of an answer: 18 words with a label of three pieces, and some
+_MARKS = ("(O)", "(B-", "(I-", "(E-", "(S-", ")", ",", "types", "sentence")
+_MOST_TOKENS = 80  # of an answer: 17 words, with labels of three pieces where there are entities
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Style:
+    """How the targets and instructions of an arm are written."""
+
+    context: Context = "all"
+    """Words around each entity that a target holds."""
+    boundaries: str = "bio"
+    """How labels say where an entity begins."""
+    shuffles: bool = True
+    """Whether types stand in another order in each instruction."""
+
+
+ARMS: Mapping[str, Style] = {
+    "entities": Style(context=0),
+    "one": Style(context=1),
+    "all": Style(),
+}
+"""The arms of the paper's preliminary study."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -43,30 +55,30 @@ class Scale:
     """How large the experiment is."""
 
     hidden_size: int
-    encoder_layers: int
-    decoder_layers: int
+    layers: int
+    """Of the encoder, and as many of the decoder."""
     copying_steps: int
     arm_steps: int
     batch_size: int
-    sentences: int
-    """Of each of the two tests."""
+    train: int
+    """Sentences."""
+    test: int
+    """Sentences of each test."""
 
 
-_SCALES: dict[Size, Scale] = {
+SCALES: dict[Size, Scale] = {
     "tiny": Scale(
-        hidden_size=16, encoder_layers=1, decoder_layers=1, copying_steps=3, arm_steps=3,
-        batch_size=4, sentences=9,
+        hidden_size=16, layers=1, copying_steps=3, arm_steps=3, batch_size=4, train=50, test=9
     ),
     "quick": Scale(
-        hidden_size=64, encoder_layers=2, decoder_layers=2, copying_steps=500, arm_steps=400,
-        batch_size=32, sentences=150,
+        hidden_size=64, layers=2, copying_steps=500, arm_steps=400, batch_size=32, train=20_000,
+        test=100,
     ),
     "full": Scale(
-        hidden_size=64, encoder_layers=2, decoder_layers=2, copying_steps=1_000, arm_steps=1_500,
-        batch_size=32, sentences=500,
+        hidden_size=64, layers=2, copying_steps=800, arm_steps=1_200, batch_size=32, train=50_000,
+        test=500,
     ),
 }  # fmt: skip
-SCALES = _SCALES
 """By the size of the claims."""
 
 
@@ -90,27 +102,30 @@ class Labeller:
     Args:
         seed: of the weights, and of what it copies.
         scale: how large.
-        context: of its targets; None: it copies.
+        style: of its targets; None: it copies.
         train: the sentences.
     """
 
     def __init__(
-        self, seed: int, scale: Scale, context: Context | None, train: Sequence[Sentence]
+        self, seed: int, scale: Scale, style: Style | None, train: Sequence[Sentence]
     ) -> None:
         import torch
         from transformers import T5Config, T5ForConditionalGeneration
 
         torch.manual_seed(seed)
+        self.tokenizer = make_tokenizer()
         size = scale.hidden_size
         self.model = T5ForConditionalGeneration(
             T5Config(
-                vocab_size=len(IDS), d_model=size, d_kv=size // 4, d_ff=2 * size, num_heads=4,
-                num_layers=scale.encoder_layers, num_decoder_layers=scale.decoder_layers, dropout_rate=0.0,
-                pad_token_id=IDS[_PAD], eos_token_id=IDS[_END], decoder_start_token_id=IDS[_PAD],
+                vocab_size=len(self.tokenizer), d_model=size, d_kv=size // 4, d_ff=2 * size,
+                num_heads=4, num_layers=scale.layers, num_decoder_layers=scale.layers,
+                dropout_rate=0.0, pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                decoder_start_token_id=self.tokenizer.pad_token_id,
             )
         )  # fmt: skip
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3)
-        self._seed, self._scale, self._context, self._train = seed, scale, context, train
+        self._seed, self._scale, self._style, self._train = seed, scale, style, train
 
     def step(self, step: int) -> None:
         """Trains on the batch of a step, counted from 0 over copying and labelling.
@@ -121,10 +136,9 @@ class Labeller:
         import torch
 
         source = random.Random(f"{self._seed} {step}")
-        make = self._copy if self._context is None else self._label
-        pairs = [make(source, step) for _ in range(self._scale.batch_size)]
-        inputs, mask = _pad([_cut(question) for question, _ in pairs])
-        labels, known = _pad([_cut(answer) for _, answer in pairs])
+        pairs = [self.make_pair(source, step) for _ in range(self._scale.batch_size)]
+        inputs, mask = self._encode([question for question, _ in pairs])
+        labels, known = self._encode([answer for _, answer in pairs])
         labels = labels.masked_fill(known == 0, -100)
         self.model.train()
         loss = self.model(input_ids=inputs, attention_mask=mask, labels=labels).loss
@@ -133,6 +147,28 @@ class Labeller:
         # Copying comes at once after a plateau, with gradients that are larger than before.
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self._optimizer.step()
+
+    def make_pair(self, source: random.Random, step: int) -> tuple[str, str]:
+        """Returns an instruction and its target.
+
+        Args:
+            source: of what is random.
+            step: while it copies, rows are short at first.
+        """
+        from lmcore.ner.instructions import write_target
+        from lmcore.ner.labels import write_labels
+
+        if self._style is None:
+            most = 2 + 10 * step // self._scale.copying_steps
+            words = source.choices(WORDS, k=source.randint(2, max(2, most)))
+            return ask(words, source.sample(WORDS[:36], 4)), " ".join(words)
+        sentence = source.choice(self._train)
+        types = list(sentence.label_list)
+        if self._style.shuffles:
+            source.shuffle(types)
+        labels = write_labels(sentence.labels, self._style.boundaries)
+        target = write_target(sentence.words, labels, context=self._style.context)
+        return ask(sentence.words, types), target
 
     def state_dict(self) -> dict[str, Any]:
         """Returns weights and moments."""
@@ -147,41 +183,81 @@ class Labeller:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def answer(self, sentences: Sequence[Sentence]) -> list[str]:
-        """Returns what the model writes for sentences, greedily.
+    def annotate(
+        self, sentences: Sequence[Sentence], *, num_beams: int = 1, constrained: bool = False
+    ) -> list[Answer]:
+        """Returns what the model writes for sentences, whose types stand in their own order.
 
         Args:
             sentences: what it is asked.
+            num_beams: 1 is greedy.
+            constrained: whether words are copied and labels legal.
         """
-        import torch
+        from lmcore.ner.generation import Annotator, Generation, Question
 
-        self.model.eval()
-        answers: list[str] = []
-        for start in range(0, len(sentences), 100):
-            part = sentences[start : start + 100]
-            inputs, mask = _pad([_cut(_ask(s.words, s.label_list)) for s in part])
-            with torch.no_grad():
-                found = self.model.generate(
-                    input_ids=inputs, attention_mask=mask, max_new_tokens=_MOST_PIECES,
-                    num_beams=1, do_sample=False,
-                )  # fmt: skip
-            answers += [_join(row) for row in found.tolist()]
-        return answers
+        generation = Generation(
+            batch_size=100, num_beams=num_beams, constrained=constrained,
+            max_new_tokens=_MOST_TOKENS,
+        )  # fmt: skip
+        return Annotator(self.model, self.tokenizer, generation).answer(
+            [
+                Question(words=s.words, types=s.label_list, instruction=ask(s.words, s.label_list))
+                for s in sentences
+            ]
+        )
 
-    def _copy(self, source: random.Random, step: int) -> tuple[str, str]:
-        """Random words, few at first: the longer ones are learned in a few steps then."""
-        most = 2 + 10 * step // max(self._scale.copying_steps, 1)
-        words = source.choices(WORDS, k=source.randint(2, max(2, most)))
-        return _ask(words, source.sample(WORDS[:36], 4)), " ".join(words)
+    def _encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        found = self.tokenizer(texts, padding=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
 
-    def _label(self, source: random.Random, _: int) -> tuple[str, str]:
-        from lmcore.ner.instructions import write_target
 
-        assert self._context is not None
-        sentence = source.choice(self._train)
-        types = source.sample(sentence.label_list, len(sentence.label_list))
-        answer = write_target(sentence.words, sentence.labels, context=self._context)
-        return _ask(sentence.words, types), answer
+def make_tokenizer() -> Any:
+    """Returns a tokenizer of transformers whose pieces are the words of the domains and marks.
+
+    A type is the same piece in an instruction, in a sentence and in a label.
+
+    Example:
+        >>> tokenizer = make_tokenizer()
+        >>> text = "the(O) Bela(B-river) river(I-river)"
+        >>> tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+        True
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = dict.fromkeys((_PAD, _END, *_MARKS, *WORDS))
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=_PAD))
+    marks = pre_tokenizers.Split(Regex(r"\(O\)|\([BIES]-|\)|,|\s+"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([marks, pre_tokenizers.WhitespaceSplit()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {_END}", special_tokens=[(_END, ids[_END])]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(Regex("^"), " "),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r" (?=[(),])|(?<=-) "), ""),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END)
+
+
+def ask(words: Sequence[str], types: Sequence[str]) -> str:
+    """Returns the instruction for words.
+
+    Args:
+        words: of a sentence.
+        types: in the order in which they are named.
+
+    Example:
+        >>> ask(["the", "river"], ["river", "bank"])
+        'types river, bank sentence the river'
+    """
+    from lmcore.ner.instructions import write_instruction
+
+    return write_instruction(words, types, template=_TEMPLATE)
 
 
 @functools.cache
@@ -198,25 +274,55 @@ def run_arms(seed: int, scale: Scale) -> dict[str, dict[str, Outcome]]:
         >>> sorted(run_arms(0, SCALES["tiny"])["all"])
         ['seen', 'unseen']
     """
-    domains = make_domains(seed)
-    known, unseen = domains[:7], domains[7:]
-    train = generate_domain_sentences(known, 20_000 if scale.arm_steps > 10 else 50, seed)
-    tests = {
-        "seen": generate_domain_sentences(known, scale.sentences, seed, part=1),
-        "unseen": generate_domain_sentences(unseen, scale.sentences, seed, part=2),
-    }
-
-    def make_run(arm: str | None) -> Labeller:
-        return Labeller(seed, scale, None if arm is None else ARMS[arm], train)
+    tests = make_tests(seed, scale)
 
     def score(_: str, run: Labeller, step: int) -> dict[str, Outcome]:
         if not step:
             return {}
-        return {name: find_outcome(test, run.answer(test)) for name, test in tests.items()}
+        return {
+            name: find_outcome(test, [answer.text for answer in run.annotate(test)])
+            for name, test in tests.items()
+        }
+
+    return train_arms(seed, scale, ARMS, score)
+
+
+def train_arms(
+    seed: int, scale: Scale, arms: Mapping[str, Style], score: Any
+) -> dict[str, dict[str, Any]]:
+    """Returns what was found of each arm's model at its end.
+
+    Args:
+        seed: of the world and of training.
+        scale: how large.
+        arms: by name.
+        score: (arm, its run, steps made) to whatever is wanted of it; called at 0 steps as well.
+    """
+    train = generate_domain_sentences(make_domains(seed)[:_KNOWN], scale.train, seed)
+
+    def make_run(arm: str | None) -> Labeller:
+        return Labeller(seed, scale, None if arm is None else arms[arm], train)
 
     with one_thread():
-        found = branch(make_run, list(ARMS), scale.copying_steps, scale.arm_steps, score)
+        found = branch(make_run, list(arms), scale.copying_steps, scale.arm_steps, score)
     return {arm: scores[scale.arm_steps] for arm, scores in found.scores.items()}
+
+
+_KNOWN = 7  # domains that are trained on, of nine
+
+
+def make_tests(seed: int, scale: Scale) -> dict[str, list[Sentence]]:
+    """Returns new sentences of the domains that are trained on, and of the others.
+
+    Args:
+        seed: of the world.
+        scale: how many.
+    """
+    domains = make_domains(seed)
+    return {
+        "seen": generate_domain_sentences(domains[:_KNOWN], scale.test, seed, part=1),
+        "unseen": generate_domain_sentences(domains[_KNOWN:], scale.test, seed, part=2),
+    }
 
 
 def find_outcome(sentences: Sequence[Sentence], answers: Iterable[str]) -> Outcome:
@@ -244,40 +350,3 @@ def find_outcome(sentences: Sequence[Sentence], answers: Iterable[str]) -> Outco
         noisy=errors.noisy / gold,
         boundary=errors.boundary / gold,
     )
-
-
-def _ask(words: Sequence[str], types: Sequence[str]) -> str:
-    from lmcore.ner.instructions import write_instruction
-
-    return write_instruction(words, types, template=_TEMPLATE)
-
-
-def _cut(text: str) -> list[int]:
-    return [IDS[piece] for piece in _PIECE.findall(text)] + [IDS[_END]]
-
-
-def _join(ids: Iterable[int]) -> str:
-    """The text of pieces: a word stands behind a space, unless a label comes to its end."""
-    text = ""
-    for index in ids:
-        piece = _TEXTS[index]
-        if piece == _END:
-            break
-        if piece == _PAD:
-            continue
-        glued = piece[0] in "(),"[:2] or text.endswith(("(B-", "(I-"))
-        text += piece if glued or not text else f" {piece}"
-    return text
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """The rows as one tensor, and which of its values are theirs."""
-    import torch
-
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), IDS[_PAD])
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return ids, mask
