@@ -4,6 +4,9 @@ Sentences become instructions and targets, and any model's `word(label) word(lab
 becomes entities with offsets, and scores.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lmcore.ner.back_tokenization import BackTokenizer
 from lmcore.ner.breakdown import Breakdown, break_down
 from lmcore.ner.comparison import Comparison, compare_files
@@ -20,6 +23,19 @@ from lmcore.ner.sentences import Sentence, make_sentence
 from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_generation
 from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
+if TYPE_CHECKING:
+    from lmcore.ner.collator import GNERCollator
+    from lmcore.ner.recipes import TrainConfig
+    from lmcore.ner.training import TrainResult, train
+
+# What needs torch, by the module that holds it: the others do without.
+_NEEDS_TORCH = {
+    "GNERCollator": "collator",
+    "TrainConfig": "recipes",
+    "TrainResult": "training",
+    "train": "training",
+}
+
 __all__ = [
     "AlignedRow",
     "BackTokenizer",
@@ -32,6 +48,7 @@ __all__ = [
     "Example",
     "ExampleConfig",
     "ExampleReport",
+    "GNERCollator",
     "LabelledRow",
     "Match",
     "Reading",
@@ -39,6 +56,8 @@ __all__ = [
     "Scores",
     "Sentence",
     "SentenceReader",
+    "TrainConfig",
+    "TrainResult",
     "WorstSentence",
     "align_file",
     "align_row",
@@ -56,7 +75,18 @@ __all__ = [
     "score",
     "score_file",
     "score_files",
+    "train",
     "write_examples",
     "write_instruction",
     "write_target",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lmcore.ner.{_NEEDS_TORCH[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
