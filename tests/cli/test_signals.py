@@ -24,7 +24,7 @@ def interrupt(process: "subprocess.Popen[str]", delay: float, number: int) -> tu
     assert process.stderr.readline() == "begun\n"
     time.sleep(delay)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert output == ""
     return process.returncode, errors
 
