@@ -36,7 +36,7 @@ from lmcore.recsys import (
 )
 from lmcore.recsys.data import Split
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.recsys.training import SequenceRun
+from lmcore.recsys.run import SequenceRun
 from lmcore.reproduce.arms import branch
 from lmcore.reproduce.recsys.ablation import StepRun
 from lmcore.training.config import change

@@ -43,15 +43,15 @@ def find_subsequence(a: Sequence[str], b: Sequence[str]) -> list[int] | None:
 
 def align_fast(a: Sequence[Any], b: Sequence[Any]) -> list[int]:
     """Returns the alignment by Hunt-Szymanski: a list of tuples per pile, all pairs listed."""
-    places = defaultdict(list)
+    positions = defaultdict(list)
     for offset, word in enumerate(reversed(b)):
-        places[word].append(len(b) - offset - 1)
+        positions[word].append(len(b) - offset - 1)
     sequence: list[int] = []
     rows: list[int] = []
     for i, word in enumerate(a):
-        if word in places:
-            sequence.extend(places[word])
-            rows.extend([i] * len(places[word]))
+        if word in positions:
+            sequence.extend(positions[word])
+            rows.extend([i] * len(positions[word]))
     piles, tops = [[(-1, -1, -1)]], [-1]
     for k in range(len(sequence)):
         if sequence[k] > tops[-1]:

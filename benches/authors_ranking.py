@@ -34,13 +34,13 @@ def evaluate(
         if len(train[user]) < 1 or len(test[user]) < 1:
             continue
         sequence = np.zeros([length], dtype=np.int32)
-        place = length - 1
-        sequence[place] = valid[user][0]
-        place -= 1
+        position = length - 1
+        sequence[position] = valid[user][0]
+        position -= 1
         for item in reversed(train[user]):
-            sequence[place] = item
-            place -= 1
-            if place == -1:
+            sequence[position] = item
+            position -= 1
+            if position == -1:
                 break
         rated = set(train[user])
         rated.add(0)

@@ -33,17 +33,17 @@ def draw_sample(
     positives = np.zeros([length], dtype=np.int32)
     drawn = np.zeros([length, negatives], dtype=np.int32)
     following = train[user][-1]
-    place = length - 1
+    position = length - 1
     seen = set(train[user])
     for item in reversed(train[user][:-1]):
-        sequence[place] = item
-        positives[place] = following
+        sequence[position] = item
+        positives[position] = following
         if following != 0:
             for slot in range(negatives):
-                drawn[place][slot] = draw_outside(1, item_count + 1, seen)
+                drawn[position][slot] = draw_outside(1, item_count + 1, seen)
         following = item
-        place -= 1
-        if place == -1:
+        position -= 1
+        if position == -1:
             break
     return user, sequence, positives, drawn
 

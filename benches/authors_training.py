@@ -129,7 +129,7 @@ class AuthorsStep:
         return self.step(*(np.array(part) for part in batch))
 
     def step(self, users: Any, sequences: Any, positives: Any, negatives: Any) -> Tensor:
-        """Returns the loss of a batch; negatives are written in place."""
+        """Returns the loss of a batch; negatives are written in position."""
         found = self.reversed = self.memory.inject(users, positives, negatives)
         logits = self.model(sequences, positives, negatives)
         taught = None
@@ -142,8 +142,8 @@ class AuthorsStep:
         held = np.where(positives != 0)
         loss = 2 * self.loss(logits[held], labels[held])
         if taught is not None and found:
-            rows, places, slots = zip(*found, strict=True)
-            chosen = (list(rows), list(places), [slot + 1 for slot in slots])
+            rows, positions, slots = zip(*found, strict=True)
+            chosen = (list(rows), list(positions), [slot + 1 for slot in slots])
             loss = loss + self.alpha * self.loss(logits[chosen], taught[chosen].sigmoid())
         self.optimizer.zero_grad()
         loss.backward()
@@ -155,7 +155,7 @@ class AuthorsStep:
         return loss.detach()
 
     def _teach(self, sequences: Any, positives: Any, negatives: Any) -> Tensor:
-        """Returns the logits of the average weights, which take the student's place for it."""
+        """Returns the logits of the average weights, which take the student's position for it."""
         assert self.averages is not None
         own = [p.detach().clone() for p in self.model.parameters()]
         for parameter, average in zip(self.model.parameters(), self.averages, strict=True):

@@ -36,7 +36,7 @@ class Step:
     positives: NDArray[np.int64]
     negatives: NDArray[np.int64]
     logits: NDArray[np.float32]
-    places: NDArray[np.int64]
+    flat_indices: NDArray[np.int64]
     packed: NDArray[np.int64]
     packed_logits: NDArray[np.float32]
 
@@ -58,12 +58,12 @@ class World:
         self.user_count, self.item_count, self.hard_share = users, items, hard_share
 
     def draw(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Returns users, places and packed negatives."""
+        """Returns users, flat indices and packed negatives."""
         users = self.source.integers(1, self.user_count + 1, BATCH)
         starts = LENGTH - self.lengths[users]
-        places = np.flatnonzero(np.arange(LENGTH) >= starts[:, None])
-        negatives = self.source.integers(1, self.item_count + 1, (len(places), NEGATIVES))
-        return users, places, negatives
+        flat_indices = np.flatnonzero(np.arange(LENGTH) >= starts[:, None])
+        negatives = self.source.integers(1, self.item_count + 1, (len(flat_indices), NEGATIVES))
+        return users, flat_indices, negatives
 
     def score(self, shown: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Returns packed logits: a share of what is new is hard, and most of what was."""
@@ -76,35 +76,35 @@ class World:
         """Runs steps with a memory and returns what others need to follow."""
         kept = []
         for _ in range(steps):
-            users, places, packed = self.draw()
+            users, flat_indices, packed = self.draw()
             before = packed.copy()
-            reversed_ = memory.inject_packed(users, places, LENGTH, packed)
+            reversed_ = memory.inject_packed(users, flat_indices, LENGTH, packed)
             logits = self.score(packed != before)
-            memory.observe_packed(users, places, LENGTH, packed, logits, reversed_)
+            memory.observe_packed(users, flat_indices, LENGTH, packed, logits, reversed_)
             if keep:
-                kept.append(self._step(users, places, before, logits))
+                kept.append(self._step(users, flat_indices, before, logits))
         return kept
 
     def _step(
         self,
         users: NDArray[np.int64],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         packed: NDArray[np.int64],
         packed_logits: NDArray[np.float32],
     ) -> Step:
         positives = np.zeros((BATCH, LENGTH), dtype=np.int64)
-        positives.ravel()[places] = 1
+        positives.ravel()[flat_indices] = 1
         negatives = np.zeros((BATCH * LENGTH, NEGATIVES), dtype=np.int64)
-        negatives[places] = packed
+        negatives[flat_indices] = packed
         logits = np.zeros((BATCH * LENGTH, 1 + NEGATIVES), dtype=np.float32)
-        logits[places] = packed_logits
+        logits[flat_indices] = packed_logits
         shape = BATCH, LENGTH, -1
         return Step(
             users,
             positives,
             negatives.reshape(shape),
             logits.reshape(shape),
-            places,
+            flat_indices,
             packed,
             packed_logits,
         )
@@ -121,7 +121,7 @@ class Ours:
     def inject(self, step: Step) -> Any:
         """Writes into the negatives."""
         if self.packed:
-            return self.memory.inject_packed(step.users, step.places, LENGTH, step.packed)
+            return self.memory.inject_packed(step.users, step.flat_indices, LENGTH, step.packed)
         return self.memory.inject(step.users, step.positives, step.negatives)
 
     def label(self, step: Step, reversed_: Any) -> NDArray[np.float32]:
@@ -134,7 +134,7 @@ class Ours:
     def observe(self, step: Step, reversed_: Any, labels: Any) -> None:
         """Stores hard negatives."""
         if self.packed:
-            batch = step.users, step.places, LENGTH, step.packed, step.packed_logits
+            batch = step.users, step.flat_indices, LENGTH, step.packed, step.packed_logits
             self.memory.observe_packed(*batch, reversed_)
         else:
             batch = step.users, step.positives, step.negatives, step.logits
@@ -189,7 +189,7 @@ class Numba:
     def inject(self, step: Step) -> Any:
         """Writes into the negatives."""
         tables = self.hard, self.sizes, self.keys, self.values
-        batch = step.users, step.places, step.packed, self.room
+        batch = step.users, step.flat_indices, step.packed, self.room
         return self.room[: self.code["inject"](*tables, *batch, THRESHOLD)]
 
     def label(self, step: Step, reversed_: Any) -> Any:
@@ -200,7 +200,7 @@ class Numba:
 
     def observe(self, step: Step, reversed_: Any, labels: Any) -> None:
         """Stores hard negatives."""
-        batch = step.users, step.places, step.packed, step.packed_logits, labels
+        batch = step.users, step.flat_indices, step.packed, step.packed_logits, labels
         self.code["observe"](self.hard, self.sizes, *batch)
 
 
@@ -211,16 +211,16 @@ def numba_functions() -> dict[str, Callable[..., Any]]:
     @numba.njit
     def locate(keys: Any, key: Any) -> int:
         mask = np.uint64(len(keys) - 1)
-        place = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
-        while keys[place] != 0 and keys[place] != key:
-            place = (place + np.uint64(1)) & mask
-        return np.int64(place)
+        slot = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
+        while keys[slot] != 0 and keys[slot] != key:
+            slot = (slot + np.uint64(1)) & mask
+        return np.int64(slot)
 
     @numba.njit
     def fill(keys: Any, values: Any, given: Any, counts: Any) -> None:
         for k in range(len(given)):
-            place = locate(keys, given[k])
-            keys[place], values[place] = given[k], counts[k]
+            slot = locate(keys, given[k])
+            keys[slot], values[slot] = given[k], counts[k]
 
     @numba.njit
     def inject(
@@ -229,19 +229,19 @@ def numba_functions() -> dict[str, Callable[..., Any]]:
         keys: Any,
         values: Any,
         users: Any,
-        places: Any,
+        flat_indices: Any,
         negatives: Any,
         out: Any,
         threshold: int,
     ) -> int:
         found, start = 0, 0
-        while start < len(places):
-            row = places[start] // LENGTH
+        while start < len(flat_indices):
+            row = flat_indices[start] // LENGTH
             end = start
-            while end < len(places) and places[end] // LENGTH == row:
+            while end < len(flat_indices) and flat_indices[end] // LENGTH == row:
                 end += 1
             for block in range(end - 1, start - 1, -1):
-                position = places[block] % LENGTH
+                position = flat_indices[block] % LENGTH
                 slot = users[row] * LENGTH + position
                 high = np.uint64(users[row]) << np.uint64(40)
                 high |= np.uint64(position) << np.uint64(32)
@@ -249,10 +249,10 @@ def numba_functions() -> dict[str, Callable[..., Any]]:
                     item = hard[slot, k]
                     negatives[block, k] = item
                     key = high | np.uint64(item)
-                    place = locate(keys, key)
-                    keys[place] = key
-                    values[place] += np.uint32(1)
-                    if values[place] > threshold:
+                    slot = locate(keys, key)
+                    keys[slot] = key
+                    values[slot] += np.uint32(1)
+                    if values[slot] > threshold:
                         out[found] = block * NEGATIVES + k
                         found += 1
             start = end
@@ -263,13 +263,13 @@ def numba_functions() -> dict[str, Callable[..., Any]]:
         hard: Any,
         sizes: Any,
         users: Any,
-        places: Any,
+        flat_indices: Any,
         negatives: Any,
         logits: Any,
         labels: Any,
     ) -> None:
-        for k in range(len(places)):
-            slot = users[places[k] // LENGTH] * LENGTH + places[k] % LENGTH
+        for k in range(len(flat_indices)):
+            slot = users[flat_indices[k] // LENGTH] * LENGTH + flat_indices[k] % LENGTH
             size, limit = 0, logits[k, 0]
             for j in range(NEGATIVES):
                 hard[slot, size] = np.uint32(negatives[k, j])
@@ -319,7 +319,9 @@ def bench(name: str, world: World, fill_steps: int, goal: str) -> list[Any]:
         total += len(coordinates)
         assert np.array_equal(written, given["lmcore, padded"].negatives)
         for who in ("lmcore, packed", "numba"):
-            assert np.array_equal(written.reshape(-1, NEGATIVES)[step.places], given[who].packed)
+            assert np.array_equal(
+                written.reshape(-1, NEGATIVES)[step.flat_indices], given[who].packed
+            )
         for who in ("lmcore, packed", "lmcore, padded"):
             assert np.array_equal(reversed_[who].coordinates, coordinates)
         flat = reversed_["lmcore, packed"].flat_indices(NEGATIVES)

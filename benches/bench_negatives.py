@@ -45,7 +45,7 @@ def numba_sampler(
             for k in range(start, end):
                 bits[items[k] >> 6] |= np.uint64(1) << np.uint64(items[k] & 63)
             out[row, : out.shape[1] - valid] = 0
-            for place in range(out.shape[1] - valid, out.shape[1]):
+            for position in range(out.shape[1] - valid, out.shape[1]):
                 for slot in range(out.shape[2]):
                     while True:
                         x ^= x << np.uint64(13)
@@ -55,7 +55,7 @@ def numba_sampler(
                         item = np.int64(item)
                         if not (bits[item >> 6] >> np.uint64(item & 63)) & np.uint64(1):
                             break
-                    out[row, place, slot] = item
+                    out[row, position, slot] = item
             for k in range(start, end):
                 bits[items[k] >> 6] = 0
 
@@ -108,13 +108,15 @@ def run_shape(shape: str) -> list[Any]:
     out = np.full((BATCH, LENGTH, NEGATIVES), -1)
     opponent(1, same, out)
     theirs = authors.draw_batch(train, user_count, item_count, BATCH, LENGTH, NEGATIVES)
-    keys = same[packed.places // LENGTH]
+    keys = same[packed.flat_indices // LENGTH]
     recbole = np.zeros_like(padded.negatives).reshape(-1, NEGATIVES)
-    recbole[packed.places] = (
+    recbole[packed.flat_indices] = (
         authors.draw_by_users(used, keys, item_count, NEGATIVES).reshape(NEGATIVES, -1).T
     )
     recbole = recbole.reshape(padded.negatives.shape)
-    assert np.array_equal(packed.negatives, padded.negatives.reshape(-1, NEGATIVES)[packed.places])
+    assert np.array_equal(
+        packed.negatives, padded.negatives.reshape(-1, NEGATIVES)[packed.flat_indices]
+    )
     for name, users, positives, drawn in (
         ("lmcore", padded.users, padded.positives, padded.negatives),
         ("numba", padded.users, padded.positives, out),

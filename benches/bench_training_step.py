@@ -31,7 +31,7 @@ from lmcore.recsys import training
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import TrainConfig, consistency
-from lmcore.recsys.training import SequenceRun
+from lmcore.recsys.run import SequenceRun
 from lmcore.training.config import DeviceConfig
 from timing import compare, print_conditions, save
 
@@ -121,14 +121,14 @@ def read_memory(run: SequenceRun) -> tuple[dict[Any, list[Any]], dict[Any, int]]
     }
     wide = state["count_keys"].astype(np.int64)
     parts = (wide >> 40).tolist(), (wide >> 32 & 255).tolist(), (wide & 0xFFFFFFFF).tolist()
-    places = zip(*parts, strict=True)
-    return hard, dict(zip(places, state["counts"].tolist(), strict=True))
+    flat_indices = zip(*parts, strict=True)
+    return hard, dict(zip(flat_indices, state["counts"].tolist(), strict=True))
 
 
 def train_epoch(run: SequenceRun, epoch: int) -> list[float]:
     """One epoch; returns the losses."""
     done = (epoch - 1) * run.steps_per_epoch
-    return [float(run.step(done + place)["loss"]) for place in range(1, 1 + run.steps_per_epoch)]
+    return [float(run.step(done + index)["loss"]) for index in range(1, 1 + run.steps_per_epoch)]
 
 
 def fill(config: TrainConfig, data: Split) -> dict[str, Any]:

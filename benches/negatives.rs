@@ -27,7 +27,8 @@ fn bench(criterion: &mut Criterion) {
             order: Order::Replacement,
             threads: Some(1),
         };
-        let [mut sequences, mut positives, mut places] = [(); 3].map(|()| vec![0_i64; 128 * 50]);
+        let [mut sequences, mut positives, mut flat_indices] =
+            [(); 3].map(|()| vec![0_i64; 128 * 50]);
         let (mut of_rows, mut negatives) = (vec![0_i64; 128], vec![0_i64; 128 * 50 * 100]);
         for (name, weights) in [("uniform", None), ("popularity", Some(&weights[..]))] {
             let sampler = SequenceSampler::new(&offsets, &items, weights, settings).unwrap();
@@ -43,7 +44,7 @@ fn bench(criterion: &mut Criterion) {
                         sequences: &mut sequences,
                         positives: &mut positives,
                     };
-                    sampler.sample_packed(0, step, &mut windows, &mut places, &mut negatives)
+                    sampler.sample_packed(0, step, &mut windows, &mut flat_indices, &mut negatives)
                 });
             });
         }

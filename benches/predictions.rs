@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lmcore::entities::Scheme;
-use lmcore::predictions::{Hooks, ScoreOptions, score_files};
+use lmcore::predictions::{Hooks, ScoreOptions, ScoredFile, score_files};
 
 /// Rows of twelve words whose generations lack one word or change one.
 fn rows(count: usize) -> String {
@@ -33,7 +33,7 @@ fn bench(criterion: &mut Criterion) {
     let text = rows(5_000);
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("room for it");
-    let path = file.path().to_owned();
+    let files = [ScoredFile::new(file.path())];
     let mut group = criterion.benchmark_group("predictions");
     group.throughput(Throughput::Bytes(text.len() as u64));
     for threads in [1, 2] {
@@ -46,7 +46,7 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("score_files", threads), |bencher| {
             bencher.iter(|| {
                 let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-                score_files(&[&path], &options, &mut hooks).expect("rows are good")
+                score_files(&files, &options, &mut hooks).expect("rows are good")
             });
         });
     }

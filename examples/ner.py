@@ -11,7 +11,7 @@ COUNT, SEED, RATE = 1_000, 0, 0.03
 # The schemes differ where an entity is repeated, or where an I- follows another type.
 BY_HAND = {
     "dataset": "by hand",
-    "label_list": ["person", "city"],
+    "types": ["person", "city"],
     "words": ["Ada", "met", "Ada", "in", "New", "York"],
     "labels": ["B-person", "O", "B-person", "O", "B-city", "I-city"],
     "prediction": "Ada(B-person) met(O) Ada(O) in(O) New(B-person) York(I-city)",

@@ -136,7 +136,7 @@ pub fn match_labels_batch(
 ) -> Result<Vec<MatchedRow>> {
     let rows = words.len();
     same_length(("generations", generations.len()), ("words", rows))?;
-    same_length(("label_lists", label_lists.len()), ("words", rows))?;
+    same_length(("types", label_lists.len()), ("words", rows))?;
     if let Some(given) = comparison_words {
         same_length(("comparison_words", given.len()), ("words", rows))?;
     }

@@ -25,6 +25,8 @@ pub const EPOCH_BITS: u32 = 24;
 pub const POSITION_BITS: u32 = 40;
 /// One thread makes this many draws in about the time that starting another takes.
 const DRAWS_PER_THREAD: usize = 1 << 18;
+/// Ids between two looks at whether the caller stops.
+const ID_BLOCK: usize = 1 << 10;
 
 /// What can go wrong with training batches alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -226,7 +228,7 @@ impl SequenceSampler {
     }
 
     /// Fills a batch whose negatives stand packed: `negatives` holds `[B * L, N]`, of which the
-    /// first P rows are filled, and `places` `[B * L]`, of which the first P are filled with the
+    /// first P rows are filled, and `flat_indices` `[B * L]`, of which the first P are filled with the
     /// flat indices `row * L + position`. Returns P.
     ///
     /// # Errors
@@ -236,12 +238,12 @@ impl SequenceSampler {
         epoch: u64,
         step: u64,
         windows: &mut Windows<'_, T>,
-        places: &mut [i64],
+        flat_indices: &mut [i64],
         mut negatives: &mut [T],
     ) -> Result<usize> {
         let Settings { max_length, negative_count, .. } = self.settings;
         let users = self.fill_windows(epoch, step, windows)?;
-        has_length("places", places.len(), users.len() * max_length)?;
+        has_length("flat_indices", flat_indices.len(), users.len() * max_length)?;
         has_length(
             "negatives",
             negatives.len(),
@@ -252,7 +254,7 @@ impl SequenceSampler {
         for (row, &user) in users.iter().enumerate() {
             let valid = self.valid(user);
             let end = (row + 1) * max_length;
-            for (out, flat_index) in places[packed..].iter_mut().zip(end - valid..end) {
+            for (out, flat_index) in flat_indices[packed..].iter_mut().zip(end - valid..end) {
                 *out = i64::try_from(flat_index).unwrap_or(i64::MAX);
             }
             packed += valid;
@@ -486,9 +488,11 @@ fn check_rows(offsets: &[i64], items: &[i64], item_count: u32) -> Result<OwnedRo
 fn check_ids(name: &'static str, items: &[i64], least: u32, most: u32) -> Result<Vec<u32>> {
     let mut ids = memory::with_capacity(items.len())?;
     let mut steps = Steps::default();
-    for (index, &item) in items.iter().enumerate() {
-        steps.take(1)?;
-        ids.push(check_id(name, index, item, least, most)?);
+    for (block, part) in items.chunks(ID_BLOCK).enumerate() {
+        steps.take(part.len())?;
+        for (index, &item) in part.iter().enumerate() {
+            ids.push(check_id(name, block * ID_BLOCK + index, item, least, most)?);
+        }
     }
     Ok(ids)
 }

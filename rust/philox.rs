@@ -47,6 +47,16 @@ pub enum Stream {
     Shuffle = 103,
     /// Candidates among which a target is ranked.
     Candidates = 104,
+    /// Which sentences of a large data set are taken.
+    SentenceChoices = 121,
+    /// The order in which an instruction names the entity types.
+    TypeOrders = 122,
+    /// Which types that a sentence lacks an instruction names.
+    TypeChoices = 123,
+    /// Which types an instruction leaves out.
+    TypeDrops = 124,
+    /// Rows of predictions that a bootstrap takes.
+    ResampledRows = 201,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

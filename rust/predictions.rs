@@ -17,7 +17,9 @@ pub use align::{AlignOptions, AlignSummary, align_file, align_row};
 pub use back_tokens::BackTokenize;
 pub use row::{RowBuffer, RowRef};
 pub use rules::Found;
-pub use score::{DatasetScore, Evaluation, ScoreOptions, WorstRow, score_examples, score_files};
+pub use score::{
+    DatasetScore, Evaluation, ScoreOptions, ScoredFile, WorstRow, score_examples, score_files,
+};
 pub use table::{RowReader, RowValues, Table};
 
 use crate::error::{Kind, Result};

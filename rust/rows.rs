@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::interrupt::Steps;
 use crate::memory;
 
+/// Values between two looks at whether the caller stops; a look at each costs more than the value.
+const BLOCK: usize = 1 << 10;
+
 /// Rows of any lengths: row r is `values[offsets[r]..offsets[r + 1]]`.
 ///
 /// The offsets of who has one were checked: they ascend from 0 to the number of values.
@@ -177,9 +180,11 @@ impl<T: Copy> OwnedRows<T> {
     pub fn map<U>(rows: Rows<'_, U>, mut make: impl FnMut(usize, &U) -> Result<T>) -> Result<Self> {
         let mut values = memory::with_capacity(rows.values.len())?;
         let mut steps = Steps::default();
-        for (index, value) in rows.values.iter().enumerate() {
-            steps.take(1)?;
-            values.push(make(index, value)?);
+        for (block, part) in rows.values.chunks(BLOCK).enumerate() {
+            steps.take(part.len())?;
+            for (index, value) in part.iter().enumerate() {
+                values.push(make(block * BLOCK + index, value)?);
+            }
         }
         let offsets = memory::collect(rows.offsets.len(), rows.offsets.iter().copied())?;
         Ok(Self { offsets, values })

@@ -13,8 +13,8 @@ use lmcore::interrupt::{Steps, check, check_now, with_hook};
 use lmcore::lcs::{Lcs, align_integers, align_strings};
 use lmcore::matching::{MatchInput, Matcher, match_labels, match_labels_batch};
 use lmcore::predictions::{
-    AlignOptions, Found, Hooks, RowBuffer, RowReader, RowValues, ScoreOptions, Table, align_file,
-    align_row, score_examples, score_files,
+    AlignOptions, Found, Hooks, RowBuffer, RowReader, RowValues, ScoreOptions, ScoredFile, Table,
+    align_file, align_row, score_examples, score_files,
 };
 use lmcore::text::{StringRows, Strings};
 use lmcore::words::{locate_words, split_words, to_characters};
@@ -160,7 +160,7 @@ fn predictions() {
             if tokenized {
                 hooks.back_tokenize = Some(&mut same);
             }
-            score_files(&[file.path()], &options, &mut hooks)
+            score_files(&[ScoredFile::new(file.path())], &options, &mut hooks)
         });
         assert_stops(|| {
             let options = AlignOptions { scheme, threads, skip_bad_rows: true };

@@ -92,6 +92,7 @@ def build(folder: Path) -> None:
     write_rows(folder / "rows.jsonl", [{**rows[0], "instance": inner}, *rows[1:]])
     texts = [{"text": "in New York", "label_list": ["x"], "prediction": "in(O) New York(B-x)"}]
     write_rows(folder / "texts.jsonl", [*texts, *rows[1:4]])
+    write_sentences(folder)
     pairs = write_pairs(folder / "pairs.txt", users=12, items=20)
     items: dict[str, list[str]] = {}
     for user, item in (line.split() for line in pairs.read_text().splitlines()):
@@ -125,6 +126,20 @@ def build(folder: Path) -> None:
     weights = {name: w.clone() for name, w in load_model(folder / "run").state_dict().items()}
     torch.save(weights, folder / "weights.pth")
     save_file(weights, folder / "weights.safetensors")
+
+
+def write_sentences(folder: Path) -> None:
+    """Columns, the authors' folder, and entities by their offsets."""
+    lines = "in\tO\nNew\tB-city\nYork\tI-city\n\nhi\tO\n\nAda\tS-person\n" * 3
+    (folder / "columns.txt").write_text(lines)
+    (folder / "spaced.txt").write_text("-DOCSTART- O\n\n# id 1\n" + lines.replace("\t", " NN x "))
+    (folder / "set").mkdir()
+    (folder / "set/label.txt").write_text("city\nperson\n")
+    (folder / "set/train.txt").write_text(lines)
+    (folder / "template.txt").write_text("{types}\n{dataset}\n{sentence}\n")
+    marked = [{"start": 3, "end": 11, "type": "city"}, {"start": 12, "end": 13, "label": "x"}]
+    entities = [{"text": "in New York 北京", "entities": marked, "id": 3}] * 2
+    (folder / "entities.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entities))
 
 
 # Readers.
@@ -215,6 +230,18 @@ def read_pairs(folder: Path) -> None:
     read_mined_pairs(folder / "run")
 
 
+def make_examples(name: str, *options: str) -> Callable[[Path], Any]:
+    """Examples in every way that an option asks for."""
+    more = ["--max-words", "2", "--overlap", "1", "--context", "1", "--boundaries", "io"]
+    drawn = ["--types-per-row", "1", "--drop-types", "20", "--over-sample", "--cap", "7"]
+    names = [f"{{}}/{name}", "{}/examples.jsonl"]
+    return command("ner", "data", *names, *more, *drawn, *options)
+
+
+def on_sentences(name: str) -> list[Callable[[Path], Any]]:
+    return [make_examples(name), make_examples(name, "--skip-bad-rows")]
+
+
 def readers_of(model: str) -> list[Callable[[Path], Any]]:
     data = ["--data", "{}/pairs.txt"]
     return [
@@ -249,7 +276,7 @@ def make_targets() -> dict[str, Target]:
     begun = Partial("", Path("streamed.jsonl"))
     targets = [
         Target("rows.jsonl", [
-            command(*score),
+            make_examples("rows.jsonl", "--skip-bad-rows"), command(*score),
             command(*score, "--skip-bad-rows", "--html", "{}/page.html", "--threads", "1"),
         ]),
         Target("texts.jsonl", [
@@ -259,6 +286,11 @@ def make_targets() -> dict[str, Target]:
         Target("texts.jsonl.gz", [
             command("ner", "align", "{}/texts.jsonl.gz", "{}/aligned.jsonl.gz", "--skip-bad-rows")
         ]),
+        Target("columns.txt", on_sentences("columns.txt")),
+        Target("spaced.txt", on_sentences("spaced.txt")),
+        Target("set/label.txt", [make_examples("set")]),
+        Target("template.txt", [make_examples("columns.txt", "--template", "{}/template.txt")]),
+        Target("entities.jsonl", on_sentences("entities.jsonl")),
         Target(begun.rows.name, [call(stream_rows)]),
         Target(begun.state.name, [call(stream_rows)]),
         Target("pairs.txt", on_data("pairs.txt", "pairs")),

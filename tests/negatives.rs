@@ -38,12 +38,13 @@ fn sample_packed(sampler: &SequenceSampler, epoch: u64, step: u64) -> (Batch, Ve
     let size = rows * max_length;
     let (mut users, mut sequences, mut positives) =
         (vec![-1; rows], vec![-1; size], vec![-1; size]);
-    let (mut places, mut negatives) = (vec![-1; size], vec![-1_i32; size * negative_count]);
+    let (mut flat_indices, mut negatives) = (vec![-1; size], vec![-1_i32; size * negative_count]);
     let mut windows =
         Windows { users: &mut users, sequences: &mut sequences, positives: &mut positives };
-    let valid =
-        sampler.sample_packed(epoch, step, &mut windows, &mut places, &mut negatives).unwrap();
-    places.truncate(valid);
+    let valid = sampler
+        .sample_packed(epoch, step, &mut windows, &mut flat_indices, &mut negatives)
+        .unwrap();
+    flat_indices.truncate(valid);
     let widen = |ids: &[i32]| ids.iter().copied().map(i64::from).collect();
     let batch = Batch {
         users: widen(&users),
@@ -51,7 +52,7 @@ fn sample_packed(sampler: &SequenceSampler, epoch: u64, step: u64) -> (Batch, Ve
         positives: widen(&positives),
         negatives: widen(&negatives[..valid * negative_count]),
     };
-    (batch, places)
+    (batch, flat_indices)
 }
 
 prop_compose! {
@@ -118,14 +119,14 @@ proptest! {
             }
         }
         prop_assert_eq!(&sample(&sampler, epoch, step), &batch);
-        let (packed, places) = sample_packed(&sampler, epoch, step);
+        let (packed, flat_indices) = sample_packed(&sampler, epoch, step);
         prop_assert_eq!(&packed.users, &batch.users);
         prop_assert_eq!(&packed.sequences, &batch.sequences);
         prop_assert_eq!(&packed.positives, &batch.positives);
         let valid: Vec<usize> =
             (0..batch.positives.len()).filter(|&flat| batch.positives[flat] != 0).collect();
-        prop_assert_eq!(places.len(), valid.len());
-        for (index, (&flat, expected)) in places.iter().zip(valid).enumerate() {
+        prop_assert_eq!(flat_indices.len(), valid.len());
+        for (index, (&flat, expected)) in flat_indices.iter().zip(valid).enumerate() {
             prop_assert_eq!(usize::try_from(flat).unwrap(), expected);
             let of = |block: usize| block * negative_count..(block + 1) * negative_count;
             prop_assert_eq!(&packed.negatives[of(index)], &batch.negatives[of(expected)]);
@@ -189,7 +190,7 @@ fn slices_of_other_lengths_are_refused() {
     let error = sampler.sample(0, 0, &mut windows, &mut [0; 11], &[]).unwrap_err();
     assert_eq!(error.to_string(), "negatives must be 12 values long: got 11");
     let error = sampler.sample_packed(0, 0, &mut windows, &mut [0; 5], &mut [0; 12]).unwrap_err();
-    assert_eq!(error.to_string(), "places must be 6 values long: got 5");
+    assert_eq!(error.to_string(), "flat_indices must be 6 values long: got 5");
     let error = sampler.sample(0, 1, &mut windows, &mut [0; 12], &[]).unwrap_err();
     assert_eq!(error.to_string(), "step must be at least 0 and below 1: got 1");
     let error = sampler.candidates(&[1], &[], 0, &mut [0_i64; 0]);

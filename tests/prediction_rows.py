@@ -102,7 +102,7 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
     label_list = draw(st.lists(st.sampled_from(TYPES), max_size=4))
     size = len(words)
     row: dict[str, Any] = {
-        "label_list": label_list,
+        draw(st.sampled_from(["types", "label_list"])): label_list,
         "words": words,
         "labels": draw(bio_labels(size, label_list)) if label_list else ["O"] * size,
         "prediction": draw(
@@ -165,9 +165,12 @@ def bad_lines(draw: st.DrawFn) -> bytes:
     """A line with one or more faults; a lone surrogate only as the single one."""
     row: dict[str, Any] = draw(rows())
     if draw(st.integers(0, 4)) == 0:
-        key = draw(st.sampled_from(["dataset", "label_list", "words", "labels", "prediction"]))
+        keys = ["dataset", "types", "label_list", "words", "labels", "prediction"]
+        key = draw(st.sampled_from(keys))
         half = draw(st.sampled_from([r"\ud800", r"\udfff", r"\ud83d\n", r"\ud800\u0041"]))
         text = f'"a{half}b"'
+        for name in {"types", "label_list"} - {key} if key in ("types", "label_list") else ():
+            row.pop(name, None)
         row[key] = Raw(text if key in ("dataset", "prediction") else f"[{text}]")
         return write_json(row, random.Random(0), plain=draw(st.booleans())).encode()
     for key in draw(st.lists(st.sampled_from(sorted(row)), max_size=2)):

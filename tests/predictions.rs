@@ -79,7 +79,10 @@ fn scored_by_definition(value: &Value) -> Option<Row> {
         (Some(value), None) | (None, Some(value)) => strings(value),
     };
     let (words, labels) = (find("words")?, find("labels")?);
-    let label_list = strings(row.get("label_list")?)?;
+    let label_list = match (row.get("types"), row.get("label_list")) {
+        (Some(list), None) | (None, Some(list)) => strings(list)?,
+        _ => return None,
+    };
     (words.len() == labels.len()).then_some(())?;
     Some((dataset, words, labels, label_list, text("prediction")?))
 }
@@ -130,6 +133,7 @@ impl RowReader for Values {
             .map(|other| RowProblem::of_type("instance", "an object", type_name(other)));
         Ok(RowValues {
             dataset: get("dataset"),
+            types: get("types"),
             label_list: get("label_list"),
             instance_problem,
             words: find("words"),

@@ -25,6 +25,13 @@ def in_order(sums: Evaluation) -> Sums:
     return list(sums.datasets.items()), sums.bad_rows, sums.listed_bad_rows
 
 
+def without_places(sums: Sums) -> Sums:
+    """The sums without where the first empty prediction stood."""
+    datasets, bad_rows, listed = sums
+    without = [(name, counts._replace(first_empty=None)) for name, counts in datasets]
+    return without, bad_rows, listed
+
+
 def drop_details(text: str) -> str:
     """A problem without what a JSON reader says about syntax."""
     return _SYNTAX.sub("not valid JSON", text)

@@ -24,6 +24,7 @@ COMMANDS = [
     ["ner"],
     ["ner", "score"],
     ["ner", "align"],
+    ["ner", "data"],
     ["recsys"],
     ["recsys", "train"],
     ["recsys", "recipe"],
@@ -102,7 +103,7 @@ def test_help_names_every_option() -> None:
     shared = ["--scheme", "--tokenizer", "--skip-bad-rows", "--threads"]
     for command, options in {
         "score": [*shared, "--html", "--worst", "--json"],
-        "align": [*shared, "--text", "--labels", "--prediction"],
+        "align": [*shared, "--text", "--types", "--prediction"],
     }.items():
         text = run("ner", command, "--help").stdout
         assert [option for option in options if option not in text] == []
@@ -223,7 +224,7 @@ def test_score_skips_bad_rows(mixed: Path) -> None:
 
 def test_align_arguments() -> None:
     result = run(
-        *("ner", "align", "--text", "in 北京 and New York", "--labels", "city, person"),
+        *("ner", "align", "--text", "in 北京 and New York", "--types", "city, person"),
         *("--prediction", "in(O) 北京(B-city) New(B-city) york(I-city)"),
     )
     assert (result.exit_code, result.stderr) == (0, "")
@@ -236,7 +237,7 @@ def test_align_arguments() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_align_arguments_with_a_scheme(scheme: str) -> None:
     row = {"text": "a b", "label_list": ["x", "y"], "prediction": "a(I-x) b(I-y)"}
-    arguments = ["--text", "a b", "--labels", "x,y", "--prediction", row["prediction"]]
+    arguments = ["--text", "a b", "--types", "x,y", "--prediction", row["prediction"]]
     result = run("ner", "align", *arguments, "--scheme", scheme)
     assert json.loads(result.stdout) == align_row(row, scheme).to_dict()
 
@@ -278,14 +279,14 @@ def test_align_skips_bad_rows(mixed: Path, tmp_path: Path) -> None:
         ["in.jsonl"],
         ["in.jsonl", "out.jsonl", "more.jsonl"],
         ["in.jsonl", "out.jsonl", "--text", "a"],
-        ["in.jsonl", "out.jsonl", "--labels", "a"],
-        ["--text", "a", "--labels", "x"],
+        ["in.jsonl", "out.jsonl", "--types", "a"],
+        ["--text", "a", "--types", "x"],
         ["--text", "a", "--prediction", "x"],
-        ["--labels", "a", "--prediction", "x"],
+        ["--types", "a", "--prediction", "x"],
     ],
 )
 def test_align_needs_files_or_a_sentence(arguments: list[str]) -> None:
-    check_failed(run("ner", "align", *arguments), "--text, --labels and --prediction")
+    check_failed(run("ner", "align", *arguments), "--text, --types and --prediction")
 
 
 # Bad input: one line, exit code 2.
@@ -342,7 +343,7 @@ def test_failures_of_the_process(folder: Path, file: Path, mixed: Path) -> None:
 
 
 BAD_ROWS = {
-    "no key": (b"{}", "label_list"),
+    "no key": (b"{}", "types"),
     "wrong type": (b'{"label_list": 1}', "label_list"),
     "list item": (b'{"label_list": [], "words": [1], "labels": []}', "words"),
     "length": (json.dumps({**VALID, "labels": []}).encode(), "labels"),
@@ -442,7 +443,7 @@ def test_tokenizer(tokenizer: Path, tmp_path: Path) -> None:
 
 def test_tokenizer_for_one_sentence(tokenizer: Path) -> None:
     """An option that is taken must count, or be refused."""
-    arguments = ["--text", "Brontë", "--labels", "x", "--prediction", "Bront(B-x)"]
+    arguments = ["--text", "Brontë", "--types", "x", "--prediction", "Bront(B-x)"]
     result = run("ner", "align", *arguments, "--tokenizer", tokenizer)
     if result.exit_code == 0:
         assert [e["text"] for e in json.loads(result.stdout)["entities"]] == ["Brontë"]

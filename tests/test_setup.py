@@ -84,7 +84,10 @@ def test_requirements_are_those_of_the_extras() -> None:
     )
     lists = [
         PROJECT["dependencies"],
-        *(extras[name] for name in ("train", "report", "tensorboard", "test", "docs", "dev")),
+        *(
+            extras[name]
+            for name in ("train", "data", "report", "tensorboard", "test", "docs", "dev")
+        ),
     ]
     expected = {one for some in lists for one in some if not one.startswith(DISTRIBUTION)}
     base = PROJECT["dependencies"]

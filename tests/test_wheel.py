@@ -93,5 +93,7 @@ def test_wheels_hold_the_package(wheel: Path) -> None:
     base = {"numpy", "rich", "tqdm", "typer"}
     assert {name for name, rest in required if "extra ==" not in rest} == base
     extras = re.findall(r"^Provides-Extra: (.*)$", description, re.MULTILINE)
-    assert {"train", "report", "tensorboard", "all", "test", "docs", "dev"} == set(extras)
+    assert {"train", "lora", "data", "report", "tensorboard", "all", "test", "docs", "dev"} == set(
+        extras
+    )
     assert any(name.startswith(f"{metadata}/licenses/") for name in names)

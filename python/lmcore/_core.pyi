@@ -20,8 +20,10 @@ _DatasetSums: TypeAlias = tuple[
     int,
     tuple[int, int, int],
     int,
+    tuple[str, int] | None,
     tuple[int, int, int],
     int,
+    dict[str, int],
     _Counts,
     _Kinds,
     _Words,
@@ -79,7 +81,7 @@ def align_words(words: Sequence[str], generated: Sequence[str], /) -> tuple[str,
 def match_labels(
     words: Sequence[str],
     generation: str,
-    label_list: Sequence[str],
+    types: Sequence[str],
     comparison_words: Sequence[str] | None,
     split_generated: bool,
     /,
@@ -87,7 +89,7 @@ def match_labels(
 def match_labels_batch(
     words: Sequence[Sequence[str]],
     generations: Sequence[str],
-    label_lists: Sequence[Sequence[str]],
+    types: Sequence[Sequence[str]],
     comparison_words: Sequence[Sequence[str]] | None,
     threads: int | None,
     /,
@@ -102,7 +104,7 @@ class FalseNegativeMemory:
     def inject_packed(
         self,
         users: NDArray[np.int64],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         max_length: int,
         negatives: NDArray[Any],
         /,
@@ -119,7 +121,7 @@ class FalseNegativeMemory:
     def observe_packed(
         self,
         users: NDArray[np.int64],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         max_length: int,
         negatives: NDArray[Any],
         scores: NDArray[Any],
@@ -185,6 +187,7 @@ def score_examples(
 ) -> _Evaluation: ...
 def score_files(
     paths: list[str | os.PathLike[str]],
+    names: list[tuple[str, str]] | None,
     scheme: str,
     threads: int | None,
     worst: int,
@@ -242,7 +245,7 @@ class SequenceSampler:
         users: NDArray[Any],
         sequences: NDArray[Any],
         positives: NDArray[Any],
-        places: NDArray[np.int64],
+        flat_indices: NDArray[np.int64],
         negatives: NDArray[Any],
         /,
     ) -> int: ...

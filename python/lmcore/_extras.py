@@ -15,6 +15,8 @@ EXTRAS = {
         "huggingface_hub",
         "pydantic",
     ),
+    "lora": ("peft",),
+    "data": ("datasets",),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
 }

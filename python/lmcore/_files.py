@@ -6,14 +6,17 @@ when it is whole. What is also an input, or what standard output goes to, is ref
 """
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import stat
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 # How the libraries that write weights tell the system's number.
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -193,6 +196,81 @@ def rename_over(file: Path, target: Path) -> None:
     mode = _mode(target)
     file.chmod(_new_mode() if mode is None else stat.S_IMODE(mode))
     file.replace(target)
+
+
+class FolderLock:
+    """Keeps other processes out of a folder; the system lets go when this one dies.
+
+    Args:
+        folder: what is locked; it exists while the lock is held.
+        doing: what is done to it, for errors.
+        file: whose lock it is, within the folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with FolderLock(folder, doing="training").hold():
+        ...         os.listdir(folder)
+        ['.lock']
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, doing: str, file: str = ".lock") -> None:
+        self.folder = Path(folder)
+        self._path = self.folder / file
+        self._doing = doing
+        self._file: IO[Any] | None = None
+
+    @contextmanager
+    def hold(self, *, shared: bool = False) -> Iterator[None]:
+        """Yields while no other process holds the lock.
+
+        Args:
+            shared: beside a process that called `share`.
+
+        Raises:
+            FileExistsError: another process holds it.
+            OSError: the file cannot be written.
+        """
+        while True:
+            with open(self._path, "a") as file:
+                self._take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+                # Whoever held it before may have removed it between our two calls.
+                if not self._is_open(file):
+                    continue
+                self._file = file
+                try:
+                    yield
+                finally:
+                    if not shared:
+                        self._path.unlink(missing_ok=True)
+                return
+
+    def share(self) -> None:
+        """Lets others that ask for a share hold it beside this process.
+
+        Raises:
+            FileExistsError: another process took it at this moment.
+        """
+        assert self._file is not None
+        self._take(self._file, fcntl.LOCK_SH)
+
+    def _take(self, file: IO[Any], kind: int) -> None:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reason = f"{self.folder}: another process is {self._doing} into it"
+            raise FileExistsError(reason) from None
+        except OSError as error:  # some network file systems have no locks
+            reason = (
+                f"{self.folder}: cannot be locked ({error.strerror}): start one process at a time"
+            )
+            warnings.warn(reason, RuntimeWarning, stacklevel=4)
+
+    def _is_open(self, file: IO[Any]) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
 
 
 def _put(file: Path, path: Path) -> None:

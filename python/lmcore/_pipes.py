@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -92,23 +92,39 @@ def open_names(source: str, target: str) -> Iterator[Names]:
             names.source = "/dev/stdin"
         elif special[0]:
             names.input = stack.enter_context(open_input(source))
-            names.source = stack.enter_context(_feed(names.input))
+            names.source = stack.enter_context(feed(iter(names.input.read, b"")))
         with _renamed(names):
             yield names
 
 
 @contextmanager
-def _feed(source: Input) -> Iterator[str]:
-    """Yields the name of a pipe into which an input is read."""
+def feed(parts: Iterable[bytes]) -> Iterator[str]:
+    """Yields the name of a pipe into which bytes are written by a thread.
+
+    Args:
+        parts: the bytes; what they raise comes out at the end.
+
+    Example:
+        >>> with feed([b"a", b"b"]) as name, open(name, "rb") as pipe:
+        ...     pipe.read()
+        b'ab'
+    """
     read, write = os.pipe()
 
     def work() -> None:
         with open(write, "wb", buffering=0) as pipe, suppress(BrokenPipeError):
-            while part := source.read():
-                pipe.write(part)
+            for part in parts:
+                _write_whole(pipe, part)
 
     with _thread(work, lambda: os.close(read)):
         yield f"/dev/fd/{read}"
+
+
+def _write_whole(pipe: IO[bytes], part: bytes) -> None:
+    """A raw file may take less than it is given."""
+    rest = memoryview(part)
+    while rest:
+        rest = rest[pipe.write(rest) :]
 
 
 @contextmanager

@@ -277,6 +277,8 @@ class RowStream:
         skip_bad_rows: count and list rows that cannot be used instead of raising.
         save_seconds: least time between two states.
         progress: called with the bytes of the input read so far.
+        by_block: hold what is written back until `release`, and go on from there alone: for rows
+            that depend on which others they are worked on with.
 
     Raises:
         FileExistsError: rows of another recipe, input or process stand there.
@@ -306,7 +308,9 @@ class RowStream:
         skip_bad_rows: bool = False,
         save_seconds: float = 1.0,
         progress: Progress | None = None,
+        by_block: bool = False,
     ) -> None:
+        self._by_block = by_block
         self._reader = RowReader(source, skip_bad_rows=skip_bad_rows, progress=progress)
         self._target = target
         self._recipe = json.loads(json.dumps(recipe, allow_nan=False))
@@ -378,12 +382,14 @@ class RowStream:
                 # A device or pipe hears of the error; a file waits for the next start.
                 if self._partial is None:
                     self._stack.__exit__(kind, error, trace)
-            elif self._pending:
+            elif self._open:
                 self._keep()
-                lines = ", ".join(str(row.line) for row in list(self._pending)[:3])
+                lines = ", ".join(str(line) for line in list(self._open)[:3])
                 raise RuntimeError(f"rows were read and not written: lines {lines}")
-            elif self._partial is not None:
-                self._partial.finish(is_gzip=is_gzip(self._target))
+            else:
+                self._drain()
+                if self._partial is not None:
+                    self._partial.finish(is_gzip=is_gzip(self._target))
 
     def __iter__(self) -> Iterator[Row]:
         """Yields the input rows that are not done yet.
@@ -439,7 +445,8 @@ class RowStream:
         """
         content = "".join(to_json(value) + "\n" for value in values).encode()
         self._take(row).content = content
-        self._drain()
+        if not self._by_block:
+            self._drain()
 
     def refuse(self, row: Row, problem: str) -> None:
         """Leaves a row out that cannot be used, or raises.
@@ -454,6 +461,15 @@ class RowStream:
         if not self._reader.skips:
             self._reader.refuse(row.line, problem)
         self._take(row).problem = problem
+        if not self._by_block:
+            self._drain()
+
+    def release(self) -> None:
+        """Writes what is due of a block: a stream that ends early goes on behind it.
+
+        Raises:
+            OSError: the file cannot be written; the error names it.
+        """
         self._drain()
 
     def _take(self, row: Row) -> _Pending:
@@ -483,7 +499,9 @@ class RowStream:
                 state.rows += 1
             state.line, state.input_digest = pending.line, pending.digest
             self._pending.popleft()
-            self._is_between = True
+            # Within a block there is no place to go on from.
+            self._is_between = not self._by_block
+        self._is_between = True
         if self._partial is not None and time.monotonic() - self._saved >= self._save_seconds:
             self._save()
 

@@ -48,6 +48,8 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
     """
     plain = codecs.lookup(encoding).name != "utf-8"
     text = json.dumps(value, ensure_ascii=plain, allow_nan=False, indent=indent)
+    if text.isprintable():  # the rule, for all characters that the pattern names and more
+        return text
     # Outside of strings, JSON's only control characters are the line breaks of an indent.
     return _HIDDEN.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
 

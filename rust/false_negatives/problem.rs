@@ -35,7 +35,7 @@ pub enum Problem {
         item: u32,
     },
     /// A packed position outside the batch.
-    #[error("places must be at least 0 and below {end}: got {got} at index {index}")]
+    #[error("flat_indices must be at least 0 and below {end}: got {got} at index {index}")]
     FlatIndexRange {
         /// Rows times length.
         end: usize,
@@ -45,7 +45,7 @@ pub enum Problem {
         index: usize,
     },
     /// Packed positions that do not ascend.
-    #[error("places must ascend: got {got} after {before} at index {index}")]
+    #[error("flat_indices must ascend: got {got} after {before} at index {index}")]
     FlatIndexOrder {
         /// The flat index before.
         before: i64,

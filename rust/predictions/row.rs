@@ -5,7 +5,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use super::json::{List, Seed, Sink, State, Text};
-use super::rules::{Found, LABELS, RowResult, SentenceKeys, WORDS, check_lengths};
+use super::rules::{
+    BOTH, Found, LABEL_LIST, LABELS, RowResult, SentenceKeys, TWICE, TYPES, WORDS, check_lengths,
+};
 use super::scan::Scanner;
 use crate::error::{Error, Result, RowProblem};
 use crate::memory;
@@ -41,12 +43,14 @@ pub struct RowBuffer {
     not_object: Option<&'static str>,
     /// The key whose value is being read, for errors in the middle of it.
     reading: Option<&'static str>,
-    /// The first key that stood in its object before.
-    doubled: Option<&'static str>,
+    /// The first key that stood in its object before, or under its other name.
+    doubled: Option<(&'static str, &'static str)>,
     dataset: Text,
     text: Text,
     prediction: Text,
     label_list: List,
+    /// The name under which the types stood: `types`, or the authors' `label_list`.
+    types_key: &'static str,
     flat: Sentence,
     instance: Sentence,
     instance_state: State,
@@ -71,9 +75,7 @@ impl RowBuffer {
         }
         match self.doubled {
             None => Ok(()),
-            Some(key) => {
-                Err(RowProblem::value(Some(key), "this key stands twice in its object").into())
-            }
+            Some((key, problem)) => Err(RowProblem::value(Some(key), problem).into()),
         }
     }
 
@@ -87,7 +89,7 @@ impl RowBuffer {
                 Key::Dataset => self.dataset.scan(scanner),
                 Key::Text => self.text.scan(scanner),
                 Key::Prediction => self.prediction.scan(scanner),
-                Key::LabelList => self.label_list.scan(scanner, line),
+                Key::Types | Key::LabelList => self.label_list.scan(scanner, line),
                 Key::Words => self.flat.words.scan(scanner, line),
                 Key::Labels => self.flat.labels.scan(scanner, line),
                 Key::Instance => {
@@ -116,14 +118,26 @@ impl RowBuffer {
             Key::Dataset => (&self.dataset.state, "dataset"),
             Key::Text => (&self.text.state, "text"),
             Key::Prediction => (&self.prediction.state, "prediction"),
-            Key::LabelList => (&self.label_list.state, "label_list"),
+            Key::Types => return self.notice_types(TYPES),
+            Key::LabelList => return self.notice_types(LABEL_LIST),
             Key::Words => (&self.flat.words.state, "words"),
             Key::Labels => (&self.flat.labels.state, "labels"),
             Key::Instance => (&self.instance_state, "instance"),
             Key::Other => return,
         };
         if *state != State::Missing {
-            self.doubled.get_or_insert(name);
+            self.doubled.get_or_insert((name, TWICE));
+        }
+    }
+
+    /// The same for the types, which have two names.
+    #[inline]
+    fn notice_types(&mut self, key: &'static str) {
+        if self.label_list.state == State::Missing {
+            self.types_key = key;
+        } else {
+            let doubled = if self.types_key == key { (key, TWICE) } else { (TYPES, BOTH) };
+            self.doubled.get_or_insert(doubled);
         }
     }
 
@@ -136,7 +150,7 @@ impl RowBuffer {
             _ => return,
         };
         if *state != State::Missing {
-            self.doubled.get_or_insert(name);
+            self.doubled.get_or_insert((name, TWICE));
         }
     }
 
@@ -183,6 +197,7 @@ impl RowBuffer {
             text.state = State::Missing;
         }
         self.label_list.state = State::Missing;
+        self.types_key = TYPES;
         for sentence in [&mut self.flat, &mut self.instance] {
             sentence.words.state = State::Missing;
             sentence.labels.state = State::Missing;
@@ -206,7 +221,7 @@ impl RowBuffer {
     /// type, or words and labels differ in length.
     pub fn scored(&self) -> RowResult<RowRef<'_>> {
         let dataset = self.dataset()?;
-        let label_list = self.label_list.get("label_list", &self.line)?;
+        let label_list = self.label_list.get(self.types_key, &self.line)?;
         self.check_instance()?;
         let (words, _) = self.list(WORDS, |sentence| &sentence.words)?;
         let (labels, key) = self.list(LABELS, |sentence| &sentence.labels)?;
@@ -222,7 +237,7 @@ impl RowBuffer {
     /// A key is missing, stands both at the top and in `instance`, or has a value of the wrong
     /// type.
     pub fn aligned(&self) -> RowResult<(RowRef<'_>, Option<&str>, bool)> {
-        let label_list = self.label_list.get("label_list", &self.line)?;
+        let label_list = self.label_list.get(self.types_key, &self.line)?;
         self.check_instance()?;
         let text = match &self.text.state {
             State::Missing => None,
@@ -284,6 +299,7 @@ enum Key {
     Dataset,
     Text,
     Prediction,
+    Types,
     LabelList,
     Words,
     Labels,
@@ -297,6 +313,7 @@ impl From<&str> for Key {
             "dataset" => Self::Dataset,
             "text" => Self::Text,
             "prediction" => Self::Prediction,
+            "types" => Self::Types,
             "label_list" => Self::LabelList,
             "words" => Self::Words,
             "labels" => Self::Labels,
@@ -361,8 +378,8 @@ impl<'de> Sink<'de> for RowSeed<'_> {
                     reading("prediction");
                     entries.next_value_seed(Seed(&mut row.prediction))?;
                 }
-                Key::LabelList => {
-                    reading("label_list");
+                Key::Types | Key::LabelList => {
+                    reading(if matches!(key, Key::Types) { TYPES } else { LABEL_LIST });
                     entries.next_value_seed(Seed(&mut row.label_list))?;
                 }
                 Key::Words => {

@@ -12,6 +12,15 @@ pub(super) struct SentenceKeys {
     in_instance: &'static str,
 }
 
+/// The key of what entities may be.
+pub(super) const TYPES: &str = "types";
+/// The authors' name of it.
+pub(super) const LABEL_LIST: &str = "label_list";
+/// The problem of a key that its object has twice.
+pub(super) const TWICE: &str = "this key stands twice in its object";
+/// The problem of types under both names.
+pub(super) const BOTH: &str = "label_list stands in this row, too";
+
 pub(super) const WORDS: SentenceKeys =
     SentenceKeys { at_top: "words", in_instance: "instance.words" };
 pub(super) const LABELS: SentenceKeys =
@@ -58,7 +67,7 @@ pub(super) fn check_lengths(key: &str, words: usize, labels: usize) -> RowResult
 
 /// The problem of a gold label that the row's label list does not allow.
 pub(super) fn label_outside_list(index: usize, label: &str) -> RowProblem {
-    RowProblem::value(Some("labels"), format!("[{index}] {} is not in label_list", quote(label)))
+    RowProblem::value(Some("labels"), format!("[{index}] {} is not in types", quote(label)))
 }
 
 /// An error that came of the value under a key: what is wrong with it is a problem of the row.

@@ -1,8 +1,8 @@
 //! Rows to counts: the evaluation of GNER, and those of other scorers, in one pass.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::back_tokens::{BackTokens, Questions, lock};
@@ -24,6 +24,31 @@ const BLOCK_BYTES: usize = 1 << 18;
 const TABLE_ROWS: usize = 128;
 /// The same with a tokenizer, which is asked once per table.
 const TOKENIZED_TABLE_ROWS: usize = 8192;
+
+/// Invalid labels that are counted by name; the others are only counted.
+const NAMED_LABELS: usize = 1000;
+
+/// A file of predictions.
+#[derive(Debug, Clone)]
+pub struct ScoredFile {
+    /// Where it is read.
+    pub path: PathBuf,
+    /// What errors call it.
+    pub name: String,
+    /// The data set of rows that name none.
+    pub dataset: String,
+}
+
+impl ScoredFile {
+    /// A file that errors call by its path, and whose data set is its stem.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            name: show_path(path),
+            dataset: show_path(Path::new(path.file_stem().unwrap_or_default())),
+        }
+    }
+}
 
 /// What to count, and how.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +78,12 @@ pub struct DatasetScore {
     pub empty_predictions: u64,
     /// Unmatched words.
     pub differences: DifferenceCounts,
-    /// Generated labels outside the row's label list.
+    /// The first of them that has words: the file's name and the line, or the place in the list.
+    pub first_empty: Option<(String, u64)>,
+    /// Generated labels outside the row's types.
     pub invalid_labels: u64,
+    /// The first [`NAMED_LABELS`] of them by name and how often each stood there, sorted.
+    pub named_invalid_labels: BTreeMap<String, u64>,
     /// Entities.
     pub entities: EntityCounts,
     /// Missed entities by kind.
@@ -107,30 +136,29 @@ pub struct Evaluation {
 /// A file cannot be read or holds no rows, a row cannot be used, the memory is refused, or the
 /// caller stopped.
 pub fn score_files(
-    paths: &[impl AsRef<Path>],
+    files: &[ScoredFile],
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
 ) -> Result<Evaluation> {
     let (mut evaluation, mut bytes) = (Evaluation::default(), 0);
-    for path in paths {
-        bytes += score_file(path.as_ref(), options, hooks, bytes, &mut evaluation)?;
+    for file in files {
+        bytes += score_file(file, options, hooks, bytes, &mut evaluation)?;
     }
     Ok(evaluation)
 }
 
 /// Scores one file, after files of so many bytes; returns its own.
 fn score_file(
-    path: &Path,
+    file: &ScoredFile,
     options: &ScoreOptions,
     hooks: &mut Hooks<'_>,
     before: u64,
     evaluation: &mut Evaluation,
 ) -> Result<u64> {
-    let stem = show_path(Path::new(path.file_stem().unwrap_or_default()));
     let tokenized = hooks.back_tokenize.is_some();
     let block_bytes = if tokenized { TOKENIZED_BLOCK_BYTES } else { BLOCK_BYTES };
-    let mut blocks = LineBlocks::open(path, block_bytes)?;
-    let path = &show_path(path);
+    let mut blocks = LineBlocks::open(&file.path, block_bytes)?;
+    let (path, stem) = (&file.name, &file.dataset);
     let tokens = RwLock::new(BackTokens::default());
     let mut questions = Questions::default();
     let mut buffer = RowBuffer::default();
@@ -161,7 +189,7 @@ fn score_file(
         &|worker: &mut Worker, lines: Lines| {
             let tokens = lock(&tokens);
             let tokens = tokenized.then_some(&*tokens);
-            let mut part = Part::new(options, path, &stem);
+            let mut part = Part::new(options, path, stem);
             let mut buffer = std::mem::take(&mut worker.buffer);
             for (number, line) in lines.rows() {
                 let scored = buffer
@@ -276,13 +304,17 @@ impl Evaluation {
             Some((_, failed)) => return Err(failed),
             None => {}
         }
-        for score in part.datasets {
-            if let Some(&index) = self.indices.get(&score.name) {
+        for (score, invalid_labels) in part.datasets {
+            let index = if let Some(&index) = self.indices.get(&score.name) {
                 self.datasets[index].add(score, worst);
+                index
             } else {
-                self.indices.insert(score.name.clone(), self.datasets.len());
+                let index = self.datasets.len();
+                self.indices.insert(score.name.clone(), index);
                 self.datasets.push(score);
-            }
+                index
+            };
+            self.datasets[index].add_invalid_labels(invalid_labels);
         }
         self.bad_rows += part.bad_rows.len() as u64;
         let room = LISTED_BAD_ROWS.saturating_sub(self.listed_bad_rows.len());
@@ -304,11 +336,25 @@ impl DatasetScore {
         self.differences.added += other.differences.added;
         self.differences.substituted += other.differences.substituted;
         self.invalid_labels += other.invalid_labels;
+        if self.first_empty.is_none() {
+            self.first_empty = other.first_empty;
+        }
         self.entities += other.entities;
         self.errors += other.errors;
         self.label_list.extend(other.label_list);
         self.worst.extend(other.worst);
         self.keep_worst(worst);
+    }
+
+    /// Counts labels by name; of new names those that come first, while there is room.
+    fn add_invalid_labels(&mut self, labels: Vec<(String, u64)>) {
+        for (label, count) in labels {
+            if let Some(sum) = self.named_invalid_labels.get_mut(&label) {
+                *sum += count;
+            } else if self.named_invalid_labels.len() < NAMED_LABELS {
+                self.named_invalid_labels.insert(label, count);
+            }
+        }
     }
 
     /// Keeps the rows with the most wrong entities; of equal ones those that came first.
@@ -339,17 +385,21 @@ struct OpenScore {
     /// The list that was noted last: rows of one data set mostly have the same.
     noted: Option<u64>,
     least_wrong_kept: u64,
+    /// Labels outside the rows' types in the order in which they came, and how often they did.
+    invalid_labels: Interner,
+    invalid_counts: Vec<u64>,
 }
 
 struct FinishedPart {
-    datasets: Vec<DatasetScore>,
+    /// Sums, and invalid labels in the order in which they came.
+    datasets: Vec<(DatasetScore, Vec<(String, u64)>)>,
     bad_rows: Vec<(u64, RowProblem)>,
     failed: Option<(u64, Error)>,
 }
 
 impl FinishedPart {
     fn rows(&self) -> u64 {
-        self.datasets.iter().map(|score| score.rows).sum::<u64>() + self.bad_rows.len() as u64
+        self.datasets.iter().map(|(score, _)| score.rows).sum::<u64>() + self.bad_rows.len() as u64
     }
 }
 
@@ -399,10 +449,13 @@ impl<'o> Part<'o> {
 
     fn finish(self, worker: &Worker) -> FinishedPart {
         let worst = self.options.worst;
-        let datasets = self.datasets.into_iter().map(|OpenScore { mut score, listed, .. }| {
+        let datasets = self.datasets.into_iter().map(|open| {
+            let OpenScore { mut score, listed, invalid_labels, invalid_counts, .. } = open;
             score.label_list = listed.iter().map(|&id| worker.types.name(id).to_owned()).collect();
             score.keep_worst(worst);
-            score
+            let named = (0..).zip(invalid_counts);
+            let named = named.map(|(id, count)| (invalid_labels.get(id).to_owned(), count));
+            (score, named.collect())
         });
         FinishedPart { datasets: datasets.collect(), bad_rows: self.bad_rows, failed: self.failed }
     }
@@ -448,16 +501,30 @@ impl Worker {
             self.scorer.count(Some(row.words), &self.gold, &matcher.labels, &self.types, scheme)?;
 
         let (path, worst) = (part.path, part.options.worst);
-        let OpenScore { score, listed, noted, least_wrong_kept } = part.dataset(row.dataset)?;
+        let OpenScore { score, listed, noted, least_wrong_kept, invalid_labels, invalid_counts } =
+            part.dataset(row.dataset)?;
         score.rows += 1;
         score.words += row.words.len() as u64;
         score.conditions[matcher.condition as usize] += 1;
-        score.empty_predictions += u64::from(matcher.pairs.is_empty());
+        if matcher.pairs.is_empty() {
+            score.empty_predictions += 1;
+            if !row.words.is_empty() {
+                score.first_empty.get_or_insert_with(|| (path.to_owned(), number));
+            }
+        }
         let differences = matcher.count_differences();
         score.differences.omitted += differences.omitted;
         score.differences.added += differences.added;
         score.differences.substituted += differences.substituted;
         score.invalid_labels += matcher.invalid_labels.len() as u64;
+        for &index in &matcher.invalid_labels {
+            let label = matcher.pairs[index].label_text(row.prediction);
+            let id = invalid_labels.intern(&label)? as usize;
+            if id == invalid_counts.len() {
+                memory::push(invalid_counts, 0)?;
+            }
+            invalid_counts[id] += 1;
+        }
         score.entities += entities;
         score.errors += errors;
         let list = self.types.allowed_number();

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::row::RowRef;
-use super::rules::{Found, LABELS, RowResult, WORDS, check_lengths, missing, under_key};
+use super::rules::{
+    BOTH, Found, LABEL_LIST, LABELS, RowResult, TYPES, WORDS, check_lengths, missing, under_key,
+};
 use crate::error::{Error, Result, RowProblem};
 use crate::text::{Interner, StringRows, Strings};
 
@@ -16,6 +18,8 @@ pub struct RowValues<V> {
     /// The name of its data set.
     pub dataset: Option<V>,
     /// The entity types that may occur.
+    pub types: Option<V>,
+    /// The same under the authors' name.
     pub label_list: Option<V>,
     /// Why `instance` has no keys, where it is there and has none.
     pub instance_problem: Option<RowProblem>,
@@ -127,13 +131,18 @@ impl Table {
     ) -> Result<()> {
         let text = |value, key| reader.text(value).map_err(|error| under_key(key, error));
         let dataset = values.dataset.as_ref().map(|name| text(name, "dataset")).transpose()?;
-        let list = values.label_list.ok_or_else(|| missing("label_list"))?;
+        let (list, list_key) = match (values.types, values.label_list) {
+            (Some(list), None) => (list, TYPES),
+            (None, Some(list)) => (list, LABEL_LIST),
+            (None, None) => return Err(missing(TYPES).into()),
+            (Some(_), Some(_)) => return Err(RowProblem::value(Some(TYPES), BOTH).into()),
+        };
         let label_list = match last_list {
             Some((known, index)) if reader.is_same(known, &list) => *index,
             _ => {
                 reader.extend_strings(&list, self.label_lists.open()).map_err(|error| {
                     self.label_lists.drop_open();
-                    under_key("label_list", error)
+                    under_key(list_key, error)
                 })?;
                 let index = self.label_lists.end_row_unless_known(REMEMBERED_LISTS);
                 *last_list = Some((list, index));

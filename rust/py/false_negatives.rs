@@ -48,10 +48,10 @@ impl Batch {
 
     fn packed(
         users: &Bound<'_, PyAny>,
-        places: &Bound<'_, PyAny>,
+        flat_indices: &Bound<'_, PyAny>,
         max_length: usize,
     ) -> PyResult<Self> {
-        let (users, given) = (values(users, "users")?, values(places, "places")?);
+        let (users, given) = (values(users, "users")?, values(flat_indices, "flat_indices")?);
         Ok(Self { users, given, max_length, packed: true })
     }
 
@@ -83,16 +83,16 @@ impl FalseNegativeMemory {
         self.inject_batch(py, &Batch::padded(users, positives)?, negatives)
     }
 
-    #[pyo3(signature = (users, places, max_length, negatives, /))]
+    #[pyo3(signature = (users, flat_indices, max_length, negatives, /))]
     fn inject_packed<'py>(
         &mut self,
         py: Python<'py>,
         users: &Bound<'py, PyAny>,
-        places: &Bound<'py, PyAny>,
+        flat_indices: &Bound<'py, PyAny>,
         max_length: usize,
         negatives: &Bound<'py, PyAny>,
     ) -> PyResult<Arrays<'py>> {
-        self.inject_batch(py, &Batch::packed(users, places, max_length)?, negatives)
+        self.inject_batch(py, &Batch::packed(users, flat_indices, max_length)?, negatives)
     }
 
     #[pyo3(signature = (users, positives, negatives, scores, reversed_, /))]
@@ -108,19 +108,19 @@ impl FalseNegativeMemory {
         self.observe_batch(py, &Batch::padded(users, positives)?, negatives, scores, reversed_)
     }
 
-    #[pyo3(signature = (users, places, max_length, negatives, scores, reversed_, /))]
+    #[pyo3(signature = (users, flat_indices, max_length, negatives, scores, reversed_, /))]
     #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn observe_packed(
         &mut self,
         py: Python<'_>,
         users: &Bound<'_, PyAny>,
-        places: &Bound<'_, PyAny>,
+        flat_indices: &Bound<'_, PyAny>,
         max_length: usize,
         negatives: &Bound<'_, PyAny>,
         scores: &Bound<'_, PyAny>,
         reversed_: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        let batch = Batch::packed(users, places, max_length)?;
+        let batch = Batch::packed(users, flat_indices, max_length)?;
         self.observe_batch(py, &batch, negatives, scores, reversed_)
     }
 

@@ -59,7 +59,7 @@ pub fn match_labels<'py>(
 ) -> PyResult<Match<'py>> {
     let words = strings(words, "words")?;
     let generation = text(generation, "generation")?;
-    let label_list = strings(label_list, "label_list")?;
+    let label_list = strings(label_list, "types")?;
     let comparison =
         comparison_words.map(|given| strings(given, "comparison_words")).transpose()?;
     let input = MatchInput {
@@ -86,7 +86,7 @@ pub fn match_labels_batch<'py>(
     let threads = thread_count(threads)?;
     let words = nested_strings(words, "words")?;
     let generations = strings(generations, "generations")?;
-    let label_lists = shared_strings(label_lists, "label_lists")?;
+    let label_lists = shared_strings(label_lists, "types")?;
     let comparison =
         comparison_words.map(|given| nested_strings(given, "comparison_words")).transpose()?;
     let matched = detach_interruptible(py, || {

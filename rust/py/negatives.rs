@@ -79,7 +79,7 @@ impl SequenceSampler {
     }
 
     /// Fills the arrays of a packed batch, and returns how many positions are valid.
-    #[pyo3(signature = (epoch, step, users, sequences, positives, places, negatives, /))]
+    #[pyo3(signature = (epoch, step, users, sequences, positives, flat_indices, negatives, /))]
     #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
     fn sample_packed(
         &self,
@@ -89,15 +89,15 @@ impl SequenceSampler {
         users: &Bound<'_, PyAny>,
         sequences: &Bound<'_, PyAny>,
         positives: &Bound<'_, PyAny>,
-        places: &Bound<'_, PyAny>,
+        flat_indices: &Bound<'_, PyAny>,
         negatives: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let batch = [users, sequences, positives, negatives];
-        let mut places = array_mut(places, "places")?;
-        let places = places.as_slice_mut()?;
+        let mut flat_indices = array_mut(flat_indices, "flat_indices")?;
+        let flat_indices = flat_indices.as_slice_mut()?;
         by_dtype!(users, "users", {
-            i64 => self.sample_packed_as::<i64>(py, epoch, step, places, batch),
-            i32 => self.sample_packed_as::<i32>(py, epoch, step, places, batch),
+            i64 => self.sample_packed_as::<i64>(py, epoch, step, flat_indices, batch),
+            i32 => self.sample_packed_as::<i32>(py, epoch, step, flat_indices, batch),
         })
     }
 
@@ -140,13 +140,13 @@ impl SequenceSampler {
         py: Python<'_>,
         epoch: u64,
         step: u64,
-        places: &mut [i64],
+        flat_indices: &mut [i64],
         batch: [&Bound<'_, PyAny>; 4],
     ) -> PyResult<usize> {
         let mut batch = writable::<T>(batch)?;
         with_slices(&mut batch, |mut windows, negatives| {
             detach_interruptible(py, || {
-                self.0.sample_packed(epoch, step, &mut windows, places, negatives)
+                self.0.sample_packed(epoch, step, &mut windows, flat_indices, negatives)
             })
         })
     }

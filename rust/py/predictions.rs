@@ -1,5 +1,6 @@
 //! Binding of [`crate::predictions`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pyo3::intern;
@@ -18,14 +19,26 @@ use crate::entities::Scheme;
 use crate::error::{Error, Result, RowProblem};
 use crate::predictions::{
     self, AlignOptions, DatasetScore, Evaluation, Found, Hooks, RowReader, RowValues, ScoreOptions,
-    Table, WorstRow,
+    ScoredFile, Table, WorstRow,
 };
 use crate::text::Strings;
 
 type List<'py> = Bound<'py, PyList>;
 type Differences = (u64, u64, u64);
-type Dataset<'py> =
-    (u64, u64, (u64, u64, u64), u64, Differences, u64, Counts, Kinds, List<'py>, List<'py>);
+type Dataset<'py> = (
+    u64,
+    u64,
+    (u64, u64, u64),
+    u64,
+    Option<(String, u64)>,
+    Differences,
+    u64,
+    BTreeMap<String, u64>,
+    Counts,
+    Kinds,
+    List<'py>,
+    List<'py>,
+);
 type Worst<'py> =
     (u64, String, u64, List<'py>, List<'py>, List<'py>, String, &'static str, List<'py>);
 
@@ -66,11 +79,12 @@ pub fn score_examples<'py>(
 
 /// Returns the sums over the rows of files.
 #[pyfunction]
-#[pyo3(signature = (paths, scheme, threads, worst, skip_bad_rows, back_tokenize, progress, /))]
+#[pyo3(signature = (paths, names, scheme, threads, worst, skip_bad_rows, back_tokenize, progress, /))]
 #[expect(clippy::too_many_arguments, reason = "all of one call of the facade")]
 pub fn score_files<'py>(
     py: Python<'py>,
     paths: &Bound<'py, PyAny>,
+    names: Option<Vec<(String, String)>>,
     scheme: &str,
     threads: Option<Whole>,
     worst: Whole,
@@ -85,8 +99,17 @@ pub fn score_files<'py>(
         skip_bad_rows,
     };
     let paths = self::paths(paths, "paths")?;
+    let mut files = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let mut file = ScoredFile::new(path);
+        if let Some((name, dataset)) = names.as_ref().and_then(|names| names.get(index)) {
+            file.name.clone_from(name);
+            file.dataset.clone_from(dataset);
+        }
+        files.push(file);
+    }
     let evaluation = with_hooks(py, progress, back_tokenize, move |hooks, _| {
-        predictions::score_files(&paths, &options, hooks)
+        predictions::score_files(&files, &options, hooks)
     })?;
     evaluation_tuple(py, evaluation)
 }
@@ -212,6 +235,7 @@ impl Examples<'_, '_> {
             words: find(intern!(py, "words"))?,
             labels: find(intern!(py, "labels"))?,
             dataset: row.get_item(intern!(py, "dataset"))?,
+            types: row.get_item(intern!(py, "types"))?,
             label_list: row.get_item(intern!(py, "label_list"))?,
             prediction: row.get_item(intern!(py, "prediction"))?,
             instance_problem,
@@ -265,8 +289,10 @@ fn dataset_tuple(py: Python<'_>, score: DatasetScore) -> PyResult<Dataset<'_>> {
         score.words,
         score.conditions.into(),
         score.empty_predictions,
+        score.first_empty,
         (differences.omitted, differences.added, differences.substituted),
         score.invalid_labels,
+        score.named_invalid_labels,
         counts_tuple(score.entities),
         kinds_tuple(score.errors),
         list_of::<String>(py, score.label_list.into_iter().collect())?,

@@ -49,7 +49,7 @@ def test_bugs_come_out(rows: Path, monkeypatch: pytest.MonkeyPatch, place: str, 
 
 
 def test_a_bug_shows_its_traceback(rows: Path) -> None:
-    code = "import lmcore.ner.report as report; report.format_table = lambda _: None + 1"
+    code = "import lmcore.ner.report as report; report.format_table = lambda *_: None + 1"
     status, output, errors = run("ner", "score", rows, code=code)
     assert (status, output) == (1, "")
     assert errors.startswith("Traceback (most recent call last):\n")

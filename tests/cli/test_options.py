@@ -24,17 +24,22 @@ ATTEMPTS = [
 ]  # fmt: skip
 
 # How each option that holds no number is meant; a new one has to be named here.
-NAMES = {"files", "html", "data", "out", "model", "against"}
+NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
+    "context", "boundaries", "sampling", "form",
 }  # fmt: skip
-TEXTS = {"text", "labels", "prediction", "tokenizer", "settings", "users"}
-FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"}
+TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
+FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
+    "keep_order", "name_dataset", "over_sample", "by_type", "merge",
+}  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
+    "ner data": ["ROWS", "ALIGNED"],
+    "ner errors": ["ROWS"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
     "recsys evaluate": ["MODEL", "--data", "PAIRS"],

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["ner", "score", "ROWS"],
         ["ner", "score", "ROWS", "--json"],
         ["recsys", "recipe", "plain"],
-        ["ner", "align", "--text", "a", "--labels", "x", "--prediction", "a(B-x)"],
+        ["ner", "align", "--text", "a", "--types", "x", "--prediction", "a(B-x)"],
     ],
     ids=" ".join,
 )

@@ -76,7 +76,7 @@ def test_every_score_says_what_it_is(made: list[Plain], scheme: str) -> None:
     assert scores.scheme == scheme
     for name, part in scores.datasets.items():
         assert (part.name, part.scheme) == (name, scheme)
-        assert part.label_list == ("unused", "x", "y")
+        assert part.types == ("unused", "x", "y")
         assert isinstance(part.entities, EntityCounts)
         assert isinstance(part.errors, ErrorKinds)
         assert part.quality == Quality(*compute_quality(part.entities, scheme))
@@ -110,7 +110,7 @@ def test_files_and_lists_score_the_same(made: list[Plain], tmp_path: Path) -> No
         write_rows(tmp_path / "b.jsonl", made[:100]),
         write_rows(tmp_path / "c", made[100:]),
     ]
-    assert score_files(halves, scheme="strict").to_dict() == whole.to_dict()
+    assert score_files(halves, scheme="strict", merge=True).to_dict() == whole.to_dict()
     for one, other in zip(from_file.datasets.values(), whole.datasets.values(), strict=True):
         assert len(one.worst) == 3
         for sentence, same in zip(one.worst, other.worst, strict=True):
@@ -160,7 +160,7 @@ def test_skipped_rows_are_counted_and_listed() -> None:
     scores = score([VALID, {}, VALID, {**VALID, "words": 1}], skip_bad_rows=True)
     assert scores.bad_rows == 2
     assert scores.listed_bad_rows == (
-        "examples[1]: label_list: this key is missing",
+        "examples[1]: types: this key is missing",
         "examples[3]: words: must be a sequence of str: got int",
     )
     result = scores.to_dict()

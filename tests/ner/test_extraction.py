@@ -1,5 +1,6 @@
 """`lmcore.ner.extract`: entities stand where they say, and agree with an aligned row."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcore.ner import Entity, align_row, extract
+from lmcore.ner.normalization import fold, fold_labels
 from lmcore.ops.entities import SCHEMES
 from lmcore.reference.entities import decode_spans
 from lmcore.reference.matching import match_labels
 from lmcore.reference.words import locate_words, split_words
 from strategies import (
+    TYPES,
     characters,
     generations,
-    label_lists,
     sentences,
     surrogate_texts,
     texts,
@@ -37,6 +39,17 @@ GRAPHEMES = [
 ]
 
 
+NAMES = st.lists(
+    st.one_of(st.sampled_from(TYPES), st.text(max_size=4)).filter(
+        lambda name: not set("()") & set(name) and name[:2] not in ("B-", "I-")
+    ),
+    min_size=1,
+    max_size=4,
+)
+EXACT: dict[str, Any] = {"normalize": False, "strict": False}
+"""The rule of `align_row`."""
+
+
 def as_tuples(entities: Sequence[Entity]) -> list[tuple[int, int, str, str]]:
     return [(e.start, e.end, e.type, e.text) for e in entities]
 
@@ -48,13 +61,13 @@ def aligned_entities(row: dict[str, Any], scheme: str = "gner") -> list[tuple[in
 # Laws.
 
 
-@given(texts, label_lists, st.sampled_from(SCHEMES), st.data())
+@given(texts, NAMES, st.sampled_from(SCHEMES), st.data())
 def test_entities_stand_where_they_say(
     text: str, types: list[str], scheme: str, data: st.DataObject
 ) -> None:
     pieces = [text[start:end] for start, end in split_words(text)]
     generation = data.draw(generations(pieces, types))
-    entities = extract(text, generation, types, scheme=scheme)
+    entities = extract(text, generation, types, scheme=scheme, **EXACT)
     end = 0
     for entity in entities:
         assert end <= entity.start < entity.end <= len(text)
@@ -65,7 +78,7 @@ def test_entities_stand_where_they_say(
     assert as_tuples(entities) == aligned_entities(row, scheme)
 
 
-@given(texts, label_lists, st.data())
+@given(texts, NAMES, st.data())
 def test_faithful_text_gives_its_entities(text: str, types: list[str], data: st.DataObject) -> None:
     places = split_words(text)
     pieces = [text[start:end] for start, end in places]
@@ -76,7 +89,9 @@ def test_faithful_text_gives_its_entities(text: str, types: list[str], data: st.
         t == t.strip() and "\n" not in t for t in types
     )
     if faithful:
-        entities = extract(text, write_generation(list(zip(pieces, labels, strict=True))), types)
+        entities = extract(
+            text, write_generation(list(zip(pieces, labels, strict=True))), types, **EXACT
+        )
         assert as_tuples(entities) == [
             (start, end, kind, text[start:end])
             for start, end, kind in (
@@ -86,7 +101,7 @@ def test_faithful_text_gives_its_entities(text: str, types: list[str], data: st.
         ]
 
 
-@given(sentences(), label_lists, st.sampled_from(SCHEMES), st.data())
+@given(sentences(), NAMES, st.sampled_from(SCHEMES), st.data())
 def test_given_words(words: list[str], types: list[str], scheme: str, data: st.DataObject) -> None:
     """Words of the caller's are not cut again, whatever stands between them."""
     between = st.sampled_from(["", " ", "\n", "\u3000", *GRAPHEMES])
@@ -95,11 +110,11 @@ def test_given_words(words: list[str], types: list[str], scheme: str, data: st.D
     places = locate_words(text, words)
     spans = decode_spans(match_labels(words, generation, types).labels, scheme)
     expected = [(places[s.start][0], places[s.end - 1][1], s.type) for s in spans]
-    entities = extract(text, generation, types, words=words, scheme=scheme)
+    entities = extract(text, generation, types, words=words, scheme=scheme, **EXACT)
     assert as_tuples(entities) == [(a, b, kind, text[a:b]) for a, b, kind in expected]
     row = {"text": text, "words": words, "label_list": types, "prediction": generation}
     assert as_tuples(entities) == aligned_entities(row, scheme)
-    assert extract(text, generation, types, words=tuple(words), scheme=scheme) == entities
+    assert extract(text, generation, types, words=tuple(words), scheme=scheme, **EXACT) == entities
 
 
 @given(st.lists(st.one_of(st.sampled_from(GRAPHEMES), st.text(characters, max_size=3))))
@@ -166,18 +181,128 @@ def test_the_scheme_reads_labels() -> None:
 
 @pytest.mark.parametrize("generation", ["", "nothing labelled", "(B-x)", "other(B-x) words(O)"])
 def test_nothing_found(generation: str) -> None:
-    assert extract("in New York", generation, ["x"]) == []
+    for words in (None, ["in", "New", "York"]):
+        with pytest.raises(ValueError, match=r"^generation: "):
+            extract("in New York", generation, ["x"], words=words)
+        assert extract("in New York", generation, ["x"], words=words, strict=False) == []
     assert extract("", generation, ["x"]) == []
     assert extract("", generation, ["x"], words=[]) == []
 
 
 def test_labels_that_were_not_asked_for_count_as_outside() -> None:
     generation = "in(O) New(B-city) York(I-city)"
-    assert extract("in New York", generation, []) == []
-    assert extract("in New York", generation, ["City"]) == []
+    assert extract("in New York", generation, ["person"]) == []
+    assert extract("in New York", generation, ["City"], normalize=False) == []
+    assert len(extract("in New York", generation, ["City"])) == 1
+
+
+# Normalisation.
+
+
+@pytest.mark.parametrize(
+    ("text", "generation", "expected"),
+    [
+        ("He is “O’Neil”.", 'He(O) is(O) "(O) O\'Neil(B-person) "(O)', [(7, 13, "O’Neil")]),
+        ('He is "O\'Neil".', "He(O) is(O) “(O) O’Neil(B-person) ”(O)", [(7, 13, "O'Neil")]),
+        ("``Ada''", '"(O) Ada(B-person) "(O)', [(2, 5, "Ada")]),
+        ("in Zürich", "in(O) Zu\u0308rich(B-city)", [(3, 9, "Zürich")]),
+        ("in Zu\u0308rich", "in(O) Zürich(B-city)", [(3, 10, "Zu\u0308rich")]),
+        ("我爱北京。", "我（O） 爱（O） 北京（B-city）", [(2, 4, "北京")]),
+        ("ＥＵ（London）", "EU(O) ((O) London(B-city) )(O)", [(3, 9, "London")]),
+        ("Ada met Max", "Ada(B-PERSON) met(o) Max(b-Person)", [(0, 3, "Ada"), (8, 11, "Max")]),
+        (
+            "Ada – London",
+            "Ada( B - person ) -(O) London(B-city)",
+            [(0, 3, "Ada"), (6, 12, "London")],
+        ),
+        ("ﬁn ﬂag", "fin(B-city) flag(O)", [(0, 2, "ﬁn")]),
+        ("ｶﾞ", "ガ(B-city)", [(0, 2, "ｶﾞ")]),
+        ("\u1112\u1161\u11ab", "한(B-city)", [(0, 3, "\u1112\u1161\u11ab")]),
+    ],
+)
+def test_what_models_change(text: str, generation: str, expected: list[Any]) -> None:
+    """Each is what models do; offsets are those of the text as it is."""
+    entities = extract(text, generation, ["person", "city"])
+    assert [(e.start, e.end, e.text) for e in entities] == expected
+
+
+def test_normalisation_of_given_words() -> None:
+    words = ["He", "is", "“", "O’Neil", "”", "of", "Zu\u0308rich"]
+    text = " ".join(words)
+    generation = 'He(O) is(O) "(O) O\'Neil(B-person) "(O) of(O) zürich(B-city)'
+    entities = extract(text, generation, ["person", "city"], words=words)
+    assert [e.text for e in entities] == ["O’Neil", "Zu\u0308rich"]
+
+
+@given(texts, NAMES, st.data())
+def test_normalisation_changes_no_faithful_text(
+    text: str, types: list[str], data: st.DataObject
+) -> None:
+    pieces = [text[start:end] for start, end in split_words(text)]
+    generation = data.draw(generations(pieces, types))
+    end = 0
+    for entity in extract(text, generation, types, strict=False):
+        assert end <= entity.start < entity.end <= len(text)
+        assert text[entity.start : entity.end] == entity.text
+        end = entity.end
+
+
+@given(st.text(characters, max_size=30))
+def test_folding_keeps_places(text: str) -> None:
+    folded = fold(text)
+    assert len(folded.text) == len(folded.ends) == len(folded.starts) - 1
+    assert list(folded.starts) == sorted(folded.starts)
+    assert list(folded.ends) == sorted(folded.ends)
+    assert all(a < b for a, b in zip(folded.starts, folded.ends, strict=False))
+    assert set(folded.starts) <= set(range(len(text) + 1))
+
+
+@given(st.text(st.sampled_from("ab ,.'\"-`“”’–éü\u0301（）ＡＢ北ｶﾞ"), max_size=12))
+def test_equal_texts_fold_alike(text: str) -> None:
+    forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")]
+    straight = text.translate({ord("“"): '"', ord("”"): '"', ord("’"): "'", ord("–"): "-"})
+    if "´" not in text and "``" not in straight and "''" not in straight.replace("`", "'"):
+        assert {fold(form).text for form in [*forms, straight]} == {fold(text).text}
+
+
+def test_labels_of_the_types_as_they_are_written() -> None:
+    generation = "a(b-The City) b(B-other) c( o ) d(B-the city)"
+    assert fold_labels(generation, ["the city"]) == ("a(B-the city) b(B-other) c(O) d(B-the city)")
+    # A type that differs in case alone is another one.
+    assert fold_labels("a(B-x) b(B-X)", ["x", "X"]) == "a(B-x) b(B-X)"
+
+
+def test_report() -> None:
+    aligned = extract("Ada met Max", "Ada(B-person) saw(O) Max(B-Person) x(B-y) tail", ["person"],
+                      report=True)  # fmt: skip
+    assert aligned.labels == ["B-person", "O", "B-person"]
+    assert [entity.text for entity in aligned.entities] == ["Ada", "Max"]
+    assert (aligned.matching, aligned.trailing_text) == ("lcs", "tail")
+    assert [word.word for word in aligned.added] == ["x"]
+    assert [word.label for word in aligned.invalid_labels] == ["B-y"]
+    assert [pair.word for pair in aligned.substituted] == ["met"]
+    exact = extract("Ada met", "Ada(B-x)", ["x"], report=True, normalize=False)
+    assert exact == align_row({"text": "Ada met", "types": ["x"], "prediction": "Ada(B-x)"})
 
 
 # Errors.
+
+
+@pytest.mark.parametrize(
+    ("types", "problem"),
+    [
+        ([], "types: expected at least one type of entities: got none"),
+        (
+            ["x", "B-person"],
+            r"types: \[1\] expected the name of a type without a prefix, such as 'p",
+        ),
+        (["I-x"], "got the label 'I-x'"),
+        (["x (y)"], r"types: \[0\] expected a name without parentheses"),
+    ],
+)
+def test_types_that_cannot_be_generated(types: list[str], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        extract("a", "a(O)", types)
 
 
 def test_words_that_are_not_in_the_text() -> None:

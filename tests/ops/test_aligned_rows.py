@@ -126,7 +126,7 @@ def test_aligned_row_says_where_entities_stand() -> None:
             ValueError,
             "words: this key is missing, and so is text",
         ),
-        ({"words": ["a"], "prediction": ""}, ValueError, "label_list: this key is missing"),
+        ({"words": ["a"], "prediction": ""}, ValueError, "types: this key is missing"),
         ({"text": "a", "label_list": []}, ValueError, "prediction: this key is missing"),
         (
             {"text": 1, "label_list": [], "prediction": ""},

@@ -26,8 +26,8 @@ TRACES = ["unique_users", "repeated_users"]
 
 def pack(positives: NDArray[Any], array: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Places of the valid positions, and what the array holds there."""
-    places = np.flatnonzero(positives)
-    return places, array.reshape(-1, array.shape[-1])[places]
+    flat_indices = np.flatnonzero(positives)
+    return flat_indices, array.reshape(-1, array.shape[-1])[flat_indices]
 
 
 def same_state(one: Memory, other: Memory) -> bool:
@@ -75,12 +75,14 @@ def test_traces_of_the_authors(
             assert np.array_equal(negatives, expected)
             memory.observe(users, positives, negatives, z, reversed_)
         else:
-            places, packed = pack(positives, negatives)
-            reversed_ = memory.inject_packed(users, places, length, packed)
+            flat_indices, packed = pack(positives, negatives)
+            reversed_ = memory.inject_packed(users, flat_indices, length, packed)
             assert np.array_equal(packed, pack(positives, expected)[1])
             flat = reversed_.coordinates[:, 0] * length + reversed_.coordinates[:, 1]
-            assert np.array_equal(places[reversed_.blocks], flat)
-            memory.observe_packed(users, places, length, packed, pack(positives, z)[1], reversed_)
+            assert np.array_equal(flat_indices[reversed_.blocks], flat)
+            memory.observe_packed(
+                users, flat_indices, length, packed, pack(positives, z)[1], reversed_
+            )
         assert np.array_equal(reversed_.coordinates, coordinates)
         assert reversed_.coordinates.dtype == np.int64
         assert reversed_.counts.dtype == np.uint32
@@ -226,12 +228,16 @@ def test_counts_end_at_the_largest(memory_class: Callable[..., Memory]) -> None:
 def test_largest_ids(memory_class: Callable[..., Memory]) -> None:
     memory = memory_class(threshold=0)
     user, item, length = 2**24 - 1, 2**32 - 1, 256
-    places = [0, 255, 256, 511]
+    flat_indices = [0, 255, 256, 511]
     negatives = np.full((4, 1), item)
-    nothing = memory.inject_packed([user, 1], places, length, negatives)
-    memory.observe_packed([user, 1], places, length, negatives, np.ones((4, 1), bool), nothing)
+    nothing = memory.inject_packed([user, 1], flat_indices, length, negatives)
+    memory.observe_packed(
+        [user, 1], flat_indices, length, negatives, np.ones((4, 1), bool), nothing
+    )
     assert memory.state_dict()["hard_keys"].tolist() == [256, 511, user << 8, user << 8 | 255]
-    reversed_ = memory.inject_packed([user, 1], places, length, np.ones((4, 1), dtype=np.int64))
+    reversed_ = memory.inject_packed(
+        [user, 1], flat_indices, length, np.ones((4, 1), dtype=np.int64)
+    )
     assert reversed_.coordinates.tolist() == [[0, 255, 0], [0, 0, 0], [1, 255, 0], [1, 0, 0]]
     assert reversed_.blocks.tolist() == [1, 0, 3, 2]
     assert int(memory.state_dict()["count_keys"][-1]) == 2**64 - 1
@@ -303,10 +309,10 @@ def test_random_traces_agree(
             size = int(source.integers(1, slots + 1))  # N may change between calls
             users, positives, negatives, z = make_batch(source, 4, 20, length, size)
             mine, theirs = negatives.copy(), negatives.copy()
-            places, packed_negatives = pack(positives, negatives)
+            flat_indices, packed_negatives = pack(positives, negatives)
             reversed_ = padded.inject(users, positives, mine)
             expected = define.inject(users, positives, theirs)
-            flat = packed.inject_packed(users, places, length, packed_negatives)
+            flat = packed.inject_packed(users, flat_indices, length, packed_negatives)
             assert np.array_equal(mine, theirs)
             assert np.array_equal(packed_negatives, pack(positives, mine)[1])
             for got in (reversed_, flat):
@@ -322,7 +328,7 @@ def test_random_traces_agree(
             assert stored == define.observe(users, positives, theirs, z, expected.select(kept))
             hard = pack(positives, z[..., 1:] > z[..., :1])[1]
             assert stored == packed.observe_packed(
-                users, places, length, packed_negatives, hard, flat.select(kept)
+                users, flat_indices, length, packed_negatives, hard, flat.select(kept)
             )
             for memory in (padded, packed):
                 assert same_state(memory, define)
@@ -421,7 +427,7 @@ def test_eviction_warns_once() -> None:
 GOOD: dict[str, Any] = {
     "users": [1, 2],
     "positives": [[0, 3], [3, 4]],
-    "places": [1, 2, 3],
+    "flat_indices": [1, 2, 3],
     "max_length": 2,
 }
 OTHERS: list[dict[str, Any]] = [
@@ -441,12 +447,12 @@ OTHERS: list[dict[str, Any]] = [
     {"positives": np.zeros((2, 0), dtype=np.int64)},
     {"positives": np.ones((2, 257), dtype=np.int64)},
     {"positives": [[0, 0], [0, 0]]},
-    {"places": [1, 1, 2]},
-    {"places": [2, 1, 3]},
-    {"places": [1, 2, 4]},
-    {"places": [-1, 2, 3]},
-    {"places": [0, 1]},
-    {"places": ["a", "b", "c"]},
+    {"flat_indices": [1, 1, 2]},
+    {"flat_indices": [2, 1, 3]},
+    {"flat_indices": [1, 2, 4]},
+    {"flat_indices": [-1, 2, 3]},
+    {"flat_indices": [0, 1]},
+    {"flat_indices": ["a", "b", "c"]},
     {"max_length": 1},
     {"max_length": 0},
     {"max_length": 257},
@@ -489,7 +495,7 @@ def test_refusals_agree(other: dict[str, Any], packed: bool) -> None:
     coordinates = np.array(given_values["coordinates"])
     count = len(coordinates)
     reversed_ = Reversed(coordinates, np.ones(count, np.uint32), np.zeros(count, np.int64))
-    names = ("users", "places", "max_length") if packed else ("users", "positives")
+    names = ("users", "flat_indices", "max_length") if packed else ("users", "positives")
     batch = [given_values[name] for name in names]
     suffix = "_packed" if packed else ""
 

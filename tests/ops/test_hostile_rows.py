@@ -159,7 +159,7 @@ def test_paths_of_any_bytes(tmp_path: Path) -> None:
         score_files([name + "x"])
     assert raised.value.filename == name + "x"
     Path(name).write_text("{}\n")
-    with pytest.raises(ValueError, match=r"rows \\xff\\xfe.jsonl:1: label_list: this key is miss"):
+    with pytest.raises(ValueError, match=r"rows \\xff\\xfe.jsonl:1: types: this key is miss"):
         score_files([name])
 
 
@@ -189,7 +189,7 @@ def test_numbers_below_their_range(number: int, tmp_path: Path) -> None:
     for function in (_core.score_examples, _core.score_files):
         with pytest.raises(ValueError, match=f"got {number}$"):
             function(
-                [ROW] if function is _core.score_examples else [],
+                *([[ROW]] if function is _core.score_examples else [[], None]),
                 "strict",
                 number,
                 0,

@@ -478,7 +478,7 @@ def test_batches_agree(rows: list[tuple[list[str], str, list[str]]]) -> None:
 def test_lengths_of_a_batch_must_agree() -> None:
     with pytest.raises(ValueError, match=r"^generations and words must have the same length"):
         match_labels_batch([["a"]], [], [["x"]])
-    with pytest.raises(ValueError, match=r"^label_lists and words must have the same length"):
+    with pytest.raises(ValueError, match=r"^types and words must have the same length"):
         match_labels_batch([["a"]], [""], [])
     with pytest.raises(ValueError, match=r"^comparison_words and words must have the same length"):
         match_labels_batch([["a"]], [""], [["x"]], [])
@@ -505,7 +505,7 @@ def test_lone_surrogates_are_refused(text: str) -> None:
         match_labels([text], "", [])
     with refuse("generation"):
         match_labels([], text, [])
-    with refuse(r"label_list\[0\]"):
+    with refuse(r"types\[0\]"):
         match_labels([], "", [text])
     with refuse(r"comparison_words\[0\]"):
         match_labels(["a"], "", [], [text])
@@ -513,7 +513,7 @@ def test_lone_surrogates_are_refused(text: str) -> None:
         match_labels_batch([["a"], [text]], ["", ""], [[], []])
     with refuse(r"generations\[0\]"):
         match_labels_batch([["a"]], [text], [[]])
-    with refuse(r"label_lists\[0\]\[1\]"):
+    with refuse(r"types\[0\]\[1\]"):
         match_labels_batch([["a"]], [""], [["x", text]])
     with refuse(r"comparison_words\[0\]\[0\]"):
         match_labels_batch([["a"]], [""], [[]], [[text]])
@@ -528,15 +528,15 @@ WRONG: list[tuple[Any, tuple[Any, ...], str]] = [
     (match_labels, (3, "", []), "words"),
     (match_labels, (["a", None], "", []), r"words\[1\]"),
     (match_labels, ([], ["a"], []), "generation"),
-    (match_labels, ([], "", "x"), "label_list"),
-    (match_labels, ([], "", [1]), r"label_list\[0\]"),
+    (match_labels, ([], "", "x"), "types"),
+    (match_labels, ([], "", [1]), r"types\[0\]"),
     (match_labels, ([], "", [], "x"), "comparison_words"),
     (match_labels_batch, (None, [], []), "words"),
     (match_labels_batch, (["a"], [""], [[]]), r"words\[0\]"),
     (match_labels_batch, ([["a", 1]], [""], [[]]), r"words\[0\]\[1\]"),
     (match_labels_batch, ([["a"]], "", [[]]), "generations"),
     (match_labels_batch, ([["a"]], [1], [[]]), r"generations\[0\]"),
-    (match_labels_batch, ([["a"]], [""], [3]), r"label_lists\[0\]"),
+    (match_labels_batch, ([["a"]], [""], [3]), r"types\[0\]"),
     (match_labels_batch, ([["a"]], [""], [[]], [[None]]), r"comparison_words\[0\]\[0\]"),
 ]
 

@@ -132,9 +132,9 @@ def test_batches_hold_what_they_say(world: str, order: str, distribution: str) -
         assert np.array_equal(packed.users, batch.users)
         assert np.array_equal(packed.sequences, batch.sequences)
         assert np.array_equal(packed.positives, batch.positives)
-        assert packed.places.tolist() == np.flatnonzero(batch.positives).tolist()
+        assert packed.flat_indices.tolist() == np.flatnonzero(batch.positives).tolist()
         flat = batch.negatives.reshape(-1, 30)
-        assert np.array_equal(packed.negatives, flat[packed.places])
+        assert np.array_equal(packed.negatives, flat[packed.flat_indices])
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
@@ -260,8 +260,8 @@ def test_buffers_are_used_again(dtype: type[np.signedinteger[Any]]) -> None:
     assert out.negatives.dtype == dtype
     assert as_lists(out) == as_lists(batch)
     packed = sampler.sample_packed(1, 2)
-    places = np.full(8 * 9, 77)
-    room = PackedBatch(*dirty[:3], places, np.full((8 * 9, 11), 77, dtype))
+    flat_indices = np.full(8 * 9, 77)
+    room = PackedBatch(*dirty[:3], flat_indices, np.full((8 * 9, 11), 77, dtype))
     first = sampler.sample_packed(1, 2, out=room)
     assert as_lists(first) == as_lists(packed)
     assert np.shares_memory(first.negatives, room.negatives)
@@ -277,8 +277,8 @@ def test_padding_is_cleaned_in_any_order() -> None:
     buffers.append(Batch(*(np.ones_like(getattr(buffers[0], f.name)) for f in fields(Batch))))
     for turn in range(60):
         out = buffers[turn * turn % 7 % 3]
-        place = turn // steps, turn % steps
-        assert as_lists(sampler.sample(*place, out=out)) == as_lists(sampler.sample(*place))
+        index = turn // steps, turn % steps
+        assert as_lists(sampler.sample(*index, out=out)) == as_lists(sampler.sample(*index))
 
 
 def test_buffers_of_other_kinds_are_refused() -> None:

@@ -141,7 +141,7 @@ def check_back_tokenized(made: list[dict[str, Any]], folder: Path, scheme: str) 
         match_labels(
             row["words"],
             row["prediction"],
-            row["label_list"],
+            row.get("types", row.get("label_list")),
             back_tokenize([word.lower() for word in row["words"]]),
         )
         for row in made

@@ -8,8 +8,8 @@ use std::path::Path;
 use lmcore::entities::{EntityCounts, Scheme};
 use lmcore::error::Error;
 use lmcore::predictions::{
-    AlignOptions, BackTokenize, Evaluation, Hooks, ScoreOptions, Table, align_file, align_row,
-    score_examples, score_files,
+    AlignOptions, BackTokenize, Evaluation, Hooks, ScoreOptions, ScoredFile, Table, align_file,
+    align_row, score_examples, score_files,
 };
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn options(threads: usize) -> ScoreOptions {
 
 fn score(path: &Path, options: &ScoreOptions) -> Result<Evaluation, Error> {
     let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: None };
-    score_files(&[path], options, &mut hooks)
+    score_files(&[ScoredFile::new(path)], options, &mut hooks)
 }
 
 /// Scores rows as a caller's objects, some at a time.
@@ -167,7 +167,10 @@ fn the_caller_stops_the_work() {
     let path = file.path();
     for threads in [1, 3] {
         let mut hooks = Hooks { progress: &mut |_| Err(Error::Stopped), back_tokenize: None };
-        assert_eq!(score_files(&[path], &options(threads), &mut hooks), Err(Error::Stopped));
+        assert_eq!(
+            score_files(&[ScoredFile::new(path)], &options(threads), &mut hooks),
+            Err(Error::Stopped)
+        );
     }
 }
 
@@ -212,7 +215,8 @@ fn distinct_words_are_asked_for_once() {
         };
         let back_tokenize: &mut BackTokenize<'_> = &mut answer;
         let mut hooks = Hooks { progress: &mut |_| Ok(()), back_tokenize: Some(back_tokenize) };
-        let evaluation = score_files(&[file.path()], &options(threads), &mut hooks).unwrap();
+        let evaluation =
+            score_files(&[ScoredFile::new(file.path())], &options(threads), &mut hooks).unwrap();
         assert_eq!(*asked.borrow(), ["in", "york"]);
         // Now the other rows match: the answer stands for the word.
         assert!(evaluation.datasets.iter().all(|part| part.conditions == [1000, 0, 6000]));

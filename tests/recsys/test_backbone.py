@@ -61,7 +61,7 @@ def make_windows(lengths: list[int], length: int, seed: int = 0) -> Tensor:
     return items * (columns >= length - torch.tensor(lengths).view(-1, 1))
 
 
-def find_places(sequences: Tensor) -> Tensor:
+def find_flat_indices(sequences: Tensor) -> Tensor:
     return sequences.flatten().nonzero().squeeze(1)
 
 
@@ -81,40 +81,40 @@ def windows(draw: st.DrawFn) -> tuple[Tensor, int]:
 def test_packed_is_forward_at_the_ends_of_prefixes(backbone: Any, case: tuple[Tensor, int]) -> None:
     sequences, length = case
     model = MODELS[backbone[1], length]
-    places = find_places(sequences)
+    flat_indices = find_flat_indices(sequences)
     with torch.no_grad():
-        packed = model.forward_packed(sequences, places)
+        packed = model.forward_packed(sequences, flat_indices)
         if model.is_causal:
-            expected = model(sequences).flatten(0, 1)[places]
+            expected = model(sequences).flatten(0, 1)[flat_indices]
         else:
-            expected = model(cut_prefixes(sequences, places))[:, -1]
-    assert packed.shape == (len(places), 8)
+            expected = model(cut_prefixes(sequences, flat_indices))[:, -1]
+    assert packed.shape == (len(flat_indices), 8)
     torch.testing.assert_close(packed, expected, atol=2e-6, rtol=1e-5)
 
 
 @backbones
-def test_packed_takes_some_of_the_places(backbone: Any) -> None:
+def test_packed_takes_some_of_the_positions(backbone: Any) -> None:
     model = make_model(backbone)
     sequences = make_windows([3, 0, 6, 1], 6)
-    places = find_places(sequences)
-    chosen = places[[0, 2, 5, 9]]
+    flat_indices = find_flat_indices(sequences)
+    chosen = flat_indices[[0, 2, 5, 9]]
     with torch.no_grad():
-        packed = model.forward_packed(sequences, places)
+        packed = model.forward_packed(sequences, flat_indices)
         torch.testing.assert_close(model.forward_packed(sequences, chosen), packed[[0, 2, 5, 9]])
 
 
 @backbones
 def test_gradients_of_both_ways_agree(backbone: Any) -> None:
     sequences = make_windows([3, 0, 6, 1, 4, 6], 6)
-    places = find_places(sequences)
+    flat_indices = find_flat_indices(sequences)
     gradients = []
     for way in ("packed", "base"):
         model = make_model(backbone)
         base = SequenceModel.forward_packed
         features = (
-            model.forward_packed(sequences, places)
+            model.forward_packed(sequences, flat_indices)
             if way == "packed"
-            else base(model, sequences, places)
+            else base(model, sequences, flat_indices)
         )
         (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
@@ -145,7 +145,7 @@ def test_causality_is_what_it_says(backbone: Any) -> None:
     changed[:, 4] = changed[:, 4] % ITEMS + 1
     with torch.no_grad():
         difference = (model(sequences) - model(changed)).abs().amax(-1)[:, :4]
-    # Equal up to rounding, or in every place by more.
+    # Equal up to rounding, or in every position by more.
     assert bool((difference < ROUNDING).all()) == model.is_causal
     assert model.is_causal or bool((difference > 100 * ROUNDING).all())
 
@@ -156,12 +156,14 @@ def test_packed_features_know_nothing_later(backbone: Any) -> None:
     sequences = make_windows([6, 3], 6)
     changed = sequences.clone()
     changed[:, 4] = changed[:, 4] % ITEMS + 1
-    places = find_places(sequences)
+    flat_indices = find_flat_indices(sequences)
     with torch.no_grad():
-        difference = model.forward_packed(sequences, places) - model.forward_packed(changed, places)
+        difference = model.forward_packed(sequences, flat_indices) - model.forward_packed(
+            changed, flat_indices
+        )
     change = difference.abs().amax(1)
-    assert torch.equal(change < ROUNDING, places % 6 < 4)
-    assert change[places % 6 >= 4].min() > 100 * ROUNDING
+    assert torch.equal(change < ROUNDING, flat_indices % 6 < 4)
+    assert change[flat_indices % 6 >= 4].min() > 100 * ROUNDING
 
 
 @backbones
@@ -204,8 +206,8 @@ def test_weights_follow_the_seed(backbone: Any) -> None:
 def test_dropout_acts_in_training_alone(backbone: Any) -> None:
     model = make_model(backbone)
     sequences = make_windows([4, 6], 6)
-    places = find_places(sequences)
-    for compute in (model, lambda s: model.forward_packed(s, places)):
+    flat_indices = find_flat_indices(sequences)
+    for compute in (model, lambda s: model.forward_packed(s, flat_indices)):
         model.eval()
         assert torch.equal(compute(sequences), compute(sequences))
         model.train()
@@ -247,10 +249,10 @@ def test_errors(
     backbone: Any, way: str, sequences: Tensor, error: type[Exception], message: str
 ) -> None:
     model = make_model(backbone)
-    places = [torch.tensor([0])] if way == "packed" else []
+    flat_indices = [torch.tensor([0])] if way == "packed" else []
     compute = model.forward_packed if way == "packed" else model
     with pytest.raises(error, match=message):
-        compute(sequences, *places)
+        compute(sequences, *flat_indices)
 
 
 @pytest.mark.parametrize("config", [backbone[0] for backbone in BACKBONES])
@@ -292,12 +294,12 @@ def test_it_learns_what_follows(backbone: Any) -> None:
         first = torch.randint(0, ITEMS, (32, 1), generator=generator)
         sequences = ((first + torch.arange(6)) % ITEMS + 1) * held
         positives = (sequences % ITEMS + 1) * held
-        places = find_places(sequences)
-        negatives = torch.randint(1, ITEMS + 1, (len(places), 10), generator=generator)
+        flat_indices = find_flat_indices(sequences)
+        negatives = torch.randint(1, ITEMS + 1, (len(flat_indices), 10), generator=generator)
         logits = packed_logits(
-            model.forward_packed(sequences, places),
+            model.forward_packed(sequences, flat_indices),
             model.item_emb.weight,
-            positives.flatten()[places],
+            positives.flatten()[flat_indices],
             negatives,
         )
         labels = torch.zeros_like(logits)

@@ -13,12 +13,14 @@ import pytest
 
 from lmcore.cli.commands import load
 from lmcore.ops.negatives import SequenceSampler
-from lmcore.recsys import evaluation, recommendation, training
+from lmcore.recsys import evaluation, recommendation
+from lmcore.recsys import run as run_module
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
-from lmcore.recsys.mine import FalseNegativeMiner, StepStart
+from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.recipes import RECIPES, TrainConfig, consistency
+from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.start import StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
-from lmcore.recsys.training import SequenceRun
 from lmcore.training.config import DeviceConfig, LoopConfig
 
 ROOT = Path(__file__).parents[2]
@@ -56,16 +58,15 @@ def test_parts_of_a_training_step(data: Split, monkeypatch: pytest.MonkeyPatch) 
 
         monkeypatch.setattr(owner, name, call)
 
-    # Once started, the rule is not asked again.
-    run._started = False
-    monkeypatch.setattr(run.miner, "_active", False)
+    run.start.on = False
     record(SequenceSampler, "sample_packed", "SequenceSampler.sample_packed")
-    for name in ("inject", "update_start", "observe"):
+    for name in ("inject", "observe"):
         record(FalseNegativeMiner, name, f"FalseNegativeMiner.{name}")
+    record(StartSwitch, "update", "StartSwitch.update")
     record(run.model, "forward_packed", "SequenceModel.forward_packed")
-    record(training, "packed_logits", "packed_logits")
+    record(run_module, "packed_logits", "packed_logits")
     record(EMATeacher, "teaching", "EMATeacher")
-    record(training, "ufn_loss", "ufn_loss")
+    record(run_module, "ufn_loss", "ufn_loss")
     record(EMATeacher, "update", "EMATeacher.update")
     run.step(1)
     assert called == [name.rstrip(",") for name in listed]
@@ -84,7 +85,8 @@ def test_the_start_is_the_miners(data: Split) -> None:
     )
     run = SequenceRun(config, data)
     assert run.miner is not None
-    assert run.miner.start == StepStart(4)
+    assert run.miner.start is run.start
+    assert run.start.rule == StepStart(4)
     seen = []
     for number in range(1, 7):
         run.step(number)

@@ -74,9 +74,9 @@ def test_forward_is_the_published_one() -> None:
     with torch.no_grad():
         expected = forward_as_published(model, SEQUENCES)
         torch.testing.assert_close(model(SEQUENCES), expected, atol=1e-5, rtol=1e-5)
-        places = SEQUENCES.flatten().nonzero().squeeze(1)
-        packed = model.forward_packed(SEQUENCES, places)
-        expected = expected.flatten(0, 1)[places]
+        flat_indices = SEQUENCES.flatten().nonzero().squeeze(1)
+        packed = model.forward_packed(SEQUENCES, flat_indices)
+        expected = expected.flatten(0, 1)[flat_indices]
         torch.testing.assert_close(packed, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -124,18 +124,18 @@ def test_dropout_of_packed_positions_has_the_same_distribution() -> None:
         model.attention_layers[0].in_proj_bias.normal_()
     copies = 4000
     sequences = SEQUENCES[[0, 3]].repeat(copies, 1)
-    places = sequences.flatten().nonzero().squeeze(1)
+    flat_indices = sequences.flatten().nonzero().squeeze(1)
     with torch.no_grad():
-        padded = model(sequences).flatten(0, 1)[places].view(copies, -1)
-        packed = model.forward_packed(sequences, places).view(copies, -1)
+        padded = model(sequences).flatten(0, 1)[flat_indices].view(copies, -1)
+        packed = model.forward_packed(sequences, flat_indices).view(copies, -1)
     spread = padded.std(0)
     error = (padded.mean(0) - packed.mean(0)).abs() / (spread * (2 / copies) ** 0.5)
     assert error.max() < 4.5
     torch.testing.assert_close(packed.std(0), spread, rtol=0.08, atol=0.01)
 
 
-def test_places_without_an_item() -> None:
-    with pytest.raises(ValueError, match="places must be positions that hold an item: got 1"):
+def test_positions_without_an_item() -> None:
+    with pytest.raises(ValueError, match="flat_indices must be positions that hold an item: got 1"):
         make_model().forward_packed(SEQUENCES, torch.tensor([1, 3]))
 
 

@@ -48,18 +48,18 @@ class Golden:
         self.sequences = io["seq"].long()
         self.positives = io["pos"].long()
         negatives = io["neg"].long()
-        self.places = self.positives.flatten().nonzero().squeeze(1)
-        self.negatives = negatives.flatten(0, 1)[self.places]
-        self.features, self.logits = io["features"], io["logits"].flatten(0, 1)[self.places]
+        self.flat_indices = self.positives.flatten().nonzero().squeeze(1)
+        self.negatives = negatives.flatten(0, 1)[self.flat_indices]
+        self.features, self.logits = io["features"], io["logits"].flatten(0, 1)[self.flat_indices]
         self.catalogue_scores = io["catalogue_scores"]
         count = negatives.shape[2]
         row, position, slot = io["reversed"].T
-        place = torch.searchsorted(self.places, row * length + position)
-        self.indices = place * count + slot
-        self.labels = torch.zeros(len(self.places), 1 + count)
+        position = torch.searchsorted(self.flat_indices, row * length + position)
+        self.indices = position * count + slot
+        self.labels = torch.zeros(len(self.flat_indices), 1 + count)
         self.labels[:, 0] = 1
-        self.labels[place, 1 + slot] = 1
-        self.teacher_logits = io["teacher_logits"].flatten(0, 1)[self.places]
+        self.labels[position, 1 + slot] = 1
+        self.teacher_logits = io["teacher_logits"].flatten(0, 1)[self.flat_indices]
         self.losses = io["losses"].tolist()
         self.alpha, self.lr = float(io["alpha"]), float(io["lr"])
         self.betas = tuple(io["betas"].tolist())
@@ -79,11 +79,11 @@ def golden(golden_dir: Path) -> Golden:
 def compute_logits(model: SASRecModel, golden: Golden, way: str) -> Tensor:
     table = model.item_emb.weight
     if way == "packed":
-        features = model.forward_packed(golden.sequences, golden.places)
-        positives = golden.positives.flatten()[golden.places]
+        features = model.forward_packed(golden.sequences, golden.flat_indices)
+        positives = golden.positives.flatten()[golden.flat_indices]
         return packed_logits(features, table, positives, golden.negatives)
     features = model(golden.sequences)
-    return packed_logits(features, table, golden.positives, golden.negatives, golden.places)
+    return packed_logits(features, table, golden.positives, golden.negatives, golden.flat_indices)
 
 
 def assert_near(made: Tensor, expected: Tensor) -> None:
@@ -191,7 +191,7 @@ def test_gradient_of_one_input_alone(frozen: int) -> None:
     inputs = list(make_batch(5, 3, 4, 9))
     whole = [x.clone().requires_grad_() for x in inputs[:2]]
     packed_logits(*whole, *inputs[2:]).sum().backward()
-    parts = [x.clone().requires_grad_(place != frozen) for place, x in enumerate(inputs[:2])]
+    parts = [x.clone().requires_grad_(position != frozen) for position, x in enumerate(inputs[:2])]
     packed_logits(*parts, *inputs[2:]).sum().backward()
     assert parts[frozen].grad is None
     assert torch.equal(parts[1 - frozen].grad, whole[1 - frozen].grad)

@@ -31,7 +31,8 @@ from lmcore.recsys.recipes import (
     representation,
     reversal,
 )
-from lmcore.recsys.training import SequenceRun, train
+from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.training import train
 from lmcore.training.checkpoint import load
 from lmcore.training.config import change, config_from_dict, config_to_dict
 from lmcore.training.folder import RunFolder
@@ -258,9 +259,9 @@ def test_steps_are_those_of_the_specification(recipe: Any, margins: list[float])
     authors = Authors(run)
     turned = 0
     for epoch in range(1, 11):
-        for place, step in enumerate(epoch_steps(run, epoch)):
+        for index, step in enumerate(epoch_steps(run, epoch)):
             values = run.step(step)
-            assert float(values["loss"]) == pytest.approx(authors.step(epoch, place), abs=1e-5)
+            assert float(values["loss"]) == pytest.approx(authors.step(epoch, index), abs=1e-5)
         turned += int(values["reversed"])
     assert min(margins) > 5e-5
     assert turned == authors.reversed

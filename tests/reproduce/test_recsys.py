@@ -13,9 +13,10 @@ import torch
 
 from lmcore.recsys.data import leave_one_out, make_interactions
 from lmcore.recsys.evaluation import evaluate
-from lmcore.recsys.mine import EpochLossStart, FalseNegativeMiner
+from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.recipes import consistency
-from lmcore.recsys.training import SequenceRun
+from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.start import EpochLossStart
 from lmcore.reproduce import CLAIMS, reproduce
 from lmcore.reproduce.claim import Estimate, decide_verdict, estimate
 from lmcore.reproduce.recsys import ablation, four_arms

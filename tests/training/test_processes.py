@@ -22,6 +22,7 @@ def test_one_process_alone() -> None:
         assert processes.join(part, [3]) is part
         assert processes.mean(part) is part
         assert processes.agree("x") == "x"
+        assert processes.gather("x") == ["x"]
         assert processes.first(lambda: 3) == 3
         with pytest.raises(ValueError, match="stop"):
             processes.together(lambda: (_ for _ in ()).throw(ValueError("stop")))
@@ -123,6 +124,7 @@ with start_processes("cpu") as p:
     found["mean"] = p.mean(torch.tensor([float(rank)])).tolist()
     found["largest"] = p.largest(torch.tensor([rank, -rank])).tolist()
     found["agree"] = p.agree(["first", "second"][rank])
+    found["gather"] = p.gather("rank" * rank)
     found["first"] = p.first(lambda: f"made by {rank}")
     def fail():
         if rank == 1:
@@ -154,6 +156,7 @@ def test_two_processes_talk() -> None:
     assert found[0]["join"] == [0, 0, 1]
     assert (found[0]["mean"], found[0]["largest"]) == ([0.5], [1, 0])
     assert (found[0]["agree"], found[0]["first"]) == ("first", "made by 0")
+    assert found[0]["gather"] == ["", "rank"]
     assert found[0]["together"] == [28, "file"]
     assert found[0]["gradients"] == [[[2, 2], [2, 2]], [[1, 1], [1, 1]], None]
     # What has no gradient anywhere does not decay.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,13 +21,14 @@ from lmcore.cli.options import (
     name_of_file,
     whole,
 )
-from lmcore.cli.terminal import say, show, show_json
+from lmcore.cli.terminal import is_first_process, say, show, show_json
 
 if TYPE_CHECKING:
-    from lmcore.recsys.data import InteractionReport, Interactions
+    from lmcore.recsys.data import InteractionReport, Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
+    from lmcore.recsys.training import TrainResult
 
 app = make_app()
 
@@ -85,37 +85,15 @@ def train_command(
     validation. Under torchrun all processes share each batch.
     """
     with starting():
-        from lmcore.recsys.data import leave_one_out
         from lmcore.recsys.training import train
 
-    is_first = os.environ.get("RANK", "0") == "0"
-    quiet = quiet or not is_first
-    options = {
-        "backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device,
-        "device.threads": limit_threads(threads),
-    }  # fmt: skip
+    quiet |= not is_first_process()
+    options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
+    options |= {"device.threads": limit_threads(threads)}
     config = _make_config(recipe, options, settings or [])
-    split = leave_one_out(_read_interactions(data, data_format, skip_bad_rows, quiet=quiet))
-    if not quiet and split.training_only_count:
-        count = split.training_only_count
-        say(f"{count} users have fewer than 3 items: for training only")
-    result = train(
-        config,
-        split,
-        out,
-        resume=resume,
-        progress=not quiet,
-        data_path=data,
-        data_options={"format": data_format, "skip_bad_rows": skip_bad_rows},
-    )
-    summary = {
-        "out": str(result.folder),
-        "epochs": result.epochs,
-        "best_epoch": result.best_epoch,
-        config.loop.metric: result.best_value,
-    }
-    if is_first:
-        show_json(summary)
+    split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
+    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
+    _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
 
 
 @app.command("recipe")
@@ -223,6 +201,30 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
         raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r}")
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     return override(RECIPES[recipe](), [*settings, *given])
+
+
+def _read_split(path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool) -> Split:
+    """The interactions of a file, cut for training; after a line on who has too few."""
+    from lmcore.recsys.data import leave_one_out
+
+    split = leave_one_out(_read_interactions(path, data_format, skip_bad_rows, quiet=quiet))
+    if not quiet and split.training_only_count:
+        count = split.training_only_count
+        say(f"{count} users have fewer than 3 items: for training only")
+    return split
+
+
+def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
+    """What the run notes of its data, for what reads them again; and whether it goes on."""
+    options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
+    return {"data_path": path, "data_options": options, "resume": resume}
+
+
+def _print_result(result: TrainResult, metric: str) -> None:
+    """One JSON object, of the first process."""
+    if is_first_process():
+        summary = {"out": str(result.folder), "epochs": result.epochs}
+        show_json({**summary, "best_epoch": result.best_epoch, metric: result.best_value})
 
 
 def _load_run(

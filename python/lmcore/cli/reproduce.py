@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from lmcore._text import escape
 from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import name_of_file, whole
 from lmcore.cli.terminal import show
+
+if TYPE_CHECKING:
+    from lmcore.reproduce.claim import ResultRow, Size
 
 app = make_app()
 
@@ -59,23 +62,37 @@ def reproduce_command(
     """Measure the papers' claims here: a table, and FOLDER/index.html with plots."""
     with starting():
         from lmcore.reproduce import reproduce
-        from lmcore.reproduce.compare import format_difference, read_results
-        from lmcore.reproduce.table import describe_kept, format_table
 
+    size = _find_size(seeds, full=full, tiny=tiny, strict=strict)
+    names = None if only is None else only.split(",")
+    earlier = None if against is None else _read_earlier(against)
+    rows = reproduce(names, seeds, size, out, fresh=fresh, processes=processes)
+    _print_rows(rows, out, earlier)
+    if strict and any(row.verdict not in ("not run", row.expected) for row in rows):
+        raise typer.Exit(1)
+
+
+def _find_size(seeds: int, *, full: bool, tiny: bool, strict: bool) -> Size:
+    """The size that was asked for; ValueError where options do not go together."""
     if full and tiny:
         raise ValueError("--full and --tiny exclude each other")
     if strict and (seeds < 2 or tiny):
         given = "--tiny" if tiny else seeds
         raise ValueError(f"--strict needs --seeds 2 or more, for a verdict: got {given}")
-    earlier = None if against is None else read_results(against)
-    rows = reproduce(
-        None if only is None else only.split(","),
-        seeds=seeds,
-        size="full" if full else "tiny" if tiny else "quick",
-        out=Path(out),
-        fresh=fresh,
-        processes=processes,
-    )
+    return "full" if full else "tiny" if tiny else "quick"
+
+
+def _read_earlier(path: str) -> dict[str, Any]:
+    from lmcore.reproduce.compare import read_results
+
+    return read_results(path)
+
+
+def _print_rows(rows: list[ResultRow], out: str, earlier: dict[str, Any] | None) -> None:
+    """The table, where the report is, and what differs from an earlier one."""
+    from lmcore.reproduce.compare import format_difference
+    from lmcore.reproduce.table import describe_kept, format_table
+
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     show(format_table(rows, colour=colour))
     show(f"\nreport: {escape(str(Path(out) / 'index.html'))}")
@@ -83,6 +100,3 @@ def reproduce_command(
         show(describe_kept(rows, escape(str(Path(out)))))
     if earlier is not None:
         show(f"\n{format_difference(earlier, rows)}")
-    judged = [row for row in rows if row.verdict != "not run"]
-    if strict and any(row.verdict != row.expected for row in judged):
-        raise typer.Exit(1)

@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 from lmcore._text import escape, to_json
 
-__all__ = ["STANDARD_OUTPUT", "abandon", "name_output", "say", "show", "show_json"]
+__all__ = [
+    "STANDARD_OUTPUT", "abandon", "is_first_process", "name_output", "say", "show", "show_json",
+]  # fmt: skip
 
 STANDARD_OUTPUT = "standard output"
 
@@ -51,6 +53,11 @@ def say(text: str) -> None:
         OSError: standard error takes no more; the error names it.
     """
     _write(sys.stderr, "standard error", escape(text))
+
+
+def is_first_process() -> bool:
+    """Returns whether this process speaks for all: the first of torchrun's, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def abandon(stream: TextIO | None) -> None:

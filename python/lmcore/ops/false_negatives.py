@@ -12,9 +12,9 @@ from lmcore.reference._arguments import as_integers, as_native, same_length
 from lmcore.reference._false_negatives import (
     LARGEST_COUNT,
     STATE_DTYPES,
+    check_flat_indices,
     check_max_length,
     check_negatives,
-    check_places,
     check_positives,
     check_scores,
     check_settings,
@@ -128,13 +128,13 @@ class FalseNegativeMemory:
         return self._reversed(*self._memory.inject(u, pos, negatives))
 
     def inject_packed(
-        self, users: ArrayLike, places: ArrayLike, max_length: int, negatives: NDArray[Any]
+        self, users: ArrayLike, flat_indices: ArrayLike, max_length: int, negatives: NDArray[Any]
     ) -> Reversed:
         """Returns the false negatives of packed positions, after writing stored items.
 
         Args:
             users: `[B]` integers from 1, below 2**24.
-            places: `[P]` integers row * max_length + position, ascending: the positions to
+            flat_indices: `[P]` integers row * max_length + position, ascending: the positions to
                 visit, all valid ones as a rule.
             max_length: L, at most 256.
             negatives: `[P, N]` int64 or int32, contiguous; written in place.
@@ -143,9 +143,9 @@ class FalseNegativeMemory:
             R of them, in the authors' order: positions descend within a row.
 
         Raises:
-            IndexError: a user id or a place is out of its range.
+            IndexError: a user id or a flat index is out of its range.
             TypeError: an argument has another type, or int32 cannot hold a stored item.
-            ValueError: another shape, or places that do not ascend.
+            ValueError: another shape, or flat_indices that do not ascend.
 
         Example:
             >>> negatives = np.array([[7, 9]])
@@ -153,7 +153,7 @@ class FalseNegativeMemory:
             0
         """
         u, length = check_users(users), check_max_length(max_length)
-        where = check_places(places, len(u) * length)
+        where = check_flat_indices(flat_indices, len(u) * length)
         check_negatives(negatives, (len(where),), written=True)
         return self._reversed(*self._memory.inject_packed(u, where, length, negatives))
 
@@ -198,7 +198,7 @@ class FalseNegativeMemory:
     def observe_packed(
         self,
         users: ArrayLike,
-        places: ArrayLike,
+        flat_indices: ArrayLike,
         max_length: int,
         negatives: NDArray[Any],
         scores: ArrayLike,
@@ -208,7 +208,7 @@ class FalseNegativeMemory:
 
         Args:
             users: `[B]` integers, as given to `inject_packed`.
-            places: `[P]` integers, as given to `inject_packed`.
+            flat_indices: `[P]` integers, as given to `inject_packed`.
             max_length: L, at most 256.
             negatives: `[P, N]` int64 or int32, as `inject_packed` left them.
             scores: `[P, 1 + N]` float32 or float64 logits, the positive's first; or `[P, N]`
@@ -216,9 +216,9 @@ class FalseNegativeMemory:
             reversed_: what `inject_packed` returned, or some of it in that order.
 
         Raises:
-            IndexError: an id or place is out of its range, or `reversed_` is of another batch.
+            IndexError: an id or index is out of its range, or `reversed_` is of another batch.
             TypeError: an argument has another type.
-            ValueError: another shape, places that do not ascend, or a NaN.
+            ValueError: another shape, flat_indices that do not ascend, or a NaN.
 
         Example:
             >>> memory, negatives = FalseNegativeMemory(), np.array([[7, 9]])
@@ -228,7 +228,7 @@ class FalseNegativeMemory:
             1
         """
         u, length = check_users(users), check_max_length(max_length)
-        where = check_places(places, len(u) * length)
+        where = check_flat_indices(flat_indices, len(u) * length)
         check_negatives(negatives, (len(where),))
         given = _as_given(negatives, scores, reversed_)
         return self._memory.observe_packed(u, where, length, *given)

@@ -74,7 +74,7 @@ def align_words(words: Sequence[str], generated: Sequence[str]) -> tuple[str, li
 def match_labels(
     words: Sequence[str],
     generation: str,
-    label_list: Sequence[str],
+    types: Sequence[str],
     comparison_words: Sequence[str] | None = None,
     *,
     split_generated: bool = False,
@@ -86,7 +86,7 @@ def match_labels(
     Args:
         words: n words of the input.
         generation: the generated text, `word(B-type) word(O) ...`.
-        label_list: entity types that may occur; any other label counts as `O`.
+        types: entity types that may occur; any other label counts as `O`.
         comparison_words: n words to compare with instead of the lower-cased `words`: what a
             tokenizer makes of them (back tokenisation).
         split_generated: cut generated words as `split_words` cuts text; the later pieces of
@@ -104,15 +104,13 @@ def match_labels(
         >>> match_labels(["in", "New", "York"], "new(B-city) york(I-city)", ["city"]).labels
         ['O', 'B-city', 'I-city']
     """
-    return _match(
-        _core.match_labels(words, generation, label_list, comparison_words, split_generated)
-    )
+    return _match(_core.match_labels(words, generation, types, comparison_words, split_generated))
 
 
 def match_labels_batch(
     words: Sequence[Sequence[str]],
     generations: Sequence[str],
-    label_lists: Sequence[Sequence[str]],
+    types: Sequence[Sequence[str]],
     comparison_words: Sequence[Sequence[str]] | None = None,
     *,
     threads: int | None = None,
@@ -122,7 +120,7 @@ def match_labels_batch(
     Args:
         words: one sequence of words per sentence.
         generations: one generated text per sentence.
-        label_lists: one list of entity types per sentence.
+        types: one list of entity types per sentence.
         comparison_words: as for `match_labels`, per sentence.
         threads: number of threads; all cores if None.
 
@@ -136,7 +134,7 @@ def match_labels_batch(
         [['B-x'], ['O']]
     """
     limit = limit_threads(threads)
-    rows = _core.match_labels_batch(words, generations, label_lists, comparison_words, limit)
+    rows = _core.match_labels_batch(words, generations, types, comparison_words, limit)
     return [_match(row) for row in rows]
 
 

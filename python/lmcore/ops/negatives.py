@@ -168,7 +168,7 @@ class SequenceSampler:
         Args:
             epoch: from 0, below 2**24.
             step: from 0, below `steps_per_epoch`.
-            out: a batch that this function returned before, or one whose `places` `[B * L]`
+            out: a batch that this function returned before, or one whose `flat_indices` `[B * L]`
                 and `negatives` `[B * L, N]` have room for all positions. Its arrays are
                 overwritten; the result holds views of their first P rows.
 
@@ -181,25 +181,25 @@ class SequenceSampler:
             >>> sampler = SequenceSampler([0, 3], [1, 2, 4], 5, batch_size=1, max_length=3,
             ...                           negative_count=2)
             >>> batch = sampler.sample_packed(0, 0)
-            >>> batch.places.tolist(), batch.negatives.shape
+            >>> batch.flat_indices.tolist(), batch.negatives.shape
             ([1, 2], (2, 2))
         """
         check_step(epoch, step, self.steps_per_epoch)
         rows, length, count = self._shape
         if out is None:
             users, pair = _allocate(np.empty, rows), _empty_pair(rows, length)
-            places = _allocate(np.empty, rows * length)
+            flat_indices = _allocate(np.empty, rows * length)
             negatives = _allocate(np.empty, rows * length, count)
             windows = (users, *pair)
         else:
             self._check_windows(out)
             windows = (out.users, out.sequences, out.positives)
-            places = _whole(out.places, (rows * length,))
+            flat_indices = _whole(out.flat_indices, (rows * length,))
             negatives = _whole(out.negatives, (rows * length, count))
-            _check_array("places", places, (rows * length,), np.dtype(np.int64))
+            _check_array("flat_indices", flat_indices, (rows * length,), np.dtype(np.int64))
             _check_array("negatives", negatives, (rows * length, count), out.users.dtype)
-        valid = self._core.sample_packed(epoch, step, *windows, places, negatives)
-        return PackedBatch(*windows, places[:valid], negatives[:valid])
+        valid = self._core.sample_packed(epoch, step, *windows, flat_indices, negatives)
+        return PackedBatch(*windows, flat_indices[:valid], negatives[:valid])
 
     def candidates(
         self,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lmcore import _core
 from lmcore._files import find_output
 from lmcore.ops._threads import limit_threads
-from lmcore.reference._rows import select_keys
+from lmcore.reference._rows import Row, read_row, select_keys
 from lmcore.reference.entities import EntityCounts, ErrorKinds
 from lmcore.reference.predictions import (
     AlignedRow,
@@ -33,11 +33,13 @@ __all__ = [
     "Entity",
     "Evaluation",
     "GeneratedWord",
+    "Row",
     "Substitution",
     "Word",
     "WorstSentence",
     "align_file",
     "align_row",
+    "read_row",
     "score_examples",
     "score_files",
 ]
@@ -69,9 +71,10 @@ def score_examples(
     """Returns the sums over rows in memory, per data set.
 
     Args:
-        examples: dicts with `label_list`, `prediction`, and `words` and `labels` at the top or
-            in `instance`, not in both; rows without `dataset` go under `examples`. What code of
-            theirs raises comes out unchanged, after the error of an earlier row.
+        examples: dicts with `types` (`label_list` to the authors), `prediction`, and `words` and
+            `labels` at the top or in `instance`, not in both; rows without `dataset` go under
+            `examples`. What code of theirs raises comes out unchanged, after the error of an
+            earlier row.
         scheme: one of `lmcore.ops.entities.SCHEMES`.
         threads: number of threads; all cores if None. The result does not depend on it.
         worst: how many sentences with the most wrong entities to keep, per data set.
@@ -87,7 +90,7 @@ def score_examples(
         ValueError: unknown scheme, a number out of its range, or a row that cannot be used.
 
     Example:
-        >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
+        >>> row = {"types": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
         >>> score_examples([row]).datasets["examples"].entities
         EntityCounts(gold=1, predicted=1, correct=1)
     """
@@ -106,6 +109,7 @@ def score_files(
     skip_bad_rows: bool = False,
     back_tokenize: BackTokenize | None = None,
     progress: Callable[[int], None] | None = None,
+    names: Sequence[tuple[str, str]] | None = None,
 ) -> Evaluation:
     """Returns the sums over the rows of JSONL files, per data set.
 
@@ -121,6 +125,8 @@ def score_files(
         skip_bad_rows: count and list bad rows instead of raising.
         back_tokenize: as for `score_examples`.
         progress: called with the number of bytes done so far, of all files together.
+        names: for each path what errors call it and the data set of rows that name none; the
+            path and its stem if None.
 
     Returns:
         As `score_examples`.
@@ -134,7 +140,7 @@ def score_files(
     Example:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        ...     row = '{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
+        ...     row = '{"types": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
         ...     _ = file.write(row), file.flush()
         ...     sums = score_files([file.name])
         >>> [dataset.rows for dataset in sums.datasets.values()]
@@ -143,10 +149,16 @@ def score_files(
     if isinstance(paths, str | bytes | os.PathLike):
         raise TypeError(f"paths must be a sequence of paths: got {type(paths).__name__}")
     # A name that is no UTF-8 is a str with what stands for its bytes, and comes back as bytes.
-    names: list[str | os.PathLike[str]] = [os.fsdecode(path) for path in paths]
+    places: list[str | os.PathLike[str]] = [os.fsdecode(path) for path in paths]
+    if names is not None and len(names) != len(places):
+        raise ValueError(f"names: expected one for each of {len(places)} paths: got {len(names)}")
+    shown = None if names is None else list(names)
     limit = limit_threads(threads)
-    sums = _core.score_files(names, scheme, limit, worst, skip_bad_rows, back_tokenize, progress)
-    return _evaluation(*sums)
+    return _evaluation(
+        *_core.score_files(
+            places, shown, scheme, limit, worst, skip_bad_rows, back_tokenize, progress
+        )
+    )
 
 
 def align_file(
@@ -186,7 +198,7 @@ def align_file(
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     source, target = pathlib.Path(folder, "in"), pathlib.Path(folder, "out")
-        ...     _ = source.write_text('{"words": ["a"], "label_list": [], "prediction": ""}')
+        ...     _ = source.write_text('{"words": ["a"], "types": [], "prediction": ""}')
         ...     align_file(source, target)
         AlignSummary(rows=1, bad_rows=0, listed_bad_rows=[])
     """
@@ -207,7 +219,7 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
     """Returns one row aligned: labels, entities with offsets, and what did not match.
 
     Args:
-        row: `label_list`, `prediction`, and `words` or `text` or both. Offsets are characters
+        row: `types`, `prediction`, and `words` or `text` or both. Offsets are characters
             of `text`, or of the words joined with spaces. Without `words`, the text is cut
             with `split_words`, and so are the generated words.
         scheme: how BIO labels are read as entities.
@@ -220,7 +232,7 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
         ValueError: unknown scheme, a missing key, or a word that is not in the text.
 
     Example:
-        >>> row = {"text": "in York", "label_list": ["city"], "prediction": "York(B-city)"}
+        >>> row = {"text": "in York", "types": ["city"], "prediction": "York(B-city)"}
         >>> align_row(row).entities
         [Entity(start=3, end=7, type='city', text='York')]
     """
@@ -254,17 +266,22 @@ def _evaluation(
 
 
 def _dataset_counts(sums: tuple[Any, ...]) -> DatasetCounts:
-    rows, words, conditions, empty, differences, invalid, entities, errors, types, worst = sums
+    (
+        rows, words, conditions, empty, first_empty, differences, invalid, named, entities, errors,
+        types, worst,
+    ) = sums  # fmt: skip
     return DatasetCounts(
         rows=rows,
         words=words,
         conditions=ConditionCounts(*conditions),
         empty_predictions=empty,
+        first_empty=first_empty,
         differences=DifferenceCounts(*differences),
         invalid_labels=invalid,
+        named_invalid_labels=named,
         entities=EntityCounts(*entities),
         errors=ErrorKinds(*errors),
-        label_list=tuple(types),
+        types=tuple(types),
         worst=tuple(map(_worst_sentence, worst)),
     )
 

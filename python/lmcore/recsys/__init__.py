@@ -23,14 +23,7 @@ from lmcore.recsys.data import (
 from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
 from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
 from lmcore.recsys.ids import IdMap
-from lmcore.recsys.mine import (
-    EpochLossStart,
-    FalseNegativeMiner,
-    Injection,
-    MinerStats,
-    StartRule,
-    StepStart,
-)
+from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
@@ -52,6 +45,8 @@ from lmcore.recsys.recipes import (
     reversal,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
+from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
 from lmcore.recsys.training import TrainResult, train
 
@@ -87,9 +82,11 @@ __all__ = [
     "SASRecConfig",
     "SASRecModel",
     "SequenceModel",
+    "SequenceRun",
     "SequenceSampler",
     "Split",
     "StartRule",
+    "StartSwitch",
     "StepStart",
     "TrainConfig",
     "TrainResult",

@@ -4,7 +4,7 @@ Shapes: B rows of a batch, L positions of the window, H hidden size, I items of 
 P packed positions, K candidates.
 
 A window is right aligned and padded with 0 on the left.  "Packed" means only the positions that
-hold an item, row after row and from left to right; `places` [P] are their indices `row * L + p`.
+hold an item, row after row and from left to right; `flat_indices` [P] are `row * L + p`.
 """
 
 from typing import ClassVar, Protocol
@@ -70,16 +70,16 @@ class SequenceModel(PreTrainedModel):
         """
         raise NotImplementedError
 
-    def forward_packed(self, sequences: Tensor, places: Tensor) -> Tensor:
+    def forward_packed(self, sequences: Tensor, flat_indices: Tensor) -> Tensor:
         """Returns the features of the packed positions alone, as the training step needs them.
 
         Args:
             sequences: `[B, L]` int64 windows, L the configuration's `max_length`.
-            places: `[P]` int64, indices `row * L + p` of positions that hold an item.
+            flat_indices: `[P]` int64, indices `row * L + p` of positions that hold an item.
 
         Returns:
-            `[P, H]`, equal to `forward(sequences)` at these places for a causal backbone; for
-            another one the last features of the windows that end at these places.
+            `[P, H]`, equal to `forward(sequences)` at these positions for a causal backbone; for
+            another one the last features of the windows that end at these positions.
 
         Raises:
             ValueError: `sequences` have another shape.
@@ -88,8 +88,8 @@ class SequenceModel(PreTrainedModel):
         """
         if self.is_causal:
             features: Tensor = self(sequences)
-            return features.flatten(0, 1).index_select(0, places)
-        last: Tensor = self(cut_prefixes(sequences, places))
+            return features.flatten(0, 1).index_select(0, flat_indices)
+        last: Tensor = self(cut_prefixes(sequences, flat_indices))
         return last[:, -1]
 
     def score_items(self, features: Tensor, items: Tensor) -> Tensor:
@@ -145,19 +145,19 @@ def find_starts(sequences: Tensor) -> Tensor:
     return held.to(torch.uint8).argmax(1)
 
 
-def cut_prefixes(sequences: Tensor, places: Tensor) -> Tensor:
-    """Returns for each place the window that ends there: `[P, L]`, right aligned.
+def cut_prefixes(sequences: Tensor, flat_indices: Tensor) -> Tensor:
+    """Returns for each position the window that ends there: `[P, L]`, right aligned.
 
     Args:
         sequences: `[B, L]` int64.
-        places: `[P]` int64 indices `row * L + p`.
+        flat_indices: `[P]` int64 indices `row * L + p`.
 
     Example:
         >>> cut_prefixes(torch.tensor([[0, 4, 7]]), torch.tensor([1, 2])).tolist()
         [[0, 0, 4], [0, 4, 7]]
     """
     length = sequences.shape[1]
-    rows, ends = places // length, places % length
+    rows, ends = flat_indices // length, flat_indices % length
     columns = torch.arange(1 - length, 1, device=sequences.device) + ends[:, None]
     windows = sequences[rows[:, None], columns.clamp(min=0)]
     return windows.masked_fill(columns < 0, 0)

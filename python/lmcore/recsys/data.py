@@ -323,8 +323,8 @@ def make_interactions(
     largest = int(values.max(initial=0))
     count = largest if item_count is None else to_count("item_count", item_count)
     if len(values) and (values.min() < 1 or largest > count):
-        place = int(np.flatnonzero((values < 1) | (values > count))[0])
-        raise IndexError(f"items must be in 1..{count}: got {values[place]} at {place}")
+        index = int(np.flatnonzero((values < 1) | (values > count))[0])
+        raise IndexError(f"items must be in 1..{count}: got {values[index]} at {index}")
     users = np.repeat(np.arange(1, len(rows), dtype=np.int64), lengths)
     report = InteractionReport(
         users=len(lengths),
@@ -368,10 +368,10 @@ def _windows(
     """The last `max_length` items of each stretch, right aligned."""
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1: got {max_length}")
-    places = ends[:, None] + np.arange(-max_length, 0)
-    inside = places >= starts[:, None]
-    windows = np.zeros(places.shape, dtype=np.int64)
-    windows[inside] = items[places[inside]]
+    indices = ends[:, None] + np.arange(-max_length, 0)
+    inside = indices >= starts[:, None]
+    windows = np.zeros(indices.shape, dtype=np.int64)
+    windows[inside] = items[indices[inside]]
     return windows
 
 
@@ -380,5 +380,5 @@ def _compress(
 ) -> History:
     """The stretches one after the other, as columns."""
     offsets = to_offsets(ends - starts)
-    places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
-    return History(offsets, items[places] - 1)
+    indices = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
+    return History(offsets, items[indices] - 1)

@@ -140,17 +140,17 @@ def evaluate(
             scores = model.score_catalogue(features)
             bounds = offsets[start : start + len(features) + 1]
             excluded = columns[bounds[0] : bounds[-1]]
-            places, bounds = wanted - 1, bounds - bounds[0]
+            columns, bounds = wanted - 1, bounds - bounds[0]
         else:
             items = torch.from_numpy(np.concatenate([wanted[:, None], drawn[rows]], 1))
             items = items.to(features.device)
             scores = model.score_items(features, items)
             # The same item has the same score wherever it stands, whatever rounding did.
             scores = torch.where(items == items[:, :1], scores[:, :1], scores)
-            places = np.zeros(len(wanted), dtype=np.int64)
+            columns = np.zeros(len(wanted), dtype=np.int64)
             bounds = np.zeros(len(wanted) + 1, dtype=np.int64)
             excluded = np.zeros(0, dtype=np.int64)
-        found = rank_targets(scores.float(), places, bounds, excluded, ties=ties, threads=threads)
+        found = rank_targets(scores.float(), columns, bounds, excluded, ties=ties, threads=threads)
         ranks.append(np.asarray(found.ranks))
         tied += int(np.count_nonzero(np.asarray(found.ties)))
     metrics = ranking_metrics(np.concatenate(ranks), cutoffs=(1, 5, 10))
@@ -188,9 +188,9 @@ def load_model(
         3
     """
     source = find_model(path)
-    place = find_device(device)
+    found = find_device(device)
     if source.is_file():
-        return _prepare(load_sasrec(source, num_attention_heads=num_attention_heads), place)
+        return _prepare(load_sasrec(source, num_attention_heads=num_attention_heads), found)
     file = source / "config.json"
     if not file.is_file():
         raise ValueError(f"{source}: no such file, or a folder without config.json")
@@ -204,7 +204,7 @@ def load_model(
         config = cast(Any, made).config_class.from_pretrained(source)
     if not isinstance(config.dtype, torch.dtype | None):
         raise ValueError(f"{file}: not the configuration of a model: dtype is {config.dtype!r}")
-    return _prepare(_read_weights(made, config, source), place)
+    return _prepare(_read_weights(made, config, source), found)
 
 
 def check_catalogue(model: SequenceModel, item_count: int) -> None:

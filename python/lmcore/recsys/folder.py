@@ -170,9 +170,9 @@ def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"{recipe}: not the recipe of a run: data.path is missing: give their file"
         )
-    place = data["path"]
-    if not isinstance(place, str | None):
-        raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {place!r:.100}")
+    path = data["path"]
+    if not isinstance(path, str | None):
+        raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {path!r:.100}")
     # Runs of version 0.1.0 did not note how they read.
     options: dict[str, Any] = {"format": "auto", "skip_bad_rows": False}
     noted = {name: data.get(name, usual) for name, usual in options.items()}
@@ -181,9 +181,9 @@ def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
             raise ValueError(
                 f"{recipe}: not the recipe of a run: data.{name} is {noted[name]!r:.100}"
             )
-    if place is None or not Path(place).is_file():
-        raise ValueError(f"{recipe}: the data {place} is not there: give their file")
-    return place, noted
+    if path is None or not Path(path).is_file():
+        raise ValueError(f"{recipe}: the data {path} is not there: give their file")
+    return path, noted
 
 
 def _find_threshold(recipe: Path) -> int:

@@ -147,8 +147,8 @@ class KnownIds:
             return item in self.ids
         if not is_integer(item):
             return False
-        place = int(np.searchsorted(self.ids, int(item)))
-        return place < len(self.ids) and int(self.ids[place]) == int(item)
+        index = int(np.searchsorted(self.ids, int(item)))
+        return index < len(self.ids) and int(self.ids[index]) == int(item)
 
 
 def is_integer(value: str) -> bool:
@@ -167,8 +167,8 @@ def number_ids(values: Sequence[str] | NDArray[np.int64]) -> tuple[NDArray[np.in
         values = np.array([int(value) for value in values], dtype=np.int64)
     largest = int(values.max())
     if largest > 8 * len(values):
-        ids, places = np.unique(values, return_inverse=True)
-        return places.astype(np.int64) + 1, ids
+        ids, indices = np.unique(values, return_inverse=True)
+        return indices.astype(np.int64) + 1, ids
     # A table over the ids is quicker than sorting them.
     present = np.zeros(largest + 1, dtype=bool)
     present[values] = True

@@ -5,121 +5,23 @@ Shape letters: B batch, L window length, N negatives per position, P valid posit
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmcore.ops.false_negatives import FalseNegativeMemory, Reversed
+from lmcore.recsys.start import StartRule, StartSwitch
 
-__all__ = [
-    "EpochLossStart",
-    "FalseNegativeMiner",
-    "Injection",
-    "MinerStats",
-    "StartRule",
-    "StepStart",
-]
+__all__ = ["FalseNegativeMiner", "Injection", "MinerStats"]
 
 Array: TypeAlias = Any
 """A numpy array or a torch tensor."""
 
 _STATE = ("active", "reversed_count", "withheld_count")
-
-
-class StartRule(Protocol):
-    """Says when mining starts."""
-
-    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
-        """Returns whether mining starts now; see `FalseNegativeMiner.update_start`."""
-
-
-@dataclass(slots=True, frozen=True)
-class EpochLossStart:
-    """The authors' rule: the loss of the last epoch fell by little.
-
-    In epoch e, with loss sums S of the finished epochs: e is at least 9, and S[e-2] - S[e-1]
-    is below (S[1] - S[6]) / 200, half a percent of what the first five improvements came to.
-    It counts epochs: where an epoch is a few steps, it fires long before the model has
-    learned anything, and `StepStart` is the better choice.
-
-    Source: UFNRec (arXiv 2208.04116), the authors' `main.py`.
-
-    Example:
-        >>> sums = [9.0, 6.0, 4.0, 3.0, 2.5, 2.2, 2.1, 2.095]
-        >>> EpochLossStart().is_reached(9, 1, sums), EpochLossStart().is_reached(8, 1, sums)
-        (True, False)
-    """
-
-    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
-        """Returns whether mining starts now.
-
-        Args:
-            epoch: e, from 1.
-            step: not used.
-            epoch_loss_sums: S, the loss sums of epochs 1 to e - 1 at least.
-
-        Raises:
-            ValueError: `epoch` is below 1, or sums are missing.
-
-        Example:
-            >>> EpochLossStart().is_reached(1, 1, [])
-            False
-        """
-        if epoch < 1 or len(epoch_loss_sums) < epoch - 1:
-            raise ValueError(
-                f"epoch_loss_sums must hold the epochs before epoch {epoch}, counted from 1: got "
-                f"{len(epoch_loss_sums)}"
-            )
-        if epoch < 9:
-            return False
-        last_gain = epoch_loss_sums[epoch - 3] - epoch_loss_sums[epoch - 2]
-        return last_gain < (epoch_loss_sums[0] - epoch_loss_sums[5]) / 200
-
-
-@dataclass(slots=True, frozen=True)
-class StepStart:
-    """Mining starts when that many steps are done: a warm-up.
-
-    Args:
-        step: global number of steps, counted from 1; 0 and 1 start with the first.
-
-    Raises:
-        TypeError: `step` is no int.
-        ValueError: `step` is below 0.
-
-    Example:
-        >>> StepStart(1_000).is_reached(3, 999, []), StepStart(1_000).is_reached(3, 1_000, [])
-        (False, True)
-    """
-
-    step: int
-
-    def __post_init__(self) -> None:
-        try:
-            operator.index(self.step)
-        except TypeError:
-            raise TypeError(f"step must be an int: got {type(self.step).__name__}") from None
-        if self.step < 0:
-            raise ValueError(f"step must be at least 0: got {self.step}")
-
-    def is_reached(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
-        """Returns whether mining starts now.
-
-        Args:
-            epoch: not used.
-            step: global number of the step that ends now, from 1.
-            epoch_loss_sums: not used.
-
-        Example:
-            >>> StepStart(0).is_reached(1, 1, [])
-            True
-        """
-        return step >= self.step
 
 
 @dataclass(slots=True, frozen=True)
@@ -129,7 +31,7 @@ class Injection:
     negatives: Array
     """`[B, L, N]` or `[P, N]`: the given array, or a new one for other devices than the CPU."""
     reversed_indices: Array
-    """`[R]` int64: places of the reversed negatives in the flattened negatives."""
+    """`[R]` int64: indices of the reversed negatives in the flattened negatives."""
     reversed: Reversed
     """The same as rows, positions, slots and counts, in numpy."""
     host_negatives: NDArray[Any]
@@ -157,7 +59,7 @@ class Injection:
             return torch.from_numpy(ones)
         import torch
 
-        # Labels are made on their device: only the places of the reversed ones cross.
+        # Labels are made on their device: only the indices of the reversed ones cross.
         labels = torch.zeros(shape, dtype=torch.float32, device=device)
         labels[..., 0] = 1
         labels.view(-1).index_fill_(0, torch.from_numpy(indices).to(device), 1)
@@ -207,7 +109,7 @@ class FalseNegativeMiner:
     Args:
         threshold: m; an item presented again more than m times is reversed. None: never, which
             leaves re-presentation alone.
-        start: when mining starts; None: at once.
+        start: when mining starts, or a switch that something else turns too; None: at once.
         max_reversed_share: at most this share of a batch's negatives is reversed in a step,
             those with the highest counts first, in the authors' order where counts are equal.
             The others keep the label 0, and may be stored again. None: no limit, as published.
@@ -230,7 +132,7 @@ class FalseNegativeMiner:
         self,
         *,
         threshold: int | None = 5,
-        start: StartRule | None = None,
+        start: StartRule | StartSwitch | None = None,
         max_reversed_share: float | None = None,
         max_keys: int | None = None,
     ) -> None:
@@ -243,19 +145,16 @@ class FalseNegativeMiner:
             raise ValueError(
                 f"max_reversed_share must be at least 0 and at most 1: got {max_reversed_share}"
             )
-        if start is not None and not callable(getattr(start, "is_reached", None)):
-            raise TypeError(f"start must have is_reached, or be None: got {type(start).__name__}")
         self.memory = FalseNegativeMemory(threshold=threshold, max_keys=max_keys)
-        self.start = start
+        self.start = start if isinstance(start, StartSwitch) else StartSwitch(start)
         self.max_reversed_share = max_reversed_share
-        self._active = start is None
         self._reversed_count = 0
         self._withheld_count = 0
 
     @property
     def active(self) -> bool:
         """Whether mining has started; it never stops."""
-        return self._active
+        return self.start.on
 
     def update_start(self, epoch: int, step: int, epoch_loss_sums: Sequence[float]) -> bool:
         """Returns whether mining has started, after asking the start rule once.
@@ -272,13 +171,12 @@ class FalseNegativeMiner:
             ValueError: the sums are not those that the rule needs.
 
         Example:
+            >>> from lmcore.recsys.start import StepStart
             >>> miner = FalseNegativeMiner(start=StepStart(2))
             >>> miner.update_start(1, 1, []), miner.update_start(1, 2, []), miner.active
             (False, True, True)
         """
-        if not self._active and self.start is not None:
-            self._active = self.start.is_reached(epoch, step, epoch_loss_sums)
-        return self._active
+        return self.start.update(epoch, step, epoch_loss_sums)
 
     def inject(self, users: Array, positives: Array, negatives: Array) -> Injection:
         """Returns the negatives to train on, their labels, and which of them are reversed.
@@ -336,7 +234,7 @@ class FalseNegativeMiner:
             >>> miner.stats().hard_count
             2
         """
-        if not self._active:
+        if not self.start.on:
             return
         negatives, turned = injection.host_negatives, injection.reversed
         shape = (*negatives.shape[:-1], negatives.shape[-1] + 1)
@@ -344,8 +242,8 @@ class FalseNegativeMiner:
             raise ValueError(f"logits must have shape {list(shape)}: got {list(logits.shape)}")
         u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
         if negatives.ndim == 2:
-            places = _places(pos, negatives)
-            self.memory.observe_packed(u, places, pos.shape[1], negatives, scores, turned)
+            flat_indices = _flat_indices(pos, negatives)
+            self.memory.observe_packed(u, flat_indices, pos.shape[1], negatives, scores, turned)
         else:
             self.memory.observe(u, pos, negatives, scores, turned)
 
@@ -357,7 +255,7 @@ class FalseNegativeMiner:
             0
         """
         return MinerStats(
-            active=self._active,
+            active=self.start.on,
             reversed_count=self._reversed_count,
             withheld_count=self._withheld_count,
             hard_count=self.memory.hard_count,
@@ -378,7 +276,7 @@ class FalseNegativeMiner:
             threshold: m; None: the miner's own, above which it reverses.
 
         Returns:
-            `[K, 2]` int64, distinct rows in ascending order; none where m is None in both places.
+            `[K, 2]` int64, distinct rows in ascending order; none where both are None.
 
         Raises:
             ValueError: `threshold` is below 0.
@@ -434,13 +332,13 @@ class FalseNegativeMiner:
                 raise ValueError(f"{name} must be at least 0 and below 2**62: got {count}")
         self.memory.load_state_dict({k: v for k, v in state.items() if k not in _STATE})
         active, self._reversed_count, self._withheld_count = counts
-        self._active = bool(active)
+        self.start.on = bool(active)
 
     def _inject(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:
         pos = np.asarray(positives)
         if negatives.ndim == 2:
-            places = _places(pos, negatives)
-            turned = self.memory.inject_packed(users, places, pos.shape[1], negatives)
+            flat_indices = _flat_indices(pos, negatives)
+            turned = self.memory.inject_packed(users, flat_indices, pos.shape[1], negatives)
         else:
             turned = self.memory.inject(users, pos, negatives)
         if self.max_reversed_share is not None and len(turned):
@@ -454,16 +352,16 @@ class FalseNegativeMiner:
         return turned
 
 
-def _places(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
+def _flat_indices(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
     if positives.ndim != 2:
         raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
-    places = np.flatnonzero(positives != 0)  # of bools it is several times as fast
-    if len(places) != len(negatives):
+    flat_indices = np.flatnonzero(positives != 0)  # of bools it is several times as fast
+    if len(flat_indices) != len(negatives):
         raise ValueError(
-            f"packed negatives must have a row for each of the {len(places)} positives that are "
-            f"not 0: got {len(negatives)}"
+            f"packed negatives must have a row for each of the {len(flat_indices)} positives that "
+            f"are not 0: got {len(negatives)}"
         )
-    return places
+    return flat_indices
 
 
 def _is_tensor(array: Array) -> bool:

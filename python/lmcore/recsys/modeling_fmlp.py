@@ -67,7 +67,7 @@ class FMLPModel(SequenceModel):
     A filter is circular and not causal: each position sees the whole window, so at an inner
     position it would see the item that it has to predict.  The authors therefore train on every
     prefix of a user's items as a window of its own and only at its last position.
-    `forward_packed` does the same: place by place it cuts the prefix that ends there.
+    `forward_packed` does the same: position by position it cuts the prefix that ends there.
 
     Padding is not masked, as in the authors' code: padding positions have a position embedding
     and pass through the filters.  The padding row of the items is zero, and theirs is random.
@@ -114,14 +114,14 @@ class FMLPModel(SequenceModel):
         self._check_sequences(sequences)
         return self._encode(sequences, last_only=False)
 
-    def forward_packed(self, sequences: Tensor, places: Tensor) -> Tensor:
-        """Returns for each place the last feature of the window that ends there.
+    def forward_packed(self, sequences: Tensor, flat_indices: Tensor) -> Tensor:
+        """Returns for each position the last feature of the window that ends there.
 
         P windows pass through the blocks; the last block computes their last positions alone.
 
         Args:
             sequences: `[B, L]` int64 windows.
-            places: `[P]` int64, indices `row * L + p` of positions that hold an item; the last
+            flat_indices: `[P]` int64, `row * L + p` of positions that hold an item; the last
                 positions of the rows alone are cheaper, and train each user's last target.
 
         Returns:
@@ -133,7 +133,7 @@ class FMLPModel(SequenceModel):
             IndexError: an item id lies outside 0..I.
         """
         self._check_sequences(sequences)
-        return self._encode(cut_prefixes(sequences, places), last_only=True).squeeze(1)
+        return self._encode(cut_prefixes(sequences, flat_indices), last_only=True).squeeze(1)
 
     def _encode(self, sequences: Tensor, *, last_only: bool) -> Tensor:
         x: Tensor = self.embedding_layernorm(self.item_emb(sequences) + self.pos_emb.weight)

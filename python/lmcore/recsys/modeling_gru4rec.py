@@ -69,23 +69,23 @@ class GRU4RecModel(SequenceModel):
         features: Tensor = self.output(states.gather(1, back))
         return features * (columns >= starts).unsqueeze(-1)
 
-    def forward_packed(self, sequences: Tensor, places: Tensor) -> Tensor:
+    def forward_packed(self, sequences: Tensor, flat_indices: Tensor) -> Tensor:
         """Returns the features of the packed positions, on a CPU without work for padding.
 
         Args:
             sequences: `[B, L]` int64 windows.
-            places: `[P]` int64, indices `row * L + p` of positions that hold an item.
+            flat_indices: `[P]` int64, indices `row * L + p` of positions that hold an item.
 
         Returns:
-            `[P, H]`, equal to `forward(sequences)` at these places.
+            `[P, H]`, equal to `forward(sequences)` at these positions.
 
         Raises:
             ValueError: `sequences` have another shape.
             TypeError: `sequences` are not integers.
             IndexError: an item id lies outside 0..I.
         """
-        if sequences.device.type != "cpu" or not len(places):
-            return super().forward_packed(sequences, places)
+        if sequences.device.type != "cpu" or not len(flat_indices):
+            return super().forward_packed(sequences, flat_indices)
         self._check_sequences(sequences)
         # Time first, and at each step the rows that are long enough, the longest row first.
         lengths, order = (sequences.shape[1] - find_starts(sequences)).sort(descending=True)
@@ -97,7 +97,7 @@ class GRU4RecModel(SequenceModel):
         states, _ = self.gru(PackedSequence(self._embed(sequences.flatten()[flat]), sizes))
         index = flat.new_zeros(sequences.numel())
         index[flat] = torch.arange(len(flat))
-        features: Tensor = self.output(states.data.index_select(0, index[places]))
+        features: Tensor = self.output(states.data.index_select(0, index[flat_indices]))
         return features
 
     def _embed(self, items: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class SASRecModel(SequenceModel):
         features: Tensor = self.last_layernorm(x)
         return features
 
-    def forward_packed(self, sequences: Tensor, places: Tensor) -> Tensor:
+    def forward_packed(self, sequences: Tensor, flat_indices: Tensor) -> Tensor:
         """Returns the features of the packed positions, on a CPU without work for padding.
 
         A padding position is a zero vector in every block, so that all of them have the score 0
@@ -113,18 +113,18 @@ class SASRecModel(SequenceModel):
 
         Args:
             sequences: `[B, L]` int64 windows.
-            places: `[P]` int64, indices `row * L + p` of positions that hold an item.
+            flat_indices: `[P]` int64, indices `row * L + p` of positions that hold an item.
 
         Returns:
-            `[P, H]`, equal to `forward(sequences)` at these places; with dropout, in distribution.
+            `[P, H]`, equal to `forward(sequences)` there; with dropout, in distribution.
 
         Raises:
-            ValueError: `sequences` have another shape, or a place holds no item.
+            ValueError: `sequences` have another shape, or a position holds no item.
             TypeError: `sequences` are not integers.
             IndexError: an item id lies outside 0..I.
         """
         if sequences.device.type != "cpu":
-            return super().forward_packed(sequences, places)
+            return super().forward_packed(sequences, flat_indices)
         self._check_sequences(sequences)
         layout = _Layout(sequences)
         x = self._embed(self.item_emb(layout.items), self.pos_emb(layout.columns))
@@ -132,7 +132,7 @@ class SASRecModel(SequenceModel):
             query, q, k, v = self._project(block, x)
             x = self._finish(block, query, self._attend(block, layout, q, k, v))
         features: Tensor = self.last_layernorm(x)
-        return layout.select(features, places)
+        return layout.select(features, flat_indices)
 
     def _embed(self, items: Tensor, positions: Tensor) -> Tensor:
         x = items * math.sqrt(self.config.hidden_size) + positions
@@ -219,7 +219,7 @@ class _Layout:
         rows, self.columns = held.nonzero(as_tuple=True)
         self.items = sequences[rows, self.columns]
         """`[P]` item ids."""
-        self.places = rows * sequences.shape[1] + self.columns
+        self.flat_indices = rows * sequences.shape[1] + self.columns
         lengths = held.sum(1)
         starts = lengths.cumsum(0) - lengths
         ranks = torch.arange(len(rows)) - starts[rows]
@@ -248,16 +248,16 @@ class _Layout:
             self.unbucket[packed[inside]] = flat[inside]
             base += packed.numel()
 
-    def select(self, features: Tensor, places: Tensor) -> Tensor:
-        """Returns the rows of packed features that belong to `places`."""
-        if torch.equal(places, self.places):
+    def select(self, features: Tensor, flat_indices: Tensor) -> Tensor:
+        """Returns the rows of packed features that belong to `flat_indices`."""
+        if torch.equal(flat_indices, self.flat_indices):
             return features
-        found = torch.searchsorted(self.places, places)
-        known = self.places.new_full((len(self.places) + 1,), -1)
-        known[:-1] = self.places
-        if not torch.equal(known[found], places):
-            wrong = int(places[(known[found] != places).nonzero()[0, 0]])
-            raise ValueError(f"places must be positions that hold an item: got {wrong}")
+        found = torch.searchsorted(self.flat_indices, flat_indices)
+        known = self.flat_indices.new_full((len(self.flat_indices) + 1,), -1)
+        known[:-1] = self.flat_indices
+        if not torch.equal(known[found], flat_indices):
+            wrong = int(flat_indices[(known[found] != flat_indices).nonzero()[0, 0]])
+            raise ValueError(f"flat_indices must be positions that hold an item: got {wrong}")
         return features.index_select(0, found)
 
 

@@ -63,16 +63,16 @@ def packed_logits(
     item_emb: Tensor,
     positives: Tensor,
     negatives: Tensor,
-    places: Tensor | None = None,
+    flat_indices: Tensor | None = None,
 ) -> Tensor:
     """Returns the logits of the positive and the negatives of each packed position.
 
     Args:
-        features: `[P, H]`, or `[B, L, H]` with `places`.
+        features: `[P, H]`, or `[B, L, H]` with `flat_indices`.
         item_emb: `[I + 1, H]`, the table of item embeddings.
-        positives: `[P]` int64 item ids, or `[B, L]` with `places`.
+        positives: `[P]` int64 item ids, or `[B, L]` with `flat_indices`.
         negatives: `[P, N]` int64 item ids.
-        places: `[P]` int64, indices `row * L + p` of the packed positions.
+        flat_indices: `[P]` int64, indices `row * L + p` of the packed positions.
 
     Returns:
         `[P, 1 + N]`.
@@ -85,9 +85,9 @@ def packed_logits(
         >>> packed_logits(torch.ones(1, 1), table, torch.tensor([2]), torch.tensor([[1, 1]]))
         tensor([[2., 1., 1.]])
     """
-    if places is not None:
-        features = features.flatten(0, 1).index_select(0, places)
-        positives = positives.flatten().index_select(0, places)
+    if flat_indices is not None:
+        features = features.flatten(0, 1).index_select(0, flat_indices)
+        positives = positives.flatten().index_select(0, flat_indices)
     if features.ndim != 2 or positives.ndim != 1 or negatives.ndim != 2:
         raise ValueError(
             f"features, positives and negatives must be [P, H], [P] and [P, N]: got "
@@ -185,7 +185,7 @@ def ufn_loss(
         logits: `[P, 1 + N]`.
         labels: `[P, 1 + N]`, 1 for column 0 and for reversed negatives, else 0. None: what
             `reversed_indices` says, without making such an array where the loss can do without.
-        reversed_indices: `[R]` int64, `place * N + slot` of the reversed negatives, each once.
+        reversed_indices: `[R]` int64, `position * N + slot` of the reversed negatives, each once.
         teacher_logits: `[R]`, what the teacher gives for them; no gradient flows into it.
         alpha: weight of the consistency term.
         normalization: one of `NORMALIZATIONS`.
@@ -276,7 +276,7 @@ def _make_labels(logits: Tensor, reversed_indices: Tensor | None) -> Tensor:
 
 
 def _among_logits(logits: Tensor, indices: Tensor) -> Tensor:
-    """Turns `place * N + slot` into indices of the flattened logits."""
+    """Turns `position * N + slot` into indices of the flattened logits."""
     return indices + indices // max(logits.shape[1] - 1, 1) + 1
 
 
@@ -302,7 +302,7 @@ def take_negatives(logits: Tensor, indices: Tensor) -> Tensor:
 
     Args:
         logits: `[P, 1 + N]`.
-        indices: `[R]` int64, `place * N + slot`.
+        indices: `[R]` int64, `position * N + slot`.
 
     Example:
         >>> take_negatives(torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.tensor([1, 2])).tolist()

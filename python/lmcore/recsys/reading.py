@@ -280,8 +280,8 @@ class _InterReader:
             return "a carriage return within the line"
         if len(fields) != self.width:
             return f"expected {self.width} fields, as in the header: got {len(fields)}"
-        for name, place in (("user_id", self.user), ("item_id", self.item)):
-            if not fields[place]:
+        for name, column in (("user_id", self.user), ("item_id", self.item)):
+            if not fields[column]:
                 return f"{name} is empty"
         if known is not None and fields[self.item] not in known:
             return f"item_id is not in the id map: got {_shorten(fields[self.item])!r}"
@@ -351,7 +351,7 @@ def _to_times(values: list[str]) -> NDArray[Any]:
     if not np.isfinite(times).all():
         raise ValueError("a time is not finite")
     sizes = np.abs(times[times != 0])
-    vanished = any(_count_digits(values[place]) for place in np.flatnonzero(times == 0))
+    vanished = any(_count_digits(values[index]) for index in np.flatnonzero(times == 0))
     digits = max(map(_count_digits, values))
     if digits <= 15 and sizes.min(initial=1.0) > 1e-300 and not vanished:
         return times

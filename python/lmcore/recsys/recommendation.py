@@ -77,7 +77,7 @@ def recommend(
     empty = chosen[data.offsets[chosen] == data.offsets[chosen - 1]]
     if empty.size:
         raise ValueError(f"user {data.user_ids[int(empty[0]) - 1]} has no interactions")
-    # A score and its place take 4 and 8 bytes, and the unsorted score 4.
+    # A score and its index take 4 and 8 bytes, and the unsorted score 4.
     size = max(1, min(_USERS, _SORTED_BYTES // (16 * data.item_count)))
     for block, features in _iterate_users(model, data, chosen, size):
         offsets, columns = data.history(block)

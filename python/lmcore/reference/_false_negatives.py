@@ -44,10 +44,13 @@ def check_users(users: ArrayLike) -> NDArray[np.int64]:
     return as_integers("users", users, "[B]", lambda index, user: _user_range(user, index[0]))
 
 
-def check_places(places: ArrayLike, end: int) -> NDArray[np.int64]:
+def check_flat_indices(flat_indices: ArrayLike, end: int) -> NDArray[np.int64]:
     """Returns the flat indices `[P]` int64 of packed positions, of a batch with `end` of all."""
     return as_integers(
-        "places", places, "[P]", lambda index, flat: flat_index_range(end, flat, index[0])
+        "flat_indices",
+        flat_indices,
+        "[P]",
+        lambda index, flat: flat_index_range(end, flat, index[0]),
     )
 
 
@@ -57,7 +60,9 @@ def _user_range(user: int, row: int) -> IndexError:
 
 def flat_index_range(end: int, flat: int, index: int) -> IndexError:
     """Returns the error of a packed position that the batch does not have."""
-    return IndexError(f"places must be at least 0 and below {end}: got {flat} at index {index}")
+    return IndexError(
+        f"flat_indices must be at least 0 and below {end}: got {flat} at index {index}"
+    )
 
 
 def _positive_range(index: tuple[int, ...], item: int) -> IndexError:

@@ -15,8 +15,11 @@ _JSON_TYPES = {
 }
 
 
-_KEYS = {"dataset", "text", "prediction", "label_list", "words", "labels", "instance"}
+_KEYS = {"dataset", "text", "prediction", "types", "label_list", "words", "labels", "instance"}
+_TYPES_KEYS = ("types", "label_list")
 _INSTANCE_KEYS = {"words", "labels"}
+_TWICE = "this key stands twice in its object"
+_BOTH = "label_list stands in this row, too"
 
 
 class _Object(dict[str, Any]):
@@ -36,7 +39,7 @@ class Row(NamedTuple):
     dataset: str | None
     words: list[str]
     labels: list[str]
-    label_list: list[str]
+    types: list[str]
     prediction: str
 
 
@@ -48,12 +51,12 @@ def read_row(line: bytes) -> Row:
 
     Raises:
         ValueError: not UTF-8, not JSON, a missing key, words and labels of different length,
-            a gold label outside the label list, a lone surrogate, a key that is read and
+            a gold label outside the types, a lone surrogate, a key that is read and
             stands in its object twice, or one that stands at the top and in `instance`.
         TypeError: not an object, or a value of the wrong type.
 
     Example:
-        >>> row = b'{"label_list": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
+        >>> row = b'{"types": ["x"], "words": ["a"], "labels": ["O"], "prediction": ""}'
         >>> read_row(row).words
         ['a']
     """
@@ -70,7 +73,8 @@ def read_row(line: bytes) -> Row:
     if any(map(_has_surrogate, row)):
         raise ValueError("holds a lone surrogate")
     if doubled := _find_doubled(row):
-        raise ValueError(f"{doubled}: this key stands twice in its object")
+        key, problem = doubled
+        raise ValueError(f"{key}: {problem}")
     return _usable(row, _text, _list, "an object", _JSON_TYPES.__getitem__)
 
 
@@ -84,8 +88,8 @@ def read_example(row: object) -> Row:
         ValueError, TypeError: as `read_row`.
 
     Example:
-        >>> read_example({"label_list": [], "words": ("a",), "labels": ["O"], "prediction": ""})
-        Row(dataset=None, words=['a'], labels=['O'], label_list=[], prediction='')
+        >>> read_example({"types": [], "words": ("a",), "labels": ["O"], "prediction": ""})
+        Row(dataset=None, words=['a'], labels=['O'], types=[], prediction='')
     """
     if not isinstance(row, dict):
         raise TypeError(f"expected a dict, got {type(row).__name__}")
@@ -102,7 +106,8 @@ def select_keys(row: Mapping[str, Any]) -> dict[str, Any]:
         >>> select_keys({"text": "a", "id": 3, "instance": {"words": ["a"], "id": 3}})
         {'text': 'a', 'instance': {'words': ['a']}}
     """
-    read = {key: row[key] for key in ("text", "words", "label_list", "prediction") if key in row}
+    keys = ("text", "words", *_TYPES_KEYS, "prediction")
+    read = {key: row[key] for key in keys if key in row}
     instance = row.get("instance", {})
     if not isinstance(instance, Mapping):
         read["instance"] = instance
@@ -112,7 +117,7 @@ def select_keys(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_row_to_align(row: object) -> tuple[list[str] | None, str | None, list[str], str]:
-    """Returns words, text, label list and generated text of a row that is aligned.
+    """Returns words, text, types and generated text of a row that is aligned.
 
     Args:
         row: words or a text or both; what JSON makes of it is read.
@@ -124,13 +129,13 @@ def read_row_to_align(row: object) -> tuple[list[str] | None, str | None, list[s
         ValueError, TypeError: as `read_row`.
 
     Example:
-        >>> read_row_to_align({"text": "a b", "label_list": [], "prediction": ""})
+        >>> read_row_to_align({"text": "a b", "types": [], "prediction": ""})
         (None, 'a b', [], '')
     """
     read = json.loads(json.dumps(select_keys(row) if isinstance(row, Mapping) else row))
     if not isinstance(read, dict):
         raise TypeError(f"expected a JSON object, got {_JSON_TYPES[type(read)]}")
-    label_list = _list(read, "label_list", "label_list")
+    types = _types(read, _list)
     instance = _instance(read, "an object", _JSON_TYPES.__getitem__)
     text = _text(read, "text") if "text" in read else None
     words = None
@@ -138,21 +143,24 @@ def read_row_to_align(row: object) -> tuple[list[str] | None, str | None, list[s
         words, _ = _list_of_sentence(read, instance, "words", _list)
     elif text is None:
         raise ValueError("words: this key is missing, and so is text")
-    return words, text, label_list, _text(read, "prediction")
+    return words, text, types, _text(read, "prediction")
 
 
-def _find_doubled(row: _Object) -> str | None:
-    """Returns the first key that is read and stood in its object before."""
+def _find_doubled(row: _Object) -> tuple[str, str] | None:
+    """Returns the first key that is read and stood in its object before, and what is wrong."""
     seen: set[str] = set()
     for key, value in row.entries:
+        first_types = next((name for name in seen if name in _TYPES_KEYS), key)
+        if key in _TYPES_KEYS and first_types != key:
+            return "types", _BOTH
         if key in seen & _KEYS:
-            return key
+            return key, _TWICE
         seen.add(key)
         if key == "instance" and isinstance(value, _Object):
             inner: set[str] = set()
             for name, _ in value.entries:
                 if name in inner & _INSTANCE_KEYS:
-                    return f"instance.{name}"
+                    return f"instance.{name}", _TWICE
                 inner.add(name)
     return None
 
@@ -165,7 +173,7 @@ def _usable(
     type_name: Callable[[type], str],
 ) -> Row:
     dataset = read_text(row, "dataset") if "dataset" in row else None
-    label_list = read_list(row, "label_list", "label_list")
+    types = _types(row, read_list)
     instance = _instance(row, object_name, type_name)
     if isinstance(instance, _Object) and any(map(_has_surrogate, instance)):
         raise ValueError("instance: holds a lone surrogate")
@@ -177,11 +185,21 @@ def _usable(
             f"got {len(words)} and {len(labels)}"
         )
     prediction = read_text(row, "prediction")
-    valid = {"O", *(prefix + label for label in label_list for prefix in ("B-", "I-"))}
+    valid = {"O", *(prefix + kind for kind in types for prefix in ("B-", "I-"))}
     for index, label in enumerate(labels):
         if label not in valid:
-            raise ValueError(f"labels: [{index}] {label!r} is not in label_list")
-    return Row(dataset, words, labels, label_list, prediction)
+            raise ValueError(f"labels: [{index}] {label!r} is not in types")
+    return Row(dataset, words, labels, types, prediction)
+
+
+def _types(
+    row: dict[str, Any], read_list: Callable[[dict[str, Any], str, str], list[str]]
+) -> list[str]:
+    """Returns the types, whose key has the authors' name or ours."""
+    if all(key in row for key in _TYPES_KEYS):
+        raise ValueError(f"types: {_BOTH}")
+    key = "label_list" if "label_list" in row else "types"
+    return read_list(row, key, key)
 
 
 def _instance(

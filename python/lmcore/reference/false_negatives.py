@@ -22,10 +22,10 @@ from lmcore.reference._false_negatives import (
     LARGEST_COUNT,
     POSITION_BITS,
     STATE_DTYPES,
+    check_flat_indices,
     check_ids,
     check_max_length,
     check_negatives,
-    check_places,
     check_positives,
     check_scores,
     check_settings,
@@ -154,20 +154,20 @@ class FalseNegativeMemory:
         return self._inject(u, list(padded_positions(pos)), negatives)
 
     def inject_packed(
-        self, users: ArrayLike, places: ArrayLike, max_length: int, negatives: NDArray[Any]
+        self, users: ArrayLike, flat_indices: ArrayLike, max_length: int, negatives: NDArray[Any]
     ) -> Reversed:
         """Returns the false negatives of packed positions; see `inject`.
 
         Args:
             users: `[B]` integers from 1, below 2**24.
-            places: `[P]` integers row * max_length + position, ascending.
+            flat_indices: `[P]` integers row * max_length + position, ascending.
             max_length: L, at most 256.
             negatives: `[P, N]` int64 or int32; written in place.
 
         Raises:
-            IndexError: an id or a place is out of its range.
+            IndexError: an id or a flat index is out of its range.
             TypeError: an argument has another type.
-            ValueError: another shape, or places that do not ascend.
+            ValueError: another shape, or flat_indices that do not ascend.
 
         Example:
             >>> negatives = np.array([[7, 9]])
@@ -175,7 +175,7 @@ class FalseNegativeMemory:
             0
         """
         u, length = check_users(users), check_max_length(max_length)
-        where = check_places(places, len(u) * length)
+        where = check_flat_indices(flat_indices, len(u) * length)
         check_negatives(negatives, (len(where),), written=True)
         return self._inject(u, list(packed_positions(where, len(u), max_length)), negatives)
 
@@ -219,7 +219,7 @@ class FalseNegativeMemory:
     def observe_packed(
         self,
         users: ArrayLike,
-        places: ArrayLike,
+        flat_indices: ArrayLike,
         max_length: int,
         negatives: NDArray[Any],
         scores: ArrayLike,
@@ -229,16 +229,16 @@ class FalseNegativeMemory:
 
         Args:
             users: `[B]` integers.
-            places: `[P]` integers, as given to `inject_packed`.
+            flat_indices: `[P]` integers, as given to `inject_packed`.
             max_length: L, at most 256.
             negatives: `[P, N]` int64 or int32, as `inject_packed` left them.
             scores: `[P, 1 + N]` float32 or float64 logits, or `[P, N]` bool.
             reversed_: what `inject_packed` returned, or some of it in that order.
 
         Raises:
-            IndexError: an id or place is out of its range, or `reversed_` is of another batch.
+            IndexError: an id or index is out of its range, or `reversed_` is of another batch.
             TypeError: an argument has another type.
-            ValueError: another shape, places that do not ascend, or a NaN.
+            ValueError: another shape, flat_indices that do not ascend, or a NaN.
 
         Example:
             >>> memory, negatives = FalseNegativeMemory(), np.array([[7, 9]])
@@ -248,7 +248,7 @@ class FalseNegativeMemory:
             1
         """
         u, length = check_users(users), check_max_length(max_length)
-        where = check_places(places, len(u) * length)
+        where = check_flat_indices(flat_indices, len(u) * length)
         check_negatives(negatives, (len(where),))
         z = check_scores(scores, negatives)
         ordered = list(packed_positions(where, len(u), max_length))
@@ -421,7 +421,9 @@ def packed_positions(
         if not 0 <= flat < rows * length:
             raise flat_index_range(rows * length, flat, index)
         if flat <= before:
-            raise ValueError(f"places must ascend: got {flat} after {before} at index {index}")
+            raise ValueError(
+                f"flat_indices must ascend: got {flat} after {before} at index {index}"
+            )
         before = flat
     found = [(flat // length, flat % length, k) for k, flat in enumerate(flat_indices.tolist())]
     yield from sorted(found, key=lambda position: (position[0], -position[1]))

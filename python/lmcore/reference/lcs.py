@@ -32,7 +32,7 @@ def longest_common_subsequence(a: Sequence[Hashable], b: Sequence[Hashable]) -> 
     for j in range(len(b) - 1, -1, -1):
         positions.setdefault(b[j], []).append(j)
 
-    # A pile holds (i, j, parent): parent is the place of the predecessor on the pile before.
+    # A pile holds (i, j, parent): parent is the index of the predecessor on the pile before.
     piles: list[list[tuple[int, int, int]]] = []
     tops: list[int] = []
     for i, word in enumerate(a):
@@ -52,8 +52,8 @@ def longest_common_subsequence(a: Sequence[Hashable], b: Sequence[Hashable]) -> 
             piles[low].append((i, j, parent))
 
     alignment = [-1] * len(a)
-    place = len(piles[-1]) - 1 if piles else -1
+    index = len(piles[-1]) - 1 if piles else -1
     for pile in reversed(piles):
-        i, j, place = pile[place]
+        i, j, index = pile[index]
         alignment[i] = j
     return alignment

@@ -142,7 +142,7 @@ def report_differences(
 def match_labels(
     words: Sequence[str],
     generation: str,
-    label_list: Sequence[str],
+    types: Sequence[str],
     comparison_words: Sequence[str] | None = None,
     *,
     split_generated: bool = False,
@@ -152,7 +152,7 @@ def match_labels(
     Args:
         words: n words of the input.
         generation: the generated text, `word(B-type) word(O) ...`.
-        label_list: entity types that may occur; any other label counts as `O`.
+        types: entity types that may occur; any other label counts as `O`.
         comparison_words: n words to compare with instead of the lower-cased `words`:
             what a tokenizer makes of them (back tokenisation).
         split_generated: cut generated words as `split_words` cuts text; the later pieces of
@@ -176,7 +176,7 @@ def match_labels(
     parsed = parse_generation(generation)
     if split_generated:
         parsed = _split_generated(parsed)
-    valid = {"O", *(prefix + label for label in label_list for prefix in ("B-", "I-"))}
+    valid = {"O", *(prefix + label for label in types for prefix in ("B-", "I-"))}
     invalid = [k for k, label in enumerate(parsed.labels) if label not in valid]
     labels = [label if label in valid else "O" for label in parsed.labels]
 
@@ -198,7 +198,7 @@ def match_labels(
 def match_labels_batch(
     words: Sequence[Sequence[str]],
     generations: Sequence[str],
-    label_lists: Sequence[Sequence[str]],
+    typess: Sequence[Sequence[str]],
     comparison_words: Sequence[Sequence[str]] | None = None,
 ) -> list[Match]:
     """Returns the `Match` of each sentence.
@@ -206,7 +206,7 @@ def match_labels_batch(
     Args:
         words: one sequence of words per sentence.
         generations: one generated text per sentence.
-        label_lists: one list of entity types per sentence.
+        typess: one list of entity types per sentence.
         comparison_words: as for `match_labels`, per sentence.
 
     Raises:
@@ -217,7 +217,7 @@ def match_labels_batch(
         >>> [match.labels for match in matches]
         [['B-x'], ['O']]
     """
-    columns = {"generations": generations, "label_lists": label_lists}
+    columns = {"generations": generations, "typess": typess}
     if comparison_words is not None:
         columns["comparison_words"] = comparison_words
     for name, column in columns.items():

@@ -59,14 +59,14 @@ class PackedBatch:
         users: `[B]`, from 1.
         sequences: `[B, L]`: what came before each position, padded with 0 on the left.
         positives: `[B, L]`: the item that followed; 0 at padding.
-        places: `[P]` int64: row * L + position, where `positives` is not 0.
+        flat_indices: `[P]` int64: row * L + position, where `positives` is not 0.
         negatives: `[P, N]`: items outside of the user's history.
     """
 
     users: NDArray[Any]
     sequences: NDArray[Any]
     positives: NDArray[Any]
-    places: NDArray[np.int64]
+    flat_indices: NDArray[np.int64]
     negatives: NDArray[Any]
 
 
@@ -136,7 +136,7 @@ class SequenceSampler:
         packed = self.sample_packed(epoch, step)
         size = self.batch_size * self.max_length
         negatives = np.zeros((size, self.negative_count), np.int64)
-        negatives[packed.places] = packed.negatives
+        negatives[packed.flat_indices] = packed.negatives
         shape = (self.batch_size, self.max_length, self.negative_count)
         return Batch(packed.users, packed.sequences, packed.positives, negatives.reshape(shape))
 

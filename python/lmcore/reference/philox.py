@@ -53,6 +53,16 @@ class Stream(IntEnum):
     """The order of the users in an epoch."""
     CANDIDATES = 104
     """Candidates among which a target is ranked."""
+    SENTENCE_CHOICES = 121
+    """Which sentences of a large data set are taken."""
+    TYPE_ORDERS = 122
+    """The order in which an instruction names the entity types."""
+    TYPE_CHOICES = 123
+    """Which types that a sentence lacks an instruction names."""
+    TYPE_DROPS = 124
+    """Which types an instruction leaves out."""
+    RESAMPLED_ROWS = 201
+    """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

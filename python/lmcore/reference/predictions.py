@@ -1,11 +1,12 @@
 """Rows of predictions: what a usable row is, the counts that rows add up to, and aligned rows.
 
-A row is a JSON object with `label_list`, `prediction`, and `words` and `labels` in its
-`instance` or at its top; `dataset` names its data set. This is the form of the authors'
-prediction files (GNER, arXiv 2402.16602).
+A row is a JSON object with `types` (`label_list` to the authors), `prediction`, and `words` and
+`labels` in its `instance` or at its top; `dataset` names its data set. This is the form of the
+authors' prediction files (GNER, arXiv 2402.16602).
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _LISTED_BAD_ROWS = 1000
+_NAMED_LABELS = 1000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -92,14 +94,18 @@ class DatasetCounts(NamedTuple):
     conditions: ConditionCounts
     empty_predictions: int
     """Rows whose generated text holds no labelled word; every word counts as `O`."""
+    first_empty: tuple[str, int] | None
+    """The first of them that has words: its file, or nothing, and its line or place in the list."""
     differences: DifferenceCounts
     invalid_labels: int
-    """Generated labels outside the row's label list; they count as `O`."""
+    """Generated labels outside the row's types; they count as `O`."""
+    named_invalid_labels: dict[str, int]
+    """The first 1000 of them by name, sorted, with how often each stood there."""
     entities: EntityCounts
     """Gold, predicted and correct entities."""
     errors: ErrorKinds
     """Gold entities missed, by the paper's three kinds and by position."""
-    label_list: tuple[str, ...]
+    types: tuple[str, ...]
     """Every entity type that a row allowed, sorted."""
     worst: tuple[WorstSentence, ...]
     """The sentences with the most wrong entities; of equal ones those that came first."""
@@ -125,7 +131,7 @@ class Entity:
     end: int
     """Character after the last."""
     type: str
-    """Entity type, one of the given labels."""
+    """Entity type, one of the given types."""
     text: str
     """The characters from start to end."""
 
@@ -173,7 +179,7 @@ class AlignedRow:
     """Generated words that are not in the input."""
     substituted: list[Substitution]
     invalid_labels: list[GeneratedWord]
-    """Generated words whose label is not in the label list; they count as `O`."""
+    """Generated words whose label is not among the types; they count as `O`."""
     dropped_labels: list[str]
     """Labels that had no word before them."""
     trailing_text: str
@@ -205,7 +211,7 @@ def score_examples(
         ValueError, TypeError: unknown scheme, or as `read_row`.
 
     Example:
-        >>> row = {"label_list": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
+        >>> row = {"types": ["x"], "words": ["a"], "labels": ["B-x"], "prediction": "a(B-x)"}
         >>> score_examples([row]).datasets["examples"].entities
         EntityCounts(gold=1, predicted=1, correct=1)
     """
@@ -261,7 +267,7 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
     """Returns one row aligned: labels, entities with offsets, and what did not match.
 
     Args:
-        row: `label_list`, `prediction`, and `words` or `text` or both. Offsets are characters
+        row: `types`, `prediction`, and `words` or `text` or both. Offsets are characters
             of `text`, or of the words joined with spaces. Without `words`, the text is cut
             with `split_words`, and so are the generated words.
         scheme: how BIO labels are read as entities.
@@ -271,12 +277,12 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
         ValueError: unknown scheme, a missing key, or a word that is not in the text.
 
     Example:
-        >>> row = {"text": "in York", "label_list": ["city"], "prediction": "York(B-city)"}
+        >>> row = {"text": "in York", "types": ["city"], "prediction": "York(B-city)"}
         >>> align_row(row).entities
         [Entity(start=3, end=7, type='city', text='York')]
     """
     decode_spans([], scheme)  # an unknown scheme is named before a row
-    words, text, label_list, prediction = read_row_to_align(row)
+    words, text, types, prediction = read_row_to_align(row)
     cut = words is None
     if words is None:
         ranges = split_words(text or "")
@@ -291,7 +297,7 @@ def align_row(row: Mapping[str, Any], scheme: str = "gner") -> AlignedRow:
         except ValueError as error:
             raise ValueError(f"words: {error}") from None
 
-    match = match_labels(words, prediction, label_list, split_generated=cut)
+    match = match_labels(words, prediction, types, split_generated=cut)
     parsed = match.parsed
 
     def generated(index: int) -> GeneratedWord:
@@ -356,7 +362,7 @@ class _Sums:
         compared = None
         if self.back_tokenize is not None:
             compared = self.back_tokenize([word.lower() for word in row.words])
-        match = match_labels(row.words, row.prediction, row.label_list, compared)
+        match = match_labels(row.words, row.prediction, row.types, compared)
         entities = count_entities(row.words, row.labels, match.labels, self.scheme)
         wrong = entities.gold + entities.predicted - 2 * entities.correct
         sentence = WorstSentence(
@@ -376,29 +382,62 @@ class _Sums:
             words=len(row.words),
             conditions=ConditionCounts(*conditions),
             empty_predictions=int(not match.parsed.words),
+            first_empty=(path, number) if row.words and not match.parsed.words else None,
             differences=DifferenceCounts(
                 len(match.omitted), len(match.added), len(match.substituted)
             ),
             invalid_labels=len(match.invalid_labels),
+            named_invalid_labels=_count_names(match.parsed.labels[k] for k in match.invalid_labels),
             entities=entities,
             errors=classify_errors(row.labels, match.labels, self.scheme),
-            label_list=tuple(sorted(set(row.label_list))),
+            types=tuple(sorted(set(row.types))),
             worst=(sentence,) if wrong and self.worst else (),
         )
 
     def merge(self, one: DatasetCounts, two: DatasetCounts) -> DatasetCounts:
         """Returns the sums of both."""
-        numbers = map(_add, one[:-2], two[:-2])
-        types = tuple(sorted({*one.label_list, *two.label_list}))
         worst = sorted([*one.worst, *two.worst], key=lambda sentence: -sentence.wrong)
-        return DatasetCounts._make([*numbers, types, tuple(worst[: self.worst])])
+        return DatasetCounts(
+            rows=one.rows + two.rows,
+            words=one.words + two.words,
+            conditions=_add(one.conditions, two.conditions),
+            empty_predictions=one.empty_predictions + two.empty_predictions,
+            first_empty=one.first_empty or two.first_empty,
+            differences=_add(one.differences, two.differences),
+            invalid_labels=one.invalid_labels + two.invalid_labels,
+            named_invalid_labels=_add_names(one.named_invalid_labels, two.named_invalid_labels),
+            entities=_add(one.entities, two.entities),
+            errors=_add(one.errors, two.errors),
+            types=tuple(sorted({*one.types, *two.types})),
+            worst=tuple(worst[: self.worst]),
+        )
 
     def evaluation(self) -> Evaluation:
         """Returns the sums of all rows."""
         listed = tuple(self.problems[:_LISTED_BAD_ROWS])
-        return Evaluation(self.datasets, len(self.problems), listed)
+        datasets = {
+            name: counts._replace(
+                named_invalid_labels=dict(sorted(counts.named_invalid_labels.items()))
+            )
+            for name, counts in self.datasets.items()
+        }
+        return Evaluation(datasets, len(self.problems), listed)
 
 
 def _add(one: Any, two: Any) -> Any:
-    """Adds numbers, and named tuples of them field by field."""
-    return one + two if isinstance(one, int) else type(one)(*map(_add, one, two))
+    """Adds named tuples of numbers field by field."""
+    return type(one)(*map(int.__add__, one, two))
+
+
+def _count_names(labels: Iterable[str]) -> dict[str, int]:
+    """Counts names in the order in which they come."""
+    return dict(list(Counter(labels).items())[:_NAMED_LABELS])
+
+
+def _add_names(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+    """Adds what is counted by name; of new names those that come first, while there is room."""
+    sums = dict(one)
+    for name, count in two.items():
+        if name in sums or len(sums) < _NAMED_LABELS:
+            sums[name] = sums.get(name, 0) + count
+    return sums

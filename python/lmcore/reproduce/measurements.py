@@ -5,20 +5,18 @@ was measured under others is measured again, and so is what is not whole: a file
 as far as its digest reaches.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import stat
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcore._files import write_text
+from lmcore._files import FolderLock, write_text
 from lmcore._json import parse_json
 from lmcore.reproduce.claim import Measurement, Size
 
@@ -49,7 +47,7 @@ def find_measurement(
         conditions: all else that the numbers depend on.
     """
     try:
-        content = _read(_place(folder, claim, size, seed))
+        content = _read(_find_path(folder, claim, size, seed))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict):
@@ -104,7 +102,7 @@ def keep_measurement(
         "seconds": float(kept.seconds),
     }
     content["sha256"] = _digest(content)
-    path = _place(folder, claim, size, seed)
+    path = _find_path(folder, claim, size, seed)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -121,21 +119,14 @@ def only_here(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written to.
     """
     (folder / FOLDER).mkdir(exist_ok=True)
-    with open(folder / FOLDER / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"{folder}: another process is measuring into it") from None
-        except OSError as error:  # some network file systems have no locks
-            reason = f"{folder}: cannot be locked ({error.strerror}): measure once at a time"
-            warnings.warn(reason, RuntimeWarning, stacklevel=3)
+    with FolderLock(folder, doing="measuring", file=f"{FOLDER}/.lock").hold():
         for left in (*folder.glob(".lmcore-*"), *(folder / FOLDER).glob(".lmcore-*")):
             with suppress(OSError):  # what killed runs left under a temporary name
                 left.unlink()
         yield
 
 
-def _place(folder: Path, claim: str, size: Size, seed: int) -> Path:
+def _find_path(folder: Path, claim: str, size: Size, seed: int) -> Path:
     return folder / FOLDER / f"{claim}-{size}-{seed}.json"
 
 

@@ -47,17 +47,18 @@ def format_html(rows: Sequence[ResultRow], info: RunInfo) -> str:
 
 
 def _format_summary(row: ResultRow) -> str:
+    statement, kind = html.escape(row.statement), ""
+    measured = _lines(row.measured)
     if row.verdict == "not run":
-        return (
-            f'<tr class="absent"><td><code>{row.id}</code><br>{html.escape(row.statement)}</td>'
-            f"<td>{_lines(row.paper)}</td><td>{html.escape(row.reason)}</td>"
-            f"<td>{_badge(row.verdict)}</td></tr>"
-        )
+        kind, measured = ' class="absent"', html.escape(row.reason)
+    else:
+        statement = f'<a href="#{row.id}">{statement}</a>'
+    # On a narrow page each cell says its column, and the verdict comes first.
     return (
-        f'<tr><td><a href="#{row.id}"><code>{row.id}</code></a><br>'
-        f"{html.escape(row.statement)}</td>"
-        f"<td>{_lines(row.paper)}</td><td>{_lines(row.measured)}</td>"
-        f"<td>{_badge(row.verdict)}</td></tr>"
+        f'<tr{kind}><td class="claim">{statement} <code>{row.id}</code></td>'
+        f'<td data-column="paper">{_lines(row.paper)}</td>'
+        f'<td data-column="measured here">{measured}</td>'
+        f'<td class="verdict">{_badge(row.verdict)}</td></tr>'
     )
 
 
@@ -81,14 +82,13 @@ def _format_claim(row: ResultRow) -> str:
         for name, e in row.estimates.items()
     )
     return (
-        f'<section id="{row.id}"><header><h2><code>{row.id}</code></h2>'
-        f'<span class="system">lmcore.{html.escape(row.system)}</span>'
+        f'<section id="{row.id}"><header><h2>{html.escape(row.statement)}</h2>'
         f"{_badge(row.verdict)}</header>"
-        f'<p class="statement">{html.escape(row.statement)}</p>'
         f"<dl>{listed}</dl>{figures}"
         f"<details><summary>All {len(row.estimates)} numbers, {row.seconds:.1f} s</summary>"
         '<div class="scroll"><table class="numbers"><thead><tr><th>name</th><th>mean</th>'
-        f"<th>spread</th></tr></thead><tbody>{numbers}</tbody></table></div></details></section>"
+        f"<th>spread</th></tr></thead><tbody>{numbers}</tbody></table></div></details>"
+        f'<p class="id"><code>{row.id}</code> of lmcore.{html.escape(row.system)}</p></section>'
     )
 
 
@@ -138,10 +138,11 @@ section, .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 1.35rem 1.5rem; margin: 0 0 1.5rem;
 }
-section > header { display: flex; align-items: center; gap: .75rem; flex-wrap: wrap; }
-section > header .badge { margin-left: auto; }
-.system { color: var(--soft); font-size: .88rem; }
-.statement { font-size: 1.08rem; margin: .55rem 0 1rem; }
+section > header { display: flex; align-items: start; gap: 1rem; margin: 0 0 1rem; }
+section > header .badge { margin-left: auto; flex: none; }
+.id, .claim code { color: var(--soft); font-size: .82rem; overflow-wrap: anywhere; }
+.id { margin: 1.25rem 0 0; }
+.claim code { display: block; }
 dl { display: grid; grid-template-columns: 6.5rem 1fr; gap: .45rem 1rem; margin: 0; }
 dt { color: var(--soft); font-size: .9rem; padding-top: .08rem; }
 dd { margin: 0; font-size: .95rem; }
@@ -152,7 +153,6 @@ tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 .scroll { overflow-x: auto; }
-.summary { min-width: 46rem; }
 .summary td:first-child { width: 26%; }
 .summary td:nth-child(2) { width: 26%; }
 .badge {
@@ -175,7 +175,21 @@ summary { cursor: pointer; color: var(--soft); font-size: .92rem; }
 .numbers td + td, .numbers th + th { text-align: right; }
 @media (max-width: 640px) {
   dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .7rem; }
+  dd { margin-bottom: .7rem; overflow-wrap: anywhere; }
+  main { padding: 1.5rem .9rem 3rem; }
+  section, .card { padding: 1rem; }
+  section > header { flex-direction: column-reverse; gap: .5rem; }
+  section > header .badge { margin-left: 0; }
+  .summary thead { display: none; }
+  .summary tr { display: flex; flex-direction: column; gap: .35rem; padding: .9rem 0;
+    border-bottom: 1px solid var(--line); }
+  .summary tr:last-child { border-bottom: 0; }
+  .summary td, .summary td:first-child, .summary td:nth-child(2) { width: auto; padding: 0;
+    border: 0; overflow-wrap: anywhere; }
+  .summary .verdict { order: -2; }
+  .summary .claim { order: -1; font-weight: 600; }
+  .summary .claim code { font-weight: 400; }
+  .summary [data-column]::before { content: attr(data-column) ": "; color: var(--soft); }
 }
 """
 
@@ -191,10 +205,10 @@ _PAGE = """<!doctype html>
 <main>
 <h1>Published claims, measured again</h1>
 <p class="lead">{total}. {note}</p>
-<div class="card"><dl>{facts}</dl></div>
 <div class="card scroll"><table class="summary">
 <thead><tr><th>claim</th><th>paper</th><th>measured here</th><th>verdict</th></tr></thead>
 <tbody>{summary}</tbody></table></div>
+<div class="card"><dl>{facts}</dl></div>
 {claims}
 </main>
 </body>

@@ -113,12 +113,12 @@ class WeightAverage:
             raise ValueError(f"an average must hold {len(self.values)} tensors")
         if type(count) is not int or count < 0:
             raise ValueError(f"update_count must be a number of updates: got {count!r:.100}")
-        for place, (own, value) in enumerate(zip(self.values, values, strict=True)):
+        for index, (own, value) in enumerate(zip(self.values, values, strict=True)):
             fits = isinstance(value, Tensor) and value.dtype == torch.float32
             if not fits or value.shape != own.shape:
                 got = f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else value
                 raise ValueError(
-                    f"average {place} must be {list(own.shape)} torch.float32: got {got!s:.100}"
+                    f"average {index} must be {list(own.shape)} torch.float32: got {got!s:.100}"
                 )
         with torch.no_grad():
             for own, value in zip(self.values, values, strict=True):

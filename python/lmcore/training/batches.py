@@ -73,7 +73,7 @@ class ExampleBatches:
         Raises:
             ValueError: `step` is below 1.
         """
-        return self.collate([self.examples[place] for place in self.find(step, rows)])
+        return self.collate([self.examples[index] for index in self.find(step, rows)])
 
     def find(self, step: int, rows: slice) -> list[int]:
         """Which examples the rows of a batch are.
@@ -90,8 +90,8 @@ class ExampleBatches:
         first = (step - 1) * self.batch_size
         found = []
         for row in range(*rows.indices(self.batch_size)):
-            epoch, place = divmod(first + row, len(self.examples))
-            found.append(int(self._find_order(epoch)[place]))
+            epoch, index = divmod(first + row, len(self.examples))
+            found.append(int(self._find_order(epoch)[index]))
         return found
 
     def _find_order(self, epoch: int) -> Any:

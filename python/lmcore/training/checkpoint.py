@@ -53,9 +53,9 @@ def save(folder: Path, state: Mapping[str, Any], processes: Processes | None = N
 
     checkpoint: Any = module
 
-    place = folder / _SHARDS
-    processes.first(place.mkdir)
-    writer = checkpoint.HuggingFaceStorageWriter(str(place), save_distributed=True)
+    path = folder / _SHARDS
+    processes.first(path.mkdir)
+    writer = checkpoint.HuggingFaceStorageWriter(str(path), save_distributed=True)
     processes.together(lambda: checkpoint.save(dict(shards), storage_writer=writer))
 
 
@@ -118,7 +118,7 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         ...     load_state(Path(folder, "state.pt"))
         {'epoch': 3, 'keys': array([0, 1])}
     """
-    with whole_file(path) as place, open(place, "wb") as file:
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
         writer = _Writer(file)
         try:
             torch.save(_without_arrays(state), cast(BinaryIO, writer))

@@ -12,24 +12,21 @@ the digest of every file in it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from lmcore._files import find_output, naming_errors, write_text
+from lmcore._files import FolderLock, find_output, naming_errors, write_text
 from lmcore.training.config import config_to_dict
 from lmcore.training.manifest import STEP_NAME, read_recipe, write_manifest
 
-_LOCK = ".lock"
 _TEMPORARY = ".lmcore-"
 #: What a run writes into its folder.
 RUN_NAMES = ("best", "log.jsonl", "models", "recipe.json", "states", "tensorboard")
@@ -142,6 +139,7 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.best = self.path / "best"
         self.fingerprint = ""
+        self._lock = FolderLock(self.path, doing="training")
 
     @contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:
@@ -155,20 +153,8 @@ class RunFolder:
             OSError: the folder cannot be made.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / _LOCK
-        while True:
-            with open(path, "a") as file:
-                self._take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-                # Whoever held it before may have removed it between our two calls.
-                if not _is_open(file, path):
-                    continue
-                self._file = file
-                try:
-                    yield
-                finally:
-                    if not shared:
-                        path.unlink(missing_ok=True)
-                return
+        with self._lock.hold(shared=shared):
+            yield
 
     def share_lock(self) -> None:
         """Lets the other processes of this run hold the lock, too.
@@ -176,17 +162,7 @@ class RunFolder:
         Raises:
             FileExistsError: another run took it at this moment.
         """
-        self._take(self._file, fcntl.LOCK_SH)
-
-    def _take(self, file: IO[Any], kind: int) -> None:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reason = f"{self.path}: another process is training into it"
-            raise FileExistsError(reason) from None
-        except OSError as error:  # some network file systems have no locks
-            reason = f"{self.path}: cannot be locked ({error.strerror}): train once at a time"
-            warnings.warn(reason, RuntimeWarning, stacklevel=3)
+        self._lock.share()
 
     def open(self, recipe: Recipe, *, resume: bool) -> None:
         """Checks or starts the folder: afterwards it holds this recipe, and nothing of another.
@@ -397,12 +373,12 @@ def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
     """
     given = list(inputs)
     for name in RUN_NAMES:
-        place = Path(folder, name)
-        if place.is_file():
-            find_output(place, given)
-        for one in given if place.is_dir() else []:
+        path = Path(folder, name)
+        if path.is_file():
+            find_output(path, given)
+        for one in given if path.is_dir() else []:
             inside = Path(os.path.realpath(one))
-            if Path(os.path.realpath(place)) in inside.parents:
+            if Path(os.path.realpath(path)) in inside.parents:
                 raise ValueError(f"{inside}: the output is an input too")
 
 
@@ -432,10 +408,3 @@ def _find_steps(folder: Path) -> list[int]:
         return []
     found = (STEP_NAME.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in found if match)
-
-
-def _is_open(file: IO[Any], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -371,8 +371,8 @@ class _Loop:
             # Models without a state are of steps that are trained anew.
             processes.first(folder.forget_progress)
             return 0, True
-        place = folder.find("states", states[-1])
-        file = place / "state.pt"
+        saved = folder.find("states", states[-1])
+        file = saved / "state.pt"
 
         def check() -> dict[int, list[int]]:
             named = {}
@@ -383,7 +383,7 @@ class _Loop:
 
         self._named = processes.first(check)
         state = processes.together(
-            lambda: checkpoint.load(place, processes, lambda: {"run": self.run.state_dict()})
+            lambda: checkpoint.load(saved, processes, lambda: {"run": self.run.state_dict()})
         )
         with refusing(file):
             own = _check_own(state["loop"], states[-1])

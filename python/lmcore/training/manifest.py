@@ -83,13 +83,13 @@ def check_manifest(folder: Path, fingerprint: str | None = None) -> dict[str, An
         raise ValueError(f"{file}: of step {content['step']}: it does not belong here")
     found = _list_files(folder)
     for name in sorted({*content["files"], *found}):
-        place = folder / name
+        path = folder / name
         if name not in found:
-            raise ValueError(f"{place}: is missing")
+            raise ValueError(f"{path}: is missing")
         if name not in content["files"]:
-            raise ValueError(f"{place}: was not written by the run")
-        if content["files"][name] != _hash_file(place):
-            raise ValueError(f"{place}: has changed since it was written")
+            raise ValueError(f"{path}: was not written by the run")
+        if content["files"][name] != _hash_file(path):
+            raise ValueError(f"{path}: has changed since it was written")
     return content
 
 

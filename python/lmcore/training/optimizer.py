@@ -146,11 +146,11 @@ class Optimizer:
             raise ValueError("scaler must be the state of the same precision")
         for name, parameter in self._names.items():
             found = moments[name]
-            place = parameter.device
-            own = {n: found[n].to(place) for n in _MOMENTS}
+            device = parameter.device
+            own = {n: found[n].to(device) for n in _MOMENTS}
             # A fused step counts on the device.
             fused = self.adam.param_groups[0].get("fused")
-            own["step"] = found["step"].to(place) if fused else found["step"].cpu()
+            own["step"] = found["step"].to(device) if fused else found["step"].cpu()
             self.adam.state[parameter] = {n: own[n] for n in ("step", *_MOMENTS)}
         if scaler:
             self._scaler.load_state_dict(dict(scaler))

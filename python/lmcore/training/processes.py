@@ -119,6 +119,13 @@ class Processes:
         distributed.broadcast_object_list(box, device=self.device)
         return box[0]
 
+    def gather(self, value: Result) -> list[Result]:
+        """What each process has, plain values of any size, in the order of their ranks."""
+        found: list[Any] = [value] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(found, value)
+        return found
+
     def together(self, call: Callable[[], Result]) -> Result:
         """The result of a call in this process, once it succeeded in all.
 
@@ -138,9 +145,7 @@ class Processes:
             result = call()
         except Exception as error:
             problem = error
-        problems: list[Exception | None] = [None] * self.count
-        distributed.all_gather_object(problems, problem)
-        for other in (problem, *problems):
+        for other in (problem, *self.gather(problem)):
             if other is not None:
                 raise other
         return result  # type: ignore[no-any-return]
@@ -232,16 +237,16 @@ def find_device(device: str = "auto") -> torch.device:
     try:
         with warnings.catch_warnings():  # of names that torch will not know much longer
             warnings.simplefilter("ignore")
-            place = torch.device(device)
+            found = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu or cuda: got {device!r}") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
+    if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, and torch finds no GPU here")
     try:  # torch knows names of devices that it was not built for, and `meta`, which holds nothing
-        torch.zeros(1, device=place).item()
+        torch.zeros(1, device=found).item()
     except Exception:
         raise ValueError(f"device {device!r} cannot be used here: torch finds none") from None
-    return place
+    return found
 
 
 @contextmanager
@@ -291,32 +296,32 @@ def start_processes(device: str = "auto", mesh: DeviceMesh | None = None) -> Ite
         ...     processes.rank, processes.count, processes.device.type
         (0, 1, 'cpu')
     """
-    place = find_device(device)
+    found = find_device(device)
     adopted = distributed.is_initialized()
     count = distributed.get_world_size() if adopted else int(os.environ.get("WORLD_SIZE", "1"))
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
-    if place.type == "cuda" and count > 1:
-        if place.index is not None and local_count > 1:
+    if found.type == "cuda" and count > 1:
+        if found.index is not None and local_count > 1:
             raise ValueError(
                 f"device must be cuda where {local_count} processes run on a machine, each on the "
                 f"GPU of its local rank: got {device!r}"
             )
-        if place.index is None:
-            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    with _current(place):
+        if found.index is None:
+            found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    with _current(found):
         if count == 1:
-            yield Processes(device=place)
+            yield Processes(device=found)
             return
         if not adopted:
-            distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+            distributed.init_process_group("nccl" if found.type == "cuda" else "gloo")
         try:
             if mesh is None:
-                mesh = init_device_mesh(place.type, (count,), mesh_dim_names=("data",))
+                mesh = init_device_mesh(found.type, (count,), mesh_dim_names=("data",))
             yield Processes(
                 rank=distributed.get_rank(),
                 data_rank=mesh["data"].get_local_rank(),
                 count=count,
-                device=place,
+                device=found,
                 mesh=mesh,
             )
         finally:
@@ -325,13 +330,13 @@ def start_processes(device: str = "auto", mesh: DeviceMesh | None = None) -> Ite
 
 
 @contextmanager
-def _current(place: torch.device) -> Iterator[None]:
+def _current(device: torch.device) -> Iterator[None]:
     """A GPU that has a number is the current one meanwhile: some calls of torch know no other."""
-    if place.type != "cuda" or place.index is None:
+    if device.type != "cuda" or device.index is None:
         yield
         return
     before = torch.cuda.current_device()
-    torch.cuda.set_device(place)
+    torch.cuda.set_device(device)
     try:
         yield
     finally:
@@ -342,10 +347,10 @@ def _refuse_tied(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
     """A weight that a block shares with the rest would be gathered by one and used by the other."""
     owners: dict[int, set[int]] = {}
     names: dict[int, str] = {}
-    for place, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         for parameter in block.parameters():
-            owners.setdefault(id(parameter), set()).add(place)
-    inside = {id(module): place for place, b in enumerate(blocks) for module in b.modules()}
+            owners.setdefault(id(parameter), set()).add(index)
+    inside = {id(module): index for index, b in enumerate(blocks) for module in b.modules()}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), set()).add(inside.get(id(module), -1))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lmcore.recsys.data import Split
     from lmcore.recsys.mine import FalseNegativeMiner
     from lmcore.recsys.recipes import TrainConfig
-    from lmcore.recsys.training import SequenceRun
+    from lmcore.recsys.run import SequenceRun
 
 THRESHOLDS = (0, 1, 2, 3, 5, 8)
 """Values of m at which mined pairs are looked at; 5 is the paper's."""
@@ -105,7 +105,7 @@ class StepRun:
     """
 
     def __init__(self, config: TrainConfig, data: Split) -> None:
-        from lmcore.recsys.training import SequenceRun
+        from lmcore.recsys.run import SequenceRun
 
         self.run = SequenceRun(config, data)
         self.log: dict[str, Any] = {}
@@ -290,7 +290,7 @@ def _find_start(scale: Scale) -> Callable[[StepRun, int], bool]:
     """Whether mining starts with a step: the first of an epoch, after a number or by the rule."""
 
     def is_reached(run: StepRun, step: int) -> bool:
-        from lmcore.recsys.mine import EpochLossStart
+        from lmcore.recsys.start import EpochLossStart
 
         epoch, place = divmod(step, run.run.steps_per_epoch)
         if place:

@@ -1,0 +1,116 @@
+"""Building the examples of GNER, from a file of columns, against the authors' builder.
+
+Of no concept: it times `lmcore.ner.build_examples`, which is Python, and its stages.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import authors_examples as authors
+from lmcore._rows import RowWriter
+from lmcore.ner import Example, build_examples, read_sentences
+from lmcore.worlds import ner
+from timing import compare, print_conditions, save
+
+SENTENCES = 100_000
+
+
+def main() -> None:
+    """Runs all cases."""
+    print_conditions()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        types = _write_world(folder)
+        source, target = folder / "train.txt", folder / "out.jsonl"
+        rows = []
+
+        def read() -> Any:
+            return read_sentences(source, types=types)
+
+        def theirs() -> None:
+            deque(authors.build(*authors.read(source, folder / "label.txt")), 0)
+
+        def ours() -> None:
+            deque(build_examples(read()), 0)
+
+        def write() -> None:
+            with RowWriter(target) as file:
+                for example in build_examples(read()):
+                    file.write(example.to_row())
+
+        _check(list(build_examples(read())), *authors.read(source, folder / "label.txt"))
+        case = f"{SENTENCES} sentences"
+        rows += compare(
+            "ner_examples",
+            f"{case}: columns to examples",
+            ("authors, pandas and Python", theirs),
+            ("lmcore", ours, "3"),
+            ("lmcore, reading alone", lambda: deque(read(), 0), ""),
+            ("lmcore, with the file of rows", write, ""),
+            rounds=5,
+            repeats=1,
+        )
+        rows += compare(
+            "ner_examples",
+            f"{case}: columns to a file",
+            ("authors, within datasets", lambda: _theirs_to_file(source, folder)),
+            ("lmcore", write, "3"),
+            rounds=5,
+            repeats=1,
+        )
+        save("ner_examples", rows)
+
+
+def _write_world(folder: Path) -> list[str]:
+    """A generated corpus in the authors' form; returns its types."""
+    sentences = ner.generate_sentences("en", SENTENCES, seed=1)
+    with open(folder / "train.txt", "w", encoding="utf-8") as file:
+        for sentence in sentences:
+            pairs = zip(sentence.words, sentence.labels, strict=True)
+            file.write("".join(f"{word}\t{label}\n" for word, label in pairs) + "\n")
+    types = [*sentences[0].label_list]
+    (folder / "label.txt").write_text("\n".join(types) + "\n")
+    return types
+
+
+def _check(ours: list[Example], sentences: list[dict[str, Any]], types: list[str]) -> None:
+    """Asserts that the texts are the same where types stand in the same order."""
+    assert len(ours) == len(sentences) == SENTENCES
+    orders = iter([example.types for example in ours])
+
+    def shuffle(types: list[str]) -> None:
+        types[:] = next(orders)
+
+    for example, row in zip(ours, authors.build(sentences, types, shuffle), strict=True):
+        instance = row["instance"]
+        assert example.instruction == instance["instruction_inputs"]
+        assert example.target == instance["prompt_labels"]
+        assert example.sentence.words == instance["words"]
+
+
+def _theirs_to_file(source: Path, folder: Path) -> None:
+    """The authors' builder as they run it: within `datasets`, which writes a file of Arrow."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    text, texts = datasets.Value("string"), datasets.Sequence(datasets.Value("string"))
+    instance = {
+        "id": text, "words": texts, "labels": texts, "instruction_inputs": text,
+        "prompt_labels": text,
+    }  # fmt: skip
+    row = {"dataset": text, "split": text, "label_list": texts, "instance": instance}
+
+    def generate() -> Any:
+        yield from authors.build(*authors.read(source, folder / "label.txt"))
+
+    with tempfile.TemporaryDirectory() as cache:
+        features = datasets.Features(row)
+        datasets.Dataset.from_generator(generate, features=features, cache_dir=cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The commands `lmcore ner train` and `lmcore ner recipe`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmcore.cli.failures import starting
+from lmcore.cli.options import (
+    MOST,
+    Device,
+    SkipBadRows,
+    Threads,
+    limit_threads,
+    name_of_file,
+    whole,
+)
+from lmcore.cli.terminal import say, show_json
+
+if TYPE_CHECKING:
+    from lmcore.ner.recipes import TrainConfig
+
+_SETTINGS = typer.Option(
+    "--set",
+    metavar="NAME=VALUE",
+    help="Another setting of the recipe, any number of times; `ner recipe` lists them.",
+)
+
+
+def train_command(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="tiny (a small model from random weights), t5_small, t5_base, t5_large, t5_xl, "
+            "t5_xxl or llama_7b.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="JSONL: rows with instruction and target. A name that ends with .gz is "
+            "decompressed, `-` is standard input.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            parser=name_of_file,
+            help="Where the model, its log and its state go.",
+            show_default=False,
+        ),
+    ],
+    dev: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Such rows with words, labels and types, for validation.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            parser=name_of_file,
+            help="Folder of the model to start from, or its name; that of the recipe by default.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, whole(1, MOST, text="When to end; as the recipe says by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, whole(0, 2**64 - 1, text="Of everything random; 1234 by default.")
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+    settings: Annotated[list[str] | None, _SETTINGS] = None,
+    skip_bad_rows: SkipBadRows = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew."),
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train a model to write every word with its label; a killed run goes on where it was.
+
+    DIR gets recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of
+    them in validation, with its tokenizer. Under torchrun all processes share each batch.
+    """
+    options = {
+        "model": model, "epochs": epochs, "loop.seed": seed, "device.device": device,
+        "device.threads": limit_threads(threads),
+    }  # fmt: skip
+    config = _make_config(recipe, options, settings or [])
+    rows = _read_rows(data, skip_bad_rows)
+    dev_rows = [] if dev is None else _read_rows(dev, skip_bad_rows, scored=True)
+    given = {"data_path": data, "dev_path": dev, "resume": resume}
+    _train(config, rows, out, dev=dev_rows, progress=not quiet and _is_first(), **given)
+
+
+def recipe_command(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="One of the names that `train` takes.")
+    ] = "t5_base",
+    settings: Annotated[list[str] | None, _SETTINGS] = None,
+) -> None:
+    """Print the settings of a recipe as JSON."""
+    with starting():
+        from lmcore.training.config import config_to_dict
+
+    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
+
+
+def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+    """The recipe's settings, changed by options that were given and by `--set`."""
+    with starting():
+        from lmcore.ner.recipes import RECIPES
+        from lmcore.training.config import change, override
+
+    if recipe not in RECIPES:
+        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r}")
+    given = {name: value for name, value in options.items() if value is not None}
+    return change(override(RECIPES[recipe](), settings), given)
+
+
+def _read_rows(path: str, skip_bad_rows: bool, *, scored: bool = False) -> list[dict[str, Any]]:
+    from lmcore.ner.pairs import read_pairs
+
+    found = read_pairs(path, skip_bad_rows=skip_bad_rows, scored=scored)
+    for row in found.listed_bad_rows if _is_first() else []:
+        say(f"skipped {row}")
+    return found.rows
+
+
+def _train(config: TrainConfig, rows: list[dict[str, Any]], out: str, **given: Any) -> None:
+    """Trains, and prints what came of it."""
+    with starting():
+        from lmcore.ner.training import train
+
+    paths = {name: given.pop(name) for name in ("data_path", "dev_path")}
+    given |= {name: None if path == "-" else path for name, path in paths.items()}
+    result = train(config, rows, out, **given)
+    if not _is_first():
+        return
+    if result.truncation.tokens and not given["progress"]:  # which says it before the first step
+        say(f"lmcore: {result.truncation}")
+    show_json(
+        {
+            "out": str(result.folder),
+            "steps": result.steps,
+            "best_step": result.best_step,
+            config.loop.metric: result.best_value,
+        }
+    )
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
