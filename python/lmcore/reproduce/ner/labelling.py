@@ -114,6 +114,7 @@ class Labeller:
 
         torch.manual_seed(seed)
         self.tokenizer = make_tokenizer()
+        start: dict[str, Any] = {"decoder_start_token_id": self.tokenizer.pad_token_id}
         size = scale.hidden_size
         self.model = T5ForConditionalGeneration(
             T5Config(

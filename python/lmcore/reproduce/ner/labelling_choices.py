@@ -288,8 +288,8 @@ CLAIMS = (
         "Windows of a long text need to overlap.",
         "beyond the paper, which cuts long texts off",
         "none",
-        f"Texts of {_JOINED} sentences, longer than any in training: whole, in windows of {_WINDOW} "
-        f"words, and in such windows that share {_OVERLAP} words.",
+        f"Texts of {_JOINED} sentences, longer than any in training: whole, in windows of "
+        f"{_WINDOW} words, and in such windows that share {_OVERLAP} words.",
         _tell(
             [
                 ("whole", "F1 (%), whole"),
