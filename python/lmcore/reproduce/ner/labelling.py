@@ -122,7 +122,7 @@ class Labeller:
                 num_heads=4, num_layers=scale.layers, num_decoder_layers=scale.layers,
                 dropout_rate=0.0, pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.tokenizer.eos_token_id,
-                decoder_start_token_id=self.tokenizer.pad_token_id,
+                **start,
             )
         )  # fmt: skip
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3)

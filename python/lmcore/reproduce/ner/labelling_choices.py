@@ -72,26 +72,26 @@ def run_choices(seed: int, scale: Scale) -> dict[str, float]:
 
     arms = train_arms(seed, scale, _STYLES, score)
     bio, ordered = arms["bio"], arms["ordered"]
-    values = {f"label_boundaries/{arm}": arms[arm]["f1"] for arm in ("bio", "bioes", "io")}
+    values = {f"labelling_boundaries/{arm}": arms[arm]["f1"] for arm in ("bio", "bioes", "io")}
     for other in ("bioes", "io"):
-        values[f"label_boundaries/gain_over_{other}"] = bio["f1"] - arms[other]["f1"]
+        values[f"labelling_boundaries/gain_over_{other}"] = bio["f1"] - arms[other]["f1"]
     values |= {
-        "type_order/shuffled": bio["f1"],
-        "type_order/shuffled_turned": bio["turned"],
-        "type_order/ordered": ordered["f1"],
-        "type_order/ordered_turned": ordered["turned"],
-        "type_order/gain_turned": bio["turned"] - ordered["turned"],
+        "labelling_order/shuffled": bio["f1"],
+        "labelling_order/shuffled_turned": bio["turned"],
+        "labelling_order/ordered": ordered["f1"],
+        "labelling_order/ordered_turned": ordered["turned"],
+        "labelling_order/gain_turned": bio["turned"] - ordered["turned"],
     }
-    for claim, base in (("constrained_decoding", "f1"), ("beam_search", "f1")):
+    for claim, base in (("labelling_constrained", "f1"), ("labelling_beams", "f1")):
         values[f"{claim}/greedy"] = bio[base]
         values[f"{claim}/other"] = bio[claim]
         values[f"{claim}/gain"] = bio[claim] - bio[base]
     for name in ("whole", "windows", "overlap"):
-        values[f"window_overlap/{name}"] = bio[name]
-    values["window_overlap/gain"] = bio["overlap"] - bio["windows"]
+        values[f"labelling_windows/{name}"] = bio[name]
+    values["labelling_windows/gain"] = bio["overlap"] - bio["windows"]
     for way in ("free", "constrained"):
         for name in ("error", "confidence", "accuracy"):
-            values[f"confidence/{way}_{name}"] = bio[f"{way}_{name}"]
+            values[f"labelling_confidence/{way}_{name}"] = bio[f"{way}_{name}"]
     return values
 
 
@@ -99,8 +99,8 @@ def _decode(run: Labeller, seen: Sequence[Sentence]) -> dict[str, float]:
     """The model's answers in other ways than greedily, and to texts that are too long for it."""
     constrained = run.annotate(seen, constrained=True)
     found = {
-        "constrained_decoding": _f1(seen, constrained),
-        "beam_search": _f1(seen, run.annotate(seen, num_beams=4)),
+        "labelling_constrained": _f1(seen, constrained),
+        "labelling_beams": _f1(seen, run.annotate(seen, num_beams=4)),
     }
     for way, answers in (("free", run.annotate(seen)), ("constrained", constrained)):
         found |= {f"{way}_{name}": value for name, value in _calibrate(seen, answers).items()}
@@ -226,7 +226,7 @@ def _claim(
 _GNER = "GNER, arXiv 2402.16602, "
 CLAIMS = (
     _claim(
-        "label_boundaries",
+        "labelling_boundaries",
         "BIO labels are better than BIOES labels.",
         _GNER + "table 1",
         "F1 (%), Flan-T5-large, zero-shot: BIO 61.8, BIOES 61.2, types alone 61.0",
@@ -240,7 +240,7 @@ CLAIMS = (
         "not reproduced",
     ),
     _claim(
-        "type_order",
+        "labelling_order",
         "A model that saw types in any order does not depend on it.",
         _GNER + "section 4.2, without a number",
         "none",
@@ -259,7 +259,7 @@ CLAIMS = (
         "reproduced",
     ),
     _claim(
-        "constrained_decoding",
+        "labelling_constrained",
         "Holding the decoder to the words and to legal labels raises F1.",
         "beyond the paper, which repairs what was generated",
         "none",
@@ -272,7 +272,7 @@ CLAIMS = (
         "measured",
     ),
     _claim(
-        "beam_search",
+        "labelling_beams",
         "Four beams are better than greedy decoding.",
         _GNER + "table 7",
         "F1 (%), zero-shot, 1 to 4 beams: base 59.46 to 60.44, large 63.47 to 64.31",
@@ -284,7 +284,7 @@ CLAIMS = (
         "not reproduced",
     ),
     _claim(
-        "window_overlap",
+        "labelling_windows",
         "Windows of a long text need to overlap.",
         "beyond the paper, which cuts long texts off",
         "none",
@@ -302,7 +302,7 @@ CLAIMS = (
         "measured",
     ),
     _claim(
-        "confidence",
+        "labelling_confidence",
         "How far the confidence of entities is from the share that is right.",
         "beyond the paper, which has no confidence",
         "none",
