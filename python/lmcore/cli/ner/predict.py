@@ -21,6 +21,7 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import say
 
 if TYPE_CHECKING:
+    from lmcore.ner.generation import Generation
     from lmcore.ner.prediction import PredictionSummary
 
 
@@ -87,18 +88,12 @@ def predict_command(
     Rows stand in the order of the input; windows of `ner data` become sentences again. A killed
     run goes on where it was.
     """
-    generation = {
-        "batch_size": batch_size, "num_beams": num_beams, "constrained": constrained,
-        "max_source_tokens": max_source_tokens, "max_new_tokens": max_new_tokens,
-    }  # fmt: skip
-    options: dict[str, Any] = {
-        "overlap_words": overlap,
-        "skip_bad_rows": skip_bad_rows,
-        "resume": resume,
-    }
-    options |= {"types": _read_types(types), "device": device or "auto", "quiet": quiet}
-    summary = _predict(model, source, target, generation, limit_threads(threads), **options)
-    _say_summary(summary)
+    generation = [batch_size, num_beams, constrained, max_source_tokens, max_new_tokens]
+    options: dict[str, Any] = {"overlap_words": overlap, "skip_bad_rows": skip_bad_rows}
+    options |= {"resume": resume, "quiet": quiet}
+    found = _read_types(types)
+    given = (model, source, target, found, device or "auto", limit_threads(threads))
+    _say_summary(_predict(*given, generation, **options))
 
 
 def _read_types(types: str | None) -> list[str] | None:
@@ -114,10 +109,11 @@ def _predict(
     name: str,
     source: str,
     target: str,
-    generation: dict[str, Any],
-    threads: int | None,
-    *,
+    types: list[str] | None,
     device: str,
+    threads: int | None,
+    generation: list[Any],
+    *,
     quiet: bool,
     **options: Any,
 ) -> PredictionSummary:
@@ -125,7 +121,6 @@ def _predict(
         from tqdm import tqdm
 
         from lmcore._files import find_output
-        from lmcore.ner.generation import Generation
         from lmcore.ner.models import load_model, load_tokenizer
         from lmcore.ner.prediction import predict_file
         from lmcore.training.processes import find_device, use_threads
@@ -140,9 +135,24 @@ def _predict(
     bar = tqdm(unit=" sentences", disable=True if quiet else None, leave=False)
     with use_threads(threads), bar:
         return predict_file(
-            model, tokenizer, source, target,
-            generation=Generation(**generation), progress=bar.update, **options,
+            model, tokenizer, source, target, types=types,
+            generation=_make_generation(*generation), progress=bar.update, **options,
         )  # fmt: skip
+
+
+def _make_generation(
+    batch_size: int,
+    num_beams: int,
+    constrained: bool,
+    max_source_tokens: int,
+    max_new_tokens: int,
+) -> Generation:
+    from lmcore.ner.generation import Generation
+
+    return Generation(
+        batch_size=batch_size, num_beams=num_beams, constrained=constrained,
+        max_source_tokens=max_source_tokens, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
 
 
 def _say_summary(summary: PredictionSummary) -> None:
