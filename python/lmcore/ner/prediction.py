@@ -347,6 +347,20 @@ def predict_file(
         FileExistsError: another run's rows stand there, or one is writing.
         OSError: a file cannot be read or written.
         ValueError: a row cannot be used; the text names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lmcore.ner.models import make_model, make_tokenizer
+        >>> from lmcore.ner.recipes import ScratchConfig
+        >>> tokenizer = make_tokenizer(["Ada ran (O B-person)"], 60)
+        >>> model = make_model(ScratchConfig(hidden_size=8), tokenizer)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, target = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+        ...     written = source.write_text('{"words": ["Ada"], "types": ["person"]}')
+        ...     generation = Generation(max_new_tokens=8)
+        ...     predict_file(model, tokenizer, source, target, generation=generation).rows
+        1
     """
     predictor = Predictor(Annotator(model, tokenizer, generation), overlap_words=overlap_words)
     generation = predictor.annotator.generation

@@ -91,14 +91,9 @@ def predict_command(
         "batch_size": batch_size, "num_beams": num_beams, "constrained": constrained,
         "max_source_tokens": max_source_tokens, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    options: dict[str, Any] = {
-        "overlap_words": overlap,
-        "skip_bad_rows": skip_bad_rows,
-        "resume": resume,
-    }
-    options |= {"types": _read_types(types), "device": device or "auto", "quiet": quiet}
-    summary = _predict(model, source, target, generation, limit_threads(threads), **options)
-    _say_summary(summary)
+    options: dict[str, Any] = {"overlap_words": overlap, "skip_bad_rows": skip_bad_rows}
+    options |= {"resume": resume, "types": _read_types(types), "device": device, "quiet": quiet}
+    _say_summary(_predict(model, source, target, generation, limit_threads(threads), **options))
 
 
 def _read_types(types: str | None) -> list[str] | None:
@@ -117,7 +112,7 @@ def _predict(
     generation: dict[str, Any],
     threads: int | None,
     *,
-    device: str,
+    device: str | None,
     quiet: bool,
     **options: Any,
 ) -> PredictionSummary:
@@ -134,7 +129,7 @@ def _predict(
         raise ValueError(f"{name}: no such folder of a model")
     if target != "-":
         find_output(target, [] if source == "-" else [source])
-    chosen = find_device(device)
+    chosen = find_device(device or "auto")
     tokenizer = load_tokenizer(name)
     model = load_model(name).to(chosen)
     bar = tqdm(unit=" sentences", disable=True if quiet else None, leave=False)
