@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> Path:
 
 def write_rows(path: Path, count: int = 6, **more: Any) -> Path:
     rows = [
-        {"types": TYPES, "label_list": TYPES, "words": words, "labels": ["O"] * len(words), **more}
+        {"types": TYPES, "words": words, "labels": ["O"] * len(words), **more}
         for words in (SENTENCES[place % len(SENTENCES)] for place in range(count))
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -191,10 +191,7 @@ def test_validation_scores_what_is_generated(
         texts = generate_texts(run.model, run.collator, run.prompts, batch_size=1)
         # Padding and batches change nothing.
         assert texts == generate_texts(run.model, run.collator, run.prompts, batch_size=14)
-        examples = [
-            {**row, "label_list": row["types"], "prediction": text}
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        examples = [{**row, "prediction": text} for row, text in zip(rows, texts, strict=True)]
         assert score(examples).mean.f1 == metrics["f1"]
         with torch.no_grad():
             next(run.model.parameters()).view(-1)[0] = float("nan")
@@ -332,10 +329,7 @@ def test_the_best_model_is_what_validation_saw(
         model.eval()
         prompts = collator.encode_prompts(rows)
         texts = generate_texts(model, collator, prompts, batch_size=32)
-        examples = [
-            {**row, "label_list": row["types"], "prediction": text}
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        examples = [{**row, "prediction": text} for row, text in zip(rows, texts, strict=True)]
         assert score(examples).mean.f1 == pytest.approx(result.best_value)
         assert result.best_value == max(
             line["metrics"]["f1"] for line in result.history if "metrics" in line

@@ -257,7 +257,7 @@ def test_the_lock_is_held_by_every_process(tmp_path: Path) -> None:
                 os.read(done[0], 1)
             os._exit(0)
         os.read(ready[0], 1)
-        first._file.close()
+        first._lock._file.close()  # type: ignore[union-attr]
         message = "another process is training into it"
         with pytest.raises(FileExistsError, match=message), second.lock():
             pass

@@ -73,14 +73,14 @@ def find_words(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> find_words({"words": ["Ada"], "labels": ["O"], "types": ["city"]})
-        {'words': ['Ada'], 'labels': ['O'], 'label_list': ['city']}
+        {'words': ['Ada'], 'labels': ['O'], 'types': ['city']}
     """
     found = {}
     for keys in (("words",), ("labels",), ("types", "label_list")):
         _, value = _find(row, *keys)
         if value is None:
             raise ValueError(f"{keys[0]} is missing, which validation compares with")
-        found[keys[-1]] = value
+        found[keys[0]] = value
     if row.get("dataset") is not None:
         found["dataset"] = row["dataset"]
     return found
