@@ -27,6 +27,7 @@ SENTENCES = generate_domain_sentences(make_domains(0), 40, 0)
 
 def test_texts_are_pieces_and_back() -> None:
     tokenizer = make_tokenizer()
+    run = Labeller(0, SCALES["tiny"], None, SENTENCES)
     for sentence in SENTENCES:
         for boundaries in ("bio", "bioes", "io"):
             labels = write_labels(sentence.labels, boundaries)
@@ -35,6 +36,11 @@ def test_texts_are_pieces_and_back() -> None:
                 ids = tokenizer(text)["input_ids"]
                 assert ids.count(tokenizer.pad_token_id) == 0
                 assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        texts = [ask(sentence.words, sentence.label_list), text]
+        found = tokenizer(texts, padding=True, return_tensors="pt")
+        ids, mask = run._encode(texts)
+        assert torch.equal(ids, found["input_ids"])
+        assert torch.equal(mask, found["attention_mask"])
         question = tokenizer(ask(sentence.words, sentence.label_list))["input_ids"]
         assert question[-1] == tokenizer.eos_token_id
         assert len(question) == 2 + 2 * len(sentence.label_list) - 1 + len(sentence.words) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _TEMPLATE = "types {types} sentence {sentence}"  # short, since every step pays for it
 _PAD, _END = "<pad>", "</s>"
 _MARKS = ("(O)", "(B-", "(I-", "(E-", "(S-", ")", ",", "types", "sentence")
+_PIECE = re.compile(r"\(O\)|\([BIES]-|\)|,|[^\s(),]+")
 _MOST_TOKENS = 80  # of an answer: 17 words, with labels of three pieces where there are entities
 
 
@@ -125,7 +127,9 @@ class Labeller:
                 **start,
             )
         )  # fmt: skip
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3)
+        self.model.set_attn_implementation("eager")  # the faster one for texts of this length
+        self._ids = self.tokenizer.get_vocab()
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3, fused=True)
         self._seed, self._scale, self._style, self._train = seed, scale, style, train
 
     def step(self, step: int) -> None:
@@ -207,9 +211,18 @@ class Labeller:
             ]
         )
 
-    def _encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        found = self.tokenizer(texts, padding=True, return_tensors="pt")
-        return found["input_ids"], found["attention_mask"]
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The ids that the tokenizer gives, which would be a sixth of the time of a step."""
+        import torch
+
+        rows = [[self._ids[piece] for piece in _PIECE.findall(text)] for text in texts]
+        length = 1 + max(map(len, rows))
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row) + 1] = torch.tensor([*row, self.tokenizer.eos_token_id])
+            mask[index, : len(row) + 1] = 1
+        return ids, mask
 
 
 def make_tokenizer() -> Any:
