@@ -62,7 +62,7 @@ core-tests: $(BUILD_STAMP)
 
 bench:  ## Time everything against its opponents; writes benches/results/ and the speed tables
 	$(SET_UP) developer-environment
-	$(INSTALL) rapidfuzz numba
+	$(INSTALL) rapidfuzz numba "langextract>=1.7"
 	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
 	$(BIN)/python benches/tables.py
 

@@ -111,6 +111,7 @@ impl RowReader for LongRow {
     fn find(&mut self, _: usize) -> Result<RowValues<usize>> {
         let many = Found { at_top: Some(MANY), in_instance: None };
         Ok(RowValues {
+            types: None,
             dataset: None,
             label_list: Some(0),
             instance_problem: None,

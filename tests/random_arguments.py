@@ -182,6 +182,9 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
     def files(s: random.Random) -> list[Any]:
         return [scheme(s), threads(s), s.randrange(3), skip(s), tokenize(s), progress(s)]
 
+    def names(s: random.Random) -> Any:
+        return s.choice([None, [("shown", "named")]])
+
     def below(s: random.Random) -> list[Any]:
         seed, stream, items, count = draw_arguments(s)
         return [seed, stream, items, s.randrange(9), count]
@@ -211,7 +214,7 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "count_entities_batch": lambda s: [*batch_of(s, tagged), scheme(s), threads(s)],
         "compute_quality": lambda s: [s.randrange(9), s.randrange(9), s.randrange(9), scheme(s)],
         "score_examples": lambda s: [rows(s), *files(s)[:-1]],
-        "score_files": lambda s: [[write_rows(s)], *files(s)],
+        "score_files": lambda s: [[write_rows(s)], names(s), *files(s)],
         "align_file": lambda s: [write_rows(s), "aligned.jsonl", *(f := files(s))[:2], *f[3:]],
         "align_row": lambda s: [json.dumps(row(s)), scheme(s)],
         "philox4x32": lambda s: [words_of(s, 4), words_of(s, 2)],
@@ -316,7 +319,7 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             {},
         ),
         "predictions.score_examples": as_core("score_examples", *files[:-1]),
-        "predictions.score_files": as_core("score_files", *files),
+        "predictions.score_files": as_core("score_files", "names", *files),
         "predictions.align_file": as_core("align_file", *files[:2], *files[3:]),
         "predictions.align_row": lambda s: ([row(s), s.choice(SCHEMES)], {}),
         "philox.philox4x32": as_core("philox4x32"),

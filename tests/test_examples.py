@@ -47,7 +47,7 @@ def _run_python(*arguments: str | Path, folder: Path) -> subprocess.CompletedPro
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

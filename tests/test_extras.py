@@ -24,6 +24,7 @@ find = PathFinder.find_spec
 def find_installed(name, path=None, target=None):
     return None if name.partition(".")[0] in {absent!r} else find(name, path, target)
 
+# Some packages ask an instance.
 PathFinder.find_spec = staticmethod(find_installed)
 """
 # Later versions of typer bring pydantic themselves, and do not work without it.

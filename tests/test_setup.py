@@ -84,10 +84,7 @@ def test_requirements_are_those_of_the_extras() -> None:
     )
     lists = [
         PROJECT["dependencies"],
-        *(
-            extras[name]
-            for name in ("train", "data", "report", "tensorboard", "test", "docs", "dev")
-        ),
+        *extras.values(),
     ]
     expected = {one for some in lists for one in some if not one.startswith(DISTRIBUTION)}
     base = PROJECT["dependencies"]

@@ -155,6 +155,18 @@ def test_a_decoder_has_one_limit_for_prompt_and_target(tokenizer: Any) -> None:
     assert none.truncation.sources == 1
 
 
+def test_an_empty_target_teaches_the_end(tokenizer: Any) -> None:
+    row = {"instruction": "Ada met", "target": ""}
+    for is_encoder_decoder in (True, False):
+        collator = GNERCollator(tokenizer, is_encoder_decoder=is_encoder_decoder)
+        labels = collator([row])["labels"]
+        assert labels[labels != IGNORED].tolist() == [tokenizer.eos_token_id]
+    endless = tiny_models.make_tokenizer()
+    endless.backend_tokenizer.post_processor = None
+    with pytest.raises(ValueError, match="row 3: its target is empty, and the tokenizer adds no"):
+        GNERCollator(endless, is_encoder_decoder=True).encode([row], first=3)
+
+
 def test_no_rows_are_no_batch(tokenizer: Any) -> None:
     assert GNERCollator(tokenizer, is_encoder_decoder=True).encode([]) == []
 
@@ -167,7 +179,7 @@ def test_no_rows_are_no_batch(tokenizer: Any) -> None:
     [
         ({"target": "a"}, ValueError, "row 0: instruction is missing"),
         ({"instruction": "a"}, ValueError, r"row 0: target is missing \(or prompt_labels in"),
-        ({"instruction": "a", "target": " "}, ValueError, "row 0: target must not be empty"),
+        ({"instruction": " ", "target": "a"}, ValueError, "row 0: instruction must not be empty"),
         ({"instruction": "a", "target": None}, ValueError, "row 0: target is missing"),
         (
             {"instruction": 3, "target": "a"},

@@ -25,6 +25,7 @@ from lmcore.ops.matching import Match, match_labels, match_labels_batch, parse_g
 from lmcore.ops.predictions import AlignedRow, Entity, WorstSentence, align_file, align_row
 
 if TYPE_CHECKING:
+    from lmcore.ner.collator import GNERCollator
     from lmcore.ner.decoding import ConstrainedDecoding, Constraint, ConstraintMaker
     from lmcore.ner.generation import Generation
     from lmcore.ner.prediction import (
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
         predict,
         predict_file,
     )
+    from lmcore.ner.recipes import TrainConfig
     from lmcore.ner.recognizer import Recognizer, TextReport
+    from lmcore.ner.training import TrainResult, train
 
 # What needs torch, by the module that holds it: the others do without.
 _NEEDS_TORCH = {
@@ -49,6 +52,10 @@ _NEEDS_TORCH = {
     "TextReport": "recognizer",
     "predict": "prediction",
     "predict_file": "prediction",
+    "GNERCollator": "collator",
+    "TrainConfig": "recipes",
+    "TrainResult": "training",
+    "train": "training",
 }
 
 __all__ = [
@@ -68,6 +75,7 @@ __all__ = [
     "Example",
     "ExampleConfig",
     "ExampleReport",
+    "GNERCollator",
     "Generation",
     "LabelledRow",
     "Match",
@@ -81,6 +89,8 @@ __all__ = [
     "Sentence",
     "SentenceReader",
     "TextReport",
+    "TrainConfig",
+    "TrainResult",
     "WorstSentence",
     "align_file",
     "align_row",
@@ -101,6 +111,7 @@ __all__ = [
     "score",
     "score_file",
     "score_files",
+    "train",
     "write_examples",
     "write_instruction",
     "write_target",
@@ -114,4 +125,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *__all__})

@@ -140,7 +140,7 @@ class GNERCollator:
 
         Raises:
             TypeError: a text is none.
-            ValueError: a text is missing or empty, or nothing is left of a target.
+            ValueError: a text is missing, an instruction is empty, or nothing is left of a target.
         """
         before = self.truncation.tokens
         encoded = self.encode(rows)
@@ -162,7 +162,7 @@ class GNERCollator:
 
         Raises:
             TypeError: a text is none.
-            ValueError: a text is missing or empty, or nothing is left of a target.
+            ValueError: a text is missing, an instruction is empty, or nothing is left of a target.
         """
         pairs = []
         for place, row in enumerate(rows, first):
@@ -180,6 +180,11 @@ class GNERCollator:
         if self.is_encoder_decoder:
             sources = self._tokenize(instructions, self.max_source_tokens, "sources")
             labels = self._tokenize(targets, self.max_target_tokens, "targets", text_target=True)
+            for place, ids in enumerate(labels, first):
+                if not len(ids):
+                    raise ValueError(
+                        f"row {place}: its target is empty, and the tokenizer adds no end to it"
+                    )
             return [Encoded(*both) for both in zip(sources, labels, strict=True)]
         return self._encode_together(instructions, targets, first)
 
@@ -191,7 +196,7 @@ class GNERCollator:
 
         Raises:
             TypeError: a text is none.
-            ValueError: a text is missing or empty.
+            ValueError: an instruction is missing or empty.
         """
         instructions = [find_pair({**row, "target": "-"}).instruction for row in rows]
         self.truncation.rows += len(instructions)
@@ -244,7 +249,7 @@ class GNERCollator:
         """Prompt, target and the end as one sequence."""
         prompts = [write_prompt(text) for text in instructions]
         counts = [len(ids) for ids in self._drop_end(self._tokens(prompts))]
-        texts = [f"{prompt} {target}" for prompt, target in zip(prompts, targets, strict=True)]
+        texts = [f"{one} {two}" if two else one for one, two in zip(prompts, targets, strict=True)]
         end = np.array([self.tokenizer.eos_token_id], np.int32)
         most = self.max_source_tokens + self.max_target_tokens
         encoded = []

@@ -19,7 +19,7 @@ class Pair(NamedTuple):
     instruction: str
     """What the model reads."""
     target: str
-    """What it shall write."""
+    """What it shall write; empty where there is nothing to write but the end."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -43,7 +43,7 @@ def find_pair(row: Mapping[str, Any]) -> Pair:
 
     Raises:
         TypeError: a text is none.
-        ValueError: a text is missing or empty.
+        ValueError: a text is missing, or an instruction is empty.
 
     Example:
         >>> find_pair({"instance": {"instruction_inputs": "Label.", "prompt_labels": "Ada(O)"}})
@@ -56,7 +56,7 @@ def find_pair(row: Mapping[str, Any]) -> Pair:
             raise ValueError(f"{keys[0]} is missing (or {keys[1]} in instance)")
         if not isinstance(value, str):
             raise TypeError(f"{key} must be a text: got {type(value).__name__}")
-        if not value.strip():
+        if not value.strip() and keys is not _KEYS[1]:  # a sentence may have nothing to say
             raise ValueError(f"{key} must not be empty")
         found.append(value)
     return Pair(*found)

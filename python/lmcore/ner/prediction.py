@@ -277,10 +277,16 @@ def predict(
         ValueError: a row cannot be used; the text says which, from 0.
 
     Example:
-        >>> from lmcore.ner.models import make_model, make_tokenizer
-        >>> from lmcore.ner.recipes import ScratchConfig
-        >>> tokenizer = make_tokenizer(["Ada ran"], 300)
-        >>> model = make_model(ScratchConfig(hidden_size=8), tokenizer)
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+        >>> pieces = ["<pad>", "</s>", "<unk>", "Ada", "(", "O", ")", "B", "I", "-", "person"]
+        >>> known = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, "<unk>"))
+        >>> known.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        >>> tokenizer = PreTrainedTokenizerFast(
+        ...     tokenizer_object=known, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+        >>> model = T5ForConditionalGeneration(T5Config(
+        ...     vocab_size=11, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2,
+        ...     decoder_start_token_id=0))
         >>> rows = [{"words": ["Ada"], "types": ["person"]}]
         >>> [row] = predict(model, tokenizer, rows, generation=Generation(constrained=True))
         >>> row["prediction"] in ("Ada(O)", "Ada(B-person)")
@@ -318,7 +324,7 @@ def predict_file(
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
 ) -> PredictionSummary:
-    r"""Writes the rows of a file with their predictions; see `predict`.
+    """Writes the rows of a file with their predictions; see `predict`.
 
     A run that was killed goes on behind the last block of rows that was written, and its file
     ends with the same bytes: with the same model, settings, device and number of threads, which
@@ -347,15 +353,14 @@ def predict_file(
         >>> from pathlib import Path
         >>> from lmcore.ner.models import make_model, make_tokenizer
         >>> from lmcore.ner.recipes import ScratchConfig
-        >>> tokenizer = make_tokenizer(["Ada ran"], 300)
+        >>> tokenizer = make_tokenizer(["Ada ran (O B-person)"], 60)
         >>> model = make_model(ScratchConfig(hidden_size=8), tokenizer)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     source, target = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-        ...     _ = source.write_text('{"text": "Ada ran", "types": ["person"]}\n')
-        ...     summary = predict_file(
-        ...         model, tokenizer, source, target, generation=Generation(constrained=True))
-        >>> summary.rows, summary.counts.sentences
-        (1, 1)
+        ...     written = source.write_text('{"words": ["Ada"], "types": ["person"]}')
+        ...     generation = Generation(max_new_tokens=8)
+        ...     predict_file(model, tokenizer, source, target, generation=generation).rows
+        1
     """
     predictor = Predictor(Annotator(model, tokenizer, generation), overlap_words=overlap_words)
     generation = predictor.annotator.generation

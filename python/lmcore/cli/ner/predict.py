@@ -21,7 +21,6 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import say
 
 if TYPE_CHECKING:
-    from lmcore.ner.generation import Generation
     from lmcore.ner.prediction import PredictionSummary
 
 
@@ -88,12 +87,13 @@ def predict_command(
     Rows stand in the order of the input; windows of `ner data` become sentences again. A killed
     run goes on where it was.
     """
-    generation = [batch_size, num_beams, constrained, max_source_tokens, max_new_tokens]
+    generation = {
+        "batch_size": batch_size, "num_beams": num_beams, "constrained": constrained,
+        "max_source_tokens": max_source_tokens, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
     options: dict[str, Any] = {"overlap_words": overlap, "skip_bad_rows": skip_bad_rows}
-    options |= {"resume": resume, "quiet": quiet}
-    found = _read_types(types)
-    given = (model, source, target, found, device or "auto", limit_threads(threads))
-    _say_summary(_predict(*given, generation, **options))
+    options |= {"resume": resume, "types": _read_types(types), "device": device, "quiet": quiet}
+    _say_summary(_predict(model, source, target, generation, limit_threads(threads), **options))
 
 
 def _read_types(types: str | None) -> list[str] | None:
@@ -109,11 +109,10 @@ def _predict(
     name: str,
     source: str,
     target: str,
-    types: list[str] | None,
-    device: str,
+    generation: dict[str, Any],
     threads: int | None,
-    generation: list[Any],
     *,
+    device: str | None,
     quiet: bool,
     **options: Any,
 ) -> PredictionSummary:
@@ -121,6 +120,7 @@ def _predict(
         from tqdm import tqdm
 
         from lmcore._files import find_output
+        from lmcore.ner.generation import Generation
         from lmcore.ner.models import load_model, load_tokenizer
         from lmcore.ner.prediction import predict_file
         from lmcore.training.processes import find_device, use_threads
@@ -129,30 +129,15 @@ def _predict(
         raise ValueError(f"{name}: no such folder of a model")
     if target != "-":
         find_output(target, [] if source == "-" else [source])
-    chosen = find_device(device)
+    chosen = find_device(device or "auto")
     tokenizer = load_tokenizer(name)
     model = load_model(name).to(chosen)
     bar = tqdm(unit=" sentences", disable=True if quiet else None, leave=False)
     with use_threads(threads), bar:
         return predict_file(
-            model, tokenizer, source, target, types=types,
-            generation=_make_generation(*generation), progress=bar.update, **options,
+            model, tokenizer, source, target,
+            generation=Generation(**generation), progress=bar.update, **options,
         )  # fmt: skip
-
-
-def _make_generation(
-    batch_size: int,
-    num_beams: int,
-    constrained: bool,
-    max_source_tokens: int,
-    max_new_tokens: int,
-) -> Generation:
-    from lmcore.ner.generation import Generation
-
-    return Generation(
-        batch_size=batch_size, num_beams=num_beams, constrained=constrained,
-        max_source_tokens=max_source_tokens, max_new_tokens=max_new_tokens,
-    )  # fmt: skip
 
 
 def _say_summary(summary: PredictionSummary) -> None:
