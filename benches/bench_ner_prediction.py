@@ -149,7 +149,7 @@ def compare_decoding(size: int, count: int, rounds: int) -> list[Row]:
 
 def compare_orders(size: int, count: int, rounds: int) -> list[Row]:
     """Batches of similar lengths against those of the input's order."""
-    sentences = make_sentences(count, most=12)
+    sentences = make_sentences(count, most=6)
     case = Case(SMALL, sentences)
     fixed, ordered = (case.batches(size, is_sorted=is_sorted) for is_sorted in (False, True))
     forced = case.force(ordered)

@@ -245,7 +245,7 @@ def test_kinds_and_examples() -> None:
     assert (unlabelled.text, unlabelled.predicted) == ("Ada", ())
     assert (noisy.text, noisy.predicted) == ("Max", (("city", "Max"),))
     assert (boundary.text, boundary.before) == ("New York", "Ada met Max in")
-    assert boundary.place == "a.jsonl:3"
+    assert boundary.location == "a.jsonl:3"
     text = format_errors({"a": report})
     assert "a.jsonl:3: Ada met Max in [New York] .: city, predicted: 'York" in text
     assert json.loads(json.dumps(report.to_dict()))["total"]["gold"] == 3

@@ -182,7 +182,7 @@ def test_windows_are_rows_of_their_own() -> None:
         ({"start": 1, "stop": 4} | place, "New York,", "New(B-city) York(I-city) ,(O)"),
         ({"start": 3, "stop": 5} | place, ", yes", ",(O) yes(O)"),
     ]
-    assert rows[2].sentence.places == [(0, 3), (4, 8), (8, 9)]
+    assert rows[2].sentence.offsets == [(0, 3), (4, 8), (8, 9)]
     assert (report.cut_sentences, report.cut_entities) == (1, 0)
     cut = Sentence(["a", "b", "c"], ["B-city", "I-city", "I-city"], TYPES)
     report = ExampleReport()

@@ -37,7 +37,7 @@ def test_windows_become_their_sentence() -> None:
     }  # fmt: skip
     assert [part.start for part in sentence.parts] == [0, 2, 6]
     assert sentence.text == " ".join(WORDS)
-    assert sentence.places[3] == (6, 7)
+    assert sentence.offsets[3] == (6, 7)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_texts_and_types_for_rows_without() -> None:
     assert sentence.split
     both = read_sentence([{"text": "a  b", "words": ["a", "b"], "types": ["x"]}], ["y"])
     assert both.types == ["x"]
-    assert both.places == [(0, 1), (3, 4)]
+    assert both.offsets == [(0, 1), (3, 4)]
     gold = read_sentence([{"text": "a", "types": ["x"], "entities": [1]}])
     assert gold.row["gold_entities"] == [1]
 

@@ -273,7 +273,7 @@ def test_rows_of_three_kinds(tmp_path: Path) -> None:
     assert (theirs.words, theirs.labels, theirs.id) == (ours.words, ours.labels, "7")
     assert listed.words == ["In", "New", "York", "."]
     assert listed.labels == ["O", "B-city", "I-city", "O"]
-    assert (listed.text, listed.places) == ("In New York.", [(0, 2), (3, 6), (7, 11), (11, 12)])
+    assert (listed.text, listed.offsets) == ("In New York.", [(0, 2), (3, 6), (7, 11), (11, 12)])
     assert {sentence.dataset for sentence in (ours, theirs, listed)} == {"d"}
 
 

@@ -145,7 +145,7 @@ def test_places_are_those_of_whole_words(text: str, spans: list[tuple[int, int]]
         return
     mentions = [Mention("x", "", start, end) for start, end in spans]
     sentence = cut_sentence(text, None, mentions)
-    assert all(text[a:b] == w for (a, b), w in zip(sentence.places, sentence.words, strict=True))
+    assert all(text[a:b] == w for (a, b), w in zip(sentence.offsets, sentence.words, strict=True))
     labelled = label_words(sentence, mentions)
     assert len(labelled.labels) == len(sentence.words)
     assert len(labelled.left_out) <= len(mentions)

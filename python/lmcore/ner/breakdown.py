@@ -172,8 +172,8 @@ def _count(gold: Sequence[Span], predicted: Sequence[Span], counting: str) -> Pa
 def _agree(one: Span, other: Span, counting: str) -> bool:
     if counting == "type":
         return one.type == other.type
-    is_same_place = one.start == other.start and one.end == other.end
-    return is_same_place and (counting != "strict" or one.type == other.type)
+    is_same_extent = one.start == other.start and one.end == other.end
+    return is_same_extent and (counting != "strict" or one.type == other.type)
 
 
 class _Sums:

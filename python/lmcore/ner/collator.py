@@ -165,13 +165,13 @@ class GNERCollator:
             ValueError: a text is missing, an instruction is empty, or nothing is left of a target.
         """
         pairs = []
-        for place, row in enumerate(rows, first):
+        for index, row in enumerate(rows, first):
             try:
                 pairs.append(find_pair(row))
             except TypeError as error:
-                raise TypeError(f"row {place}: {error}") from None
+                raise TypeError(f"row {index}: {error}") from None
             except ValueError as error:
-                raise ValueError(f"row {place}: {error}") from None
+                raise ValueError(f"row {index}: {error}") from None
         if not pairs:
             return []
         self.truncation.rows += len(pairs)
@@ -180,10 +180,10 @@ class GNERCollator:
         if self.is_encoder_decoder:
             sources = self._tokenize(instructions, self.max_source_tokens, "sources")
             labels = self._tokenize(targets, self.max_target_tokens, "targets", text_target=True)
-            for place, ids in enumerate(labels, first):
+            for index, ids in enumerate(labels, first):
                 if not len(ids):
                     raise ValueError(
-                        f"row {place}: its target is empty, and the tokenizer adds no end to it"
+                        f"row {index}: its target is empty, and the tokenizer adds no end to it"
                     )
             return [Encoded(*both) for both in zip(sources, labels, strict=True)]
         return self._encode_together(instructions, targets, first)
@@ -254,7 +254,7 @@ class GNERCollator:
         most = self.max_source_tokens + self.max_target_tokens
         encoded = []
         whole = self._drop_end(self._tokens(texts))
-        for place, (ids, count) in enumerate(zip(whole, counts, strict=True), first):
+        for index, (ids, count) in enumerate(zip(whole, counts, strict=True), first):
             sequence = np.concatenate([ids, end])
             if len(sequence) > most:
                 self.truncation.targets += 1
@@ -264,7 +264,7 @@ class GNERCollator:
             labels[:count] = IGNORED
             if count >= len(sequence):
                 raise ValueError(
-                    f"row {place}: nothing is left of its target: its prompt has {count} "
+                    f"row {index}: nothing is left of its target: its prompt has {count} "
                     f"tokens, and both together may have {most}"
                 )
             encoded.append(Encoded(sequence, labels))
@@ -280,10 +280,10 @@ class GNERCollator:
     ) -> list[NDArray[np.int32]]:
         """Token ids; what is too long is cut by the tokenizer, which keeps its own tokens."""
         found = self._tokens(texts, text_target=text_target)
-        for place in [place for place, ids in enumerate(found) if len(ids) > most]:
+        for index in [index for index, ids in enumerate(found) if len(ids) > most]:
             setattr(self.truncation, kind, getattr(self.truncation, kind) + 1)
-            self.truncation.tokens += len(found[place]) - most
-            (found[place],) = self._tokens([texts[place]], text_target=text_target, most=most)
+            self.truncation.tokens += len(found[index]) - most
+            (found[index],) = self._tokens([texts[index]], text_target=text_target, most=most)
         return found
 
     def _tokens(
@@ -305,7 +305,7 @@ def _stack(rows: Sequence[NDArray[np.int32]], padding: int, side: str) -> Tensor
     """`[batch, longest]` int64."""
     longest = max((len(row) for row in rows), default=0)
     stacked = np.full((len(rows), longest), padding, np.int64)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         span = slice(longest - len(row), None) if side == "left" else slice(len(row))
-        stacked[place, span] = row
+        stacked[index, span] = row
     return torch.from_numpy(stacked)

@@ -129,9 +129,9 @@ def find_columns(
     is_tabs = bool(lines) and all("\t" in line for _, line in lines)
     rows = [(number, split_line(line, is_tabs)) for number, line in lines]
     if label is None:
-        places = (-1, 0) if word != 1 else (-1,)
-        for place in places:
-            if all(len(row) > 1 and is_label(row[place]) for _, row in rows):
+        candidates = (-1, 0) if word != 1 else (-1,)
+        for column in candidates:
+            if all(len(row) > 1 and is_label(row[column]) for _, row in rows):
                 break
         else:
             number, row = next((n, r) for n, r in rows if len(r) < 2 or not is_label(r[-1]))
@@ -141,11 +141,11 @@ def find_columns(
                 f"column: got {found}; name the columns where it stands in another"
             )
     else:
-        place = label - 1
+        column = label - 1
     if word is not None:
-        return Columns(word - 1, place, is_tabs)
+        return Columns(word - 1, column, is_tabs)
     # Label first: the word stands behind it. Else the word comes first.
-    return Columns(1 if place == 0 else 0, place, is_tabs)
+    return Columns(1 if column == 0 else 0, column, is_tabs)
 
 
 def read_lines(
@@ -193,7 +193,7 @@ def _read_carefully(
 ) -> tuple[list[str], list[str]]:
     words: list[str] = []
     labels: list[str] = []
-    least = max(place + 1 if place >= 0 else -place for place in columns[:2])
+    least = max(column + 1 if column >= 0 else -column for column in columns[:2])
     for number, line in enumerate(paragraph.lines):
         row = split_line(line, columns.is_tabs)
         if (
@@ -237,8 +237,8 @@ def _split(name: str, line: int, data: bytes) -> Iterator[Paragraph]:
         text = data.decode()
     except UnicodeDecodeError as error:
         number = line + data.count(b"\n", 0, error.start)
-        place = error.start - (data.rfind(b"\n", 0, error.start) + 1)
-        raise ValueError(f"{name}:{number}: not UTF-8 at byte {place + 1}") from None
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1)
+        raise ValueError(f"{name}:{number}: not UTF-8 at byte {column + 1}") from None
     # White space at the end of a line is no column, and a line of it is empty.
     if any(end in data for end in (b" \n", b"\t\n", b"\r\n")):
         text = _LINE_END.sub("\n", text)

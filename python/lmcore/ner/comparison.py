@@ -168,7 +168,7 @@ def _pair(
             )
         for key in ("words", "labels"):
             if getattr(one, key) != getattr(other, key):
-                raise ValueError(f"{other.place}: the {key} are not those of {one.place}")
+                raise ValueError(f"{other.location}: the {key} are not those of {one.location}")
         yield one, other
 
 

@@ -85,8 +85,8 @@ def measure_calibration(
         raise ValueError(f"bins must be at least 1: got {bins}")
     wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
-        place = int(wrong.argmax())
-        raise ValueError(f"confidences[{place}] must be in [0, 1]: got {values[place]}")
+        index = int(wrong.argmax())
+        raise ValueError(f"confidences[{index}] must be in [0, 1]: got {values[index]}")
     if not len(values):
         return Calibration(error=0.0, count=0, bins=())
     numbers: NDArray[np.int64] = np.ceil(values * bins).astype(np.int64).clip(1, bins)

@@ -45,8 +45,8 @@ class State(NamedTuple):
     word: int
     """Words that have their label."""
     label: int
-    """Label of the last of them, as a place in `Constraint.labels`; 0 before the first."""
-    place: int
+    """Label of the last of them, as an index of `Constraint.labels`; 0 before the first."""
+    written: int
     """Tokens of the next word that are written."""
     node: _Node | None
     """Where its label stands; None until all its tokens are written."""
@@ -106,7 +106,7 @@ class Constraint:
             return state.node.tokens
         if state.word >= len(self.parts):
             return (self.end,)
-        return (self.parts[state.word].tokens[state.place],)
+        return (self.parts[state.word].tokens[state.written],)
 
     def advance(self, state: State, token: int) -> State | None:
         """Returns how far the sentence is written with one more token; None if it is not legal.
@@ -128,7 +128,7 @@ class Constraint:
             return None
         if state.word == len(self.parts):
             return State(state.word + 1, 0, 0, None)
-        return self._settle(state.word, state.label, state.place + 1)
+        return self._settle(state.word, state.label, state.written + 1)
 
     def follow(self, tokens: Iterable[int]) -> State:
         """Returns how far the sentence is written after these tokens.
@@ -178,16 +178,16 @@ class Constraint:
             raise ValueError(f"expected labels of {len(self.parts)} words: got {len(found)}")
         return found
 
-    def _settle(self, word: int, label: int, place: int) -> State:
+    def _settle(self, word: int, label: int, written: int) -> State:
         """A state whose node is there as soon as the label is what comes next."""
-        if word < len(self.parts) and place == len(self.parts[word].tokens):
-            return State(word, label, place, self.parts[word].labels.tree(label))
-        return State(word, label, place, None)
+        if word < len(self.parts) and written == len(self.parts[word].tokens):
+            return State(word, label, written, self.parts[word].labels.tree(label))
+        return State(word, label, written, None)
 
 
 @dataclass(slots=True)
 class _Node:
-    """A place within the tokens of labels."""
+    """A node of the tree of the tokens of labels."""
 
     children: dict[int, _Node] = field(default_factory=dict)
     label: int | None = None
@@ -223,7 +223,7 @@ class LabelTokens:
         """Returns the legal labels behind a label.
 
         Args:
-            before: its place in `labels`.
+            before: its index in `labels`.
         """
         count = len(self.labels) // 2
         kind = (before - 1) % count if before else -1
@@ -434,10 +434,10 @@ class ConstrainedDecoding(LogitsProcessor):
             rows += [row] * len(allowed)
             columns += allowed
         self._states = states
-        places = torch.tensor([rows, columns], device=scores.device)
-        legal = scores[places[0], places[1]]
+        cells = torch.tensor([rows, columns], device=scores.device)
+        legal = scores[cells[0], cells[1]]
         masked = torch.full_like(scores, -torch.inf)
-        masked[places[0], places[1]] = legal
+        masked[cells[0], cells[1]] = legal
         if self._num_beams == 1 and bool((masked.amax(dim=-1) == -torch.inf).any()):
             row = int((masked.amax(dim=-1) == -torch.inf).nonzero()[0])
             raise ValueError(

@@ -27,7 +27,7 @@ class LabelledText(NamedTuple):
 
     words: list[str]
     labels: list[str]
-    places: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
     """Where the words stand, in characters."""
     cut_words: int
     """Words that were cut at the edge of an entity."""
@@ -83,31 +83,31 @@ def label_text(
         >>> label_text("In EU-wide", [MarkedEntity(3, 5, "org")])
         ... # doctest: +NORMALIZE_WHITESPACE
         LabelledText(words=['In', 'EU', '-wide'], labels=['O', 'B-org', 'O'],
-                     places=[(0, 2), (3, 5), (5, 10)], cut_words=1)
+                     offsets=[(0, 2), (3, 5), (5, 10)], cut_words=1)
     """
-    places, cut_words = split_words(text), 0
+    offsets, cut_words = split_words(text), 0
     if words is not None:
-        places = locate_words(text, words)
+        offsets = locate_words(text, words)
     else:
         edges = sorted({edge for entity in entities for edge in entity[:2]})
-        before = len(places)
-        places = _cut_at(places, edges)
-        cut_words = len(places) - before
-    labels = ["O"] * len(places)
+        before = len(offsets)
+        offsets = _cut_at(offsets, edges)
+        cut_words = len(offsets) - before
+    labels = ["O"] * len(offsets)
     index = 0
     for entity in entities:
-        while index < len(places) and places[index][1] <= entity.start:
+        while index < len(offsets) and offsets[index][1] <= entity.start:
             index += 1
         first = index
-        while index < len(places) and places[index][0] < entity.end:
-            start, end = places[index]
+        while index < len(offsets) and offsets[index][0] < entity.end:
+            start, end = offsets[index]
             if start < entity.start or end > entity.end:
                 raise ValueError(f"entity {_show(text, entity)} cuts the word {text[start:end]!r}")
             labels[index] = f"{'B' if index == first else 'I'}-{entity.type}"
             index += 1
         if index == first:
             raise ValueError(f"entity {_show(text, entity)} holds no word")
-    return LabelledText([text[a:b] for a, b in places], labels, places, cut_words)
+    return LabelledText([text[a:b] for a, b in offsets], labels, offsets, cut_words)
 
 
 def _read_entity(text: str, number: int, entity: Any) -> MarkedEntity:
@@ -152,11 +152,11 @@ def _is_within_character(text: str, offset: int) -> bool:
     )
 
 
-def _cut_at(places: list[tuple[int, int]], edges: list[int]) -> list[tuple[int, int]]:
+def _cut_at(offsets: list[tuple[int, int]], edges: list[int]) -> list[tuple[int, int]]:
     """Words that are cut where an edge falls within them."""
     made = []
     index = 0
-    for start, end in places:
+    for start, end in offsets:
         while index < len(edges) and edges[index] <= start:
             index += 1
         while index < len(edges) and edges[index] < end:

@@ -131,7 +131,7 @@ def _confusions(report: ErrorReport, name_of: Callable[[str], str]) -> Rows:
 def _line(example: ErrorExample) -> str:
     found = ", ".join(f"{text!r} as {kind}" for kind, text in example.predicted) or "nothing"
     sentence = page.join_words([example.before, f"[{example.text}]", example.after])
-    return show(f"{example.place}: {sentence.strip()}: {example.type}, predicted: {found}")
+    return show(f"{example.location}: {sentence.strip()}: {example.type}, predicted: {found}")
 
 
 def _section(example: ErrorExample) -> str:
@@ -145,7 +145,7 @@ def _section(example: ErrorExample) -> str:
     )
     found = " ".join(page.mark(text, kind, False, "predicted") for kind, text in example.predicted)
     return (
-        f"<section><header><span>{escape(example.place)}</span></header>"
+        f"<section><header><span>{escape(example.location)}</span></header>"
         f"<div><p>{sentence}</p>"
         f"<p><span class=note>predicted:</span> {found or 'nothing'}</p></div></section>"
     )

@@ -19,7 +19,7 @@ KINDS = ("unlabelled", "noisy", "boundary")
 class ErrorExample(NamedTuple):
     """A gold entity that was missed."""
 
-    place: str
+    location: str
     """File and line."""
     kind: str
     """One of `KINDS`."""
@@ -161,7 +161,7 @@ def _describe(row: LabelledRow, span: Span, near: list[Span], kind: str) -> Erro
     context = 6
     begin = max(span.start - context, 0)
     return ErrorExample(
-        place=row.place,
+        location=row.location,
         kind=kind,
         type=span.type,
         text=join_words(row.words[span.start : span.end]),

@@ -303,8 +303,8 @@ def _score_sources(
     names = [(source.name, source.dataset) for source in sources]
     with ExitStack() as stack:
         stack.enter_context(_explained(sources))
-        places = [stack.enter_context(source.open_name()) for source in sources]
-        sums = sum_files(places, scheme, names=names, progress=progress, **options)
+        opened = [stack.enter_context(source.open_name()) for source in sources]
+        sums = sum_files(opened, scheme, names=names, progress=progress, **options)
     datasets = {
         name: _add_left_out(counts, sum(source.left_out[name] for source in sources))
         for name, counts in sums.datasets.items()

@@ -194,8 +194,8 @@ class _Builder:
                 continue
             report.cut_sentences += 1
             for start, stop in cut_windows(count, most, overlap, sentence.labels):
-                place = {"start": start, "stop": stop, "of": count, "sentence": number}
-                yield self._take(sentence, start, stop), place
+                window = {"start": start, "stop": stop, "of": count, "sentence": number}
+                yield self._take(sentence, start, stop), window
 
     def _take(self, sentence: Sentence, start: int, stop: int) -> Sentence:
         """A window as a sentence of its own."""
@@ -203,13 +203,13 @@ class _Builder:
         is_cut = labels[0] != sentence.labels[start]
         ends_within = stop < len(sentence.labels) and sentence.labels[stop][0] == "I"
         self._report.cut_entities += is_cut or ends_within
-        text, places = sentence.text, sentence.places
-        if text is not None and places is not None:
-            begin, end = places[start][0], places[stop - 1][1]
+        text, offsets = sentence.text, sentence.offsets
+        if text is not None and offsets is not None:
+            begin, end = offsets[start][0], offsets[stop - 1][1]
             text = text[begin:end]
-            places = [(a - begin, b - begin) for a, b in places[start:stop]]
+            offsets = [(a - begin, b - begin) for a, b in offsets[start:stop]]
         words = sentence.words[start:stop]
-        return sentence._replace(words=words, labels=labels, text=text, places=places)
+        return sentence._replace(words=words, labels=labels, text=text, offsets=offsets)
 
     def _write(self, block: list[tuple[Sentence, dict[str, int] | None]]) -> Iterator[Example]:
         config, report, template = self._config, self._report, self._template
@@ -273,30 +273,30 @@ class _Builder:
         order = np.argsort(np.where(used, keys, np.iinfo(np.uint64).max), axis=1, kind="stable")
         orders = order.tolist() if config.shuffle_types else [range(most)] * len(rows)
         if not config.types_per_row and not config.drop_share:
-            for sentence, places, count in zip(rows, orders, counts, strict=True):
+            for sentence, order_, count in zip(rows, orders, counts, strict=True):
                 types = sentence.types
-                yield [types[place] for place in places[:count]]
+                yield [types[index] for index in order_[:count]]
             return
         choices = random_bits(config.seed, Stream.TYPE_CHOICES, items, most)
         drops = random_uniform(config.seed, Stream.TYPE_DROPS, items, most)
         for row, sentence in enumerate(rows):
             kept = self._choose(sentence, choices[row].tolist(), drops[row].tolist())
-            yield [sentence.types[place] for place in orders[row] if place in kept]
+            yield [sentence.types[index] for index in orders[row] if index in kept]
 
     def _choose(self, sentence: Sentence, choices: list[int], drops: list[float]) -> set[int]:
         """Places of the types that the row's instruction names: one at least."""
         config, types = self._config, sentence.types
-        kept = [place for place in range(len(types)) if drops[place] >= config.drop_share]
+        kept = [index for index in range(len(types)) if drops[index] >= config.drop_share]
         if not kept:
             kept = [max(range(len(types)), key=drops.__getitem__)]
         most = config.types_per_row
         if most is None or len(kept) <= most:
             return {*kept}
         present = {label[2:] for label in sentence.labels if label != "O"}
-        chosen = {place for place in kept if types[place] in present}
+        chosen = {index for index in kept if types[index] in present}
         if len(chosen) > most:
             self._report.crowded_rows += 1
-        absent = sorted((place for place in kept if place not in chosen), key=choices.__getitem__)
+        absent = sorted((index for index in kept if index not in chosen), key=choices.__getitem__)
         return chosen | {*absent[: max(0, most - len(chosen))]}
 
 

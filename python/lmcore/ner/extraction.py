@@ -11,7 +11,7 @@ from lmcore.ops.matching import Match, match_labels
 from lmcore.ops.predictions import AlignedRow, Entity, GeneratedWord, Substitution, Word
 from lmcore.ops.words import locate_words, split_words
 
-Places = Sequence[tuple[int, int]]
+Offsets = Sequence[tuple[int, int]]
 
 
 @overload
@@ -53,7 +53,7 @@ def extract(
     strict: bool = True,
     report: bool = False,
 ) -> list[Entity] | AlignedRow:
-    """Returns the entities that a generated text names, with their places in `text`.
+    """Returns the entities that a generated text names, with their offsets in `text`.
 
     Source: GNER (arXiv 2402.16602), Hierarchical Matching; the normalisation is ours.
 
@@ -91,10 +91,10 @@ def extract(
     """
     _check_types(types)
     if words is None:
-        pieces, compared, places = _cut(text, normalize)
+        pieces, compared, offsets = _cut(text, normalize)
     else:
-        places = locate_words(text, words)
-        pieces = [text[start:end] for start, end in places]
+        offsets = locate_words(text, words)
+        pieces = [text[start:end] for start, end in offsets]
         compared = [fold(piece).text.lower() for piece in pieces] if normalize else None
     # What is no text is refused below, by its name.
     if normalize and isinstance(generation, str):
@@ -104,7 +104,7 @@ def extract(
         raise ValueError(_describe_mismatch(match, pieces))
     entities: list[Entity] = []
     for span in decode_spans(match.labels, scheme):
-        start, end = places[span.start][0], places[span.end - 1][1]
+        start, end = offsets[span.start][0], offsets[span.end - 1][1]
         if entities and start < entities[-1].end:
             continue  # one character of the text that became words of two entities
         entities.append(Entity(start=start, end=end, type=span.type, text=text[start:end]))
@@ -131,17 +131,17 @@ def _check_types(types: Sequence[str]) -> None:
             )
 
 
-def _cut(text: str, normalize: bool) -> tuple[list[str], list[str] | None, Places]:
-    """Words as they stand in the text, as they are compared, and their places."""
+def _cut(text: str, normalize: bool) -> tuple[list[str], list[str] | None, Offsets]:
+    """Words as they stand in the text, as they are compared, and their offsets."""
     if not normalize or not isinstance(text, str):
-        places: Places = split_words(text)
-        return [text[start:end] for start, end in places], None, places
+        offsets: Offsets = split_words(text)
+        return [text[start:end] for start, end in offsets], None, offsets
     folded = fold(text)
     cut = split_words(folded.text)
     compared = [folded.text[start:end].lower() for start, end in cut]
     # A character of the text that became several words belongs to each of them.
-    places = [(folded.starts[start], folded.ends[end - 1]) for start, end in cut]
-    return [text[start:end] for start, end in places], compared, places
+    offsets = [(folded.starts[start], folded.ends[end - 1]) for start, end in cut]
+    return [text[start:end] for start, end in offsets], compared, offsets
 
 
 def _describe_mismatch(match: Match, pieces: Sequence[str]) -> str:

@@ -90,9 +90,9 @@ def generate_forced(
     batch = _Batch(_unwrap(model), inputs)
     rows = [_Row(constraint, text) for constraint, text in zip(constraints, texts, strict=True)]
     while rows:
-        going = [place for place, row in enumerate(rows) if row.run()]
+        going = [number for number, row in enumerate(rows) if row.run()]
         if len(going) < len(rows):
-            rows = [rows[place] for place in going]
+            rows = [rows[number] for number in going]
             batch.keep(going)
         if rows:
             scores = batch.feed([row.take() for row in rows], [row.allowed for row in rows])
@@ -270,9 +270,9 @@ class _Batch:
         index = index.clamp(min=0)
         for layer in self._layers():
             heads, size = layer.keys.shape[1], layer.keys.shape[3]
-            places = index[:, None, :, None].expand(-1, heads, -1, size)
-            layer.keys = layer.keys.gather(2, places)
-            layer.values = layer.values.gather(2, places)
+            moved = index[:, None, :, None].expand(-1, heads, -1, size)
+            layer.keys = layer.keys.gather(2, moved)
+            layer.values = layer.values.gather(2, moved)
 
     def _layers(self, *, cross: bool = False) -> list[Any]:
         if self._cache is None:

@@ -183,16 +183,16 @@ class Annotator:
             ValueError: a question cannot be asked, or the model is broken.
         """
         sources = self._tokenize([question.instruction for question in questions])
-        order = sorted(range(len(questions)), key=lambda place: (-len(sources[place]), place))
+        order = sorted(range(len(questions)), key=lambda index: (-len(sources[index]), index))
         answers: list[Answer | None] = [None] * len(questions)
         for start in range(0, len(order), self.generation.batch_size):
-            places = order[start : start + self.generation.batch_size]
-            batch = [questions[place] for place in places]
-            found = self._answer(batch, [sources[place] for place in places])
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = answer
+            indices = order[start : start + self.generation.batch_size]
+            batch = [questions[index] for index in indices]
+            found = self._answer(batch, [sources[index] for index in indices])
+            for index, answer in zip(indices, found, strict=True):
+                answers[index] = answer
             if progress is not None:
-                progress(len(places))
+                progress(len(indices))
         return [answer for answer in answers if answer is not None]
 
     def _answer(self, questions: list[Question], sources: list[list[int]]) -> list[Answer]:
@@ -279,8 +279,8 @@ class Annotator:
             # A token may add another text than it does behind a bracket: ask for each beginning.
             begins = [tokens[:count] for count in range(len(tokens) + 1)]
             texts = self.tokenizer.batch_decode(begins, skip_special_tokens=True)
-            places = list(accumulate([min(len(own), len(text)) for own in texts], max))
-            rated = rate_labels(text, places, logs)
+            indices = list(accumulate([min(len(own), len(text)) for own in texts], max))
+            rated = rate_labels(text, indices, logs)
         if not split:
             return rated
         return [own for word, own in zip(words, rated, strict=True) for _ in split_words(word)]
@@ -409,20 +409,20 @@ class TokenRecorder(LogitsProcessor):
         """Returns the logarithms of the probabilities of a generated text's tokens.
 
         Args:
-            sentence: its place in the batch.
+            sentence: its index in the batch.
             tokens: of the text. The last one may end it, and counts 0 where a search went on
                 behind it: it belongs to no label.
         """
         found: list[float] = []
         rows = range(sentence * self._num_beams, (sentence + 1) * self._num_beams)
         here = rows[0]
-        for place, token in enumerate(tokens):
-            if place == len(self._steps):
+        for index, token in enumerate(tokens):
+            if index == len(self._steps):
                 assert self._scores is not None
                 assert self._sums is not None
                 found.append(float(self._scores[here, token] - self._sums[here]))
                 break
-            parents, taken, logs = self._steps[place]
+            parents, taken, logs = self._steps[index]
             after = next((r for r in rows if parents[r] == here and taken[r] == token), None)
             if after is None:
                 break

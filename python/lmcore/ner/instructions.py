@@ -157,7 +157,7 @@ def join_target(words: Sequence[str], labels: Sequence[str], context: Context) -
 
 
 def keep_context(labels: Sequence[str], context: int) -> list[int]:
-    """Returns the places of the words that a target with that context holds, in order.
+    """Returns the indices of the words that a target with that context holds, in order.
 
     Args:
         labels: n labels.

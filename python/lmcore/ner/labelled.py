@@ -34,7 +34,7 @@ class LabelledRow(NamedTuple):
     """Predicted entities that labels cannot hold; they are wrong."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """File and line."""
         return f"{self.file}:{self.line}"
 

@@ -52,7 +52,7 @@ class Sentence(NamedTuple):
 
     text: str
     words: list[str]
-    places: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
 
 
 class Labelled(NamedTuple):
@@ -120,15 +120,15 @@ def cut_sentence(
         if text is None:
             raise ValueError("words: this key is missing, and so is text")
         edges = sorted({edge for m in mentions for edge in (m.start, m.end) if edge is not None})
-        places = [piece for start, end in split_words(text) for piece in _cut(start, end, edges)]
-        return Sentence(text, [text[start:end] for start, end in places], places)
+        offsets = [piece for start, end in split_words(text) for piece in _cut(start, end, edges)]
+        return Sentence(text, [text[start:end] for start, end in offsets], offsets)
     if text is None:
         text = " ".join(words)
-        places, start = [], 0
+        offsets, start = [], 0
         for word in words:
-            places.append((start, start + len(word)))
+            offsets.append((start, start + len(word)))
             start += len(word) + 1
-        return Sentence(text, [*words], places)
+        return Sentence(text, [*words], offsets)
     try:
         return Sentence(text, [*words], locate_words(text, words))
     except ValueError as error:
@@ -149,11 +149,11 @@ def label_words(sentence: Sentence, mentions: Sequence[Mention]) -> Labelled:
         Labelled(labels=['B-person', 'O', 'O', 'O', 'O'],
                  left_out=[Mention(type='city', text='Paris', start=None, end=None)])
     """
-    starts = {start: index for index, (start, _) in enumerate(sentence.places)}
-    ends = {end: index + 1 for index, (_, end) in enumerate(sentence.places)}
+    starts = {start: index for index, (start, _) in enumerate(sentence.offsets)}
+    ends = {end: index + 1 for index, (_, end) in enumerate(sentence.offsets)}
     found: list[tuple[int, int, int]] = []
     for number, mention in enumerate(mentions):
-        for start, end in _find_places(sentence.text, mention, starts, ends):
+        for start, end in _find_offsets(sentence.text, mention, starts, ends):
             found.append((starts[start], ends[end], number))
     labels = ["O"] * len(sentence.words)
     kept: set[int] = set()
@@ -198,20 +198,20 @@ def write_generation(words: Sequence[str], labels: Sequence[str]) -> str:
     )
 
 
-def _find_places(
+def _find_offsets(
     text: str, mention: Mention, starts: Mapping[int, int], ends: Mapping[int, int]
 ) -> list[tuple[int, int]]:
     """Places of a mention from the start of a word to the end of one."""
     if mention.start is not None and mention.end is not None:
-        place = mention.start, mention.end
-        is_whole = place[0] in starts and place[1] in ends and place[0] < place[1]
-        return [place] if is_whole else []
+        offset = mention.start, mention.end
+        is_whole = offset[0] in starts and offset[1] in ends and offset[0] < offset[1]
+        return [offset] if is_whole else []
     for flags in (0, re.IGNORECASE):
         pattern = re.compile(re.escape(mention.text.strip()), flags)
         matches = pattern.finditer(text) if pattern.pattern else iter(())
-        places = [m.span() for m in matches if m.start() in starts and m.end() in ends]
-        if places:
-            return places
+        offsets = [m.span() for m in matches if m.start() in starts and m.end() in ends]
+        if offsets:
+            return offsets
     return []
 
 
@@ -235,9 +235,9 @@ def _read_item(item: Any, types: Sequence[str]) -> Mention:
             text = _find(item, _TEXT)
             if kind is None and len(types) == 1:
                 kind = types[0]
-            is_place = all(type(value) is int for value in (start, end))
-            if isinstance(kind, str) and (is_place or (start is end is None)):
-                if not is_place and not isinstance(text, str):
+            has_offsets = all(type(value) is int for value in (start, end))
+            if isinstance(kind, str) and (has_offsets or (start is end is None)):
+                if not has_offsets and not isinstance(text, str):
                     raise ValueError(f"expected a place or text: got {_show(item)}")
                 return Mention(kind, text if isinstance(text, str) else "", start, end)
     raise ValueError(f"expected an entity with a type and a text or a place: got {_show(item)}")

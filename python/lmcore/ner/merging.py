@@ -64,7 +64,7 @@ class SourceSentence:
     parts: list[Part]
     text: str
     """What offsets count in: the text that the row gives, or the words joined with spaces."""
-    places: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
     """Where each word stands there."""
     split: bool
     """Whether the words were cut from the text by `split_words`."""
@@ -111,7 +111,7 @@ def read_sentence(
 
     Example:
         >>> sentence = read_sentence([{"text": "Ada ran.", "types": ["person"]}])
-        >>> sentence.words, sentence.places
+        >>> sentence.words, sentence.offsets
         (['Ada', 'ran', '.'], [(0, 3), (4, 7), (7, 8)])
     """
     first = rows[0]
@@ -227,7 +227,7 @@ def _make(
     known = " ".join(words) if text is None else text
     return SourceSentence(
         row=row, words=words, types=types, parts=parts, text=known,
-        places=locate_words(known, words), split=split,
+        offsets=locate_words(known, words), split=split,
     )  # fmt: skip
 
 
@@ -243,9 +243,9 @@ def _get(row: Mapping[str, Any], *keys: str) -> Any:
     instance = row.get("instance")
     inner = instance if isinstance(instance, Mapping) else {}
     for key in keys:
-        for place in (inner, row):
-            if place.get(key) is not None:
-                return place[key]
+        for part in (inner, row):
+            if part.get(key) is not None:
+                return part[key]
     return None
 
 
@@ -329,7 +329,7 @@ def _join_words(parts: Sequence[Part]) -> list[str]:
 def _list(name: str, value: Any) -> list[str]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a list of strings: got {value!r:.60}")
-    for place, item in enumerate(value):
+    for index, item in enumerate(value):
         if not isinstance(item, str):
-            raise TypeError(f"{name}[{place}] must be a string: got {item!r:.60}")
+            raise TypeError(f"{name}[{index}] must be a string: got {item!r:.60}")
     return list(value)

@@ -128,8 +128,8 @@ def read_pairs(
 def _find(row: Mapping[str, Any], *keys: str) -> tuple[str, Any]:
     """The first of these that a row has, at its top or in its instance; a value of None is none."""
     instance = row.get("instance")
-    for place in (row, instance if isinstance(instance, Mapping) else {}):
+    for part in (row, instance if isinstance(instance, Mapping) else {}):
         for key in keys:
-            if place.get(key) is not None:
-                return key, place[key]
+            if part.get(key) is not None:
+                return key, part[key]
     return keys[0], None

@@ -452,7 +452,7 @@ def _find_entities(
     entities = []
     rated = rate_entities(labels, probabilities)
     for span, confidence in zip(decode_spans(labels), rated, strict=True):
-        start, end = sentence.places[span.start][0], sentence.places[span.end - 1][1]
+        start, end = sentence.offsets[span.start][0], sentence.offsets[span.end - 1][1]
         entities.append(RecognizedEntity(
             start=start, end=end, type=span.type, text=sentence.text[start:end],
             confidence=round(confidence, 6),

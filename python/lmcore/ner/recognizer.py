@@ -106,9 +106,9 @@ class Recognizer:
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of str: got one str, {texts!r:.60}")
         sentences = []
-        for place, text in enumerate(texts):
+        for index, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"texts[{place}] must be a str: got {type(text).__name__}")
+                raise TypeError(f"texts[{index}] must be a str: got {type(text).__name__}")
             row = {"text": text if text.strip() else "-", "types": list(types)}
             sentences.append(read_sentence([row]))
         predictor = Predictor(self._annotator, overlap_words=self._overlap_words)
@@ -116,16 +116,16 @@ class Recognizer:
             predictor.check(sentence)
         predictions = predictor.predict(sentences)
         entities, reports = [], []
-        for place, (text, prediction) in enumerate(zip(texts, predictions, strict=True)):
+        for index, (text, prediction) in enumerate(zip(texts, predictions, strict=True)):
             if prediction.truncated and not report:
                 raise ValueError(
-                    f"texts[{place}]: the {' and the '.join(prediction.truncated)} of the model "
+                    f"texts[{index}]: the {' and the '.join(prediction.truncated)} of the model "
                     "was truncated, so entities may be missing: give max_source_tokens or "
                     "max_new_tokens more, or ask for a report"
                 )
             is_empty = not text.strip()
             entities.append([] if is_empty else prediction.entities)
-            reports.append(self._report(sentences[place].words, prediction, is_empty=is_empty))
+            reports.append(self._report(sentences[index].words, prediction, is_empty=is_empty))
         return (entities, reports) if report else entities
 
     def _report(self, words: list[str], prediction: Prediction, *, is_empty: bool) -> TextReport:

@@ -198,7 +198,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 def _sentence(dataset: DatasetScores, sentence: WorstSentence) -> str:
     parsed = parse_generation(sentence.prediction)
-    place = f"{sentence.path}:{sentence.row}" if sentence.path else f"row {sentence.row}"
+    location = f"{sentence.path}:{sentence.row}" if sentence.path else f"row {sentence.row}"
     gold = decode_spans(sentence.labels, dataset.scheme)
     found = decode_spans(sentence.predicted, dataset.scheme)
     both = {*gold} & {*found}
@@ -224,7 +224,7 @@ def _sentence(dataset: DatasetScores, sentence: WorstSentence) -> str:
     missing = "".join(f" <ins>{escape(word)}</ins>" for word in lost)
     report = f"<p class=note>Words without a partner:{missing}</p>" if missing else ""
     return (
-        f"<section><header><span>{escape(place)}</span>"
+        f"<section><header><span>{escape(location)}</span>"
         f"<span>{sentence.wrong} wrong · {sentence.matching}</span></header>"
         f"<div class=list>{listed}</div>"
         f"{page.fold(pair, summary, is_long=page.is_long(sentence.words))}"

@@ -54,7 +54,7 @@ class RowParser:
                 marked.words, marked.labels, types,
                 dataset=dataset, id=identifier, reader=self.labels,
             )  # fmt: skip
-            return sentence._replace(text=text, places=marked.places)
+            return sentence._replace(text=text, offsets=marked.offsets)
         if words is None or labels is None:
             raise ValueError("expected words and labels, or text and entities: got neither")
         sentence = make_sentence(

@@ -28,7 +28,7 @@ class Sentence(NamedTuple):
     """What the source calls the sentence, if it does."""
     text: str | None = None
     """The text that the words were cut from, if there is one."""
-    places: Sequence[tuple[int, int]] | None = None
+    offsets: Sequence[tuple[int, int]] | None = None
     """Where the words stand in the text, in characters; there if it is."""
 
 

@@ -239,8 +239,8 @@ def convert_row(row: Mapping[str, Any]) -> Converted:
         raise ValueError("prediction: this key is missing")
     prediction, unreadable = _read_prediction(found["prediction"], types or ())
     gold = [] if gold_key is None or labels is not None else _read_gold(found, gold_key, words)
-    places = [*gold, *(prediction if isinstance(prediction, list) else [])]
-    sentence = cut_sentence(text, words, places)
+    offsets = [*gold, *(prediction if isinstance(prediction, list) else [])]
+    sentence = cut_sentence(text, words, offsets)
     if labels is None:
         labelled = label_words(sentence, gold)
         if labelled.left_out:
@@ -290,17 +290,18 @@ def _read_gold(row: Mapping[str, Any], key: str, words: Sequence[str] | None) ->
         return mentions
     # Here places count words, and the last word is part of the entity.
     sentence = cut_sentence(_first(row, _TEXTS), words, ())
-    return [_place_of_words(mention, sentence.places) for mention in mentions]
+    return [_find_offsets(mention, sentence.offsets) for mention in mentions]
 
 
-def _place_of_words(mention: Mention, places: Sequence[tuple[int, int]]) -> Mention:
+def _find_offsets(mention: Mention, offsets: Sequence[tuple[int, int]]) -> Mention:
     if mention.start is None or mention.end is None:
         return mention
-    if not 0 <= mention.start <= mention.end < len(places):
+    if not 0 <= mention.start <= mention.end < len(offsets):
         raise ValueError(
-            f"ner: expected words from 0 to {len(places) - 1}: got {mention.start} to {mention.end}"
+            f"ner: expected words from 0 to {len(offsets) - 1}: "
+            f"got {mention.start} to {mention.end}"
         )
-    return mention._replace(start=places[mention.start][0], end=places[mention.end][1])
+    return mention._replace(start=offsets[mention.start][0], end=offsets[mention.end][1])
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:

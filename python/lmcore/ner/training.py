@@ -187,11 +187,11 @@ def choose_precision(config: TrainConfig, *, progress: bool = False) -> TrainCon
     """
     if config.device.precision != "bfloat16":
         return config
-    place = find_device(config.device.device)
-    if place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    found = find_device(config.device.device)
+    if found.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return config
     if progress:
-        print(f"float32 in the place of bfloat16, which {place.type} lacks here", file=sys.stderr)
+        print(f"float32 in the place of bfloat16, which {found.type} lacks here", file=sys.stderr)
     return change(config, {"device.precision": "float32"})
 
 
@@ -308,21 +308,21 @@ class GNERRun:
         config = self.config
         self.model.train()
         whole = sum(self.counts[p] for p in self.batches.find(step, slice(config.batch_size)))
-        places = self.batches.find(step, share_rows(config.batch_size, self.processes))
+        indices = self.batches.find(step, share_rows(config.batch_size, self.processes))
         # Rows of about one length stand together; the longest come first, where memory may end.
-        places.sort(key=lambda place: -len(self.encoded[place].input_ids))
+        indices.sort(key=lambda index: -len(self.encoded[index].input_ids))
         size = config.micro_batch_size
         total = torch.zeros((), device=self.device)
-        for first in range(0, len(places), size):
-            part = places[first : first + size]
-            batch = self._put(self.collator.pad([self.encoded[place] for place in part]))
+        for first in range(0, len(indices), size):
+            part = indices[first : first + size]
+            batch = self._put(self.collator.pad([self.encoded[index] for index in part]))
             with self.optimizer.autocast():
                 mean = self.model(**batch, use_cache=False).loss
-            loss = mean.float() * (sum(self.counts[place] for place in part) / whole)
+            loss = mean.float() * (sum(self.counts[index] for index in part) / whole)
             self.optimizer.backward(loss)
             total += loss.detach()
         self.optimizer.update(step)
-        tokens = sum(self.counts[place] for place in places)
+        tokens = sum(self.counts[index] for index in indices)
         return {"loss": self.processes.sum(total), "tokens": torch.tensor(tokens)}
 
     def validate(self) -> dict[str, float]:
@@ -433,15 +433,15 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], dev: Sequence[Mapping[str, An
     if not len(rows):
         raise ValueError("rows must not be empty: there is nothing to train on")
     for name, some in (("rows", rows), ("dev", dev)):
-        for place, row in enumerate(some):
+        for index, row in enumerate(some):
             try:
                 find_pair(row)
                 if some is dev:
                     find_words(row)
             except TypeError as error:
-                raise TypeError(f"{name}[{place}]: {error}") from None
+                raise TypeError(f"{name}[{index}]: {error}") from None
             except ValueError as error:
-                raise ValueError(f"{name}[{place}]: {error}") from None
+                raise ValueError(f"{name}[{index}]: {error}") from None
 
 
 def _check_fit(model: Any, sequences: Sequence[Any]) -> None:

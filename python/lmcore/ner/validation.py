@@ -44,7 +44,7 @@ def generate_texts(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1: got {batch_size}")
     processes = processes or Processes()
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     own = order[processes.rank :: processes.count]
     # As many batches in each process; what is generated twice is the same.
     padded = own
@@ -58,7 +58,7 @@ def generate_texts(
     together: dict[int, str] = {}
     for other in processes.gather(found):
         together.update(other)
-    return [together[place] for place in range(len(prompts))]
+    return [together[index] for index in range(len(prompts))]
 
 
 def _generate(

@@ -109,16 +109,16 @@ class _Entities:
     def __init__(self, labels: Sequence[str] | None) -> None:
         self._labels = labels
 
-    def move_back(self, place: int) -> int:
-        """The begin of the entity that a border at this place would cut, or the place."""
+    def move_back(self, border: int) -> int:
+        """The begin of the entity that this border would cut, or the border."""
         if self._labels is not None:
-            while self._labels[place].startswith("I-"):
-                place -= 1
-        return place
+            while self._labels[border].startswith("I-"):
+                border -= 1
+        return border
 
-    def move_on(self, place: int) -> int:
-        """The end of the entity that a border at this place would cut, or the place."""
+    def move_on(self, border: int) -> int:
+        """The end of the entity that this border would cut, or the border."""
         if self._labels is not None:
-            while place < len(self._labels) and self._labels[place].startswith("I-"):
-                place += 1
-        return place
+            while border < len(self._labels) and self._labels[border].startswith("I-"):
+                border += 1
+        return border

@@ -128,7 +128,7 @@ def evaluate(
         check_histories(data)
         sampler = SequenceSampler(data.train_offsets, data.train_items, data.item_count, seed=seed)
         drawn = sampler.candidates(users, candidates, seed=seed)
-    offsets, columns = data.history(split)
+    offsets, seen = data.history(split)
     width = data.item_count if drawn is None else 1 + candidates
     room = _BLOCK_BYTES.get(model.device.type, _BLOCK_BYTES["other"])
     size = block or max(_USERS[0], min(_USERS[1], room // (4 * width)))
@@ -139,7 +139,7 @@ def evaluate(
         if drawn is None:
             scores = model.score_catalogue(features)
             bounds = offsets[start : start + len(features) + 1]
-            excluded = columns[bounds[0] : bounds[-1]]
+            excluded = seen[bounds[0] : bounds[-1]]
             columns, bounds = wanted - 1, bounds - bounds[0]
         else:
             items = torch.from_numpy(np.concatenate([wanted[:, None], drawn[rows]], 1))
