@@ -77,7 +77,7 @@ SCALES: dict[Size, Scale] = {
         test=100,
     ),
     "full": Scale(
-        hidden_size=64, layers=2, copying_steps=800, arm_steps=1_200, batch_size=32, train=50_000,
+        hidden_size=64, layers=2, copying_steps=600, arm_steps=900, batch_size=32, train=50_000,
         test=500,
     ),
 }  # fmt: skip
