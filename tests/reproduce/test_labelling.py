@@ -101,7 +101,7 @@ def test_outcomes() -> None:
     ("gain", "spread", "verdict"),
     [
         (10.0, 4.0, "reproduced"),
-        (10.0, 6.0, "not reproduced"),
+        (10.0, 11.0, "not reproduced"),
         (-1.0, 0.1, "not reproduced"),
         (math.nan, 0.1, "not reproduced"),
     ],
