@@ -147,7 +147,7 @@ def write_sentences(folder: Path) -> None:
 
 def stream_rows(folder: Path, *, stop: int | None = None, skip_bad_rows: bool = True) -> None:
     """Rows of texts into others; stops after so many, as a run that is interrupted."""
-    from lmcore._rows import RowStream
+    from lmcore._row_stream import RowStream
 
     files = folder / "texts.jsonl", folder / "streamed.jsonl"
     with RowStream(*files, {"keys": ["text"]}, skip_bad_rows=skip_bad_rows) as stream:

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import file_size_limited
-from lmcore._rows import Row, RowReader, RowStream, parse_row
+from lmcore._row_stream import RowStream
+from lmcore._rows import Row, RowReader, parse_row
 from lmcore._streams import open_input, open_output
 
 RECIPE = {"add": 1, "model": {"name": "m"}}

@@ -14,6 +14,8 @@ import typer
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Whole, limit_threads, name_of_file
+from lmcore.ner.models import make_model, make_tokenizer
+from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
 from prediction_rows import VALID, write_rows
@@ -24,14 +26,16 @@ ATTEMPTS = [
 ]  # fmt: skip
 
 # How each option that holds no number is meant; a new one has to be named here.
-NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
+NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
+    "dev", "source", "target",
+}  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
-    "keep_order", "name_dataset", "over_sample", "by_type", "merge",
+    "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -40,6 +44,9 @@ COMPLETE: dict[str, list[str]] = {
     "ner align": ["ROWS", "ALIGNED"],
     "ner data": ["ROWS", "ALIGNED"],
     "ner errors": ["ROWS"],
+    "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
+    "ner recipe": ["tiny"],
+    "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
     "recsys evaluate": ["MODEL", "--data", "PAIRS"],
@@ -82,7 +89,7 @@ def walk_group(group: typer.Typer, path: tuple[str, ...]) -> Iterator[Parameter]
             # Within Annotated, the first name stands where a default would.
             names = [n for n in (info.default, *(info.param_decls or ())) if isinstance(n, str)]
             declared = [n for n in names if n.startswith("--")]
-            option = declared[0] if declared else f"--{name}"
+            option = declared[0] if declared else f"--{name.replace('_', '-')}"
             if isinstance(info, typer.models.ArgumentInfo):
                 option = ""
             inner = [part for part in get_args(kind) if part is not type(None)]
@@ -105,7 +112,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pairs = write_pairs(folder / "pairs.txt")
     arguments = ["--data", pairs, "--out", folder / "model", "--epochs", 1, *SMALL]
     assert run_here("recsys", "train", "plain", *arguments)[0] == 0
+    examples = write_rows(folder / "examples.jsonl", [{"instruction": "Ada", "target": "Ada(O)"}])
+    tokenizer = make_tokenizer(["Ada(O)"], 300)
+    for part in (tokenizer, make_model(ScratchConfig(hidden_size=8), tokenizer)):
+        part.save_pretrained(folder / "labeller")
     return {
+        "EXAMPLES": str(examples),
+        "LABELLER": str(folder / "labeller"),
         "ROWS": str(write_rows(folder / "rows.jsonl", [VALID])),
         "PAIRS": str(pairs),
         "MODEL": str(folder / "model"),

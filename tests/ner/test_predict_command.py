@@ -108,7 +108,7 @@ def test_kills_end_with_the_same_bytes(tmp_path: Path, model: Path) -> None:
     source, target = write_rows(tmp_path / "in.jsonl", 16), tmp_path / "out.jsonl"
     whole = tmp_path / "whole.jsonl"
     code = """
-import lmcore._rows, lmcore.ner.prediction as prediction, time
+import lmcore.ner.prediction as prediction, time
 prediction._BATCHES = 1
 make = prediction.RowStream
 prediction.RowStream = lambda *given, **more: make(*given, **more, save_seconds=0)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import tiny_models
 import workers
-from lmcore.ner import score
+from lmcore.ner import Generation, predict, score
 from lmcore.ner.collator import GNERCollator
 from lmcore.ner.models import load_model, load_tokenizer
 from lmcore.ner.recipes import RECIPES, TrainConfig, llama_7b, t5_base, t5_xxl, tiny
@@ -231,6 +231,23 @@ def test_a_killed_run_ends_with_the_same_weights(
         one, two = best_weights(tmp_path / "whole"), best_weights(out)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[name], two[name]) for name in one)
+    check_use(out / "best", rows[:3], whole.best_value, tmp_path / "saved")
+
+
+def check_use(folder: Path, rows: list[dict[str, Any]], value: float | None, saved: Path) -> None:
+    """A model that was trained predicts what its validation scored, also once it is saved again."""
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    inputs = tokenizer([rows[0]["instruction"]], return_tensors="pt")["input_ids"]
+    most = SMALL["max_target_tokens"]
+    if not model.config.is_encoder_decoder:  # what the prompt leaves of both limits
+        most += SMALL["max_source_tokens"] - inputs.shape[1] - 1
+    generation = Generation(max_source_tokens=SMALL["max_source_tokens"], max_new_tokens=most)
+    found = list(predict(model, tokenizer, rows, generation=generation))
+    assert score(found, threads=1).mean.f1 == value
+    for part in (model, tokenizer):
+        part.save_pretrained(saved)
+    again = predict(load_model(saved), load_tokenizer(saved), rows, generation=generation)
+    assert list(again) == found
 
 
 KILLED = """
@@ -313,6 +330,7 @@ def test_two_processes_train_as_one(
         one, two = best_weights(out), best_weights(tmp_path / name)
         assert one.keys() == two.keys(), name
         assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-3, name
+        check_use(tmp_path / name / "best", rows[:5], value, tmp_path / f"{name} saved")
 
 
 def test_the_best_model_is_what_validation_saw(

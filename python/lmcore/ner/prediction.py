@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmcore._extras import optional_imports
-from lmcore._rows import Row, RowStream
+from lmcore._row_stream import RowStream
+from lmcore._rows import Row
 from lmcore.ner.confidence import rate_entities
 from lmcore.ner.generation import Annotator, Answer, Generation, Question
 from lmcore.ner.instructions import write_target

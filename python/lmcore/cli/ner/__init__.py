@@ -9,9 +9,9 @@ from lmcore.cli.ner.train import recipe_command, train_command
 
 app = make_app()
 app.command("data")(data_command)
-app.command("score")(score_command)
-app.command("align")(align_command)
-app.command("errors")(errors_command)
 app.command("train")(train_command)
-app.command("predict")(predict_command)
 app.command("recipe")(recipe_command)
+app.command("predict")(predict_command)
+app.command("score")(score_command)
+app.command("errors")(errors_command)
+app.command("align")(align_command)

@@ -129,7 +129,7 @@ def _predict(
         raise ValueError(f"{name}: no such folder of a model")
     if target != "-":
         find_output(target, [] if source == "-" else [source])
-    chosen = find_device(device or "auto")
+    chosen = find_device("auto" if device is None else device)
     tokenizer = load_tokenizer(name)
     model = load_model(name).to(chosen)
     bar = tqdm(unit=" sentences", disable=True if quiet else None, leave=False)

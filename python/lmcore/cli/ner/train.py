@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from lmcore.cli.options import (
     name_of_file,
     whole,
 )
-from lmcore.cli.terminal import say, show_json
+from lmcore.cli.terminal import is_first_process, say, show_json
 
 if TYPE_CHECKING:
     from lmcore.ner.recipes import TrainConfig
@@ -103,7 +102,7 @@ def train_command(
     rows = _read_rows(data, skip_bad_rows)
     dev_rows = [] if dev is None else _read_rows(dev, skip_bad_rows, scored=True)
     given = {"data_path": data, "dev_path": dev, "resume": resume}
-    _train(config, rows, out, dev=dev_rows, progress=not quiet and _is_first(), **given)
+    _train(config, rows, out, dev=dev_rows, progress=not quiet and is_first_process(), **given)
 
 
 def recipe_command(
@@ -135,7 +134,7 @@ def _read_rows(path: str, skip_bad_rows: bool, *, scored: bool = False) -> list[
     from lmcore.ner.pairs import read_pairs
 
     found = read_pairs(path, skip_bad_rows=skip_bad_rows, scored=scored)
-    for row in found.listed_bad_rows if _is_first() else []:
+    for row in found.listed_bad_rows if is_first_process() else []:
         say(f"skipped {row}")
     return found.rows
 
@@ -148,7 +147,7 @@ def _train(config: TrainConfig, rows: list[dict[str, Any]], out: str, **given: A
     paths = {name: given.pop(name) for name in ("data_path", "dev_path")}
     given |= {name: None if path == "-" else path for name, path in paths.items()}
     result = train(config, rows, out, **given)
-    if not _is_first():
+    if not is_first_process():
         return
     if result.truncation.tokens and not given["progress"]:  # which says it before the first step
         say(f"lmcore: {result.truncation}")
@@ -160,7 +159,3 @@ def _train(config: TrainConfig, rows: list[dict[str, Any]], out: str, **given: A
             config.loop.metric: result.best_value,
         }
     )
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
