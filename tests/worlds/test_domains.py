@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from lmcore.worlds.ner.domains import (
+    NAMES,
     TYPES_PER_DOMAIN,
     WORDS,
     generate_domain_sentences,
@@ -36,17 +37,16 @@ def test_a_sentence_depends_on_its_own_number() -> None:
 def label(sentence: Sentence) -> list[str]:
     """The labels by the rule of the world: names beside the word of a type that is asked for."""
     words, types = sentence.words, sentence.label_list
-    names = {word for word in WORDS if word[0].isupper()}
     labels = ["O"] * len(words)
     for index, word in enumerate(words):
         if word not in types:
             continue
         first, last = index, index + 1
-        while first > 0 and words[first - 1] in names:
+        while first > 0 and words[first - 1] in NAMES:
             first -= 1
         if first == index:  # names behind it, without it
             first = last
-            while last < len(words) and words[last] in names:
+            while last < len(words) and words[last] in NAMES:
                 last += 1
         for at in range(first, last):
             labels[at] = f"{'B' if at == first else 'I'}-{word}"
@@ -62,9 +62,9 @@ def test_labels_follow_from_words_and_types() -> None:
     entities = Counter(sum(x[0] == "B" for x in sentence.labels) for sentence in sentences)
     assert set(entities) == {0, 1, 2, 3}
     # Names with the word of a type that is not asked for are no entities, and there are many.
-    names = sum(word[0].isupper() for sentence in sentences for word in sentence.words)
+    names = sum(word in NAMES for sentence in sentences for word in sentence.words)
     named = sum(
-        word[0].isupper() and label != "O"
+        word in NAMES and label != "O"
         for sentence in sentences
         for word, label in zip(sentence.words, sentence.labels, strict=True)
     )

@@ -232,7 +232,7 @@ def make_tokenizer() -> Any:
 
     Example:
         >>> tokenizer = make_tokenizer()
-        >>> text = "the(O) Bela(B-river) river(I-river)"
+        >>> text = "the(O) bela(B-river) river(I-river)"
         >>> tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
         True
     """
@@ -347,8 +347,8 @@ def find_outcome(sentences: Sequence[Sentence], answers: Iterable[str]) -> Outco
         answers: one for each.
 
     Example:
-        >>> sentence = Sentence("a", ("Bela", "river"), ("B-river", "I-river"), ("river",))
-        >>> find_outcome([sentence], ["Bela(B-river) river(I-river)"]).f1 > 0.99
+        >>> sentence = Sentence("a", ("bela", "river"), ("B-river", "I-river"), ("river",))
+        >>> find_outcome([sentence], ["bela(B-river) river(I-river)"]).f1 > 0.99
         True
     """
     from lmcore.ner.evaluation import score

@@ -1,7 +1,7 @@
 """Sentences of several domains, each with entity types of its own: for learning and for zero-shot.
 
-A type is named by the word that entities of it carry: `Bel Tor river` is a `river`, and so is
-`Bel Tor` in `the river Bel Tor`. So whoever has learned to look for the types that are asked for
+A type is named by the word that entities of it carry: `bela coros river` is a `river`, and so is
+`bela coros` in `the river bela coros`. Names are in lower case, which matching compares. So whoever has learned to look for the types that are asked for
 finds types that were never seen before. What looks like an entity and is none stands beside them:
 names with the word of a type that is not asked for, and the word of a type without a name.
 """
@@ -26,18 +26,19 @@ _TYPES = _words("""
     bank college theatre museum hospital factory orchestra council airline brewery newspaper guild
     ship novel engine opera treaty festival comet virus robot satellite cocktail waltz
 """)
-_NAMES = tuple(
+NAMES = tuple(
     start + end
-    for start in ("Al", "Bel", "Cor", "Dun", "Fal", "Gor", "Kar", "Mir")
+    for start in ("al", "bel", "cor", "dun", "fal", "gor", "kar", "mir")
     for end in ("a", "en", "ia", "os", "ton")
 )
+"""Words of names, of all types."""
 _ADJECTIVES = _words("old new great small famous northern royal quiet")
 _NOUNS = _words("report people story crowd budget winter teacher road price season")
 _VERBS = _words("reached left praised bought opened missed described visited")
 _LINKS = _words("near behind with without")
 _OTHERS = _words("the a this .")
 
-WORDS = (*_TYPES, *_NAMES, *_ADJECTIVES, *_NOUNS, *_VERBS, *_LINKS, *_OTHERS)
+WORDS = (*_TYPES, *NAMES, *_ADJECTIVES, *_NOUNS, *_VERBS, *_LINKS, *_OTHERS)
 """Every word of these sentences."""
 
 TYPES_PER_DOMAIN = 4
@@ -130,7 +131,7 @@ def _compose(domain: Domain, draws: Draws) -> tuple[list[str], list[str]]:
             return
         asked = draws.uniform() < 0.75
         kind = draws.pick(domain.types if asked else _other_types(domain))
-        names = [draws.pick(_NAMES) for _ in range(1 + (draws.uniform() < 0.5))]
+        names = [draws.pick(NAMES) for _ in range(1 + (draws.uniform() < 0.5))]
         found = kind if asked else None
         if chance < 0.4:  # no name, no entity
             say(kind)
