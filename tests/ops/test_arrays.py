@@ -53,9 +53,9 @@ LAYOUTS: dict[str, Layout] = {
 
 def rank_all(layout: Layout) -> Any:
     scores = np.arange(12, dtype=np.float32).reshape(3, 4) % 5
-    places = (np.array([1, 0, 3]), np.array([0, 2, 2, 3]), np.array([0, 2, 1]))
-    ranks, ties = rank_targets(layout(scores), *map(layout, places))
-    assert rank_targets(layout(scores.astype(float)), *places).ranks.tolist() == ranks.tolist()
+    targets = (np.array([1, 0, 3]), np.array([0, 2, 2, 3]), np.array([0, 2, 1]))
+    ranks, ties = rank_targets(layout(scores), *map(layout, targets))
+    assert rank_targets(layout(scores.astype(float)), *targets).ranks.tolist() == ranks.tolist()
     return ranks.tolist(), ties.tolist(), ranking_metrics(layout(ranks))
 
 
@@ -74,7 +74,7 @@ def sample_all(layout: Layout) -> Any:
 def remember_all(layout: Layout) -> Any:
     memory, users = FalseNegativeMemory(threshold=0), layout(np.array([1, 2]))
     positives = layout(np.array([[0, 3], [3, 4]]))
-    places = layout(np.array([1, 2, 3]))
+    flat_indices = layout(np.array([1, 2, 3]))
     scores = layout(np.array([[[0.0, 1, -1]] * 2] * 2, np.float32))
     mask = layout(np.array([[True, False]] * 3))
     seen = []
@@ -88,8 +88,8 @@ def remember_all(layout: Layout) -> Any:
             shown = negatives
         memory.observe(users, positives, shown, scores, reversed_)
         packed = negatives.reshape(4, 2)[1:].copy()
-        reversed_ = memory.inject_packed(users, places, 2, packed)
-        memory.observe_packed(users, places, 2, packed, mask, reversed_)
+        reversed_ = memory.inject_packed(users, flat_indices, 2, packed)
+        memory.observe_packed(users, flat_indices, 2, packed, mask, reversed_)
         seen.append((negatives.tolist(), packed.tolist(), coordinates.tolist()))
     state = memory.state_dict()
     memory.load_state_dict(
@@ -245,8 +245,8 @@ BEYOND: list[Any] = [
 ]
 
 
-def remember(memory_class: Callable[[], Any], users: Any, places: Any) -> Any:
-    return memory_class().inject_packed(users, places, 2, np.array([[7, 9]])).coordinates
+def remember(memory_class: Callable[[], Any], users: Any, flat_indices: Any) -> Any:
+    return memory_class().inject_packed(users, flat_indices, 2, np.array([[7, 9]])).coordinates
 
 
 @pytest.mark.parametrize("ids", BEYOND, ids=str)
@@ -282,7 +282,7 @@ def test_ids_beyond_int64_are_index_errors(ids: Any) -> None:
         f"users must be at least 1 and below 2**24: got {number} at row 0": tuple(
             lambda make=make: remember(make, ids, [0]) for make in memories
         ),
-        f"places must be at least 0 and below 2: got {number} at index 0": tuple(
+        f"flat_indices must be at least 0 and below 2: got {number} at index 0": tuple(
             lambda make=make: remember(make, [1], ids) for make in memories
         ),
     }
