@@ -179,7 +179,7 @@ def test_claims_of_the_readme_are_those_of_the_docs() -> None:
     """A row of the README is a shorter one of docs/claims.md, with the same numbers."""
     long = claim_rows("docs/claims.md")
     for name, measured, verdict in claim_rows("README.md"):
-        full, _, everything, same = next(row for row in long if row[0].startswith(name))
+        _, _, everything, same = next(row for row in long if row[0].startswith(name))
         assert verdict == same
         numbers = re.findall(r"[-+]?\d+\.\d+(?: ± \d+\.\d+)?", measured)
         assert numbers

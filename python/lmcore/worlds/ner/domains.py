@@ -1,9 +1,10 @@
 """Sentences of several domains, each with entity types of its own: for learning and for zero-shot.
 
 A type is named by the word that entities of it carry: `bela coros river` is a `river`, and so is
-`bela coros` in `the river bela coros`. Names are in lower case, which matching compares. So whoever has learned to look for the types that are asked for
-finds types that were never seen before. What looks like an entity and is none stands beside them:
-names with the word of a type that is not asked for, and the word of a type without a name.
+`bela coros` in `the river bela coros`. So whoever has learned to look for the types that are asked
+for finds types that were never seen before. What looks like an entity and is none stands beside
+them: names with the word of a type that is not asked for, and the word of a type without a name.
+Names are in lower case, as matching compares words.
 """
 
 from __future__ import annotations
