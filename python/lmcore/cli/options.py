@@ -194,3 +194,24 @@ Seed = Annotated[int, whole(0, 2**64 - 1, text="Of the drawn items.")]
 Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto by default.")
 ]
+Out = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR",
+        parser=name_of_file,
+        help="Where the model, its log and its state go.",
+        show_default=False,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another setting of the recipe, any number of times; `recipe` lists them.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]

@@ -14,7 +14,11 @@ from lmcore.cli.options import (
     Format,
     Heads,
     Model,
+    Out,
+    Quiet,
+    Resume,
     Seed,
+    Settings,
     SkipBadRows,
     Threads,
     limit_threads,
@@ -44,15 +48,7 @@ def train_command(
         ),
     ],
     data: Data,
-    out: Annotated[
-        str,
-        typer.Option(
-            metavar="DIR",
-            parser=name_of_file,
-            help="Where the model, its log and its state go.",
-            show_default=False,
-        ),
-    ],
+    out: Out,
     backbone: Annotated[
         str | None, typer.Option(metavar="sasrec|gru4rec|fmlp", help="The sequence model.")
     ] = None,
@@ -62,21 +58,11 @@ def train_command(
     ] = None,
     device: Device = None,
     threads: Threads = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Another setting of the recipe, any number of times; `recsys recipe` lists them.",
-        ),
-    ] = None,
+    settings: Settings = None,
     data_format: Format = "auto",
     skip_bad_rows: SkipBadRows = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew."),
-    ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    resume: Resume = True,
+    quiet: Quiet = False,
 ) -> None:
     """Train a sequential recommender; a killed or interrupted run goes on where it was.
 
@@ -101,9 +87,7 @@ def recipe_command(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="One of the names that `train` takes.")
     ] = "plain",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another setting.")
-    ] = None,
+    settings: Settings = None,
 ) -> None:
     """Print the settings of a recipe as JSON."""
     with starting():

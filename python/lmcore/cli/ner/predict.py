@@ -11,6 +11,7 @@ from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
     Device,
+    Quiet,
     SkipBadRows,
     Threads,
     limit_threads,
@@ -80,7 +81,7 @@ def predict_command(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where OUT.jsonl ended, or anew.")
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write what a model says of each sentence: text, labels, entities with a confidence.
 

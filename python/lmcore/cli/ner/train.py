@@ -10,6 +10,10 @@ from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
     Device,
+    Out,
+    Quiet,
+    Resume,
+    Settings,
     SkipBadRows,
     Threads,
     limit_threads,
@@ -20,12 +24,6 @@ from lmcore.cli.terminal import is_first_process, say, show_json
 
 if TYPE_CHECKING:
     from lmcore.ner.recipes import TrainConfig
-
-_SETTINGS = typer.Option(
-    "--set",
-    metavar="NAME=VALUE",
-    help="Another setting of the recipe, any number of times; `ner recipe` lists them.",
-)
 
 
 def train_command(
@@ -48,15 +46,7 @@ def train_command(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        str,
-        typer.Option(
-            metavar="DIR",
-            parser=name_of_file,
-            help="Where the model, its log and its state go.",
-            show_default=False,
-        ),
-    ],
+    out: Out,
     dev: Annotated[
         str | None,
         typer.Option(
@@ -81,13 +71,10 @@ def train_command(
     ] = None,
     device: Device = None,
     threads: Threads = None,
-    settings: Annotated[list[str] | None, _SETTINGS] = None,
+    settings: Settings = None,
     skip_bad_rows: SkipBadRows = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew."),
-    ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    resume: Resume = True,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model to write every word with its label; a killed run goes on where it was.
 
@@ -109,7 +96,7 @@ def recipe_command(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="One of the names that `train` takes.")
     ] = "t5_base",
-    settings: Annotated[list[str] | None, _SETTINGS] = None,
+    settings: Settings = None,
 ) -> None:
     """Print the settings of a recipe as JSON."""
     with starting():
