@@ -99,12 +99,12 @@ pub fn score_files<'py>(
         skip_bad_rows,
     };
     let paths = self::paths(paths, "paths")?;
+    let mut names = names.into_iter().flatten();
     let mut files = Vec::new();
-    for (index, path) in paths.iter().enumerate() {
+    for path in &paths {
         let mut file = ScoredFile::new(path);
-        if let Some((name, dataset)) = names.as_ref().and_then(|names| names.get(index)) {
-            file.name.clone_from(name);
-            file.dataset.clone_from(dataset);
+        if let Some((name, dataset)) = names.next() {
+            (file.name, file.dataset) = (name, dataset);
         }
         files.push(file);
     }
