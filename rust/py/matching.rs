@@ -48,24 +48,24 @@ pub fn align_words<'py>(
 
 /// Returns one label per word, and how it was found.
 #[pyfunction]
-#[pyo3(signature = (words, generation, label_list, comparison_words, split_generated, /))]
+#[pyo3(signature = (words, generation, types, comparison_words, split_generated, /))]
 pub fn match_labels<'py>(
     py: Python<'py>,
     words: &Bound<'py, PyAny>,
     generation: &Bound<'py, PyAny>,
-    label_list: &Bound<'py, PyAny>,
+    types: &Bound<'py, PyAny>,
     comparison_words: Option<&Bound<'py, PyAny>>,
     split_generated: bool,
 ) -> PyResult<Match<'py>> {
     let words = strings(words, "words")?;
     let generation = text(generation, "generation")?;
-    let label_list = strings(label_list, "types")?;
+    let types = strings(types, "types")?;
     let comparison =
         comparison_words.map(|given| strings(given, "comparison_words")).transpose()?;
     let input = MatchInput {
         words: words.all(),
         generation,
-        label_list: label_list.all(),
+        label_list: types.all(),
         comparison_words: comparison.as_ref().map(crate::text::Strings::all),
     };
     let matched = detach_interruptible(py, || matching::match_labels(&input, split_generated))?;
@@ -74,26 +74,26 @@ pub fn match_labels<'py>(
 
 /// Returns the same for many sentences, computed by several threads.
 #[pyfunction]
-#[pyo3(signature = (words, generations, label_lists, comparison_words, threads, /))]
+#[pyo3(signature = (words, generations, types, comparison_words, threads, /))]
 pub fn match_labels_batch<'py>(
     py: Python<'py>,
     words: &Bound<'py, PyAny>,
     generations: &Bound<'py, PyAny>,
-    label_lists: &Bound<'py, PyAny>,
+    types: &Bound<'py, PyAny>,
     comparison_words: Option<&Bound<'py, PyAny>>,
     threads: Option<Whole>,
 ) -> PyResult<Bound<'py, PyList>> {
     let threads = thread_count(threads)?;
     let words = nested_strings(words, "words")?;
     let generations = strings(generations, "generations")?;
-    let label_lists = shared_strings(label_lists, "types")?;
+    let types = shared_strings(types, "types")?;
     let comparison =
         comparison_words.map(|given| nested_strings(given, "comparison_words")).transpose()?;
     let matched = detach_interruptible(py, || {
         matching::match_labels_batch(
             &words,
             generations.all(),
-            &label_lists,
+            &types,
             comparison.as_ref(),
             threads,
         )
