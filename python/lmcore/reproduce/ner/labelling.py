@@ -78,7 +78,7 @@ SCALES: dict[Size, Scale] = {
     ),
     "full": Scale(
         hidden_size=64, layers=2, copying_steps=600, arm_steps=900, batch_size=32, train=50_000,
-        test=500,
+        test=200,
     ),
 }  # fmt: skip
 """By the size of the claims."""
