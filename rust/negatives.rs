@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, Steps};
 use crate::memory;
 use crate::philox::{Draws, Stream, Words, shuffle};
-use crate::rows::{Fault, OwnedRows, Rows};
+use crate::rows::{Fault, OwnedRows, Rows, map_values};
 use crate::threads;
 use draw::{Catalogue, DrawRows, Popularity, Row, Scratch};
 
@@ -25,8 +25,6 @@ pub const EPOCH_BITS: u32 = 24;
 pub const POSITION_BITS: u32 = 40;
 /// One thread makes this many draws in about the time that starting another takes.
 const DRAWS_PER_THREAD: usize = 1 << 18;
-/// Ids between two looks at whether the caller stops.
-const ID_BLOCK: usize = 1 << 10;
 
 /// What can go wrong with training batches alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -486,15 +484,7 @@ fn check_rows(offsets: &[i64], items: &[i64], item_count: u32) -> Result<OwnedRo
 }
 
 fn check_ids(name: &'static str, items: &[i64], least: u32, most: u32) -> Result<Vec<u32>> {
-    let mut ids = memory::with_capacity(items.len())?;
-    let mut steps = Steps::default();
-    for (block, part) in items.chunks(ID_BLOCK).enumerate() {
-        steps.take(part.len())?;
-        for (index, &item) in part.iter().enumerate() {
-            ids.push(check_id(name, block * ID_BLOCK + index, item, least, most)?);
-        }
-    }
-    Ok(ids)
+    map_values(items, |index, &item| check_id(name, index, item, least, most))
 }
 
 #[inline]

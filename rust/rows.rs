@@ -177,15 +177,8 @@ impl<T: Copy> OwnedRows<T> {
     /// # Errors
     /// One of `make`, which gets the index of each value; the memory is refused, or the caller
     /// stops.
-    pub fn map<U>(rows: Rows<'_, U>, mut make: impl FnMut(usize, &U) -> Result<T>) -> Result<Self> {
-        let mut values = memory::with_capacity(rows.values.len())?;
-        let mut steps = Steps::default();
-        for (block, part) in rows.values.chunks(BLOCK).enumerate() {
-            steps.take(part.len())?;
-            for (index, value) in part.iter().enumerate() {
-                values.push(make(block * BLOCK + index, value)?);
-            }
-        }
+    pub fn map<U>(rows: Rows<'_, U>, make: impl FnMut(usize, &U) -> Result<T>) -> Result<Self> {
+        let values = map_values(rows.values, make)?;
         let offsets = memory::collect(rows.offsets.len(), rows.offsets.iter().copied())?;
         Ok(Self { offsets, values })
     }
@@ -211,4 +204,23 @@ impl<T: Copy> OwnedRows<T> {
     pub fn rows(&self) -> Rows<'_, T> {
         Rows { offsets: &self.offsets, values: &self.values }
     }
+}
+
+/// Values, each made into another.
+///
+/// # Errors
+/// One of `make`, which gets the index of each value; the memory is refused, or the caller stops.
+pub fn map_values<T, U>(
+    values: &[U],
+    mut make: impl FnMut(usize, &U) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut made = memory::with_capacity(values.len())?;
+    let mut steps = Steps::default();
+    for (block, part) in values.chunks(BLOCK).enumerate() {
+        steps.take(part.len())?;
+        for (index, value) in part.iter().enumerate() {
+            made.push(make(block * BLOCK + index, value)?);
+        }
+    }
+    Ok(made)
 }

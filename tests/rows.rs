@@ -91,3 +91,21 @@ fn the_first_value_that_is_refused_comes_out() {
     };
     assert_eq!(OwnedRows::map(rows, refuse).unwrap_err(), Error::Memory { values: 1 });
 }
+
+#[test]
+fn a_value_is_known_by_its_own_index_in_any_block() {
+    let values: Vec<usize> = (0..3_000).collect();
+    let rows = Rows::new(&[0, 700, 3_000], &values).unwrap();
+    let made = OwnedRows::map(rows, |index, &value| Ok(index == value)).unwrap();
+    assert!(made.rows().iter().flatten().all(|&is_own| is_own));
+    for refused in [0, 1_023, 1_024, 2_500] {
+        let refuse = |index: usize, &value: &usize| {
+            let error = Error::Memory { values: index as u128 };
+            if value == refused { Err(error) } else { Ok(value) }
+        };
+        assert_eq!(
+            OwnedRows::map(rows, refuse).unwrap_err(),
+            Error::Memory { values: refused as u128 }
+        );
+    }
+}

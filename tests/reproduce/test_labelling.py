@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ import torch
 from lmcore.ner.instructions import write_target
 from lmcore.ner.labels import write_labels
 from lmcore.reproduce import CLAIMS
-from lmcore.reproduce.claim import Estimate, decide_verdict
-from lmcore.reproduce.ner import negative_instances
+from lmcore.reproduce.claim import Estimate, Size, decide_verdict
+from lmcore.reproduce.ner import labelling, negative_instances
 from lmcore.reproduce.ner.labelling import (
     ARMS,
     SCALES,
@@ -22,6 +23,7 @@ from lmcore.reproduce.ner.labelling import (
 )
 from lmcore.worlds.ner.domains import generate_domain_sentences, make_domains
 
+GROUPS = ("labelling", "labelling_choices")
 SENTENCES = generate_domain_sentences(make_domains(0), 40, 0)
 
 
@@ -117,3 +119,13 @@ def test_both_claims_look_at_the_same_runs(monkeypatch: pytest.MonkeyPatch) -> N
     unseen = negative_instances.measure_unseen(0, "tiny").values
     assert seen.keys() == unseen.keys()
     assert run_arms.cache_info().hits >= 1
+
+
+@pytest.mark.parametrize("size", ["quick", "full"])
+def test_the_model_is_as_large_as_the_claims_say(size: Size) -> None:
+    model = Labeller(0, SCALES[size], None, SENTENCES).model
+    said = int(re.findall(r"some ([0-9,]+) weights", labelling.__doc__ or "")[0].replace(",", ""))
+    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(said, rel=0.05)
+    settings = [CLAIMS[name].setting for name in CLAIMS if CLAIMS[name].group in GROUPS]
+    assert len(settings) == 8
+    assert all(f"some {said:,} weights" in setting for setting in settings)

@@ -1,6 +1,6 @@
 """Small models that learn to label words, from other targets but for the same steps.
 
-A T5-shaped model of some 300,000 weights knows nothing at first. It learns to copy words, on
+A T5-shaped model of some 170,000 weights knows nothing at first. It learns to copy words, on
 random ones, once for all arms; then each arm goes on from there with targets of its own. Texts are
 pieces for it that are whole words, so that nothing but the labels is hard.
 """

@@ -82,10 +82,10 @@ def run_choices(seed: int, scale: Scale) -> dict[str, float]:
         "labelling_order/ordered_turned": ordered["turned"],
         "labelling_order/gain_turned": bio["turned"] - ordered["turned"],
     }
-    for claim, base in (("labelling_constrained", "f1"), ("labelling_beams", "f1")):
-        values[f"{claim}/greedy"] = bio[base]
+    for claim in ("labelling_constrained", "labelling_beams"):
+        values[f"{claim}/greedy"] = bio["f1"]
         values[f"{claim}/other"] = bio[claim]
-        values[f"{claim}/gain"] = bio[claim] - bio[base]
+        values[f"{claim}/gain"] = bio[claim] - bio["f1"]
     for name in ("whole", "windows", "overlap"):
         values[f"labelling_windows/{name}"] = bio[name]
     values["labelling_windows/gain"] = bio["overlap"] - bio["windows"]
@@ -188,7 +188,7 @@ def _tell(
 
 
 _SETTING = (
-    "A T5-shaped model of some 300,000 weights that learned to copy first, as in the claim "
+    "A T5-shaped model of some 170,000 weights that learned to copy first, as in the claim "
     "negative_instances; seven generated domains, scored on new sentences of them. "
 )
 

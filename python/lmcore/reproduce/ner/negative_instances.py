@@ -92,7 +92,7 @@ _PAPER = (
 )
 _RULE = "All words minus entities only exceeds its spread."
 _SETTING = (
-    "A T5-shaped model of some 200,000 weights, trained from nothing: it learns to copy words, and "
+    "A T5-shaped model of some 170,000 weights, trained from nothing: it learns to copy words, and "
     "three arms go on from there for equally many steps on the same generated sentences of seven "
     "domains. A type is the word that its entities carry (`bela coros river`), and four types are "
     "asked for. {tested} The paper's model has read much of the world before; how large the "
