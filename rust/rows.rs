@@ -214,13 +214,13 @@ pub fn map_values<T, U>(
     values: &[U],
     mut make: impl FnMut(usize, &U) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let mut made = memory::with_capacity(values.len())?;
+    let mut found = memory::with_capacity(values.len())?;
     let mut steps = Steps::default();
     for (block, part) in values.chunks(BLOCK).enumerate() {
         steps.take(part.len())?;
         for (index, value) in part.iter().enumerate() {
-            made.push(make(block * BLOCK + index, value)?);
+            found.push(make(block * BLOCK + index, value)?);
         }
     }
-    Ok(made)
+    Ok(found)
 }
