@@ -1,0 +1,241 @@
+"""Released folders of OpenBA: names of their tensors, and what a folder must hold to be loaded.
+
+Parameters have the names of the released code, with one exception: the embedding, which is
+`shared_embedding.weight` there and belongs to the encoder here. `save_pretrained` writes the
+released names; with `save_original_format=False` it writes ours. Both are read.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import ConversionOps, WeightConverter
+from transformers.utils.hub import cached_file
+
+from lmcore._json import read_json
+from lmcore.openba.configuration_openba import OpenBAConfig, apply_swiglu_rule
+
+EMBEDDING = "encoder.embed_tokens.weight"
+"""What the embedding is called here."""
+EMBEDDING_NAMES = ("shared_embedding.weight", EMBEDDING, "decoder.embed_tokens.weight")
+"""What it is called in files of the released code: one tensor under up to three names."""
+
+# A tensor whose shape tells the size of the inner layer.
+_FC_OUT = "decoder.block.0.mlp.fc_out.weight"
+_DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+class SameTensor(ConversionOps):
+    """Takes the embedding under whichever of its names a file has, if they agree."""
+
+    @torch.no_grad()
+    def convert(
+        self,
+        input_dict: dict[str, Any],
+        source_patterns: list[str],
+        target_patterns: list[str],
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns the tensor under its target name.
+
+        Args:
+            input_dict: tensors by the names that they were found under.
+            source_patterns: all names.
+            target_patterns: the one to return it under, first.
+            **kwargs: of transformers.
+
+        Raises:
+            ValueError: the same tensor has two values.
+        """
+        found = {name: x[0] if isinstance(x, list) else x for name, x in input_dict.items()}
+        first, *others = found
+        for other in others:
+            if not torch.equal(found[first], found[other]):
+                raise ValueError(f"{first} and {other} are one tensor, and their values differ")
+        return {target_patterns[0]: found[first]}
+
+    @property
+    def reverse_op(self) -> SameTensor:
+        """The same under the name of the released code."""
+        return SameTensor()
+
+
+def register_names() -> None:
+    """Tells transformers what the released files call the tensors of this model.
+
+    Example:
+        >>> register_names()
+    """
+    converter = WeightConverter(list(EMBEDDING_NAMES), [EMBEDDING], [SameTensor()])
+    register_checkpoint_conversion_mapping("openba", [converter], overwrite=True)
+
+
+class LoadingModel:
+    """Loads a folder that holds each tensor of the model, and refuses others by name."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: Any = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the model of a folder or of a name on the Hub, as transformers does.
+
+        No tensor is started at random in silence: those that lack, are too many or have another
+        shape are named. A configuration that does not say which rule the inner layers follow
+        takes it from the shape of the weights.
+
+        Args:
+            pretrained_model_name_or_path: the folder or name.
+            *model_args: of transformers.
+            config: a configuration in place of the folder's.
+            ignore_mismatched_sizes: whether tensors of another shape are started anew.
+            output_loading_info: whether to return what was found as well.
+            **kwargs: of transformers, such as `dtype`, `attn_implementation` and
+                `distributed_config`.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: the folder does not hold this model.
+        """
+        where = pretrained_model_name_or_path
+        if isinstance(config, OpenBAConfig):
+            if config.swiglu_rule is None and where is not None:
+                config = copy.deepcopy(config)
+                config.swiglu_rule = find_swiglu_rule(where, config, **kwargs)
+        elif config is None and where is not None and "swiglu_rule" not in kwargs:
+            options = {name: kwargs[name] for name in _DOWNLOAD if name in kwargs}
+            read = OpenBAConfig.from_pretrained(where, **options)
+            if read.swiglu_rule is None:
+                kwargs["swiglu_rule"] = find_swiglu_rule(where, read, **options)
+        base: Any = super()
+        model, found = base.from_pretrained(
+            where,
+            *model_args,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **kwargs,
+        )
+        refuse_parts(str(where), model, found, ignore_mismatched_sizes)
+        _register_generate(model)
+        return (model, found) if output_loading_info else model
+
+
+def refuse_parts(
+    where: str, model: Any, found: dict[str, Any], ignore_mismatched_sizes: bool = False
+) -> None:
+    """Raises an error that names what a checkpoint lacks or has too much.
+
+    Args:
+        where: the checkpoint, for the error.
+        model: that was loaded.
+        found: what transformers tells of the loading.
+        ignore_mismatched_sizes: whether other shapes are wanted.
+
+    Raises:
+        ValueError: the checkpoint holds something else than the model.
+
+    Example:
+        >>> refuse_parts("folder", None, {"missing_keys": set(), "unexpected_keys": set()})
+    """
+    problems = []
+    missing = sorted(found["missing_keys"])
+    if missing:
+        names = [
+            f"{name} (or {EMBEDDING_NAMES[0]})" if name == EMBEDDING else name for name in missing
+        ]
+        problems.append(f"it lacks {', '.join(names)}")
+    if found["unexpected_keys"]:
+        problems.append(f"the model has no {', '.join(sorted(found['unexpected_keys']))}")
+    wrong = [] if ignore_mismatched_sizes else sorted(found.get("mismatched_keys", ()))
+    problems += [
+        f"{name} has the shape {list(shape)} where {list(wanted)} is expected"
+        for name, shape, wanted in wrong
+    ]
+    head = "lm_head.weight"
+    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    if tied and hasattr(model, "lm_head") and head not in model.all_tied_weights_keys:
+        problems.append(
+            f"{head} differs from {EMBEDDING_NAMES[0]}, and tie_word_embeddings says that they "
+            "are one"
+        )
+    if problems:
+        raise ValueError(f"{where} does not hold this model: {'; '.join(problems)}")
+
+
+def find_swiglu_rule(
+    where: str | os.PathLike[str], config: OpenBAConfig, **options: Any
+) -> bool | None:
+    """Returns which rule the inner layers of a checkpoint follow, or None if it does not tell.
+
+    Only headers are read, except from `.bin` files of old versions of torch.
+
+    Args:
+        where: a folder, or a name on the Hub.
+        config: its sizes.
+        **options: of downloads, such as `revision`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(find_swiglu_rule(folder, OpenBAConfig()))
+        None
+    """
+    shape = _find_shape(where, {name: options[name] for name in _DOWNLOAD if name in options})
+    size = config.ffn_hidden_size
+    if shape is None or len(shape) != 2 or apply_swiglu_rule(size) == size:
+        return None
+    return {apply_swiglu_rule(size): True, size: False}.get(shape[1])
+
+
+def _find_shape(where: str | os.PathLike[str], options: dict[str, Any]) -> list[int] | None:
+    def find(name: str) -> str | None:
+        path: str | None = cached_file(
+            where, name, _raise_exceptions_for_missing_entries=False, **options
+        )
+        return path
+
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        path = find(whole)
+        if path is None and (index := find(f"{whole}.index.json")) is not None:
+            names = read_json(index, "an index of tensors").get("weight_map", {})
+            path = find(names[_FC_OUT]) if _FC_OUT in names else None
+        if path is not None:
+            return _read_shape(path)
+    return None
+
+
+def _read_shape(path: str) -> list[int] | None:
+    """The shape of the tensor that tells; what cannot be read is refused by the loading itself."""
+    if path.endswith(".safetensors"):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                return list(file.get_slice(_FC_OUT).get_shape()) if _FC_OUT in file.keys() else None  # noqa: SIM118
+        except SafetensorError:
+            return None
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return None
+    tensor = weights.get(_FC_OUT) if isinstance(weights, dict) else None
+    return list(tensor.shape) if isinstance(tensor, Tensor) else None
+
+
+def _register_generate(model: Any) -> None:
+    """A model in shards must gather the embedding before `generate` calls the encoder alone."""
+    if getattr(model, "_is_fsdp_managed_module", False) and hasattr(model, "generate"):
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        register_fsdp_forward_method(model, "generate")
