@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -31,7 +35,11 @@ _DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "revision", "sub
 
 
 class SameTensor(ConversionOps):
-    """Takes the embedding under whichever of its names a file has, if they agree."""
+    """Takes the embedding under whichever of its names a file has.
+
+    Names that disagree are noted at the model: transformers would log what is raised here, and
+    raise something that names nothing.
+    """
 
     @torch.no_grad()
     def convert(
@@ -39,6 +47,7 @@ class SameTensor(ConversionOps):
         input_dict: dict[str, Any],
         source_patterns: list[str],
         target_patterns: list[str],
+        model: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the tensor under its target name.
@@ -47,16 +56,14 @@ class SameTensor(ConversionOps):
             input_dict: tensors by the names that they were found under.
             source_patterns: all names.
             target_patterns: the one to return it under, first.
+            model: that is loaded or saved.
             **kwargs: of transformers.
-
-        Raises:
-            ValueError: the same tensor has two values.
         """
         found = {name: x[0] if isinstance(x, list) else x for name, x in input_dict.items()}
         first, *others = found
-        for other in others:
-            if not torch.equal(found[first], found[other]):
-                raise ValueError(f"{first} and {other} are one tensor, and their values differ")
+        differing = [name for name in others if not torch.equal(found[first], found[name])]
+        if differing:
+            model.differing_names = [first, *differing]
         return {target_patterns[0]: found[first]}
 
     @property
@@ -118,14 +125,15 @@ class LoadingModel:
             if read.swiglu_rule is None:
                 kwargs["swiglu_rule"] = find_swiglu_rule(where, read, **options)
         base: Any = super()
-        model, found = base.from_pretrained(
-            where,
-            *model_args,
-            config=config,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **kwargs,
-        )
+        with _naming_damage(where):
+            model, found = base.from_pretrained(
+                where,
+                *model_args,
+                config=config,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
+            )
         refuse_parts(str(where), model, found, ignore_mismatched_sizes)
         _register_generate(model)
         return (model, found) if output_loading_info else model
@@ -169,6 +177,8 @@ def refuse_parts(
             f"{head} differs from {EMBEDDING_NAMES[0]}, and tie_word_embeddings says that they "
             "are one"
         )
+    if names := getattr(model, "differing_names", None):
+        problems.append(f"{' and '.join(names)} are one tensor, and their values differ")
     if problems:
         raise ValueError(f"{where} does not hold this model: {'; '.join(problems)}")
 
@@ -231,6 +241,30 @@ def _read_shape(path: str) -> list[int] | None:
         return None
     tensor = weights.get(_FC_OUT) if isinstance(weights, dict) else None
     return list(tensor.shape) if isinstance(tensor, Tensor) else None
+
+
+@contextmanager
+def _naming_damage(where: Any) -> Iterator[None]:
+    """Errors of files of weights that are no such files name the file, or the folder at least."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        yield
+    except SafetensorError as error:
+        for path in sorted(Path(where).glob("*.safetensors")):
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except SafetensorError:
+                where = path
+                break
+        raise ValueError(f"{where} is not a file of weights: {error}") from None
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        # Of a RuntimeError only the text tells.
+        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            raise
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{where}: a file of weights cannot be read: {problem}") from None
 
 
 def _register_generate(model: Any) -> None:
