@@ -177,8 +177,8 @@ def refuse_parts(
             f"{head} differs from {EMBEDDING_NAMES[0]}, and tie_word_embeddings says that they "
             "are one"
         )
-    if names := getattr(model, "differing_names", None):
-        problems.append(f"{' and '.join(names)} are one tensor, and their values differ")
+    if differing := getattr(model, "differing_names", None):
+        problems.append(f"{' and '.join(differing)} are one tensor, and their values differ")
     if problems:
         raise ValueError(f"{where} does not hold this model: {'; '.join(problems)}")
 
