@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.utils.hub import cached_file
@@ -91,8 +93,6 @@ class LoadingModel:
         pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *model_args: Any,
         config: Any = None,
-        ignore_mismatched_sizes: bool = False,
-        output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Returns the model of a folder or of a name on the Hub, as transformers does.
@@ -105,8 +105,6 @@ class LoadingModel:
             pretrained_model_name_or_path: the folder or name.
             *model_args: of transformers.
             config: a configuration in place of the folder's.
-            ignore_mismatched_sizes: whether tensors of another shape are started anew.
-            output_loading_info: whether to return what was found as well.
             **kwargs: of transformers, such as `dtype`, `attn_implementation` and
                 `distributed_config`.
 
@@ -115,68 +113,81 @@ class LoadingModel:
             ValueError: the folder does not hold this model.
         """
         where = pretrained_model_name_or_path
+        options = {name: kwargs[name] for name in _DOWNLOAD if name in kwargs}
         if isinstance(config, OpenBAConfig):
             if config.swiglu_rule is None and where is not None:
                 config = copy.deepcopy(config)
-                config.swiglu_rule = find_swiglu_rule(where, config, **kwargs)
+                config.swiglu_rule = find_swiglu_rule(where, config, **options)
         elif config is None and where is not None and "swiglu_rule" not in kwargs:
-            options = {name: kwargs[name] for name in _DOWNLOAD if name in kwargs}
-            read = OpenBAConfig.from_pretrained(where, **options)
-            if read.swiglu_rule is None:
-                kwargs["swiglu_rule"] = find_swiglu_rule(where, read, **options)
-        base: Any = super()
+            base = _find_base(where)
+            read = OpenBAConfig.from_pretrained(base, **options)
+            rule = find_swiglu_rule(base, read, **options) if read.swiglu_rule is None else None
+            if rule is not None:
+                kwargs["swiglu_rule"] = rule
+        parent: Any = super()
         with _naming_damage(where):
-            model, found = base.from_pretrained(
-                where,
-                *model_args,
-                config=config,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **kwargs,
+            model = parent.from_pretrained(where, *model_args, config=config, **kwargs)
+        _register_generate(model[0] if isinstance(model, tuple) else model)
+        return model
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        """What transformers calls when tensors are read, and before it starts those that lack."""
+        where = load_config.pretrained_model_name_or_path
+        refuse_parts(where, model, loading_info, load_config.ignore_mismatched_sizes)
+        found = PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        head = "lm_head.weight"
+        tied = model.config.tie_word_embeddings and hasattr(model, "lm_head")
+        if tied and head not in model.all_tied_weights_keys:
+            raise ValueError(
+                f"{where} does not hold this model: {head} differs from {EMBEDDING_NAMES[0]}, and "
+                "tie_word_embeddings says that they are one"
             )
-        refuse_parts(str(where), model, found, ignore_mismatched_sizes)
-        _register_generate(model)
-        return (model, found) if output_loading_info else model
+        return found
 
 
-def refuse_parts(
-    where: str, model: Any, found: dict[str, Any], ignore_mismatched_sizes: bool = False
-) -> None:
+def refuse_parts(where: Any, model: Any, found: Any, ignore_mismatched_sizes: bool = False) -> None:
     """Raises an error that names what a checkpoint lacks or has too much.
 
     Args:
         where: the checkpoint, for the error.
-        model: that was loaded.
-        found: what transformers tells of the loading.
+        model: that is loaded.
+        found: `missing_keys`, `unexpected_keys` and `mismatched_keys` of the loading.
         ignore_mismatched_sizes: whether other shapes are wanted.
 
     Raises:
         ValueError: the checkpoint holds something else than the model.
 
     Example:
-        >>> refuse_parts("folder", None, {"missing_keys": set(), "unexpected_keys": set()})
+        >>> from types import SimpleNamespace
+        >>> names = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        >>> found = SimpleNamespace(**dict.fromkeys(names, set()))
+        >>> refuse_parts("folder", torch.nn.Module(), found)
     """
+    missing = set(found.missing_keys)
+    for pair in getattr(model, "all_tied_weights_keys", {}).items():
+        if not missing.issuperset(pair):
+            missing.difference_update(pair)
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    unknown = [
+        name
+        for name in sorted(found.unexpected_keys)
+        if not any(re.search(pattern, name) for pattern in ignored)
+    ]
     problems = []
-    missing = sorted(found["missing_keys"])
     if missing:
         names = [
-            f"{name} (or {EMBEDDING_NAMES[0]})" if name == EMBEDDING else name for name in missing
+            f"{name} (or {EMBEDDING_NAMES[0]})" if name == EMBEDDING else name
+            for name in sorted(missing)
         ]
         problems.append(f"it lacks {', '.join(names)}")
-    if found["unexpected_keys"]:
-        problems.append(f"the model has no {', '.join(sorted(found['unexpected_keys']))}")
-    wrong = [] if ignore_mismatched_sizes else sorted(found.get("mismatched_keys", ()))
+    if unknown:
+        problems.append(f"the model has no {', '.join(unknown)}")
+    wrong = [] if ignore_mismatched_sizes else sorted(found.mismatched_keys)
     problems += [
         f"{name} has the shape {list(shape)} where {list(wanted)} is expected"
         for name, shape, wanted in wrong
     ]
-    head = "lm_head.weight"
-    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
-    if tied and hasattr(model, "lm_head") and head not in model.all_tied_weights_keys:
-        problems.append(
-            f"{head} differs from {EMBEDDING_NAMES[0]}, and tie_word_embeddings says that they "
-            "are one"
-        )
     if differing := getattr(model, "differing_names", None):
         problems.append(f"{' and '.join(differing)} are one tensor, and their values differ")
     if problems:
@@ -206,6 +217,15 @@ def find_swiglu_rule(
     if shape is None or len(shape) != 2 or apply_swiglu_rule(size) == size:
         return None
     return {apply_swiglu_rule(size): True, size: False}.get(shape[1])
+
+
+def _find_base(where: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The model that a folder of adapters belongs to; a folder of a model itself."""
+    adapters = Path(where, "adapter_config.json")
+    if not adapters.is_file() or Path(where, "config.json").exists():
+        return where
+    base = read_json(adapters, "a configuration of adapters").get("base_model_name_or_path")
+    return base if isinstance(base, str) else where
 
 
 def _find_shape(where: str | os.PathLike[str], options: dict[str, Any]) -> list[int] | None:
