@@ -130,6 +130,36 @@ class LoadingModel:
         _register_generate(model[0] if isinstance(model, tuple) else model)
         return model
 
+    @classmethod
+    def maybe_distribute_model(cls, model: Any, distributed_config: Any, mesh_manager: Any) -> Any:
+        """Divides a model among processes, as transformers calls it before it reads tensors.
+
+        Args:
+            model: without its weights.
+            distributed_config: of transformers, or None.
+            mesh_manager: of transformers, or None.
+
+        Raises:
+            ValueError: the model cannot be divided so.
+        """
+        if distributed_config is not None and mesh_manager is not None:
+            config, ways = model.config, distributed_config.tp_size
+            sharded = distributed_config.dp_size > 1
+            if config.num_heads % ways:
+                raise ValueError(
+                    f"num_heads must be a multiple of tp_size: got {config.num_heads} and {ways}"
+                )
+            if ways > 1 and config.add_ffn_bias:
+                # transformers would divide the bias of both halves of `fc_in` as if it were one.
+                raise ValueError("tp_size must be 1 where add_ffn_bias is true")
+            if ways > 1 and sharded and config.tie_word_embeddings:
+                raise ValueError("tp_size or fsdp_size must be 1 where tie_word_embeddings is true")
+            if sharded:
+                # Tied weights that are divided as two would lose the gradient of one.
+                model.tie_weights()
+        parent: Any = super()
+        return parent.maybe_distribute_model(model, distributed_config, mesh_manager)
+
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
         """What transformers calls when tensors are read, and before it starts those that lack."""
