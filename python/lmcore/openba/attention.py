@@ -116,6 +116,7 @@ class Attention(nn.Module):
         self.layer_idx = layer_idx
         self.head_dim = config.kv_channels
         self.scaling = config.kv_channels**-0.5
+        self.dropout = float(config.attention_dropout)
         self.o = nn.Linear(config.heads_size, config.hidden_size, bias=config.add_qkv_bias)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
@@ -133,7 +134,7 @@ class Attention(nn.Module):
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        dropout = float(self.config.attention_dropout) if self.training else 0.0
+        dropout = self.dropout if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, mask.visible, dropout=dropout, scaling=self.scaling, **kwargs
         )

@@ -64,9 +64,9 @@ class EncoderBlock(GradientCheckpointingLayer):
     def forward(self, states: Tensor, mask: Mask, rotation: Rotation, **kwargs: Any) -> Tensor:
         """Returns `[B, S, D]` for `[B, S, D]`."""
         attended, _ = self.self_attn(self.input_layernorm(states), mask, rotation, **kwargs)
-        states = states + functional.dropout(attended, self.dropout, self.training)
+        states = states + _drop(attended, self)
         inner = self.mlp(self.post_attn_layernorm(states))
-        return states + functional.dropout(inner, self.dropout, self.training)
+        return states + _drop(inner, self)
 
 
 class DecoderBlock(GradientCheckpointingLayer):
@@ -95,12 +95,12 @@ class DecoderBlock(GradientCheckpointingLayer):
         """Returns `[B, T, D]` for `[B, T, D]` and a source `[B, S, D]`."""
         own = None if cache is None else cache.self_attention_cache
         attended, _ = self.self_attn(self.input_layernorm(states), mask, rotation, own, **kwargs)
-        states = states + functional.dropout(attended, self.dropout, self.training)
+        states = states + _drop(attended, self)
         normed = self.post_attn_layernorm(states)
         attended, _ = self.inter_attn(normed, source, source_mask, cache, **kwargs)
-        states = states + functional.dropout(attended, self.dropout, self.training)
+        states = states + _drop(attended, self)
         inner = self.mlp(self.post_inter_attn_layernorm(states))
-        return states + functional.dropout(inner, self.dropout, self.training)
+        return states + _drop(inner, self)
 
 
 _BLOCKS = ["EncoderBlock", "DecoderBlock"]
@@ -333,6 +333,13 @@ class OpenBADecoder(OpenBAPreTrainedModel):
         length = cache.get_max_length() if room else past + new  # type: ignore[union-attr]
         setting = "decoder_max_seq_length"
         warn_of_length(int(length), self.config.decoder_max_seq_length, setting, self._warned)
+
+
+def _drop(added: Tensor, block: EncoderBlock | DecoderBlock) -> Tensor:
+    # Asked here, a token that is generated is spared three calls in each block.
+    if not (block.training and block.dropout):
+        return added
+    return functional.dropout(added, block.dropout)
 
 
 def _make_norm(config: OpenBAConfig) -> nn.LayerNorm:
