@@ -349,3 +349,13 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(OSError, match="model-00002-of-00002"):
         OpenBAForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"weight_map": []}', "{", '{"a": 1, "a": 2}', "[" * 9999]
+)
+def test_a_wild_index_is_refused(tmp_path: Path, text: str) -> None:
+    folder = write_folder(tmp_path, {**COMMON, **RELEASED["V2"], **SMALL}, {}, "safetensors shards")
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json: not an index of tensors: "):
+        OpenBAForConditionalGeneration.from_pretrained(folder)

@@ -86,7 +86,7 @@ def eager_attention_forward(
         attention_mask: `[B, 1, T, S]`; bool is visible where true, floats are added.
         scaling: of the scores.
         dropout: probability for weights.
-        **kwargs: for other implementations.
+        kwargs: for other implementations.
 
     Returns:
         `[B, T, H, K]` and `[B, H, T, S]`.
@@ -234,7 +234,7 @@ def place(
 
 
 def warn_of_length(length: int, trained: int, setting: str, warned: set[str]) -> None:
-    """Warns once of positions that a model was not trained with.
+    """Checks that positions are those a model was trained with, and warns once where not.
 
     Args:
         length: positions that are used.

@@ -59,7 +59,7 @@ class SameTensor(ConversionOps):
             source_patterns: all names.
             target_patterns: the one to return it under, first.
             model: that is loaded or saved.
-            **kwargs: of transformers.
+            kwargs: of transformers.
         """
         found = {name: x[0] if isinstance(x, list) else x for name, x in input_dict.items()}
         first, *others = found
@@ -75,7 +75,7 @@ class SameTensor(ConversionOps):
 
 
 def register_names() -> None:
-    """Tells transformers what the released files call the tensors of this model.
+    """Registers with transformers what the released files call the tensors of this model.
 
     Example:
         >>> register_names()
@@ -103,9 +103,9 @@ class LoadingModel:
 
         Args:
             pretrained_model_name_or_path: the folder or name.
-            *model_args: of transformers.
+            model_args: of transformers.
             config: a configuration in place of the folder's.
-            **kwargs: of transformers, such as `dtype`, `attn_implementation` and
+            kwargs: of transformers, such as `dtype`, `attn_implementation` and
                 `distributed_config`.
 
         Raises:
@@ -177,7 +177,7 @@ class LoadingModel:
 
 
 def refuse_parts(where: Any, model: Any, found: Any, ignore_mismatched_sizes: bool = False) -> None:
-    """Raises an error that names what a checkpoint lacks or has too much.
+    """Checks that a checkpoint holds the tensors of a model and no others.
 
     Args:
         where: the checkpoint, for the error.
@@ -234,7 +234,7 @@ def find_swiglu_rule(
     Args:
         where: a folder, or a name on the Hub.
         config: its sizes.
-        **options: of downloads, such as `revision`.
+        options: of downloads, such as `revision`.
 
     Example:
         >>> import tempfile
@@ -254,7 +254,8 @@ def _find_base(where: str | os.PathLike[str]) -> str | os.PathLike[str]:
     adapters = Path(where, "adapter_config.json")
     if not adapters.is_file() or Path(where, "config.json").exists():
         return where
-    base = read_json(adapters, "a configuration of adapters").get("base_model_name_or_path")
+    found = read_json(adapters, "a configuration of adapters")
+    base = found.get("base_model_name_or_path") if isinstance(found, dict) else None
     return base if isinstance(base, str) else where
 
 
@@ -268,8 +269,12 @@ def _find_shape(where: str | os.PathLike[str], options: dict[str, Any]) -> list[
     for whole in ("model.safetensors", "pytorch_model.bin"):
         path = find(whole)
         if path is None and (index := find(f"{whole}.index.json")) is not None:
-            names = read_json(index, "an index of tensors").get("weight_map", {})
-            path = find(names[_FC_OUT]) if _FC_OUT in names else None
+            table = read_json(index, "an index of tensors")
+            names = table.get("weight_map") if isinstance(table, dict) else None
+            if not isinstance(names, dict):
+                raise ValueError(f"{index}: not an index of tensors: it has no weight_map")
+            shard = names.get(_FC_OUT)
+            path = find(shard) if isinstance(shard, str) else None
         if path is not None:
             return _read_shape(path)
     return None

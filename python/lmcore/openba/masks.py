@@ -46,6 +46,11 @@ def mask_source(
 
     Raises:
         ValueError: the mask has another shape.
+
+    Example:
+        >>> config = OpenBAConfig(attn_implementation="sdpa")
+        >>> mask_source(config, torch.ones(1, 2, 4), torch.tensor([[1, 0]])).visible.tolist()
+        [[[[True, False], [True, False]]]]
     """
     if mask is not None and mask.ndim not in (2, 4):
         raise ValueError(
@@ -86,6 +91,11 @@ def mask_target(
 
     Raises:
         ValueError: the mask has another shape.
+
+    Example:
+        >>> config = OpenBAConfig(attn_implementation="eager")
+        >>> mask_target(config, torch.ones(1, 2, 4), None, None).visible.tolist()
+        [[[[True, False], [True, True]]]]
     """
     if mask is not None and mask.ndim not in (2, 3, 4):
         raise ValueError(

@@ -45,11 +45,19 @@ class _EncoderDecoder(OpenBAPreTrainedModel):
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Takes another embedding for both stacks."""
+        """Takes another embedding for both stacks.
+
+        Args:
+            value: the embedding.
+        """
         self.encoder.set_input_embeddings(value)
 
     def get_encoder(self, modality: str | None = None) -> OpenBAEncoder:
-        """Returns the encoder."""
+        """Returns the encoder.
+
+        Args:
+            modality: text, the only one.
+        """
         return self.encoder
 
     def get_decoder(self) -> OpenBADecoder:
@@ -149,7 +157,7 @@ class OpenBAModel(_EncoderDecoder):
                 not told from the ids.
             decoder_input_ids: `[B, T]` int64.
             decoder_attention_mask: `[B, T]`, as the source's; later tokens are hidden anyway.
-            **kwargs: as for `OpenBAForConditionalGeneration`, except labels.
+            kwargs: as for `OpenBAForConditionalGeneration`, except labels.
 
         Raises:
             ValueError: ids and embeddings are both given or both absent, or a mask's shape is
@@ -230,7 +238,7 @@ class OpenBAForConditionalGeneration(_EncoderDecoder, GenerationMixin):
                 0 is all.
             num_items_in_batch: what the sum of losses is divided by, in place of the number of
                 labels here.
-            **kwargs: of transformers, such as `output_hidden_states`.
+            kwargs: of transformers, such as `output_hidden_states`.
 
         Returns:
             `logits` `[B, T, V]` float32 and `loss`, beside states, attentions and cache.
@@ -295,6 +303,10 @@ class OpenBAForConditionalGeneration(_EncoderDecoder, GenerationMixin):
 
         A static cache gets a mask of four dimensions, from which shifted positions cannot be told,
         so they are counted before.
+
+        Args:
+            input_ids: `[B, T]` int64, target tokens so far.
+            kwargs: what else `generate` keeps.
         """
         mask = kwargs.get("decoder_attention_mask")
         if self.config.shift_positions and mask is not None and mask.ndim == 2:
@@ -329,7 +341,11 @@ class OpenBAEncoderModel(OpenBAPreTrainedModel):
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Takes another embedding."""
+        """Takes another embedding.
+
+        Args:
+            value: the embedding.
+        """
         self.encoder.set_input_embeddings(value)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
@@ -344,7 +360,7 @@ class OpenBAEncoderModel(OpenBAPreTrainedModel):
         Args:
             input_ids: `[B, S]` int64.
             attention_mask: `[B, S]`, visible where at least 0.5; None hides nothing.
-            **kwargs: as for the encoder.
+            kwargs: as for the encoder.
 
         Raises:
             ValueError: ids and embeddings are both given or both absent, or the mask's shape is

@@ -17,7 +17,7 @@ _AUTO = "transformers.models.auto"
 
 
 def register_auto_classes() -> None:
-    """Makes AutoConfig and the Auto classes of models know OpenBA; more than once does no harm.
+    """Registers OpenBA with the Auto classes; more than once does no harm.
 
     What is registered already at the call is that whose module of transformers is imported.
 

@@ -223,7 +223,7 @@ class OpenBAEncoder(OpenBAPreTrainedModel):
                 that are added to the scores; None hides nothing.
             position_ids: `[B or 1, S]` int64; as the configuration says if None.
             inputs_embeds: `[B, S, D]` in place of `input_ids`.
-            **kwargs: of transformers, such as `output_hidden_states`.
+            kwargs: of transformers, such as `output_hidden_states`.
 
         Raises:
             ValueError: not exactly one of ids and embeddings is given, or the mask's shape is
@@ -298,7 +298,7 @@ class OpenBADecoder(OpenBAPreTrainedModel):
             position_ids: `[B or 1, T]` int64; behind the cached ones if None.
             cache: of the tokens before; it is extended.
             use_cache: whether to make a cache where none is given.
-            **kwargs: of transformers, such as `output_hidden_states`.
+            kwargs: of transformers, such as `output_hidden_states`.
 
         Raises:
             ValueError: a mask's shape is another.
