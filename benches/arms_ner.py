@@ -2,10 +2,11 @@
 
     python arms_ner.py DATA --heldout politics --model DIR --set optimizer.lr=5e-5
 
-DATA holds `crossner/<domain>` and `mit/<domain>`, each with `train.txt` and `test.txt`. The other four domains of CrossNER and both of MIT are trained on; the test sentences of
-the domain that is held out are labelled, freely and constrained. An arm's targets hold the
-entities alone (0), words around them (1, ...), or all words (`all`); all arms start from the same
-weights, see the same sentences and make the same number of steps.
+DATA holds `crossner/<domain>` and `mit/<domain>`, each with `train.txt` and `test.txt`. The other
+four domains of CrossNER and both of MIT are trained on; the test sentences of the domain that is
+held out are labelled, freely and constrained. An arm's targets hold the entities alone (0), words
+around them (1, ...), or all words (`all`); all arms start from the same weights, see the same
+sentences and make the same number of steps.
 
 With `--model` the weights are those of a folder, such as one of Flan-T5. Without, a small model of
 random weights learns to copy the sentences first, once per seed, since a model that has read
