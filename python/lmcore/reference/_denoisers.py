@@ -354,17 +354,25 @@ def check_ids(name: str, row: int, tokens: Sequence[int], ids: SpecialIds) -> No
         id_in_range(name, position, token, 0, ids.vocabulary_size, row=row)
 
 
-def find_rows(tokens: Any, rows: ArrayLike | None, count: int) -> list[NDArray[Any]]:
-    """Returns the texts of a batch, one array each, or raises an error of type or range."""
+def check_rows(tokens: Any, rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
+    """Returns which texts samples are of, or raises an error of type, length or range."""
     if rows is None:
-        chosen = np.arange(len(tokens))
-    else:
-        chosen = as_integers("rows", rows, "[B]")
-        for index, row in enumerate(chosen.tolist()):
-            id_in_range("rows", index, row, 0, len(tokens))
-    if len(chosen) != count:
-        name = "tokens" if rows is None else "rows"
-        raise ValueError(
-            f"{name} and indices must have the same length: got {len(chosen)} and {count}"
-        )
-    return [as_integers("tokens", tokens[row], "[L]") for row in chosen.tolist()]
+        same_length(tokens=tokens, indices=range(count))
+        return np.arange(count)
+    chosen = as_integers("rows", rows, "[B]")
+    same_length(rows=chosen, indices=range(count))
+    outside = (chosen < 0) | (chosen >= len(tokens))
+    if outside.any():
+        first = int(outside.argmax())
+        id_in_range("rows", first, int(chosen[first]), 0, len(tokens))
+    return chosen
+
+
+def join_texts(
+    name: str, texts: Sequence[ArrayLike]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns texts one after the other, and where each starts and the last one ends."""
+    rows = [as_integers(name, text, "[L]") for text in texts]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return np.concatenate([np.zeros(0, np.int64), *rows]), offsets

@@ -31,8 +31,8 @@ from lmcore.reference._denoisers import (
     check_lengths,
     check_pair_widths,
     check_prefix,
+    check_rows,
     check_widths,
-    find_rows,
     too_many,
     too_short,
     ul2,
@@ -357,7 +357,8 @@ def _denoise(
     denoisers = ul2() if denoisers is None else tuple(denoisers)
     check_denoisers(denoisers, ids)
     samples, _ = check_indices(indices, seed, tasks, len(denoisers))
-    texts = find_rows(tokens, rows, len(samples))
+    chosen = check_rows(tokens, rows, len(samples)).tolist()
+    texts = [as_integers("tokens", tokens[row], "[L]") for row in chosen]
     sizes = [len(text) for text in texts]
     plan = plan_batch(sizes, samples, seed=seed, denoisers=denoisers, ids=ids, tasks=tasks)
     widths(plan, *given)
