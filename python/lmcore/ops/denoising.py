@@ -16,6 +16,7 @@ from lmcore.reference._arguments import as_integers, as_native, same_length
 from lmcore.reference._denoisers import (
     EXCESS_RULES,
     KINDS,
+    UNUSED,
     DenoisedBatch,
     Denoiser,
     PackedSamples,
@@ -274,7 +275,7 @@ def apply_spans(
     check_prefix(prefix, ids)
     text = as_integers("tokens", tokens, "[L]")
     parts = as_integers("lengths", lengths, "[2 K]")
-    core, _, _ = _prepare(None, ids)
+    core = _make_core(UNUSED, ids)
     return Sample(*core.apply_spans(text, parts, prefix))
 
 
@@ -320,7 +321,7 @@ def pair_batch(
     check_prefix(prefix, ids)
     check_pair_widths(encoder_width, decoder_width)
     same_length(sources=sources, targets=targets)
-    core, _, _ = _prepare(None, ids)
+    core = _make_core(UNUSED, ids)
     count = len(sources)
     x, x_offsets = join_texts("sources", sources)
     y, y_offsets = join_texts("targets", targets)

@@ -56,6 +56,10 @@ class Denoiser:
     excess: str = "cap"
 
 
+# For what draws nothing, and is checked all the same.
+UNUSED = (Denoiser(name="", kind="suffix", density=0.5),)
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SpecialIds:
     """Ids that are no text, as OpenBA has them.
@@ -274,7 +278,7 @@ def check_denoisers(denoisers: Sequence[Denoiser], ids: SpecialIds) -> None:
 
 def check_prefix(prefix: int | None, ids: SpecialIds) -> None:
     """Raises TypeError or ValueError unless a prefix and the special ids are in their ranges."""
-    check_denoisers((Denoiser(name="", kind="suffix", density=0.5),), ids)
+    check_denoisers(UNUSED, ids)
     if prefix is not None:
         check_int("prefix", prefix, 0, ids.vocabulary_size, optional=True)
 
