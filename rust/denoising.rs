@@ -307,10 +307,12 @@ impl Denoising {
         let write = |scratch: &mut Scratch, rows| {
             pulp::Arch::new().dispatch(WriteRows { ids, seed, scratch, rows })
         };
-        let threads = threads::count(threads).min(total / TOKENS_PER_THREAD).min(count);
-        if threads <= 1 {
+        let useful = (total / TOKENS_PER_THREAD).min(count);
+        if useful <= 1 {
+            // Asking how many threads there are takes as long as a small batch.
             return write(&mut Scratch::default(), rows);
         }
+        let threads = threads::count(threads).min(useful);
         // Several parts a thread, as rows differ in length.
         let size = count.div_ceil(4 * threads);
         let mut rows = rows.into_iter();

@@ -56,6 +56,7 @@ __all__ = [
     "ul2",
 ]
 
+_UL2 = ul2()
 # What the core reads where it lies.
 _READ = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64))
 
@@ -355,7 +356,7 @@ def _make_core(denoisers: tuple[Denoiser, ...], ids: SpecialIds) -> _core.Denois
 def _prepare(
     denoisers: Sequence[Denoiser] | None, ids: SpecialIds | None
 ) -> tuple[_core.Denoising, tuple[Denoiser, ...], SpecialIds]:
-    chosen = ul2() if denoisers is None else tuple(denoisers)
+    chosen = _UL2 if denoisers is None else tuple(denoisers)
     special = ids or SpecialIds()
     try:
         return _make_core(chosen, special), chosen, special
