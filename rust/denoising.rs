@@ -301,7 +301,7 @@ impl Denoising {
             check_text(row, as_i64(text.len()))?;
             let denoiser = &self.denoisers[self.check_task(row, tasks[row])?];
             let index = indices[row];
-            rows.push(Row { row, text, denoiser, index, encoder, decoder, labels });
+            rows.push(Row { place: row, text, denoiser, index, encoder, decoder, labels });
         }
         let ids = &self.ids;
         let write = |scratch: &mut Scratch, rows| {
@@ -449,7 +449,7 @@ fn as_i64(value: usize) -> i64 {
 }
 
 /// The texts, and how many tokens they have together.
-fn cut_texts<'a, S>(
+fn cut_texts<'a, S: Copy>(
     name: &'static str,
     texts: Texts<'a, S>,
     count: usize,
@@ -468,7 +468,7 @@ fn cut_texts<'a, S>(
 }
 
 /// The rows of encoder, decoder and labels.
-fn cut_samples<'a, T>(samples: Samples<'a, T>, count: usize) -> Result<Vec<[&'a mut [T]; 3]>> {
+fn cut_samples<T>(samples: Samples<'_, T>, count: usize) -> Result<Vec<[&mut [T]; 3]>> {
     let Samples { encoder, encoder_offsets, decoder, labels, decoder_offsets } = samples;
     let encoder = cut_rows("encoder_offsets", encoder_offsets, encoder, count)?;
     let decoder = cut_rows("decoder_offsets", decoder_offsets, decoder, count)?;

@@ -87,7 +87,8 @@ impl Id for i64 {
 /// What one row needs: its text and denoiser, and where to write.
 #[derive(Debug)]
 pub struct Row<'a, S, T> {
-    pub row: usize,
+    /// Which row of the batch it is.
+    pub place: usize,
     pub text: &'a [S],
     pub denoiser: &'a Denoiser,
     pub index: u64,
@@ -111,7 +112,7 @@ impl<S: Token, T: Id> NullaryFnOnce for WriteRows<'_, '_, S, T> {
     #[inline(always)]
     fn call(self) -> Result<()> {
         let Self { ids, seed, scratch, rows } = self;
-        for Row { row, text, denoiser, index, encoder, decoder, labels } in rows {
+        for Row { place: row, text, denoiser, index, encoder, decoder, labels } in rows {
             let text = denoiser.max_length.map_or(text, |most| &text[..most.min(text.len())]);
             let counts = scratch.draw(denoiser, ids, text.len(), row, seed, index)?;
             let [source, target] = counts.row_lengths(denoiser);

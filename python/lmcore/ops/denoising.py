@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -56,7 +55,7 @@ __all__ = [
     "ul2",
 ]
 
-_UL2 = ul2()
+_UL2, _IDS = ul2(), SpecialIds()
 # What the core reads where it lies.
 _READ = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64))
 
@@ -156,7 +155,7 @@ def denoise_batch(
         ([[250201, 5, 6, 7, 250199, 1]], [[250199, 8, 1]])
     """
     given_widths = check_widths(encoder_width, decoder_width)
-    core, denoisers, ids = _prepare(denoisers, ids)
+    core, denoisers, _ = _prepare(denoisers, ids)
     samples, given = check_indices(indices, seed, tasks, len(denoisers))
     flat, starts, ends = _find_texts(tokens, rows, len(samples))
     plan = _plan(core, check_lengths(ends - starts, samples), samples, seed, given)
@@ -221,7 +220,7 @@ def denoise_packed(
         >>> packed.encoder.tolist(), packed.encoder_offsets.tolist()
         ([250201, 5, 6, 7, 250199, 1, 250201, 5, 6, 7, 250199, 1], [0, 6, 12])
     """
-    core, denoisers, ids = _prepare(denoisers, ids)
+    core, denoisers, _ = _prepare(denoisers, ids)
     samples, given = check_indices(indices, seed, tasks, len(denoisers))
     flat, starts, ends = _find_texts(tokens, rows, len(samples))
     plan = _plan(core, check_lengths(ends - starts, samples), samples, seed, given)
@@ -272,11 +271,11 @@ def apply_spans(
         >>> sample.encoder.tolist(), sample.decoder.tolist(), sample.labels.tolist()
         ([5, 250199, 8, 1], [0, 250199, 6, 7], [250199, 6, 7, 1])
     """
-    ids = ids or SpecialIds()
+    ids = ids or _IDS
     check_prefix(prefix, ids)
     text = as_integers("tokens", tokens, "[L]")
     parts = as_integers("lengths", lengths, "[2 K]")
-    core = _make_core(UNUSED, ids)
+    core, _, _ = _prepare(UNUSED, ids)
     return Sample(*core.apply_spans(text, parts, prefix))
 
 
@@ -318,11 +317,11 @@ def pair_batch(
         >>> batch.encoder.tolist(), batch.decoder.tolist(), batch.labels.tolist()
         ([[250201, 5, 6, 250199, 1]], [[0, 250199, 7, 1]], [[250199, 7, 1, -100]])
     """
-    ids = ids or SpecialIds()
+    ids = ids or _IDS
     check_prefix(prefix, ids)
     check_pair_widths(encoder_width, decoder_width)
     same_length(sources=sources, targets=targets)
-    core = _make_core(UNUSED, ids)
+    core, _, _ = _prepare(UNUSED, ids)
     count = len(sources)
     x, x_offsets = join_texts("sources", sources)
     y, y_offsets = join_texts("targets", targets)
@@ -339,31 +338,35 @@ def pair_batch(
     return PairBatch(encoder, decoder, labels, encoder_lengths, decoder_lengths, dropped)
 
 
-@lru_cache(maxsize=64)
-def _make_core(denoisers: tuple[Denoiser, ...], ids: SpecialIds) -> _core.Denoising:
-    check_denoisers(denoisers, ids)
-    settings = [
-        (
-            *(one.kind, float(one.density), float(one.mean_span), one.prefix),
-            *(float(one.weight), one.max_length, one.excess),
-        )
-        for one in denoisers
-    ]
-    numbers = (ids.vocabulary_size, ids.first_sentinel, ids.sentinel_count)
-    return _core.Denoising(settings, (*numbers, ids.eos, ids.bos, ids.pad, ids.label_padding))
+_Mixture: TypeAlias = tuple[_core.Denoising, tuple[Denoiser, ...], SpecialIds]
+# By the identity of what was checked, which is held here: what is equal (1, 1.0, True) is not
+# always as good.
+_MIXTURES: dict[tuple[int, int], _Mixture] = {}
+_MOST_MIXTURES = 64
 
 
-def _prepare(
-    denoisers: Sequence[Denoiser] | None, ids: SpecialIds | None
-) -> tuple[_core.Denoising, tuple[Denoiser, ...], SpecialIds]:
+def _prepare(denoisers: Sequence[Denoiser] | None, ids: SpecialIds | None) -> _Mixture:
+    """Returns the core's mixture of denoisers that were checked, and these."""
     chosen = _UL2 if denoisers is None else tuple(denoisers)
-    special = ids or SpecialIds()
-    try:
-        return _make_core(chosen, special), chosen, special
-    except TypeError:
-        # What has no hash is no setting: the check says which.
+    special = ids or _IDS
+    key = id(chosen), id(special)
+    known = _MIXTURES.get(key)
+    if known is None:
         check_denoisers(chosen, special)
-        raise
+        settings = [
+            (
+                *(one.kind, float(one.density), float(one.mean_span), one.prefix),
+                *(float(one.weight), one.max_length, one.excess),
+            )
+            for one in chosen
+        ]
+        numbers = (special.vocabulary_size, special.first_sentinel, special.sentinel_count)
+        others = (special.eos, special.bos, special.pad, special.label_padding)
+        known = _core.Denoising(settings, (*numbers, *others)), chosen, special
+        if len(_MIXTURES) >= _MOST_MIXTURES:
+            _MIXTURES.clear()
+        _MIXTURES[key] = known
+    return known
 
 
 def _plan(

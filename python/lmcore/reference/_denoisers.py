@@ -291,8 +291,10 @@ def check_indices(
     samples = as_integers("indices", indices, "[B]", dtype="uint64")
     if tasks is None:
         return samples, None
+    if np.ndim(tasks) == 1:
+        # Before its items are looked at: a view may have any number of them.
+        same_length(indices=samples, tasks=np.asarray(tasks))
     given = as_integers("tasks", tasks, "[B]")
-    same_length(indices=samples, tasks=given)
     outside = (given < 0) | (given >= count)
     if outside.any():
         first = int(outside.argmax())
@@ -363,8 +365,9 @@ def check_rows(tokens: Any, rows: ArrayLike | None, count: int) -> NDArray[np.in
     if rows is None:
         same_length(tokens=tokens, indices=range(count))
         return np.arange(count)
+    if np.ndim(rows) == 1:
+        same_length(rows=np.asarray(rows), indices=range(count))
     chosen = as_integers("rows", rows, "[B]")
-    same_length(rows=chosen, indices=range(count))
     outside = (chosen < 0) | (chosen >= len(tokens))
     if outside.any():
         first = int(outside.argmax())
