@@ -212,7 +212,7 @@ impl Denoising {
     /// A setting is out of its range, or there is no denoiser.
     pub fn new(denoisers: Vec<Denoiser>, ids: SpecialIds) -> Result<Self> {
         let size = i128::from(ids.vocabulary_size);
-        in_range("vocabulary_size", size, 1..=END)?;
+        in_range("vocabulary_size", size, 1..END)?;
         for (name, id) in [
             ("first_sentinel", ids.first_sentinel),
             ("eos", ids.eos),

@@ -297,7 +297,7 @@ fn wrong_settings_are_named() {
         ),
         (
             SpecialIds { vocabulary_size: u32::MAX, ..IDS },
-            "vocabulary_size must be at least 1 and at most 2147483648: got 4294967295",
+            "vocabulary_size must be at least 1 and below 2**31: got 4294967295",
         ),
     ] {
         assert_eq!(text(PLAIN, ids), expected);

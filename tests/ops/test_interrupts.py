@@ -51,7 +51,7 @@ CALLS = {
         "t = np.ones((1, 2**25), np.uint16)"
         "; d = [denoising.Denoiser(name='', kind='spans', density=0.5, mean_span=1,"
         " excess='run_on')]"
-        "; ids = denoising.SpecialIds(vocabulary_size=2**31, first_sentinel=2**31 - 1)",
+        "; ids = denoising.SpecialIds(vocabulary_size=2**31 - 1, first_sentinel=2**31 - 2)",
         "[denoising.denoise_packed(t, [0], seed=i, denoisers=d, ids=ids, dtype=np.int32)"
         " for i in range(99)]",
     ),
