@@ -59,6 +59,10 @@ pub enum Stream {
     TypeChoices = 123,
     /// Which types an instruction leaves out.
     TypeDrops = 124,
+    /// Which denoiser a text gets.
+    Denoisers = 141,
+    /// Which tokens of a text are noise.
+    NoiseSpans = 142,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
     /// Seeds of torch's generators.

@@ -24,6 +24,7 @@ ARRAY_CONCEPTS = [
     "entities",
     "predictions",
     "philox",
+    "denoising",
     "negatives",
     "false_negatives",
     "ranking",
@@ -53,7 +54,13 @@ OTHERS: dict[str, set[str]] = {
         "threads",
     },
     "rust/py": {"mod", "arrays", "borrowed", "error", "hooks", "owned", "threads"},
-    "python/lmcore/reference": {"__init__", "_arguments", "_false_negatives", "_rows"},
+    "python/lmcore/reference": {
+        "__init__",
+        "_arguments",
+        "_denoisers",
+        "_false_negatives",
+        "_rows",
+    },
     "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
     "kernels": set(),
 }

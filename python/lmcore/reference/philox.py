@@ -65,6 +65,10 @@ class Stream(IntEnum):
     """Which types that a sentence lacks an instruction names."""
     TYPE_DROPS = 124
     """Which types an instruction leaves out."""
+    DENOISERS = 141
+    """Which denoiser a text gets."""
+    NOISE_SPANS = 142
+    """Which tokens of a text are noise."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D
