@@ -86,8 +86,8 @@ LANGUAGES = {
             "anchor apple axe bag ball barrel basket bell belt blanket boat book bottle bowl box "
             "bread bridge broom brush bucket button cake candle cap carpet chain chair chest clock "
             "coat cup door dress drum fence flag flute fork gate glove hat hook horn jar kettle "
-            "key knife ladder lamp letter map mirror nail needle oar pan picture plate pot ring rope "
-            "spoon table wheel"
+            "key knife ladder lamp letter map mirror nail needle oar pan picture plate pot ring "
+            "rope spoon table wheel"
         ),
         adjectives=_words(
             "black blue broken clean cold dirty green heavy large light long new old red small warm"
