@@ -25,9 +25,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from lmcore._extras import optional_imports
+from lmcore.openba.charsmap import CharacterMap
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -112,6 +111,7 @@ class PieceFile:
         self.name = os.fspath(path)
         self.pieces: list[Piece] = []
         self.rules = Rules()
+        self._map: CharacterMap | None = None
         content = Path(path).read_bytes()
         try:
             self._read(content)
@@ -202,7 +202,11 @@ class PieceFile:
             raise ValueError(f"{self.name}: its word marks stand behind words, expected before")
         if self.rules.model == "bpe" and PieceKind.UNUSED in kinds:
             raise ValueError(f"{self.name}: a BPE model with unused pieces cannot be read")
-        _check_charsmap(self.rules.charsmap)
+        if self.rules.charsmap:
+            try:
+                self._map = CharacterMap(self.rules.charsmap)
+            except ValueError as error:
+                raise _BrokenFile(str(error)) from None
 
     # The parts of the pipeline.
 
@@ -211,7 +215,10 @@ class PieceFile:
 
         rules = self.rules
         mark = MARK if rules.escapes_spaces else " "
-        if rules.charsmap:
+        if self._map is not None:
+            # Of a letter with several marks, the reader of the map keeps the first mark alone.
+            if self._map.composes:
+                yield normalizers.NFC()
             yield normalizers.Precompiled(rules.charsmap)
         if rules.removes_spaces:
             yield normalizers.Replace(Regex(" {2,}"), " ")
@@ -380,43 +387,3 @@ def _shorten(rests: list[str]) -> list[str]:
         if not kept or not rest.startswith(kept[-1]):
             kept.append(rest)
     return kept
-
-
-def _check_charsmap(charsmap: bytes) -> None:
-    """Refuses a map of characters whose search would leave its tables.
-
-    The map is a double-array trie of 32-bit units and the texts that its leaves point to, each
-    ended by a zero byte. All units that a search can reach are looked at, level by level.
-    """
-    if not charsmap:
-        return
-    size = int.from_bytes(charsmap[:4], "little")
-    if len(charsmap) < 4 or size % 4 or not 0 < size <= len(charsmap) - 4:
-        raise _BrokenFile(f"a map of characters of {len(charsmap)} bytes with a table of {size}")
-    units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
-    texts = np.frombuffer(charsmap, np.uint8, offset=4 + size)
-    try:
-        charsmap[4 + size :].decode()
-    except UnicodeDecodeError:
-        raise _BrokenFile("the texts of its map of characters are not UTF-8") from None
-    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
-    labels = np.arange(1, 256)
-    is_seen = np.zeros(len(units), bool)
-    places = offsets[:1]
-    while places.size:
-        found = (places[:, None] ^ labels).ravel()
-        if found.max() >= len(units):
-            raise _BrokenFile("its map of characters points behind its table")
-        wanted = np.broadcast_to(labels, (len(places), 255)).ravel()
-        found = found[(units[found] & 0x800000FF) == wanted]
-        found = found[~is_seen[found]]
-        is_seen[found] = True
-        places = np.unique(found ^ offsets[found])
-        leaves = (found ^ offsets[found])[(units[found] >> 8 & 1).astype(bool)]
-        if places.size and places.max() >= len(units):
-            raise _BrokenFile("its map of characters points behind its table")
-        starts = units[leaves] & 0x7FFFFFFF
-        if starts.size and starts.max() >= len(texts):
-            raise _BrokenFile("its map of characters points behind its texts")
-        if (texts[starts] & 0xC0 == 0x80).any():
-            raise _BrokenFile("its map of characters points into a character")
