@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lmcore.openba.charsmap import CharacterMap
+from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import Piece, PieceFile, PieceKind
 
 if TYPE_CHECKING:
@@ -16,10 +18,16 @@ _NEEDS_EXTRA = {
 
 __all__ = [
     "CharacterMap",
+    "IndexedDataset",
+    "IndexedWriter",
+    "Item",
     "OpenBATokenizer",
+    "PackSummary",
     "Piece",
     "PieceFile",
     "PieceKind",
+    "choose_dtype",
+    "pack_files",
 ]
 
 

@@ -133,7 +133,9 @@ class OpenBATokenizer(TokenizersBackend):
         return {name: self._find_id(name) for name in names}
 
     def _find_id(self, name: str) -> int:
-        return int(self.backend_tokenizer.token_to_id(name))
+        found = self.backend_tokenizer.token_to_id(name)
+        assert found is not None
+        return int(found)
 
     def padded_size(self, tensor_parallel: int = 1) -> int:
         """Returns the number of rows of the embedding: a multiple of 128 for each part of it.
