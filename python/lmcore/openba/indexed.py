@@ -15,10 +15,12 @@ target of a text that is denoised is empty. `.idx`, all little-endian:
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
@@ -234,13 +236,16 @@ class IndexedWriter:
         self._vocabulary_size = vocabulary_size
         self._sizes = array("i")
         self._items = {"span-corruption": array("q"), "multi-task": array("q")}
-        self._output: Any = None
-        self._file: IO[bytes] | None = None
+        self._stack = ExitStack()
+        self._file: IO[bytes] = io.BytesIO()
 
     def __enter__(self) -> Self:
         find_output(f"{self.prefix}.idx")
-        self._output = whole_file(f"{self.prefix}.bin")
-        self._file = open(self._output.__enter__(), "wb")
+        with ExitStack() as stack:
+            place = stack.enter_context(whole_file(f"{self.prefix}.bin"))
+            stack.enter_context(naming_errors(f"{self.prefix}.bin", place))
+            self._file = stack.enter_context(open(place, "wb"))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -249,22 +254,21 @@ class IndexedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        with naming_errors(f"{self.prefix}.bin"):
-            self._file.close()
-        if error is None:
-            # Without an index nobody reads old tokens with a new one.
+        with self._stack:
+            if error is not None:
+                self._stack.__exit__(kind, error, trace)
+                return
+            self._file.flush()
+            # An old index never stands beside new tokens.
             Path(f"{self.prefix}.idx").unlink(missing_ok=True)
-        self._output.__exit__(kind, error, trace)
-        if error is None:
-            with whole_file(f"{self.prefix}.idx") as place, open(place, "wb") as file:
-                sizes = np.asarray(self._sizes, "<i4")
-                width = self.dtype.itemsize
-                begins = width * (np.cumsum(sizes, dtype="<i8") - sizes)
-                spans, tasks = (np.asarray(items, "<i8") for items in self._items.values())
-                file.write(_make_header(self.dtype, len(sizes), len(spans), len(tasks)))
-                for part in (sizes, begins, spans, tasks):
-                    file.write(part.tobytes())
+        with whole_file(f"{self.prefix}.idx") as place, open(place, "wb") as file:
+            sizes = np.asarray(self._sizes, "<i4")
+            width = self.dtype.itemsize
+            begins = width * (np.cumsum(sizes, dtype="<i8") - sizes)
+            spans, tasks = (np.asarray(items, "<i8") for items in self._items.values())
+            file.write(_make_header(self.dtype, len(sizes), len(spans), len(tasks)))
+            for part in (sizes, begins, spans, tasks):
+                file.write(part.tobytes())
 
     def add(self, source: ArrayLike, target: ArrayLike = (), *, task: Task | None = None) -> None:
         """Writes an item.
@@ -280,7 +284,6 @@ class IndexedWriter:
             TypeError: ids are no whole numbers.
             ValueError: ids have more than one axis, or the task is another.
         """
-        assert self._file is not None
         parts = [
             self._convert("source", np.asarray(source)), self._convert("target", np.asarray(target))
         ]  # fmt: skip
