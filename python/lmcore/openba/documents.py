@@ -134,9 +134,8 @@ def _read_rows(path: str | os.PathLike[str], form: str) -> Iterator[tuple[int, R
             fields = {field.name: field.type for field in file.schema_arrow}
             kind = fields.get("text")
             if kind not in (pyarrow.string(), pyarrow.large_string()):
-                raise ValueError(
-                    f"expected texts in the column 'text', got {kind or ', '.join(fields)!r:.60}"
-                )
+                found = ", ".join(fields) if kind is None else str(kind)
+                raise ValueError(f"expected texts in the column 'text', got {found!r:.60}")
             rows, total = 0, max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["text"]):
                 for text in batch.column(0).to_pylist():

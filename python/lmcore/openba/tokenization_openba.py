@@ -81,7 +81,8 @@ class OpenBATokenizer(TokenizersBackend):
         if not 0 <= extra_ids <= 10_000:
             raise ValueError(f"extra_ids must be from 0 to 10000: got {extra_ids}")
         if tokenizer_file is None and vocab_file is None:
-            raise ValueError("expected a SentencePiece file or a file of tokenizers, got neither")
+            place = f"{kwargs['name_or_path']}: " if kwargs.get("name_or_path") else ""
+            raise ValueError(f"{place}expected spiece.model or tokenizer.json, got neither")
         self._vocab_file = None if vocab_file is None else Path(vocab_file)
         if tokenizer_file is not None:
             backend = Tokenizer.from_file(tokenizer_file)
