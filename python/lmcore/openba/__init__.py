@@ -3,10 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lmcore.openba.charsmap import CharacterMap
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.packing import PackSummary, pack_files
-from lmcore.openba.pieces import Piece, PieceFile, PieceKind
+from lmcore.openba.pieces import Piece, PieceFile
 
 if TYPE_CHECKING:
     from lmcore.openba.tokenization_openba import OpenBATokenizer
@@ -17,7 +16,6 @@ _NEEDS_EXTRA = {
 }
 
 __all__ = [
-    "CharacterMap",
     "IndexedDataset",
     "IndexedWriter",
     "Item",
@@ -25,7 +23,6 @@ __all__ = [
     "PackSummary",
     "Piece",
     "PieceFile",
-    "PieceKind",
     "choose_dtype",
     "pack_files",
 ]
