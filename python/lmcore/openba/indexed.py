@@ -148,23 +148,20 @@ class IndexedDataset:
             ValueError: they differ in length.
         """
         rows = np.asarray(items, np.int64)
-        bad = rows[(rows < 0) | (rows >= len(self))]
-        if bad.size:
+        if rows.size and rows.view(np.uint64).max() >= len(self):  # so large are negative ones
+            bad = rows[(rows < 0) | (rows >= len(self))]
             raise IndexError(f"item {bad[0]} of {len(self)} of {self.prefix}")
-        sizes = self.sizes[rows, 0]
-        length = int(sizes[0]) if len(rows) else 0
-        if (sizes != length).any():
-            raise ValueError(
-                f"{self.prefix}: expected items of equal length, got {sizes.min()} to {sizes.max()}"
-            )
-        starts = self._pointers[rows, 0]
-        step = length * self.dtype.itemsize
-        if length and not (starts % step).any():
-            # Groups of a packed text lie one behind the other, as rows of a table.
-            table = self._tokens[: len(self._tokens) // length * length].reshape(-1, length)
-            found = table[starts // step]
+        if self._groups is not None:
+            found = self._groups.take(rows, axis=0)
         else:
-            places = starts[:, None] // self.dtype.itemsize + np.arange(length)
+            sizes = self.sizes[rows, 0]
+            length = int(sizes[0]) if len(rows) else 0
+            if (sizes != length).any():
+                raise ValueError(
+                    f"{self.prefix}: expected items of equal length, got {sizes.min()} to "
+                    f"{sizes.max()}"
+                )
+            places = self._pointers[rows, 0, None] // self.dtype.itemsize + np.arange(length)
             found = self._tokens[places]
         if self.vocabulary_size is not None and found.size and self._is_outside(found):
             for row, item in zip(found, rows, strict=True):
@@ -192,6 +189,7 @@ class IndexedDataset:
         size = Path(data).stat().st_size
         width = self.dtype.itemsize
         total = 0
+        lengths: set[tuple[int, int]] = set()
         for start in range(0, len(self), _AT_ONCE):
             sizes = self.sizes[start : start + _AT_ONCE].ravel().astype(np.int64)
             if sizes.min() < 0:
@@ -200,12 +198,18 @@ class IndexedDataset:
             if (self._pointers[start : start + _AT_ONCE].ravel() != begins).any():
                 raise ValueError(f"{index}: its parts do not lie one behind the other")
             total += int(sizes.sum())
+            for part in (sizes.reshape(-1, 2).min(axis=0), sizes.reshape(-1, 2).max(axis=0)):
+                lengths.add((int(part[0]), int(part[1])))
         if size != total * width:
             raise ValueError(f"{data}: expected {total * width} bytes as {index} says, got {size}")
         for name, items in (("span", self.span_corruption), ("multi-task", self.multi_task)):
             if items.size and not 0 <= items.min() <= items.max() < len(self):
                 raise ValueError(f"{index}: a {name} item that is none of its {len(self)} items")
         self._tokens = _view(_map_bytes(data), self.dtype, 0, total)
+        # Groups of a packed text lie one behind the other, as rows of a table.
+        self._groups: NDArray[Any] | None = None
+        if len(self) and lengths == {(int(self.sizes[0, 0]), 0)}:
+            self._groups = self._tokens.reshape(len(self), -1)
 
 
 class IndexedWriter:
