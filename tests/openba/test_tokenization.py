@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lmcore.openba.pieces import PieceFile
-from lmcore.openba.tokenization_openba import CODE, NEWLINE, OpenBATokenizer
+from lmcore.openba.tokenization_openba import CODE, NEWLINE, OpenBATokenizer, load_tokenizer
 from lmcore.worlds.openba import generate_documents, write_piece_file
 
 TEXTS = [
@@ -194,3 +194,24 @@ def test_auto_tokenizer_knows_the_class(small: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "openba"}))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert isinstance(loaded, OpenBATokenizer)
+
+
+def test_folders_of_something_else_are_refused_by_name(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^/.*: not a tokenizer that can be loaded: expected "):
+        load_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load_tokenizer(tmp_path / "none")
+    OpenBATokenizer(small).save_pretrained(tmp_path)
+    assert len(load_tokenizer(tmp_path)) == len(load_tokenizer(small))
+    (tmp_path / "spiece.model").unlink()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = tmp_path / name
+        content = path.read_bytes()
+        for broken in (b"", b"{}", b"[" * 200_000, content[:-20], content.replace(b"Unigram", b"A"),
+                       b"\x80\x04\x95", b'{"extra_ids": -1}'):  # fmt: skip
+            if broken in (content, b"{}" if "config" in name else None):
+                continue
+            path.write_bytes(broken)
+            with pytest.raises(ValueError, match=r"^/.*: not a tokenizer that can be loaded: "):
+                load_tokenizer(tmp_path)
+        path.write_bytes(content)

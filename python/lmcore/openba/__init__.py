@@ -8,11 +8,12 @@ from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import Piece, PieceFile
 
 if TYPE_CHECKING:
-    from lmcore.openba.tokenization_openba import OpenBATokenizer
+    from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 
 # What needs tokenizers or torch, by the module that holds it.
 _NEEDS_EXTRA = {
     "OpenBATokenizer": "tokenization_openba",
+    "load_tokenizer": "tokenization_openba",
 }
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Piece",
     "PieceFile",
     "choose_dtype",
+    "load_tokenizer",
     "pack_files",
 ]
 

@@ -81,8 +81,7 @@ class OpenBATokenizer(TokenizersBackend):
         if not 0 <= extra_ids <= 10_000:
             raise ValueError(f"extra_ids must be from 0 to 10000: got {extra_ids}")
         if tokenizer_file is None and vocab_file is None:
-            place = f"{kwargs['name_or_path']}: " if kwargs.get("name_or_path") else ""
-            raise ValueError(f"{place}expected spiece.model or tokenizer.json, got neither")
+            raise ValueError("expected spiece.model or tokenizer.json, got neither")
         self._vocab_file = None if vocab_file is None else Path(vocab_file)
         if tokenizer_file is not None:
             backend = Tokenizer.from_file(tokenizer_file)
@@ -170,6 +169,36 @@ class OpenBATokenizer(TokenizersBackend):
         if not (target.exists() and target.samefile(self._vocab_file)):
             shutil.copyfile(self._vocab_file, target)
         return (*names, str(target))
+
+
+def load_tokenizer(name: str | os.PathLike[str]) -> OpenBATokenizer:
+    """Returns the tokenizer of a SentencePiece file, or of a folder; nothing is fetched.
+
+    Args:
+        name: the file, or a folder with `spiece.model` or `tokenizer.json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no tokenizer that can be loaded; the text names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load_tokenizer(folder)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: ...: not a tokenizer that can be loaded: expected spiece.model or ...
+    """
+    if not Path(name).is_dir():
+        return OpenBATokenizer(name)
+    try:
+        found: OpenBATokenizer = OpenBATokenizer.from_pretrained(name, local_files_only=True)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # a folder that is something else makes a loader fail in any way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        text = f"{os.fspath(name)}: not a tokenizer that can be loaded: {reason:.200}"
+        raise ValueError(text) from error
+    return found
 
 
 def _name_sentinels(count: int) -> list[str]:

@@ -76,17 +76,16 @@ def _pack(files: list[str], tokenizer: str, out: str, quiet: bool, **options: An
     with starting():
         from tqdm import tqdm
 
-        from lmcore.openba import OpenBATokenizer, pack_files
+        from lmcore.openba import load_tokenizer, pack_files
 
-    place = Path(tokenizer)
-    make = OpenBATokenizer.from_pretrained if place.is_dir() else OpenBATokenizer
     sizes = [Path(file).stat().st_size for file in files if Path(file).is_file()]
     total = sum(sizes) if len(sizes) == len(files) else None
     bar = tqdm(total=total, unit="B", unit_scale=True, disable=True if quiet else None, leave=False)
     with bar:
         return pack_files(
-            files, make(tokenizer), out, progress=lambda done: bar.update(done - bar.n), **options
-        )
+            files, load_tokenizer(tokenizer), out,
+            progress=lambda done: bar.update(done - bar.n), **options,
+        )  # fmt: skip
 
 
 def _say_summary(summary: PackSummary) -> None:
