@@ -233,7 +233,18 @@ class RowWriter:
             OSError: it cannot be written; the error names the output at the end.
             ValueError: it holds a number that is not finite.
         """
+        self.write_line(to_json(value, encoding=self._encoding))
+
+    def write_line(self, line: str) -> None:
+        """Writes a row that is JSON by now.
+
+        Args:
+            line: as `to_json` makes it of an object.
+
+        Raises:
+            OSError: it cannot be written; the error names the output at the end.
+        """
         assert self._file is not None
-        self._file.write(to_json(value, encoding=self._encoding).encode(self._encoding) + b"\n")
+        self._file.write(f"{line}\n".encode(self._encoding))
         if self._flushes:
             self._file.flush()

@@ -8,6 +8,7 @@ goes through `escape`, all JSON that is printed through `to_json`.
 import codecs
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 # C0, DEL and C1; line and paragraph separators; marks that change the direction of writing; lone
@@ -46,12 +47,60 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
         >>> print(to_json(["北", "\x9b1m"]))
         ["北", "\u009b1m"]
     """
-    plain = codecs.lookup(encoding).name != "utf-8"
+    plain = encoding != "utf-8" and codecs.lookup(encoding).name != "utf-8"
+    if type(value) is dict and indent is None and not plain:
+        return _object_to_json(value)
+    return _to_json(value, plain, indent)
+
+
+def _to_json(value: Any, plain: bool = False, indent: int | None = None) -> str:
     text = json.dumps(value, ensure_ascii=plain, allow_nan=False, indent=indent)
     if text.isprintable():  # the rule, for all characters that the pattern names and more
         return text
     # Outside of strings, JSON's only control characters are the line breaks of an indent.
     return _HIDDEN.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
+
+
+def _object_to_json(value: dict[str, Any]) -> str:
+    """The same for a row: texts and lists of them, of which rows are full, in half the time."""
+    parts = []
+    for key, item in value.items():
+        if type(key) is not str:
+            return _to_json(value)
+        if type(item) is str:
+            text = _str_to_json(item)
+        elif type(item) is list:
+            text = _list_to_json(item)
+        else:
+            text = _to_json(item)
+        parts.append(_key_to_json(key) + text)
+    return f"{{{', '.join(parts)}}}"
+
+
+@lru_cache(maxsize=256)
+def _key_to_json(key: str) -> str:
+    """The names of a file's columns come again in each row."""
+    return f"{_str_to_json(key)}: "
+
+
+def _str_to_json(text: str) -> str:
+    if '"' not in text and "\\" not in text:
+        line = text.replace("\n", "\\n")
+        if line.isprintable():
+            return f'"{line}"'
+    return _to_json(text)
+
+
+def _list_to_json(items: list[Any]) -> str:
+    if items and type(items[0]) is str:
+        try:
+            text = '", "'.join(items)
+        except TypeError:
+            return _to_json(items)
+        # All quotes are those between items, and nothing is to be escaped.
+        if text.isprintable() and text.count('"') == 2 * len(items) - 2 and "\\" not in text:
+            return f'["{text}"]'
+    return _to_json(items)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ _BLANKS = re.compile("[ \t]+")
 _ODD_SPACE = re.compile(r"[^\S \t\n]")
 _ODD_ASCII_SPACE = b"\r\x0b\x0c\x1c\x1d\x1e\x1f"
 # White space at the edge of a word, and empty columns.
-_ODD_EDGES = (b"\t ", b" \t", b"\n ", b"\n\t")
+_ODD_EDGES = (b"\t ", b" \t", b"\n ")
 _NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b"\t\n")
 _EMPTY_LINE = re.compile(rb"\n[ \t]*\n")
 _LINE_END = re.compile("[ \t\r]+\n")
@@ -86,7 +86,8 @@ def read_paragraphs(source: Input) -> Iterator[Paragraph]:
             data, held = data[:-1], b"\r"
         else:
             held = b""
-        data = data.replace(b"\r\n", b"\n")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
         whole = data
         if part:
             end = _last_empty_line(data)
@@ -163,7 +164,8 @@ def read_lines(
         ValueError: a line has too few columns; the text names it.
     """
     if paragraph.is_plain and columns[:2] in _PLAIN:
-        fields = paragraph.text.replace("\n", "\t").split("\t")
+        text = paragraph.text
+        fields = text.split() if " " not in text else text.replace("\n", "\t").split("\t")
         return fields[columns.word :: 2], fields[1 - columns.word :: 2]
     return _read_carefully(name, paragraph, columns, counts)
 
@@ -240,9 +242,10 @@ def _split(name: str, line: int, data: bytes) -> Iterator[Paragraph]:
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1)
         raise ValueError(f"{name}:{number}: not UTF-8 at byte {column + 1}") from None
     # White space at the end of a line is no column, and a line of it is empty.
-    if any(end in data for end in (b" \n", b"\t\n", b"\r\n")):
+    ends_in_space = b"\t\n" in data or b"\r" in data or (b" " in data and b" \n" in data)
+    if ends_in_space:
         text = _LINE_END.sub("\n", text)
-    is_plain = _is_plain(data, text)
+    is_plain = not ends_in_space and _is_plain(data, text)
     for paragraph in text.split("\n\n"):
         if is_plain:
             # The end of the file may lack its empty line.
@@ -256,15 +259,21 @@ def _split(name: str, line: int, data: bytes) -> Iterator[Paragraph]:
 
 
 def _is_plain(data: bytes, text: str) -> bool:
-    """Whether all lines hold two columns, one tab between them, and nothing unusual."""
-    if data.startswith((b"\n", b"\t", b" ")) or b"\n\n\n" in data:
+    """Whether all lines hold two columns, one tab between them, and nothing unusual.
+
+    Args:
+        data: whole lines, none of which ends in white space.
+        text: the same.
+    """
+    if data.startswith((b"\n", b"\t", b" ")) or b"\n\t" in data or _DOCUMENT.encode() in data:
         return False
-    if any(edge in data for edge in _ODD_EDGES) or _DOCUMENT.encode() in data:
+    if b" " in data and any(edge in data for edge in _ODD_EDGES):
         return False
-    # An empty line leaves a line break; one without a tab does, too, and is one too many.
+    # A line leaves a tab and a line break, and an empty line a line break alone. Of those there
+    # are as many as pairs of line breaks, unless empty lines follow each other or a tab is missing.
     separators = data.translate(None, _NO_SEPARATORS) + (b"" if data.endswith(b"\n") else b"\n")
     rest = separators.replace(b"\t\n", b"")
-    if b"\t" in rest or len(rest) != data.count(b"\n\n") or b"\t\n" in data or b" \n" in data:
+    if len(rest) != data.count(b"\n\n") or b"\t" in rest:
         return False
     if text.isascii():
         return len(data.translate(None, _ODD_ASCII_SPACE)) == len(data)

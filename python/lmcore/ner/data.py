@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmcore._rows import RowWriter
-from lmcore.ner.examples import ExampleConfig, ExampleReport, build_examples
+from lmcore.ner.example_lines import write_lines
+from lmcore.ner.examples import ExampleConfig, ExampleReport
 from lmcore.ner.reading import ReadReport, SentenceReader, read_sentences
 from lmcore.ner.sampling import SampleConfig, Sampler
 from lmcore.ner.sentences import Sentence
@@ -91,8 +92,8 @@ def write_examples(
     inputs = [path for reader in readers for path in reader.files]
     with RowWriter(target, inputs) as rows:
         sentences = _take(readers, sampler, summary)
-        for example in build_examples(sentences, config, report=summary.report):
-            rows.write(example.to_row())
+        for line in write_lines(sentences, config or ExampleConfig(), summary.report):
+            rows.write_line(line)
         if not summary.report.rows:
             raise ValueError("there are no sentences")
     return summary

@@ -22,7 +22,7 @@ from lmcore.ner.windows import check_windows, cut_windows, repair_window
 from lmcore.ops.philox import Stream, random_bits, random_uniform
 
 # Draws are made for many rows at once, and so many of them.
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 256
 _DRAWS_AT_ONCE = 1 << 18
 
 
@@ -166,24 +166,76 @@ def build_examples(
         >>> example.instruction.splitlines()[-2:]
         ['Use the specific entity tags: person and O.', 'Sentence: Ada ran']
     """
-    builder = _Builder(config or ExampleConfig(), ExampleReport() if report is None else report)
-    return builder.build(sentences)
+    builder = ExampleBuilder(config or ExampleConfig(), report or ExampleReport())
+    return map(builder.write, builder.prepare(_checked(sentences)))
 
 
-class _Builder:
+class Prepared(NamedTuple):
+    """All that an example is written from."""
+
+    sentence: Sentence
+    types: Sequence[str]
+    """What the instruction names, in its order."""
+    labels: Sequence[str]
+    """Those of the target: BIO labels, or written in another way."""
+    window: dict[str, int] | None
+
+
+class ExampleBuilder:
+    """What `build_examples` does, in two steps.
+
+    Args:
+        config: how examples are written.
+        report: counts what happened.
+
+    Example:
+        >>> builder = ExampleBuilder(ExampleConfig(), ExampleReport())
+        >>> (prepared,) = builder.prepare([Sentence(["Ada"], ["B-person"], ["person"])])
+        >>> builder.write(prepared).target
+        'Ada(B-person)'
+    """
+
     def __init__(self, config: ExampleConfig, report: ExampleReport) -> None:
-        self._config, self._report = config, report
+        self.config = config
         text = INSTRUCTIONS[config.boundaries] if config.template is None else config.template
-        self._template = read_template(text)
+        self.template = read_template(text)
+        self._config, self._report = config, report
         self._row = 0
 
-    def build(self, sentences: Iterable[Sentence | Mapping[str, Any]]) -> Iterator[Example]:
-        pieces = self._cut(_checked(sentences))
+    def prepare(self, sentences: Iterable[Sentence]) -> Iterator[Prepared]:
+        """Yields what examples are written from, in the order of the sentences, and counts it.
+
+        Args:
+            sentences: checked ones.
+        """
+        pieces = self._cut(sentences)
         while block := list(islice(pieces, _ROWS_AT_ONCE)):
-            yield from self._write(block)
+            yield from self._prepare(block)
+
+    def write(self, prepared: Prepared) -> Example:
+        """Returns the example.
+
+        Args:
+            prepared: what it is written from.
+        """
+        sentence, types, labels, window = prepared
+        self.check_words(" ".join(sentence.words))
+        name = sentence.dataset if self._config.name_dataset else None
+        instruction = self.template.fill(sentence.words, types, name)
+        target = join_target(sentence.words, labels, self._config.context)
+        return Example(sentence, types, instruction, target, window)
+
+    def check_words(self, text: str) -> None:
+        """Counts a row whose words hold what reads as a label.
+
+        Args:
+            text: the words, with anything between them.
+        """
+        if "(" in text and ("(B-" in text or "(I-" in text or "(O)" in text):
+            self._report.unreadable_words += 1
 
     def _cut(
-        self, sentences: Iterator[Sentence]
+        self, sentences: Iterable[Sentence]
     ) -> Iterator[tuple[Sentence, dict[str, int] | None]]:
         report, most, overlap = self._report, self._config.max_words, self._config.overlap
         for number, sentence in enumerate(sentences):
@@ -211,23 +263,18 @@ class _Builder:
         words = sentence.words[start:stop]
         return sentence._replace(words=words, labels=labels, text=text, offsets=offsets)
 
-    def _write(self, block: list[tuple[Sentence, dict[str, int] | None]]) -> Iterator[Example]:
-        config, report, template = self._config, self._report, self._template
+    def _prepare(self, block: list[tuple[Sentence, dict[str, int] | None]]) -> Iterator[Prepared]:
+        config, report = self._config, self._report
         for (sentence, window), types in zip(block, self._draw_types(block), strict=True):
             if config.drop_share:
                 sentence = self._drop(sentence, types)
             labels = sentence.labels
+            if config.context != "all" and labels.count("O") == len(labels):
+                report.empty_targets += 1
             if config.boundaries != "bio":
                 labels = self._write_labels(labels)
-            name = sentence.dataset if config.name_dataset else None
-            instruction = template.fill(sentence.words, types, name)
-            target = join_target(sentence.words, labels, config.context)
             report.rows += 1
-            if not target:
-                report.empty_targets += 1
-            if "(B-" in instruction or "(I-" in instruction or "(O)" in instruction:
-                report.unreadable_words += _holds_labels(sentence.words)
-            yield Example(sentence, types, instruction, target, window)
+            yield Prepared(sentence, types, labels, window)
 
     def _write_labels(self, labels: Sequence[str]) -> list[str]:
         if self._config.boundaries == "io":
@@ -298,10 +345,6 @@ class _Builder:
             self._report.crowded_rows += 1
         absent = sorted((index for index in kept if index not in chosen), key=choices.__getitem__)
         return chosen | {*absent[: max(0, most - len(chosen))]}
-
-
-def _holds_labels(words: Sequence[str]) -> bool:
-    return any("(B-" in word or "(I-" in word or "(O)" in word for word in words)
 
 
 def _checked(sentences: Iterable[Sentence | Mapping[str, Any]]) -> Iterator[Sentence]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import lru_cache
 
 INSTRUCTION = """\
@@ -148,11 +149,25 @@ def join_target(words: Sequence[str], labels: Sequence[str], context: Context) -
     if context != "all":
         kept = keep_context(labels, int(context))
         words, labels = [words[i] for i in kept], [labels[i] for i in kept]
-    # Words and what follows them take turns; a loop over the words would take twice as long.
     ends = {label: f"({label}) " for label in {*labels}}
+    return join_words(words, map(ends.__getitem__, labels))
+
+
+def join_words(words: Sequence[str], ends: Iterable[str]) -> str:
+    """Returns words that what follows each stands behind, without the space at the end.
+
+    Args:
+        words: n words.
+        ends: n texts, such as `(O) `.
+
+    Example:
+        >>> join_words(["Ada", "ran"], ["(B-person) ", "(O) "])
+        'Ada(B-person) ran(O)'
+    """
+    # They take turns in a list; a loop over the words would take twice as long.
     parts = [""] * (2 * len(words))
     parts[::2] = words
-    parts[1::2] = map(ends.__getitem__, labels)
+    parts[1::2] = ends
     return "".join(parts)[:-1]
 
 
@@ -263,7 +278,29 @@ class Template:
             types: in the order in which they shall be named.
             dataset: its name, or None.
         """
-        named, sentence = ", ".join(types), " ".join(words)
+        return self.fill_texts(" ".join(words), ", ".join(types), dataset)
+
+    def escape(self, escape: Callable[[str], str]) -> Template:
+        """Returns the template with its own text escaped; what fills its places is not.
+
+        Args:
+            escape: returns what shall stand there instead of a text.
+        """
+        escaped = copy(self)
+        for parts in ("_named", "_unnamed"):
+            texts = getattr(self, parts).copy()
+            texts[::2] = map(escape, texts[::2])
+            setattr(escaped, parts, texts)
+        return escaped
+
+    def fill_texts(self, sentence: str, named: str, dataset: str | None) -> str:
+        """Returns the instruction for what stands in its places.
+
+        Args:
+            sentence: its words with spaces between.
+            named: the types with commas between.
+            dataset: its name, or None.
+        """
         if dataset is None:
             before, slot, between, _, behind = self._unnamed
             first, second = (named, sentence) if slot == "types" else (sentence, named)

@@ -1,0 +1,65 @@
+"""Rows of examples written as lines: the same bytes as an encoder writes, whatever they hold."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmcore._text import to_json
+from lmcore.ner import ExampleConfig, ExampleReport, Sentence, build_examples, make_sentence
+from lmcore.ner.example_lines import write_lines
+
+words = st.sampled_from(
+    ["a", "Ada", '"', "\\", "(O)", "x(B-c)", "北", "\x7f", 'é"', "a b", "a\u2028b", '", "', "a\nb"]
+)  # fmt: skip
+labels = st.sampled_from(["O", "B-p", "B-c q", "I-p", 'B-"'])
+rows = st.builds(
+    lambda pairs, dataset, identity: make_sentence(
+        *map(list, zip(*pairs, strict=True)), ["p", "c q", '"'], dataset=dataset, id=identity
+    ),
+    st.lists(st.tuples(words, labels), min_size=1, max_size=8),
+    st.sampled_from(["", "d", 'd"\n\x1b']),
+    st.sampled_from([None, "1", '"\\']),
+)
+configs = st.builds(
+    ExampleConfig,
+    context=st.sampled_from(["all", 0, 1]),
+    name_dataset=st.booleans(),
+    types_per_row=st.sampled_from([None, 1, 3]),
+    boundaries=st.sampled_from(["bio", "bioes", "io"]),
+    drop_share=st.sampled_from([0, 0.5]),
+    max_words=st.sampled_from([None, 3]),
+    template=st.sampled_from([None, 'a "\\ {types}\n\t{dataset}\n{sentence}\x7f']),
+)
+
+
+@given(st.lists(rows, min_size=1, max_size=5), configs)
+def test_lines_are_the_rows_of_examples(sentences: list[Sentence], config: ExampleConfig) -> None:
+    counted, expected = ExampleReport(), ExampleReport()
+    lines = list(write_lines(sentences, config, counted))
+    assert lines == [
+        to_json(example.to_row()) for example in build_examples(sentences, config, report=expected)
+    ]
+    assert counted == expected
+
+
+@pytest.mark.parametrize("text", [None, "Ada  ran"])
+def test_a_sentence_with_its_text_keeps_it(text: str | None) -> None:
+    offsets = None if text is None else [(0, 3), (5, 8)]
+    sentence = Sentence(["Ada", "ran"], ["B-p", "O"], ["p"], "d", None, text, offsets)
+    (line,) = write_lines([sentence], ExampleConfig(), ExampleReport())
+    assert ('"text": "Ada  ran"' in line) == (text is not None)
+
+
+def test_the_library_is_asked_only_where_something_is_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> str:
+        raise AssertionError("a plain row was encoded by the library")
+
+    monkeypatch.setattr("lmcore.ner.example_lines.to_json", refuse)
+    plain = make_sentence(["Ada", "爱达"], ["B-p", "O"], ["p"], dataset="letters", id="7")
+    assert list(write_lines([plain], ExampleConfig(), ExampleReport()))
+    with pytest.raises(AssertionError, match="plain row"):
+        list(write_lines([plain._replace(words=['"', "b"])], ExampleConfig(), ExampleReport()))
