@@ -10,12 +10,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
-from lmcore.openba import IndexedDataset, OpenBATokenizer, pack_files
+from lmcore.openba import IndexedDataset, OpenBATokenizer, pack_files, packing
 from lmcore.openba.documents import read_documents
 from lmcore.openba.indexed import make_group_index
 from lmcore.worlds.openba import make_world, write_piece_file
@@ -63,6 +65,35 @@ def compare_packing(folder: Path, documents: int, rounds: int) -> list[Row]:
         ("pack_files", lambda: pack_files([text], tokenizer, prefix, resume=False), "0.9"),
         rounds=rounds, repeats=1,
     )  # fmt: skip
+
+
+def measure_share(folder: Path) -> None:
+    """Prints how much of a run's time the tokenizer is at work, whatever else the machine does."""
+    tokenizer = OpenBATokenizer(folder / "spiece.model")
+    busy = 0.0
+
+    class Timed:
+        def __init__(self, backend: Any) -> None:
+            self.backend = backend
+
+        def encode_batch_fast(self, *arguments: Any, **options: Any) -> Any:
+            nonlocal busy
+            start = time.perf_counter()
+            found = self.backend.encode_batch_fast(*arguments, **options)
+            busy += time.perf_counter() - start
+            return found
+
+    original = packing._Encoder.__init__
+
+    def make(encoder: Any, given: Any) -> None:
+        original(encoder, given)
+        encoder._backend = Timed(encoder._backend)
+
+    with patch.object(packing._Encoder, "__init__", make):
+        start = time.perf_counter()
+        pack_files([folder / "text.txt"], tokenizer, folder / "text", resume=False)
+        whole = time.perf_counter() - start
+    print(f"the tokenizer is at work for {busy / whole:.1%} of a run; asked: 90%")
 
 
 def compare_reading(folder: Path, groups: int, rounds: int) -> list[Row]:
@@ -124,6 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = compare_packing(folder, 4000 if quick else 40_000, 1 if quick else 7)
+        measure_share(folder)
         rows += compare_reading(folder, 3200 if quick else 32_000, 1 if quick else 7)
         measure_memory(folder, 2000 if quick else 20_000)
     if not quick:
