@@ -33,6 +33,10 @@ pub enum Stream {
     Domains = 5,
     /// Sentences of the domains.
     DomainSentences = 6,
+    /// English documents of a generated corpus.
+    EnglishDocuments = 7,
+    /// Chinese documents of a generated corpus.
+    ChineseDocuments = 8,
     /// Genres of a generated catalogue.
     Genres = 16,
     /// Which way tastes turn.

@@ -17,6 +17,7 @@ import pytest
 
 import lmcore
 import lmcore.ner.extraction
+import lmcore.openba
 import lmcore.ops
 import lmcore.recsys
 import lmcore.training
@@ -42,6 +43,7 @@ PACKAGES = [
 OPS = import_all(lmcore.ops)
 TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
+OPENBA = import_all(lmcore.openba)
 
 
 def parse(path: Path) -> ast.Module:
@@ -63,13 +65,13 @@ def public_names(module: ModuleType) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{value.__module__}.{name}": value
-    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS]
+    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS, *OPENBA]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
 }
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
-    for module in [lmcore.ner, lmcore.recsys, *TRAINING]
+    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isclass(value)
 }
@@ -77,7 +79,7 @@ CLASSES: dict[str, type] = {
 WORKERS = {
     name: value
     for name, value in CLASSES.items()
-    if name.startswith(("lmcore.recsys.", "lmcore.training."))
+    if name.startswith(("lmcore.openba.", "lmcore.recsys.", "lmcore.training."))
     and not (dataclasses.is_dataclass(value) or issubclass(value, tuple))
     and not getattr(value, "_is_protocol", False)
 }
@@ -186,7 +188,7 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    assert lmcore.__all__ == ["__version__", "ner", "ops", "recsys", "training"]
+    assert lmcore.__all__ == ["__version__", "ner", "openba", "ops", "recsys", "training"]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
         assert hasattr(lmcore, name)
@@ -208,7 +210,9 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
     assert done.stdout == "100\n"
 
 
-@pytest.mark.parametrize("package", [lmcore.ner, lmcore.recsys], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "package", [lmcore.ner, lmcore.openba, lmcore.recsys], ids=lambda p: p.__name__
+)
 def test_names_of_systems(package: ModuleType) -> None:
     assert package.__all__ == sorted(package.__all__)
     for name in package.__all__:

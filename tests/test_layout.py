@@ -278,7 +278,7 @@ def test_a_command_imports_its_own_module(options: list[str], imported: set[str]
         "print(*sorted(m for m in sys.modules if m.startswith('lmcore.')))"
     )
     modules = set(run_python(code.format(options)).split())
-    commands = {f"lmcore.cli.{name}" for name in ("ner", "recsys", "reproduce")}
+    commands = {f"lmcore.cli.{name}" for name in PACKAGES}
     assert modules & commands == {f"lmcore.cli.{name}" for name in imported}
     if not imported:
         assert {"lmcore.cli", "lmcore.cli.commands"} <= modules

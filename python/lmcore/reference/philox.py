@@ -39,6 +39,10 @@ class Stream(IntEnum):
     """Which entity types make a domain of a generated corpus."""
     DOMAIN_SENTENCES = 6
     """Sentences of the domains."""
+    ENGLISH_DOCUMENTS = 7
+    """English documents of a generated corpus."""
+    CHINESE_DOCUMENTS = 8
+    """Chinese documents of a generated corpus."""
     GENRES = 16
     """Genres of a generated catalogue."""
     TURNS = 17
