@@ -1,4 +1,4 @@
-"""OpenBA: an encoder-decoder with a shallow encoder and a deep decoder (arXiv 2309.10706)."""
+"""OpenBA, a bilingual encoder-decoder with a shallow encoder (arXiv 2309.10706)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,12 +7,23 @@ from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import Piece, PieceFile
+from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
+    from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.modeling_openba import (
+        OpenBAEncoderModel,
+        OpenBAForConditionalGeneration,
+        OpenBAModel,
+    )
     from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 
-# What needs tokenizers or torch, by the module that holds it.
-_NEEDS_EXTRA = {
+# What needs torch or transformers, by the module that holds it: the others do without.
+_LAZY = {
+    "OpenBAConfig": "configuration_openba",
+    "OpenBAEncoderModel": "modeling_openba",
+    "OpenBAForConditionalGeneration": "modeling_openba",
+    "OpenBAModel": "modeling_openba",
     "OpenBATokenizer": "tokenization_openba",
     "load_tokenizer": "tokenization_openba",
 }
@@ -22,6 +33,10 @@ __all__ = [
     "IndexedDataset",
     "IndexedWriter",
     "Item",
+    "OpenBAConfig",
+    "OpenBAEncoderModel",
+    "OpenBAForConditionalGeneration",
+    "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
     "Piece",
@@ -31,11 +46,13 @@ __all__ = [
     "pack_files",
 ]
 
+register_auto_classes()
+
 
 def __getattr__(name: str) -> Any:
-    if name in _NEEDS_EXTRA:
-        return getattr(import_module(f"lmcore.openba.{_NEEDS_EXTRA[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lmcore.openba.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:
