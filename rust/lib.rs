@@ -9,6 +9,7 @@
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
+//! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //!
@@ -17,6 +18,7 @@
 
 pub mod append;
 pub mod check;
+pub mod denoising;
 pub mod entities;
 pub mod error;
 pub mod false_negatives;

@@ -33,6 +33,10 @@ pub enum Stream {
     Domains = 5,
     /// Sentences of the domains.
     DomainSentences = 6,
+    /// English documents of a generated corpus.
+    EnglishDocuments = 7,
+    /// Chinese documents of a generated corpus.
+    ChineseDocuments = 8,
     /// Genres of a generated catalogue.
     Genres = 16,
     /// Which way tastes turn.
@@ -59,6 +63,10 @@ pub enum Stream {
     TypeChoices = 123,
     /// Which types an instruction leaves out.
     TypeDrops = 124,
+    /// Which denoiser a text gets.
+    Denoisers = 141,
+    /// Which tokens of a text are noise.
+    NoiseSpans = 142,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
     /// Seeds of torch's generators.

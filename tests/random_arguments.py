@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcore.ops.denoising import EXCESS_RULES, KINDS, DenoisedBatch, Denoiser, SpecialIds
 from lmcore.ops.entities import SCHEMES
 from lmcore.ops.negatives import DISTRIBUTIONS, ORDERS, Batch, PackedBatch
 from lmcore.ops.ranking import TIES
@@ -136,6 +137,60 @@ def ranking_arguments(source: random.Random) -> list[Any]:
     return [scores, targets, offsets, integers(source, offsets[-1], 0, width)]
 
 
+def denoising_settings(source: random.Random) -> list[Any]:
+    kinds = [
+        (source.choice(KINDS), source.choice([0.15, 0.5, 0.9]), source.choice([1.0, 3.0, 64.0]),
+         source.choice([None, 102]), 1.0, source.choice([None, 9]), source.choice(EXCESS_RULES))
+        for _ in range(source.randrange(1, 4))
+    ]  # fmt: skip
+    return [kinds, (103, 99, source.choice([1, 40, 100]), 1, 0, 0, source.choice([-100, -1]))]
+
+
+def denoised_texts(source: random.Random) -> tuple[Any, Any, Any]:
+    """Tokens, and where texts start and end."""
+    sizes = [source.choice([2, 3, 9, 64]) for _ in range(source.randrange(4))]
+    ends = np.cumsum([0, *sizes])
+    kind = source.choice([np.uint16, np.int32, np.uint32, np.int64])
+    return integers(source, int(ends[-1]), 2, 60, kind), ends[:-1].copy(), ends[1:].copy()
+
+
+def denoised_plan(source: random.Random) -> list[Any]:
+    rows = source.randrange(4)
+    tasks = source.choice([None, np.zeros(rows, np.int64)])
+    lengths, indices = integers(source, rows, 2, 99), integers(source, rows, 0, 9, np.uint64)
+    return [lengths, indices, source.randrange(2**64), tasks, *(np.zeros(rows, int) for _ in "123")]
+
+
+def denoised_rows(source: random.Random, rows: int, kind: Any = np.int64) -> list[Any]:
+    """Encoder, decoder and labels with their offsets."""
+    steps = np.arange(rows + 1) * 150
+    return [np.zeros(rows * 150, kind), steps, *(np.zeros(rows * 150, kind) for _ in "12"), steps]
+
+
+def denoised_write(source: random.Random) -> list[Any]:
+    tokens, starts, ends = denoised_texts(source)
+    rows = len(starts)
+    indices, tasks = integers(source, rows, 0, 9, np.uint64), np.zeros(rows, np.int64)
+    out = denoised_rows(source, rows, source.choice([np.int64, np.int32]))
+    return [tokens, starts, ends, indices, source.randrange(2**64), tasks, *out, threads(source)]
+
+
+def denoised_spans(source: random.Random) -> list[Any]:
+    lengths = [source.randrange(5) + place % 2 for place in range(2 * source.randrange(4))]
+    tokens = integers(source, sum(lengths) + source.randrange(3), 2, 60)
+    return [tokens, np.array(lengths, np.int64), source.choice([None, 7])]
+
+
+def denoised_pairs(source: random.Random) -> list[Any]:
+    rows = source.randrange(4)
+    texts = []
+    for _ in range(2):
+        ends = np.cumsum([0, *(source.randrange(9) for _ in range(rows))])
+        texts += [integers(source, int(ends[-1]), 2, 60), ends]
+    found = [np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros((rows, 2), np.int64)]
+    return [*texts, source.choice([None, 7]), *denoised_rows(source, rows), *found]
+
+
 def draw_arguments(source: random.Random) -> list[Any]:
     items = integers(source, (source.randrange(4),) * source.randrange(3), 0, 2**63, np.uint64)
     return [source.randrange(2**64), source.randrange(2**32), items, source.randrange(9)]
@@ -224,6 +279,11 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "rank_targets": lambda s: [*ranking_arguments(s), s.choice(TIES), threads(s)],
         "list_excluded": places,
         "ranking_metrics": lambda s: [integers(s, s.randrange(1, 9), 0, 9, np.float64), [1, 5]],
+        "Denoising": denoising_settings,
+        "Denoising.plan": denoised_plan,
+        "Denoising.write": denoised_write,
+        "Denoising.apply_spans": denoised_spans,
+        "Denoising.write_pairs": denoised_pairs,
         "SequenceSampler": sampler_arguments,
         "SequenceSampler.sample": lambda s: [
             *(s.randrange(3), 0, *batch_arrays(s, packed=False)),
@@ -293,6 +353,37 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         given = dict(zip(names, arrays, strict=True))
         return [{**given, "evicted_count": np.array(evicted)}], {}
 
+    def denoised(source: random.Random, *names: str) -> Arguments:
+        rows = source.randrange(4)
+        tokens = integers(source, (rows, 12), 2, 60, source.choice([np.uint16, np.int64]))
+        settings, numbers = denoising_settings(source)
+        keys = ("kind", "density", "mean_span", "prefix", "weight", "max_length", "excess")
+        names_of_ids = ("vocabulary_size", "first_sentinel", "sentinel_count")
+        more = {
+            "seed": source.randrange(2**64),
+            "denoisers": [Denoiser(name="", **dict(zip(keys, s, strict=True))) for s in settings],
+            "ids": SpecialIds(**dict(zip(names_of_ids, numbers[:3], strict=True))),
+            "tasks": source.choice([None, [0] * rows]),
+        }
+        if not names:
+            return [[12] * rows, integers(source, rows, 0, 9)], more
+        given = {
+            "rows": source.choice([None, [0] * rows]),
+            "encoder_width": source.choice([None, 30]),
+            "out": source.choice([None, DenoisedBatch(
+                *(np.zeros((rows, 30), np.int32) for _ in range(3)),
+                *(np.zeros(rows, np.int64) for _ in range(3)),
+            )]),
+            "threads": threads(source),
+        }  # fmt: skip
+        return [tokens, integers(source, rows, 0, 9)], more | {name: given[name] for name in names}
+
+    def pairs(source: random.Random) -> Arguments:
+        rows = source.randrange(4)
+        texts = [[integers(source, source.randrange(9), 2, 60) for _ in range(rows)] for _ in "12"]
+        widths = {"encoder_width": source.randrange(3, 20), "decoder_width": source.randrange(2, 9)}
+        return texts, {**widths, "prefix": source.choice([None, 7])}
+
     files = ("scheme", "threads", "worst", "skip_bad_rows", "back_tokenize", "progress")
     memory = "FalseNegativeMemory"
     return {
@@ -328,6 +419,11 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
+        "denoising.plan_batch": denoised,
+        "denoising.denoise_batch": lambda s: denoised(s, "rows", "encoder_width", "out", "threads"),
+        "denoising.denoise_packed": lambda s: denoised(s, "rows", "threads"),
+        "denoising.apply_spans": as_core("Denoising.apply_spans", "prefix"),
+        "denoising.pair_batch": pairs,
         "negatives.SequenceSampler": sampler,
         "negatives.SequenceSampler.sample": lambda s: sample(s, Batch),
         "negatives.SequenceSampler.sample_packed": lambda s: sample(s, PackedBatch),

@@ -25,6 +25,8 @@ COMMANDS = [
     ["ner", "score"],
     ["ner", "align"],
     ["ner", "data"],
+    ["openba"],
+    ["openba", "pack"],
     ["recsys"],
     ["recsys", "train"],
     ["recsys", "recipe"],

@@ -34,6 +34,7 @@ _Reversed: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.i
 _BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
 
 __all__ = [
+    "Denoising",
     "FalseNegativeMemory",
     "SequenceSampler",
     "__version__",
@@ -94,6 +95,62 @@ def match_labels_batch(
     threads: int | None,
     /,
 ) -> list[_MatchRow]: ...
+
+@final
+class Denoising:
+    def __new__(
+        cls,
+        denoisers: list[tuple[str, float, float, int | None, float, int | None, str]],
+        ids: tuple[int, int, int, int, int, int, int],
+        /,
+    ) -> Self: ...
+    def plan(
+        self,
+        lengths: NDArray[np.int64],
+        indices: NDArray[np.uint64],
+        seed: int,
+        given: NDArray[np.int64] | None,
+        tasks: NDArray[np.int64],
+        encoder_lengths: NDArray[np.int64],
+        decoder_lengths: NDArray[np.int64],
+        /,
+    ) -> None: ...
+    def write(
+        self,
+        tokens: NDArray[Any],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        indices: NDArray[np.uint64],
+        seed: int,
+        tasks: NDArray[np.int64],
+        encoder: NDArray[Any],
+        encoder_offsets: NDArray[np.int64],
+        decoder: NDArray[Any],
+        labels: NDArray[Any],
+        decoder_offsets: NDArray[np.int64],
+        threads: int | None,
+        /,
+    ) -> None: ...
+    def apply_spans(
+        self, tokens: NDArray[np.int64], lengths: NDArray[np.int64], prefix: int | None, /
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+    def write_pairs(
+        self,
+        sources: NDArray[np.int64],
+        source_offsets: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        target_offsets: NDArray[np.int64],
+        prefix: int | None,
+        encoder: NDArray[np.int64],
+        encoder_offsets: NDArray[np.int64],
+        decoder: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        decoder_offsets: NDArray[np.int64],
+        encoder_lengths: NDArray[np.int64],
+        decoder_lengths: NDArray[np.int64],
+        dropped: NDArray[np.int64],
+        /,
+    ) -> None: ...
 
 @final
 class FalseNegativeMemory:

@@ -16,7 +16,7 @@ EXTRAS = {
         "pydantic",
     ),
     "lora": ("peft",),
-    "data": ("datasets",),
+    "data": ("datasets", "pyarrow"),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
 }

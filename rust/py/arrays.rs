@@ -301,7 +301,8 @@ macro_rules! numbers {
     };
 }
 
-numbers!(i32 = "int32", i64 = "int64", u8 = "uint8", u32 = "uint32", u64 = "uint64");
+numbers!(i32 = "int32", i64 = "int64", u8 = "uint8");
+numbers!(u16 = "uint16", u32 = "uint32", u64 = "uint64");
 numbers!(f32 = "float32", f64 = "float64");
 
 /// Whether this is an array of these numbers, in the byte order of the machine.

@@ -3,6 +3,7 @@
 mod arrays;
 #[cfg_attr(Py_GIL_DISABLED, path = "owned.rs")]
 mod borrowed;
+mod denoising;
 mod entities;
 mod error;
 mod false_negatives;
@@ -23,6 +24,8 @@ use pyo3::prelude::pymodule;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::denoising::Denoising;
     #[pymodule_export]
     use super::entities::{
         classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,

@@ -18,6 +18,7 @@ from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
+from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
 
 ATTEMPTS = [
@@ -47,6 +48,7 @@ COMPLETE: dict[str, list[str]] = {
     "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
+    "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
     "recsys evaluate": ["MODEL", "--data", "PAIRS"],
@@ -74,7 +76,7 @@ def walk() -> Iterator[Parameter]:
         assert isinstance(group, typer.Typer)
         assert not group.registered_groups
         # The only command of a package has the package's name.
-        is_group = len(group.registered_commands) > 1
+        is_group = len(group.registered_commands) > 1 or group.registered_callback is not None
         yield from walk_group(group, (package,) if is_group else ())
 
 
@@ -116,7 +118,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     tokenizer = make_tokenizer(["Ada(O)"], 300)
     for part in (tokenizer, make_model(ScratchConfig(hidden_size=8), tokenizer)):
         part.save_pretrained(folder / "labeller")
+    write_piece_file(folder / "spiece.model")
+    (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     return {
+        "PIECES": str(folder / "spiece.model"),
+        "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),
         "LABELLER": str(folder / "labeller"),
         "ROWS": str(write_rows(folder / "rows.jsonl", [VALID])),

@@ -47,6 +47,23 @@ CALLS = {
         "n = 10_000_000; offsets, items = np.arange(0, 2 * n + 1, 2), np.ones(2 * n, int)",
         "[negatives.SequenceSampler(offsets, items, 9) for _ in range(40)]",
     ),
+    "denoise": (
+        "t = np.ones((1, 2**25), np.uint16)"
+        "; d = [denoising.Denoiser(name='', kind='spans', density=0.5, mean_span=1,"
+        " excess='run_on')]"
+        "; ids = denoising.SpecialIds(vocabulary_size=2**31 - 1, first_sentinel=2**31 - 2)",
+        "[denoising.denoise_packed(t, [0], seed=i, denoisers=d, ids=ids, dtype=np.int32)"
+        " for i in range(99)]",
+    ),
+    "denoise a batch": (
+        "t = np.ones((1, 568), np.uint16); rows = np.zeros(2**17, int)",
+        "[denoising.denoise_packed(t, rows, rows=rows, seed=i, dtype=np.int32, threads={threads})"
+        " for i in range(99)]",
+    ),
+    "plan": (
+        "n = np.full(2**24, 568)",
+        "[denoising.plan_batch(n, n, seed=i) for i in range(9)]",
+    ),
     "observe": (
         "m = false_negatives.FalseNegativeMemory(); b = np.ones((2**14, 4), int)"
         "; neg = np.ones((2**14, 4, 1000), np.int32); z = np.zeros((2**14, 4, 1001), np.float32)"
@@ -67,7 +84,7 @@ CODE = """
 import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
-from lmcore.ops import false_negatives, negatives, philox, ranking
+from lmcore.ops import denoising, false_negatives, negatives, philox, ranking
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

@@ -16,6 +16,7 @@ from lmcore.cli.terminal import show
 PACKAGES = {
     "reproduce": "Measure the papers' claims here: a table, and a page with plots.",
     "ner": "Named entities from generated text (GNER).",
+    "openba": "Bilingual encoder-decoders, pre-trained by denoising (OpenBA).",
     "recsys": "Sequential recommendation (UFNRec).",
 }
 

@@ -3,6 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.packing import PackSummary, pack_files
+from lmcore.openba.pieces import Piece, PieceFile
 from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
         OpenBAForConditionalGeneration,
         OpenBAModel,
     )
+    from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
@@ -19,13 +24,26 @@ _LAZY = {
     "OpenBAEncoderModel": "modeling_openba",
     "OpenBAForConditionalGeneration": "modeling_openba",
     "OpenBAModel": "modeling_openba",
+    "OpenBATokenizer": "tokenization_openba",
+    "load_tokenizer": "tokenization_openba",
 }
 
 __all__ = [
+    "DenoisedBatches",
+    "IndexedDataset",
+    "IndexedWriter",
+    "Item",
     "OpenBAConfig",
     "OpenBAEncoderModel",
     "OpenBAForConditionalGeneration",
     "OpenBAModel",
+    "OpenBATokenizer",
+    "PackSummary",
+    "Piece",
+    "PieceFile",
+    "choose_dtype",
+    "load_tokenizer",
+    "pack_files",
 ]
 
 register_auto_classes()

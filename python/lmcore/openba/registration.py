@@ -54,9 +54,21 @@ def _register_models() -> None:
     module.AutoModelForSeq2SeqLM.register(OpenBAConfig, generating, exist_ok=True)
 
 
+def _register_tokenizer() -> None:
+    from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.tokenization_openba import OpenBATokenizer
+
+    module = sys.modules[f"{_AUTO}.tokenization_auto"]
+    # Its import imports the models on its way, which end here before it does.
+    if not hasattr(module, "AutoTokenizer"):
+        return
+    module.AutoTokenizer.register(OpenBAConfig, OpenBATokenizer, exist_ok=True)
+
+
 _REGISTER: dict[str, Callable[[], None]] = {
     f"{_AUTO}.configuration_auto": _register_config,
     f"{_AUTO}.modeling_auto": _register_models,
+    f"{_AUTO}.tokenization_auto": _register_tokenizer,
 }
 
 

@@ -5,6 +5,8 @@ import warnings
 from lmcore import _core
 from lmcore.reference._arguments import check_int
 
+_PER_CORE = 4
+
 
 def most_threads() -> int:
     """Returns the most threads that a call starts: four for each core that the process may use.
@@ -41,6 +43,8 @@ def limit_threads(threads: int | None) -> int | None:
     if threads is None:
         return None
     number = check_int("threads", threads, 1)
+    if number <= _PER_CORE:
+        return number  # whatever the machine has: asking it takes longer than a small batch
     most = most_threads()
     if number > most:
         text = f"threads: {number} are more than 4 for each core: {most} are started"

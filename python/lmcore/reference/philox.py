@@ -39,6 +39,10 @@ class Stream(IntEnum):
     """Which entity types make a domain of a generated corpus."""
     DOMAIN_SENTENCES = 6
     """Sentences of the domains."""
+    ENGLISH_DOCUMENTS = 7
+    """English documents of a generated corpus."""
+    CHINESE_DOCUMENTS = 8
+    """Chinese documents of a generated corpus."""
     GENRES = 16
     """Genres of a generated catalogue."""
     TURNS = 17
@@ -65,6 +69,10 @@ class Stream(IntEnum):
     """Which types that a sentence lacks an instruction names."""
     TYPE_DROPS = 124
     """Which types an instruction leaves out."""
+    DENOISERS = 141
+    """Which denoiser a text gets."""
+    NOISE_SPANS = 142
+    """Which tokens of a text are noise."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D

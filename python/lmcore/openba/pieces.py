@@ -1,0 +1,389 @@
+"""SentencePiece files: read from protobuf's wire format, and made into a pipeline of tokenizers.
+
+Neither sentencepiece nor protobuf is needed. The pipeline gives the ids of SentencePiece:
+
+| step of SentencePiece | what does it here |
+| --- | --- |
+| map of characters (`nmt_nfkc` and its like) | a normalizer that reads the same map |
+| runs of spaces, spaces at the ends, word marks | replacements behind it |
+| segmentation by scores or by merges | Unigram, or BPE with its merges written out |
+| bytes of unknown characters | byte fallback of either |
+
+Words are cut apart before they are segmented, where no piece goes across a word mark: this changes
+no segmentation, and lets tokenizers remember what it has seen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lmcore._extras import optional_imports
+from lmcore.openba.charsmap import CharacterMap
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MARK = "▁"
+"""Stands for a space, before a word."""
+_BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+_MODELS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+# Wire types of protobuf: a number, eight bytes, bytes with their length, four bytes.
+_VARINT, _EIGHT, _BYTES_FIELD, _FOUR = 0, 1, 2, 5
+
+
+class PieceKind(IntEnum):
+    """What a piece is for, by SentencePiece's numbers."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_KINDS = frozenset(PieceKind)
+
+
+class Piece(NamedTuple):
+    """A piece of text."""
+
+    text: str
+    score: float
+    """Of the Unigram model a log probability, of BPE the negative rank of its merge."""
+    kind: PieceKind = PieceKind.NORMAL
+
+
+@dataclass(kw_only=True, slots=True)
+class Rules:
+    """What a file says about texts, with SentencePiece's defaults."""
+
+    model: str = "unigram"
+    byte_fallback: bool = False
+    suffixes: bool = False
+    """Whether word marks stand behind words."""
+    charsmap: bytes = b""
+    """A compiled map of characters."""
+    adds_mark: bool = True
+    """Whether a text begins with a word mark that it does not have."""
+    removes_spaces: bool = True
+    """Whether runs of spaces become one, and those at the ends none."""
+    escapes_spaces: bool = True
+    """Whether spaces become word marks."""
+
+
+class PieceFile:
+    """A SentencePiece model of the kinds unigram and BPE.
+
+    Args:
+        path: the file, usually `spiece.model` or `tokenizer.model`.
+
+    Attributes:
+        pieces: in the order of their ids.
+        rules: how texts are prepared and segmented.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no SentencePiece model, is broken, or is of another kind; the text names
+            the file.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.worlds.openba import write_piece_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = write_piece_file(Path(folder, "spiece.model"))
+        ...     file = PieceFile(Path(folder, "spiece.model"))
+        >>> len(file.pieces) == size, file.rules.model, file.pieces[1].text
+        (True, 'unigram', '</s>')
+        >>> file.to_tokenizer().encode("Ada met Otto.").tokens
+        ['▁Ada', '▁met', '▁Otto', '.']
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        self.pieces: list[Piece] = []
+        self.rules = Rules()
+        self._map: CharacterMap | None = None
+        content = Path(path).read_bytes()
+        try:
+            self._read(content)
+            self._check()
+        except _BrokenFile as error:
+            raise ValueError(f"{self.name}: not a SentencePiece model: {error}") from None
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of text that no piece stands for."""
+        return next(i for i, piece in enumerate(self.pieces) if piece.kind == PieceKind.UNKNOWN)
+
+    def to_tokenizer(self) -> Tokenizer:
+        """Returns a tokenizer with the ids of SentencePiece, without special tokens.
+
+        Raises:
+            ImportError: tokenizers is not installed; the message says how to install it.
+        """
+        with optional_imports():
+            import tokenizers
+        rules = self.rules
+        model = self._make_unigram() if rules.model == "unigram" else self._make_bpe()
+        tokenizer = tokenizers.Tokenizer(model)
+        tokenizer.normalizer = tokenizers.normalizers.Sequence(list(self._normalizers()))
+        steps = list(self._pre_tokenizers())
+        if steps:
+            tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(steps)
+        tokenizer.decoder = tokenizers.decoders.Sequence(list(self._decoders()))
+        # A merge never makes them, and of characters they are one.
+        symbols = [p.text for p in self.pieces if p.kind == PieceKind.USER_DEFINED]
+        if rules.model == "bpe" and symbols:
+            tokenizer.add_tokens([tokenizers.AddedToken(s, normalized=False) for s in symbols])
+        return tokenizer
+
+    # Reading.
+
+    def _read(self, content: bytes) -> None:
+        for number, value in _fields(content):
+            if number == 1:
+                self.pieces.append(_read_piece(_as_bytes(value), len(self.pieces)))
+            elif number == 2:
+                self._read_trainer(_as_bytes(value))
+            elif number == 3:
+                self._read_normalizer(_as_bytes(value))
+
+    def _read_trainer(self, content: bytes) -> None:
+        for number, value in _fields(content):
+            if number == 3:
+                self.rules.model = _MODELS.get(_as_int(value), f"kind {value!r}")
+            elif number == 24:
+                self.rules.suffixes = bool(_as_int(value))
+            elif number == 35:
+                self.rules.byte_fallback = bool(_as_int(value))
+
+    def _read_normalizer(self, content: bytes) -> None:
+        for number, value in _fields(content):
+            if number == 2:
+                self.rules.charsmap = _as_bytes(value)
+            elif number == 3:
+                self.rules.adds_mark = bool(_as_int(value))
+            elif number == 4:
+                self.rules.removes_spaces = bool(_as_int(value))
+            elif number == 5:
+                self.rules.escapes_spaces = bool(_as_int(value))
+
+    def _check(self) -> None:
+        if not self.pieces:
+            raise _BrokenFile("it holds no pieces")
+        kinds = [piece.kind for piece in self.pieces]
+        seen: dict[str, int] = {}
+        for i, piece in enumerate(self.pieces):
+            if piece.text in seen:
+                before = seen[piece.text]
+                raise _BrokenFile(f"the pieces {before} and {i} are both {piece.text!r:.60}")
+            seen[piece.text] = i
+        unknown = kinds.count(PieceKind.UNKNOWN)
+        if unknown != 1:
+            raise _BrokenFile(f"expected one piece for unknown text, got {unknown}")
+        texts = {piece.text for piece in self.pieces if piece.kind == PieceKind.BYTE}
+        if texts != (set(_BYTES) if self.rules.byte_fallback else set()):
+            fallback = "with" if self.rules.byte_fallback else "without"
+            raise _BrokenFile(f"{len(texts)} pieces of bytes in a model {fallback} byte fallback")
+        if self.rules.model not in ("unigram", "bpe"):
+            raise ValueError(
+                f"{self.name}: expected a model of the kinds unigram or bpe, got {self.rules.model}"
+            )
+        if self.rules.suffixes:
+            raise ValueError(f"{self.name}: its word marks stand behind words, expected before")
+        if self.rules.model == "bpe" and PieceKind.UNUSED in kinds:
+            raise ValueError(f"{self.name}: a BPE model with unused pieces cannot be read")
+        if self.rules.charsmap:
+            try:
+                self._map = CharacterMap(self.rules.charsmap)
+            except ValueError as error:
+                raise _BrokenFile(str(error)) from None
+
+    # The parts of the pipeline.
+
+    def _normalizers(self) -> Iterator[Any]:
+        from tokenizers import Regex, normalizers
+
+        rules = self.rules
+        mark = MARK if rules.escapes_spaces else " "
+        if self._map is not None:
+            # Of a letter with several marks, the reader of the map keeps the first mark alone.
+            if self._map.composes:
+                yield normalizers.NFC()
+            yield normalizers.Precompiled(rules.charsmap)
+        if rules.removes_spaces:
+            yield normalizers.Replace(Regex(" {2,}"), " ")
+            yield normalizers.Replace(Regex(r"\A "), "")
+        if rules.adds_mark:
+            yield normalizers.Prepend(mark)
+        if rules.escapes_spaces:
+            yield normalizers.Replace(" ", MARK)
+        if rules.removes_spaces:
+            # Marks that stand in the text itself go, too. What looks behind and keeps what it has
+            # takes time in proportion to the text, however long a run of marks is.
+            yield normalizers.Replace(Regex(f"(?<!{mark}){mark}++\\z"), "")
+
+    def _pre_tokenizers(self) -> Iterator[Any]:
+        from tokenizers import Regex, pre_tokenizers
+
+        across = re.compile(f"[^{MARK}]{MARK}")
+        normal = {p.text for p in self.pieces if p.kind == PieceKind.NORMAL}
+        texts = (
+            p.text for p in self.pieces if p.kind in (PieceKind.NORMAL, PieceKind.USER_DEFINED)
+        )
+        if MARK in normal and self.rules.escapes_spaces and not any(map(across.search, texts)):
+            yield pre_tokenizers.Split(Regex(f"{MARK}+"), "merged_with_next")
+        if self.rules.model == "unigram":
+            # Pieces that stand for no text would be found where a text spells them out.
+            hidden = (PieceKind.CONTROL, PieceKind.UNKNOWN, PieceKind.UNUSED, PieceKind.BYTE)
+            cuts: dict[str, list[str]] = {}
+            for piece in self.pieces:
+                if piece.kind in hidden and len(piece.text) > 1:
+                    cuts.setdefault(piece.text[0], []).append(piece.text[1:])
+            for first, rests in cuts.items():
+                pattern = f"{re.escape(first)}(?={'|'.join(map(re.escape, _shorten(rests)))})"
+                yield pre_tokenizers.Split(Regex(pattern), "merged_with_previous")
+
+    def _decoders(self) -> Iterator[Any]:
+        from tokenizers import decoders
+
+        if self.rules.escapes_spaces:
+            yield decoders.Replace(MARK, " ")
+        if self.rules.byte_fallback:
+            yield decoders.ByteFallback()
+        yield decoders.Fuse()
+        if self.rules.adds_mark:
+            yield decoders.Strip(" ", 1, 0)
+
+    def _make_unigram(self) -> Any:
+        from tokenizers import models
+
+        normal = [p.score for p in self.pieces if p.kind == PieceKind.NORMAL]
+        least, most = min(normal, default=0.0), max(normal, default=0.0)
+        scores = []
+        for text, score, kind in self.pieces:
+            if kind == PieceKind.USER_DEFINED:
+                score = len(text.encode()) * most - 0.1
+            elif kind != PieceKind.NORMAL:
+                score = least  # the least of all makes the score of unknown characters
+            scores.append((text, score))
+        return models.Unigram(scores, self.unknown_id, self.rules.byte_fallback)
+
+    def _make_bpe(self) -> Any:
+        from tokenizers import models
+
+        ids = {piece.text: i for i, piece in enumerate(self.pieces)}
+        parts = {piece.text for piece in self.pieces if piece.kind == PieceKind.NORMAL}
+        merges = []
+        for text, score, kind in self.pieces:
+            if kind != PieceKind.NORMAL:
+                continue
+            for cut in range(1, len(text)):
+                left, right = text[:cut], text[cut:]
+                if left in parts and right in parts:
+                    merges.append((-score, ids[left], ids[right], (left, right)))
+        merges.sort()
+        return models.BPE(
+            ids,
+            [pair for *_, pair in merges],
+            unk_token=self.pieces[self.unknown_id].text,
+            fuse_unk=True,
+            byte_fallback=self.rules.byte_fallback,
+        )
+
+
+class _BrokenFile(ValueError):  # noqa: N818
+    """What is wrong with a file, without its name."""
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and values of a message's fields."""
+    place = 0
+    while place < len(content):
+        key, place = _read_varint(content, place)
+        number, kind = key >> 3, key & 7
+        if not number:
+            raise _BrokenFile("a field with the number 0")
+        if kind == _VARINT:
+            value, place = _read_varint(content, place)
+            yield number, value
+            continue
+        if kind == _BYTES_FIELD:
+            size, place = _read_varint(content, place)
+        elif kind in (_FOUR, _EIGHT):
+            size = 4 if kind == _FOUR else 8
+        else:
+            raise _BrokenFile(f"a field of the kind {kind}")
+        end = place + size
+        if end > len(content):
+            raise _BrokenFile(f"a field of {size} bytes where {len(content) - place} are left")
+        yield number, content[place:end]
+        place = end
+
+
+def _read_varint(content: bytes, place: int) -> tuple[int, int]:
+    """A whole number, seven bits a byte, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(content):
+            raise _BrokenFile("it ends within a number")
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value % (1 << 64), place
+    raise _BrokenFile("a number of more than ten bytes")
+
+
+def _as_bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise _BrokenFile("a number where a text or a part is expected")
+    return value
+
+
+def _as_int(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise _BrokenFile("a text or a part where a number is expected")
+    return value
+
+
+def _read_piece(content: bytes, index: int) -> Piece:
+    text, score, kind = "", 0.0, PieceKind.NORMAL
+    for number, value in _fields(content):
+        if number == 1:
+            try:
+                text = _as_bytes(value).decode()
+            except UnicodeDecodeError:
+                raise _BrokenFile(f"piece {index} is not UTF-8") from None
+        elif number == 2:
+            encoded = _as_bytes(value)
+            if len(encoded) != 4:
+                raise _BrokenFile(f"the score of piece {index} has {len(encoded)} bytes, not 4")
+            (score,) = struct.unpack("<f", encoded)
+        elif number == 3:
+            if value not in _KINDS:
+                raise _BrokenFile(f"piece {index} is of the unknown type {value!r:.60}")
+            kind = PieceKind(_as_int(value))
+    if not text:
+        raise _BrokenFile(f"piece {index} has no text")
+    if not math.isfinite(score):
+        raise _BrokenFile(f"the score of piece {index} is {score}")
+    return Piece(text, score, kind)
+
+
+def _shorten(rests: list[str]) -> list[str]:
+    """Texts without those that begin with another of them."""
+    kept: list[str] = []
+    for rest in sorted(rests):
+        if not kept or not rest.startswith(kept[-1]):
+            kept.append(rest)
+    return kept
