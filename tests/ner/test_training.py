@@ -18,9 +18,10 @@ from lmcore.ner import Generation, predict, score
 from lmcore.ner.collator import GNERCollator
 from lmcore.ner.models import load_model, load_tokenizer
 from lmcore.ner.recipes import RECIPES, TrainConfig, llama_7b, t5_base, t5_xxl, tiny
-from lmcore.ner.training import GNERRun, choose_precision, train
+from lmcore.ner.training import GNERRun, train
 from lmcore.ner.validation import generate_texts
 from lmcore.training.config import change, config_from_dict, config_to_dict
+from lmcore.training.processes import choose_precision
 from lmcore.training.seeding import seed_torch
 
 SMALL: dict[str, Any] = {
@@ -125,9 +126,9 @@ def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
 
 
 def test_half_precision_is_for_devices_that_have_it() -> None:
-    config = small(**{"device.precision": "bfloat16"})
-    assert choose_precision(config).device.precision == "float32"
-    half = small(**{"device.precision": "float16"})
+    config = small(**{"device.precision": "bfloat16"}).device
+    assert choose_precision(config).precision == "float32"
+    half = small(**{"device.precision": "float16"}).device
     assert choose_precision(half) is half
 
 

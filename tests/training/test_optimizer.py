@@ -94,6 +94,13 @@ def test_schedules_are_those_of_transformers(
         theirs.step()
 
 
+def test_a_cosine_does_not_rise_again() -> None:
+    config = ScheduleConfig(kind="cosine", warmup_steps=2, decay_steps=10, final_share=0.25)
+    optimizer = Optimizer(make(), OptimizerConfig(), config)
+    assert [optimizer.get_lr_share(step) for step in (3, 8)] == pytest.approx([1, 0.625])
+    assert [optimizer.get_lr_share(step) for step in (13, 14, 23, 1000)] == [0.25] * 4
+
+
 def test_a_linear_schedule_ends_at_its_share() -> None:
     config = ScheduleConfig(kind="linear", decay_steps=10, final_share=0.25)
     optimizer = Optimizer(make(), OptimizerConfig(), config)

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from lmcore._extras import optional_imports
 from lmcore.ner.recipes import LoraConfig, ScratchConfig
-from lmcore.training.checkpoint import no_bars
+from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.manifest import check_manifest
 
 with optional_imports():
@@ -248,20 +248,6 @@ def recompute_layers(model: Any) -> None:
         raise ValueError(f"device.recompute must be false: a {type(model).__name__} cannot do it")
     with _no_reminders():
         model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def gather_weights(model: nn.Module, *, trained: bool = False) -> dict[str, Tensor]:
-    """Returns weights by name, each once, sharded ones as they are in the state of a run.
-
-    Args:
-        model: any.
-        trained: whether those that are not trained are left out.
-    """
-    # This gives shards back, also right after a pass, when parameters are whole for a while.
-    values = model.state_dict()
-    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    kept = [name for name, p in model.named_parameters() if p.requires_grad or not trained]
-    return {name: values[name] for name in [*kept, *(n for n in values if n not in known)]}
 
 
 def save_model(

@@ -19,7 +19,6 @@ from lmcore.ner.collator import Encoded, GNERCollator, Truncation
 from lmcore.ner.evaluation import score
 from lmcore.ner.models import (
     add_lora,
-    gather_weights,
     load_model,
     load_tokenizer,
     make_model,
@@ -31,11 +30,23 @@ from lmcore.ner.pairs import find_pair, find_words
 from lmcore.ner.recipes import TrainConfig
 from lmcore.ner.validation import generate_texts
 from lmcore.training.batches import ExampleBatches, share_rows
-from lmcore.training.config import LoopConfig, change
+from lmcore.training.checkpoint import (
+    check_weights,
+    gather_weights,
+    hash_weights,
+    take_weights,
+)
+from lmcore.training.config import LoopConfig
 from lmcore.training.folder import DataRecord, Recipe, keep_apart
 from lmcore.training.loop import fit
 from lmcore.training.optimizer import Optimizer
-from lmcore.training.processes import Processes, find_device, start_processes, use_threads
+from lmcore.training.processes import (
+    Processes,
+    choose_precision,
+    find_device,
+    start_processes,
+    use_threads,
+)
 from lmcore.training.seeding import seed_torch
 
 # What may change when a run goes on. Files and the model may move: a fingerprint of the tokens and
@@ -124,6 +135,7 @@ def train(
     Example:
         >>> import tempfile
         >>> from lmcore.ner.recipes import tiny
+        >>> from lmcore.training.config import change
         >>> rows = [{"instruction": "Label. Sentence: Ada", "target": "Ada(B-person)"}] * 2
         >>> config = change(tiny(), {"loop.steps": 2, "scratch.hidden_size": 8, "batch_size": 2})
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +147,8 @@ def train(
     paths = {"data": data_path, "dev": dev_path}
     shown = {k: None if v is None else os.path.abspath(v) for k, v in paths.items()}  # noqa: PTH100
     keep_apart(out, [path for path in paths.values() if path is not None])
-    config = choose_precision(config, progress=progress)
+    device = choose_precision(config.device, progress=progress)
+    config = replace(config, device=device)
     with use_threads(config.device.threads), start_processes(config.device.device) as processes:
         run = GNERRun(config, rows, dev, processes)
         if progress and run.truncation.tokens:
@@ -170,31 +183,6 @@ def train(
     )
 
 
-def choose_precision(config: TrainConfig, *, progress: bool = False) -> TrainConfig:
-    """Returns the settings with float32 in the place of bfloat16 where the device has none.
-
-    Args:
-        config: the settings.
-        progress: whether to say so on standard error.
-
-    Raises:
-        ValueError: the device does not exist.
-
-    Example:
-        >>> config = change(TrainConfig(), {"device.precision": "bfloat16", "device.device": "cpu"})
-        >>> choose_precision(config).device.precision
-        'float32'
-    """
-    if config.device.precision != "bfloat16":
-        return config
-    found = find_device(config.device.device)
-    if found.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return config
-    if progress:
-        print(f"float32 in the place of bfloat16, which {found.type} lacks here", file=sys.stderr)
-    return change(config, {"device.precision": "float32"})
-
-
 class GNERRun:
     """One run of training: tokenizer, model, optimizer and encoded rows.
 
@@ -214,6 +202,7 @@ class GNERRun:
 
     Example:
         >>> from lmcore.ner.recipes import tiny
+        >>> from lmcore.training.config import change
         >>> rows = [{"instruction": "Label. Sentence: Ada", "target": "Ada(B-person)"}]
         >>> config = change(tiny(), {"scratch.hidden_size": 8, "batch_size": 1})
         >>> GNERRun(config, rows).step(1)["loss"].shape
@@ -257,7 +246,7 @@ class GNERRun:
         self.batches = ExampleBatches(
             self.encoded, config.batch_size, config.loop.seed, self.collator.pad
         )
-        self._first_weights = self._hash_weights()
+        self._first_weights = hash_weights(self.model) if processes.is_first else b""
         if config.lora.rank:
             self.model = add_lora(self.model, config.lora)
         nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
@@ -332,10 +321,7 @@ class GNERRun:
             FloatingPointError: a weight is not finite.
             ValueError: a row cannot be scored.
         """
-        for name, weight in self.model.named_parameters():
-            local = weight.to_local() if hasattr(weight, "to_local") else weight
-            if not bool(local.isfinite().all()):
-                raise FloatingPointError(f"{name} is not finite; a smaller lr may help")
+        check_weights(self.model)
         if not self.prompts:
             return {}
         self.model.eval()
@@ -384,17 +370,7 @@ class GNERRun:
         Raises:
             Exception: of any kind: it is no state, or one of another run.
         """
-        weights, own = state["model"], gather_weights(self.model, trained=True)
-        if set(weights) != set(own):
-            raise ValueError(f"model must hold the {len(own)} weights that are trained")
-        for name, value in own.items():
-            found = weights[name]
-            if found.shape != value.shape or found.dtype != value.dtype:
-                raise ValueError(
-                    f"{name} must be {list(value.shape)} {value.dtype}: got "
-                    f"{list(found.shape)} {found.dtype}"
-                )
-        self.model.load_state_dict(weights, strict=False)
+        take_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def find_fingerprint(self) -> str:
@@ -406,15 +382,6 @@ class GNERRun:
             digest.update(ids.astype("<i4").tobytes())
         digest.update(json.dumps(self.dev, sort_keys=True).encode())
         return digest.hexdigest()
-
-    def _hash_weights(self) -> bytes:
-        """Of the whole model as it was loaded; the first process's counts."""
-        digest = hashlib.blake2b(digest_size=16)
-        if self.processes.is_first:
-            for name, weight in sorted(gather_weights(self.model).items()):
-                digest.update(f"{name} {list(weight.shape)} {weight.dtype} ".encode())
-                digest.update(weight.contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.digest()
 
     def _put(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in batch.items()}

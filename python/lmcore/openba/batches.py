@@ -28,8 +28,8 @@ class DenoisedBatches:
     grouped, they are sorted by the length of their decoder rows before they are cut into
     micro-batches. The spans of a denoiser always have one number and one sum, so that most
     micro-batches hold one denoiser and no padding; suffixes are with others of their length.
-    Each micro-batch is as wide as its longest row. The more micro-batches a step has, the less
-    padding is left.
+    Each micro-batch is as wide as its longest row, unless widths are given. The more
+    micro-batches a step has, the less padding is left.
 
     A micro-batch alone has another mixture than the step: its loss is to be weighted by its
     labels, and it is the step's gradient that an optimizer may use.
@@ -45,6 +45,7 @@ class DenoisedBatches:
         denoisers: what is drawn from, by their weights; None for `ul2()`.
         ids: the special tokens; None for OpenBA's.
         grouped: whether samples of like lengths are put together; else they stay in order.
+        widths: of all encoder and all decoder rows; None: those of each micro-batch's longest.
         dtype: of the ids, int64 or int32.
         threads: at most this many; None for the machine's.
 
@@ -68,6 +69,7 @@ class DenoisedBatches:
         denoisers: Sequence[Denoiser] | None = None,
         ids: SpecialIds | None = None,
         grouped: bool = True,
+        widths: tuple[int, int] | None = None,
         dtype: DTypeLike = np.int64,
         threads: int | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class DenoisedBatches:
         self.denoisers = ul2() if denoisers is None else tuple(denoisers)
         self.ids = SpecialIds() if ids is None else ids
         self.grouped, self.dtype, self.threads = grouped, dtype, threads
+        self.widths = (None, None) if widths is None else widths
         # The order of the last pass; a thread that finds another one makes its own.
         self._order: tuple[int, NDArray[np.int64] | None] = (-1, None)
 
@@ -97,7 +100,7 @@ class DenoisedBatches:
             rows: of the batch, within 0 to B: those that this process computes.
 
         Raises:
-            ValueError: `step` is below 1, or a text is too short.
+            ValueError: `step` is below 1, or a text is too short, or a row wider than `widths`.
             IndexError: a token outside of the vocabulary.
         """
         indices, texts = self.find(step, rows)
@@ -172,6 +175,8 @@ class DenoisedBatches:
             ids=self.ids,
             rows=texts,
             tasks=tasks,
+            encoder_width=self.widths[0],
+            decoder_width=self.widths[1],
             dtype=self.dtype,
             threads=self.threads,
         )

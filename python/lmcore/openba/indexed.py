@@ -115,6 +115,14 @@ class IndexedDataset:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    @property
+    def table(self) -> NDArray[np.integer[Any]] | None:
+        """The sources of all items as rows, a view of the file; None where lengths differ.
+
+        `[items, tokens]`, of the file's type, as `pack_files` writes them. Ids are not looked at.
+        """
+        return self._groups
+
     def __getitem__(self, index: int) -> Item:
         """Returns an item, as views of the file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lmcore._files import whole_file
@@ -181,6 +182,89 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         if isinstance(error, LookupError):  # whose text is a key or a place alone
             reason = f"{type(error).__name__}: {reason}"
         raise ValueError(f"{os.fspath(path)}: not the state of a run: {reason[:200]}") from error
+
+
+def gather_weights(model: nn.Module, *, trained: bool = False) -> dict[str, Tensor]:
+    """Returns weights by name, each once, sharded ones as they are in the state of a run.
+
+    Args:
+        model: any.
+        trained: whether those that are not trained are left out.
+
+    Example:
+        >>> sorted(gather_weights(nn.Linear(2, 1)))
+        ['bias', 'weight']
+    """
+    # This gives shards back, also right after a pass, when parameters are whole for a while.
+    values = model.state_dict()
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    kept = [name for name, p in model.named_parameters() if p.requires_grad or not trained]
+    return {name: values[name] for name in [*kept, *(n for n in values if n not in known)]}
+
+
+def take_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Writes the weights that are trained into a model, once all of them are looked at.
+
+    Args:
+        model: any.
+        weights: what `gather_weights` gave for `trained`.
+
+    Raises:
+        ValueError: they are those of another model.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> take_weights(layer, {"weight": torch.zeros(1, 2), "bias": torch.ones(1)})
+        >>> layer(torch.ones(2)).item()
+        1.0
+    """
+    own = gather_weights(model, trained=True)
+    if set(weights) != set(own):
+        raise ValueError(f"model must hold the {len(own)} weights that are trained")
+    for name, value in own.items():
+        found = weights[name]
+        if found.shape != value.shape or found.dtype != value.dtype:
+            raise ValueError(
+                f"{name} must be {list(value.shape)} {value.dtype}: got "
+                f"{list(found.shape)} {found.dtype}"
+            )
+    model.load_state_dict(weights, strict=False)
+
+
+def hash_weights(model: nn.Module) -> bytes:
+    """Returns what tells the weights of a model from others.
+
+    Args:
+        model: any; not sharded.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> hash_weights(layer) == hash_weights(nn.Linear(2, 1))
+        False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(gather_weights(model).items()):
+        digest.update(f"{name} {list(weight.shape)} {weight.dtype} ".encode())
+        digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def check_weights(model: nn.Module) -> None:
+    """Checks that all weights are finite.
+
+    Args:
+        model: any; of a sharded one the parts of this process are looked at.
+
+    Raises:
+        FloatingPointError: one is not; the text names it.
+
+    Example:
+        >>> check_weights(nn.Linear(2, 1))
+    """
+    for name, weight in model.named_parameters():
+        local = weight.to_local() if isinstance(weight, DTensor) else weight
+        if not bool(local.isfinite().all()):
+            raise FloatingPointError(f"{name} is not finite; a smaller lr may help")
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def _make_schedule(config: ScheduleConfig, steps: int | None) -> Callable[[int],
     falling = config.decay_steps or (steps or 0) - config.warmup_steps
     if config.kind not in ("constant", "inverse_sqrt") and falling < 1:
         raise ValueError(f"warmup_steps must be below the {steps} steps of the run")
-    end = steps if config.kind == "stable" else config.warmup_steps + falling
+    end = (steps or 0) if config.kind == "stable" else config.warmup_steps + falling
     options: dict[str, Any] = {}
     name: str = config.kind
     if config.kind == "constant" or (config.kind == "linear" and config.final_share == 1):
@@ -200,7 +200,8 @@ def _make_schedule(config: ScheduleConfig, steps: int | None) -> Callable[[int],
         scheduler_specific_kwargs=options,
     )
     (share,) = made.lr_lambdas
-    return share  # type: ignore[no-any-return]
+    # Behind its end a cosine would rise again.
+    return (lambda done: share(min(done, end))) if config.kind == "cosine" else share
 
 
 def _make_moments(parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -247,6 +248,30 @@ def find_device(device: str = "auto") -> torch.device:
     except Exception:
         raise ValueError(f"device {device!r} cannot be used here: torch finds none") from None
     return found
+
+
+def choose_precision(config: DeviceConfig, *, progress: bool = False) -> DeviceConfig:
+    """Returns the settings with float32 in the place of bfloat16 where the device has none.
+
+    Args:
+        config: the settings.
+        progress: whether to say so on standard error.
+
+    Raises:
+        ValueError: the device does not exist.
+
+    Example:
+        >>> choose_precision(DeviceConfig(precision="bfloat16", device="cpu")).precision
+        'float32'
+    """
+    if config.precision != "bfloat16":
+        return config
+    found = find_device(config.device)
+    if found.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return config
+    if progress:
+        print(f"float32 in the place of bfloat16, which {found.type} lacks here", file=sys.stderr)
+    return replace(config, precision="float32")
 
 
 @contextmanager

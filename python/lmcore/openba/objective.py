@@ -1,0 +1,148 @@
+"""The loss of denoised texts, in training and of fixed texts under each denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lmcore.ops.denoising import DenoisedBatch, Denoiser, SpecialIds, denoise_batch, plan_batch
+from lmcore.training.processes import Processes
+
+# Of all draws in validation: runs of any seed are compared on the same noise.
+_SEED = 0
+
+
+def sum_losses(model: Any, batch: DenoisedBatch, device: torch.device | None = None) -> Tensor:
+    """Returns the cross entropy of each row, added up over its labels: `[B]` float32.
+
+    The decoder gets no mask: padding stands on the right, where no label sees it.
+
+    Args:
+        model: OpenBA, or another encoder-decoder of transformers.
+        batch: its rows, in int64.
+        device: of the model; the CPU if None.
+
+    Example:
+        >>> from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
+        >>> sizes = {"vocab_size": 9, "hidden_size": 8, "encoder_layers": 1, "decoder_layers": 2}
+        >>> model = OpenBAForConditionalGeneration(OpenBAConfig(**sizes))
+        >>> ids, length = np.array([[3, 1]]), np.array([2])
+        >>> sum_losses(model, DenoisedBatch(ids, ids, ids, length, length, length)).shape
+        torch.Size([1])
+    """
+    source, target, labels = (
+        torch.from_numpy(part).to(device) for part in (batch.encoder, batch.decoder, batch.labels)
+    )
+    mask = None
+    if int(batch.encoder_lengths.min()) < batch.encoder.shape[1]:
+        mask = torch.from_numpy(batch.masks()[0]).to(device)
+    logits = model(
+        input_ids=source, attention_mask=mask, decoder_input_ids=target, use_cache=False
+    ).logits
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
+    )
+    return losses.view(labels.shape).sum(1)
+
+
+def measure_losses(
+    model: Any,
+    texts: NDArray[np.integer[Any]],
+    *,
+    denoisers: Sequence[Denoiser],
+    ids: SpecialIds,
+    batch_size: int = 16,
+    processes: Processes | None = None,
+    in_step: bool = False,
+) -> dict[str, float]:
+    """Returns the mean loss of a label under each denoiser, and the mean of these as `loss`.
+
+    Every text comes under every denoiser, with noise that depends on its place alone. All
+    processes call it, share the work, and get the same.
+
+    Args:
+        model: in the mode of evaluation, on the device of this process.
+        texts: `[N, L]` integers.
+        denoisers: what to measure under.
+        ids: the special tokens.
+        batch_size: rows that are computed at once.
+        processes: those that share the work; this one alone if None.
+        in_step: whether the weights are sharded, so that all processes must compute as often.
+
+    Raises:
+        IndexError: a token outside of the vocabulary.
+        ValueError: `batch_size` is below 1, there is no text, or it is too short.
+
+    Example:
+        >>> from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
+        >>> from lmcore.ops.denoising import ul2
+        >>> sizes = {"vocab_size": 120, "hidden_size": 8, "encoder_layers": 1, "decoder_layers": 2}
+        >>> model = OpenBAForConditionalGeneration(OpenBAConfig(**sizes)).eval()
+        >>> special = SpecialIds(vocabulary_size=120, first_sentinel=119)
+        >>> one = ul2(None, None, None)[2:3]
+        >>> found = measure_losses(model, np.full((2, 16), 5), denoisers=one, ids=special)
+        >>> list(found)
+        ['loss', 'loss_S']
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1: got {batch_size}")
+    if not len(texts):
+        raise ValueError("texts must not be empty")
+    processes = processes or Processes()
+    rows = np.arange(len(texts))
+    units: list[tuple[int, NDArray[np.int64]]] = []
+    for task in range(len(denoisers)):
+        plan = plan_batch(
+            np.full(len(rows), texts.shape[1]),
+            rows,
+            seed=_SEED,
+            denoisers=denoisers,
+            ids=ids,
+            tasks=np.full(len(rows), task),
+        )
+        # Rows of about one length stand together.
+        order = np.lexsort((rows, plan.decoder_lengths))
+        units += [(task, order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
+    sums = torch.zeros(len(denoisers), 2, dtype=torch.float64, device=processes.device)
+    for index, counts in share_parts(len(units), processes, in_step=in_step):
+        task, part = units[index]
+        batch = denoise_batch(
+            texts, part, seed=_SEED, denoisers=denoisers, ids=ids, rows=part,
+            tasks=np.full(len(part), task),
+        )  # fmt: skip
+        with torch.no_grad():
+            losses = sum_losses(model, batch, processes.device)
+        if counts:
+            sums[task, 0] += losses.double().sum()
+            sums[task, 1] += int(batch.decoder_lengths.sum())
+    means = [total / count for total, count in processes.sum(sums).tolist()]
+    found = {"loss": sum(means) / len(means)}
+    return found | {f"loss_{one.name}": mean for one, mean in zip(denoisers, means, strict=True)}
+
+
+def share_parts(
+    count: int, processes: Processes, *, in_step: bool = False
+) -> list[tuple[int, bool]]:
+    """Returns which parts of some work this process computes, and whether each of them counts.
+
+    They are dealt out in turn, so that parts that are sorted by size cost all processes the same.
+
+    Args:
+        count: number of parts.
+        processes: those that share the work.
+        in_step: whether all processes must compute as often: what a process has too few of are
+            then parts that do not count.
+
+    Example:
+        >>> share_parts(3, Processes())
+        [(0, True), (1, True), (2, True)]
+    """
+    own = [(part, True) for part in range(processes.data_rank, count, processes.data_count)]
+    most = -(-count // processes.data_count)
+    return own + [(0, False)] * (most - len(own)) if in_step else own
