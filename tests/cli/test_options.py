@@ -28,7 +28,7 @@ ATTEMPTS = [
 
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
-    "dev", "source", "target",
+    "dev", "source", "target", "valid",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -49,6 +49,8 @@ COMPLETE: dict[str, list[str]] = {
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
+    "openba train": ["tiny", "--data", "TOKENS", "--tokenizer", "PIECES", "--out", "RUN"],
+    "openba recipe": ["tiny"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
     "recsys evaluate": ["MODEL", "--data", "PAIRS"],
@@ -120,7 +122,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         part.save_pretrained(folder / "labeller")
     write_piece_file(folder / "spiece.model")
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
+    pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
+    assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     return {
+        "TOKENS": str(folder / "tokens"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),

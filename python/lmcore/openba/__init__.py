@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         OpenBAForConditionalGeneration,
         OpenBAModel,
     )
+    from lmcore.openba.recipes import TrainConfig
     from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
+    from lmcore.openba.training import TrainResult, train
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
@@ -25,7 +27,10 @@ _LAZY = {
     "OpenBAForConditionalGeneration": "modeling_openba",
     "OpenBAModel": "modeling_openba",
     "OpenBATokenizer": "tokenization_openba",
+    "TrainConfig": "recipes",
+    "TrainResult": "training",
     "load_tokenizer": "tokenization_openba",
+    "train": "training",
 }
 
 __all__ = [
@@ -41,9 +46,12 @@ __all__ = [
     "PackSummary",
     "Piece",
     "PieceFile",
+    "TrainConfig",
+    "TrainResult",
     "choose_dtype",
     "load_tokenizer",
     "pack_files",
+    "train",
 ]
 
 register_auto_classes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,9 @@ def load(
         checkpoint: Any = module
 
         reader = checkpoint.HuggingFaceStorageReader(str(shards))
-        with refusing(shards):
+        with refusing(shards), warnings.catch_warnings():
+            # One process alone is what torch warns of.
+            warnings.filterwarnings("ignore", ".*torch.distributed is disabled")
             checkpoint.load(rooms, storage_reader=reader, no_dist=processes.count == 1)
     return cast(dict[str, Any], state)
 

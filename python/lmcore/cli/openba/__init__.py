@@ -2,11 +2,9 @@
 
 from lmcore.cli.failures import make_app
 from lmcore.cli.openba.pack import pack_command
+from lmcore.cli.openba.train import recipe_command, train_command
 
 app = make_app()
 app.command("pack")(pack_command)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `pack` a command of the group while it is the only one."""
+app.command("train")(train_command)
+app.command("recipe")(recipe_command)
