@@ -211,7 +211,7 @@ def check_fit(model: OpenBAForConditionalGeneration, tokenizer: OpenBATokenizer)
 
 
 def tie_head(model: OpenBAForConditionalGeneration) -> None:
-    """Makes the output layer and the embedding one matrix, without the scale of tied configs.
+    """Returns nothing once output layer and embedding are one matrix, and neither is scaled.
 
     Source: OpenBA's training with Megatron, whose converter writes the one matrix twice.
 
