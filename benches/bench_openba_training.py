@@ -30,15 +30,15 @@ from lmcore.training.optimizer import Optimizer
 from lmcore.worlds.openba import write_piece_file
 from timing import Row, compare, print_conditions, save
 
-TEXTS, LENGTH, PIECES = 256, 568, 4000
+TEXTS, LENGTH, PIECES = 256, 568, 2000
 # Samples of a step and of a micro-batch.
-BATCH, MICRO = 64, 4
+BATCH, MICRO = 48, 4
 # T5 has neither biases nor an output layer of its own.
 SHAPE = ShapeConfig(
-    hidden_size=256,
+    hidden_size=128,
     heads=4,
-    kv_channels=64,
-    ffn_hidden_size=640,
+    kv_channels=32,
+    ffn_hidden_size=320,
     swiglu_rule=False,
     encoder_layers=2,
     decoder_layers=4,
@@ -134,8 +134,8 @@ def main() -> None:
     share = [run.batches.measure_padding(range(1, 11)) for run in (grouped, padded)]
     print(f"padding {share[0]:.1%} grouped, {share[1]:.1%} padded")
     print(f"{count_parameters(grouped.model):,} parameters, T5 {count_parameters(t5.model):,}")
-    case = f"{BATCH} x {LENGTH} tokens, micro-batches of {MICRO}, 2 + 4 blocks of 256"
-    rounds = 5
+    case = f"{BATCH} x {LENGTH} tokens, micro-batches of {MICRO}, 2 + 4 blocks of 128"
+    rounds = 7
     ours = ("grouped", in_turn(grouped.step))
     rows: list[Row] = compare(
         "openba_training", case, ("padded to 570 and 381", in_turn(padded.step)),
