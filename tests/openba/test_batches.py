@@ -64,6 +64,15 @@ def test_padding() -> None:
     assert in_order.measure_padding(range(1, 11)) > 0.25
 
 
+def test_rows_of_given_widths() -> None:
+    wide = DenoisedBatches(TOKENS, 20, 8, seed=3, grouped=False, widths=(570, 381))
+    assert rows_of(wide(2)) == rows_of(DenoisedBatches(TOKENS, 20, 8, seed=3)(2))
+    assert {(b.encoder.shape[1], b.labels.shape[1]) for b in wide(2)} == {(570, 381)}
+    narrow = DenoisedBatches(TOKENS, 20, 8, seed=3, widths=(400, 381))
+    with pytest.raises(ValueError, match=r"encoder\[0\] must be at least 567 ids wide: got 400"):
+        narrow(2)
+
+
 def test_every_text_comes_once_in_a_pass() -> None:
     batches = DenoisedBatches(TOKENS, 90, 16, seed=5)
     assert batches.steps_per_epoch == 4

@@ -96,6 +96,23 @@ def test_items_are_views_that_cannot_be_written(tmp_path: Path) -> None:
         source[0] = 5
 
 
+def test_sources_of_one_length_are_a_table(tmp_path: Path) -> None:
+    for name, items in (
+        ("even", [([5, 6], ()), ([7, 8], ())]),
+        ("uneven", [([5, 6], ()), ([7], ())]),
+        ("targets", [([5, 6], [1]), ([7, 8], [1])]),
+    ):
+        with IndexedWriter(tmp_path / name, vocabulary_size=9) as writer:
+            for source, target in items:
+                writer.add(source, target)
+    table = IndexedDataset(tmp_path / "even").table
+    assert table is not None
+    assert table.tolist() == [[5, 6], [7, 8]]
+    assert not table.flags.writeable
+    assert IndexedDataset(tmp_path / "uneven").table is None
+    assert IndexedDataset(tmp_path / "targets").table is None
+
+
 def test_types_change_where_megatron_changes_them() -> None:
     assert [choose_dtype(size).name for size in (1, 65_499, 65_500)] == ["uint16"] * 2 + ["int32"]
     for size in (0, -1, 2**31 + 1):

@@ -113,6 +113,17 @@ def test_recomputed_blocks_give_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision(precision: str) -> None:
+    whole = OpenBARun(small(), make_texts(), **GIVEN)
+    half = OpenBARun(small(**{"device.precision": precision}), make_texts(), **GIVEN)
+    for step in (1, 2, 3):
+        expected, values = whole.step(step), half.step(step)
+        assert float(values["loss"]) == pytest.approx(float(expected["loss"]), abs=0.05)
+    assert half.validate()["loss"] == pytest.approx(whole.validate()["loss"], abs=0.05)
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+
+
 def test_first_weights_are_megatrons() -> None:
     changes = {"shape.hidden_size": 64, "shape.ffn_hidden_size": 128, "shape.decoder_layers": 8}
     model = OpenBARun(small(**changes), make_texts(), **GIVEN).model
