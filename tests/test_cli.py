@@ -26,6 +26,7 @@ COMMANDS = [
     ["ner", "align"],
     ["ner", "data"],
     ["openba"],
+    ["openba", "cost"],
     ["openba", "pack"],
     ["recsys"],
     ["recsys", "train"],

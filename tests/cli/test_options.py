@@ -32,11 +32,12 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form",
+    "context", "boundaries", "sampling", "form", "precision",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
-    "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained",
+    "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
+    "swiglu_rule", "tied",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -48,6 +49,7 @@ COMPLETE: dict[str, list[str]] = {
     "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
+    "openba cost": ["CONFIG"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "recsys train": ["plain", "--data", "PAIRS", "--out", "RUN"],
     "recsys recipe": ["plain"],
@@ -119,8 +121,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for part in (tokenizer, make_model(ScratchConfig(hidden_size=8), tokenizer)):
         part.save_pretrained(folder / "labeller")
     write_piece_file(folder / "spiece.model")
+    (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     return {
+        "CONFIG": str(folder / "config.json"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),

@@ -1,12 +1,9 @@
 """The commands `lmcore openba ...`."""
 
 from lmcore.cli.failures import make_app
+from lmcore.cli.openba.cost import cost_command
 from lmcore.cli.openba.pack import pack_command
 
 app = make_app()
+app.command("cost")(cost_command)
 app.command("pack")(pack_command)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `pack` a command of the group while it is the only one."""
