@@ -27,6 +27,7 @@ COMMANDS = [
     ["ner", "data"],
     ["openba"],
     ["openba", "cost"],
+    ["openba", "generate"],
     ["openba", "pack"],
     ["recsys"],
     ["recsys", "train"],

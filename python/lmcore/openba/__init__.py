@@ -11,25 +11,36 @@ from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
         OpenBAForConditionalGeneration,
         OpenBAModel,
     )
+    from lmcore.openba.prompts import GenerationSummary, generate_file
     from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "Generated": "generation",
+    "Generation": "generation",
+    "GenerationSummary": "prompts",
     "OpenBAConfig": "configuration_openba",
     "OpenBAEncoderModel": "modeling_openba",
     "OpenBAForConditionalGeneration": "modeling_openba",
     "OpenBAModel": "modeling_openba",
     "OpenBATokenizer": "tokenization_openba",
+    "TextGenerator": "generation",
+    "generate_file": "prompts",
+    "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
 }
 
 __all__ = [
     "DenoisedBatches",
+    "Generated",
+    "Generation",
+    "GenerationSummary",
     "IndexedDataset",
     "IndexedWriter",
     "Item",
@@ -41,7 +52,10 @@ __all__ = [
     "PackSummary",
     "Piece",
     "PieceFile",
+    "TextGenerator",
     "choose_dtype",
+    "generate_file",
+    "load_generator",
     "load_tokenizer",
     "pack_files",
 ]

@@ -2,8 +2,10 @@
 
 from lmcore.cli.failures import make_app
 from lmcore.cli.openba.cost import cost_command
+from lmcore.cli.openba.generate import generate_command
 from lmcore.cli.openba.pack import pack_command
 
 app = make_app()
 app.command("cost")(cost_command)
+app.command("generate")(generate_command)
 app.command("pack")(pack_command)
