@@ -190,9 +190,9 @@ def test_decimals(places: dict[str, str], parameter: Parameter) -> None:
     assert (parser(str(parser.low)), parser(str(parser.high))) == (parser.low, parser.high)
     assert parser(f"{parser.low}5") == float(f"{parser.low}5")
     for attempt in [*ATTEMPTS, "1e0", ".5", "-0.1", str(parser.high + 0.5)]:
-        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", attempt, re.ASCII) and len(attempt) < 20:
-            if parser.low <= float(attempt) <= parser.high:
-                continue
+        digits = re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?", attempt)
+        if digits and parser.low <= float(attempt) <= parser.high:
+            continue
         code, output, errors = run_here(*complete(parameter.command, places), f"{option}={attempt}")
         assert (code, output) == (2, ""), attempt
         assert option in errors
