@@ -164,8 +164,8 @@ def label(
     generation = Generation(batch_size=32, constrained=constrained, max_new_tokens=400)
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     (found,) = score(predict(model, tokenizer, tests, generation=generation)).datasets.values()
-    gold = max(found.entities.gold, 1)
     errors = found.errors
+    gold = max(errors.gold, 1)
     return {
         "f1": 100 * found.quality.f1,
         "unlabelled": 100 * errors.unlabelled / gold,

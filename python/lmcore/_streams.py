@@ -17,7 +17,7 @@ from lmcore._files import naming_errors, whole_file
 STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
 
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 16  # and are written
 # Python's usual level, 9, takes several times as long for files one percent smaller.
 _LEVEL = 6
 _BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -90,7 +90,7 @@ def open_output(
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
-    with whole_file(path, inputs) as place, open(place, "wb") as file:
+    with whole_file(path, inputs) as place, open(place, "wb", buffering=READ_BYTES) as file:
         if is_gzip(path):
             with compress(file) as compressed:
                 yield cast(IO[bytes], compressed)

@@ -1,9 +1,9 @@
 """All claims, in the order of the report: one module per claim, one folder per system."""
 
-from lmcore.reproduce import ner, recsys
+from lmcore.reproduce import ner, openba, recsys
 from lmcore.reproduce.claim import Claim
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*ner.CLAIMS, *recsys.CLAIMS)}
+CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *recsys.CLAIMS)}
 
 
 def select_claims(only: list[str] | None) -> list[Claim]:
