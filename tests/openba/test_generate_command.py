@@ -104,6 +104,17 @@ def test_settings_reach_the_generator(folder: Path, model: Path) -> None:
     assert json.loads(output)["generation"] == expected.text
 
 
+def test_a_text_that_is_longer_than_the_model_saw(folder: Path, model: Path) -> None:
+    """It is written, and a line says so once."""
+    Path("two").write_text("Ada\nOtto\n")
+    arguments = ["openba", "generate", model, "two", "--device", "cpu", "--threads", "1"]
+    code, output, errors = run(*arguments, "--max-new-tokens", "80", "--batch-size", "1")
+    assert (code, len(output.splitlines())) == (0, 2)
+    first, *rest = errors.splitlines()
+    assert first.startswith("lmcore: 65 positions are more than the 64 of decoder_max_seq_length")
+    assert rest[0] == "2 prompts answered, 0 skipped"
+
+
 # Lines that are typed.
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -140,12 +143,24 @@ def _generate(
         raise ValueError("--out needs a FILE of prompts")
     if out != "-":
         find_output(out, [] if file in ("-", None) else [file])
-    with use_threads(threads):
+    with use_threads(threads), _warnings_as_lines():
         generate = load_generator(name, generation, **place)
         if file is None:
             _answer_lines(generate)
         else:
             _say_summary(_answer_file(generate, file, out, quiet, options))
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What the library warns of, such as a text that is longer than the model saw, as one line."""
+
+    def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+        say(f"lmcore: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        yield
 
 
 def _answer_lines(generate: TextGenerator) -> None:
