@@ -26,6 +26,8 @@ COMMANDS = [
     ["ner", "align"],
     ["ner", "data"],
     ["openba"],
+    ["openba", "cost"],
+    ["openba", "generate"],
     ["openba", "pack"],
     ["recsys"],
     ["recsys", "train"],

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import lmcore
+import lmcore.cost
 import lmcore.ner.extraction
 import lmcore.openba
 import lmcore.ops
@@ -44,6 +45,7 @@ OPS = import_all(lmcore.ops)
 TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
+COST = import_all(lmcore.cost)
 
 
 def parse(path: Path) -> ast.Module:
@@ -65,7 +67,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{value.__module__}.{name}": value
-    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS, *OPENBA]
+    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS, *OPENBA, *COST]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
 }

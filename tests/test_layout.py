@@ -224,6 +224,15 @@ def test_no_system_imports_another() -> None:
                 assert other not in ("reproduce", "cli"), (path, name)
 
 
+def test_cost_is_arithmetic() -> None:
+    """It knows no system, and imports nothing that is large."""
+    allowed = ("lmcore.cost", "lmcore._json", "lmcore._tables")
+    for path in (PACKAGE / "cost").glob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(("torch", "transformers", "numpy")), (path, name)
+            assert not is_in(name, "lmcore") or any(is_in(name, part) for part in allowed)
+
+
 def test_no_relative_import_of_a_parent() -> None:
     for path in python_files():
         tree = ast.parse(path.read_text(encoding="utf-8"))

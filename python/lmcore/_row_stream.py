@@ -21,7 +21,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,6 +50,7 @@ class RowStream:
         skip_bad_rows: count and list rows that cannot be used instead of raising.
         save_seconds: least time between two states.
         progress: called with the bytes of the input read so far.
+        parse: makes a row's object of a line, and raises `ValueError` if it cannot.
         by_block: hold what is written back until `release`, and go on from there alone: for rows
             that depend on which others they are worked on with.
 
@@ -81,9 +82,11 @@ class RowStream:
         skip_bad_rows: bool = False,
         save_seconds: float = 1.0,
         progress: Progress | None = None,
+        parse: Callable[[bytes], dict[str, Any]] = parse_row,
         by_block: bool = False,
     ) -> None:
         self._by_block = by_block
+        self._parse = parse
         self._reader = RowReader(source, skip_bad_rows=skip_bad_rows, progress=progress)
         self._target = target
         self._recipe = json.loads(json.dumps(recipe, allow_nan=False))
@@ -194,7 +197,7 @@ class RowStream:
             self._pending.append(pending)
             self._open[line] = pending
             try:
-                value = parse_row(content)
+                value = self._parse(content)
             except ValueError as error:
                 self.refuse(Row(line, {}), str(error))
                 continue

@@ -13,13 +13,14 @@ import typer
 
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
-from lmcore.cli.options import Whole, limit_threads, name_of_file
+from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
 from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
 from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
+from tiny_generation import save_pair
 
 ATTEMPTS = [
     "-1", "0", "2147483648", "9223372036854775808", "18446744073709551616", "nan", "NaN", "inf",
@@ -32,11 +33,12 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form",
+    "context", "boundaries", "sampling", "form", "precision", "dtype",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
-    "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained",
+    "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
+    "swiglu_rule", "tied", "plain",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -48,6 +50,8 @@ COMPLETE: dict[str, list[str]] = {
     "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
+    "openba cost": ["CONFIG"],
+    "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "openba train": ["tiny", "--data", "TOKENS", "--tokenizer", "PIECES", "--out", "RUN"],
     "openba recipe": ["tiny"],
@@ -104,6 +108,7 @@ def walk_group(group: typer.Typer, path: tuple[str, ...]) -> Iterator[Parameter]
 
 PARAMETERS = list(walk())
 NUMBERS = [p for p in PARAMETERS if isinstance(p.parser, Whole)]
+DECIMALS = [p for p in PARAMETERS if isinstance(p.parser, Decimal)]
 
 
 def label(value: Any) -> str:
@@ -121,11 +126,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for part in (tokenizer, make_model(ScratchConfig(hidden_size=8), tokenizer)):
         part.save_pretrained(folder / "labeller")
     write_piece_file(folder / "spiece.model")
+    save_pair(folder / "openba")
+    (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     return {
         "TOKENS": str(folder / "tokens"),
+        "CONFIG": str(folder / "config.json"),
+        "OPENBA": str(folder / "openba"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),
@@ -146,7 +155,7 @@ def test_every_command_and_option_is_known() -> None:
     assert {parameter.command for parameter in PARAMETERS} == set(COMPLETE)
     for parameter in PARAMETERS:
         kinds = [parameter.name in kind for kind in (NAMES, CHOICES, TEXTS, FLAGS)]
-        is_number = isinstance(parameter.parser, Whole)
+        is_number = isinstance(parameter.parser, Whole | Decimal)
         assert sum(kinds) + is_number == 1, parameter
         assert (parameter.kind in (int, float)) == is_number, parameter
         assert (parameter.kind is bool) == (parameter.name in FLAGS), parameter
@@ -156,7 +165,7 @@ def test_every_command_and_option_is_known() -> None:
 
 def test_ranges_stand_in_the_help() -> None:
     assert len(NUMBERS) >= 10
-    for parameter in NUMBERS:
+    for parameter in [*NUMBERS, *DECIMALS]:
         text = " ".join(run_here(*parameter.command.split(), "--help")[1].split())
         pattern = rf"{parameter.option} \w+ .*?\[{parameter.parser.range}\]"
         assert re.search(pattern, text), parameter
@@ -178,6 +187,22 @@ def test_numbers(places: dict[str, str], parameter: Parameter) -> None:
         assert f"expected a whole number from {parser.range}: got '" in errors
         assert len(errors) < 500
     assert not Path(places["RUN"]).exists()
+
+
+@pytest.mark.parametrize("parameter", DECIMALS, ids=label)
+def test_decimals(places: dict[str, str], parameter: Parameter) -> None:
+    parser, option = parameter.parser, parameter.option
+    assert (parser(str(parser.low)), parser(str(parser.high))) == (parser.low, parser.high)
+    assert parser(f"{parser.low}5") == float(f"{parser.low}5")
+    for attempt in [*ATTEMPTS, "1e0", ".5", "-0.1", str(parser.high + 0.5)]:
+        digits = re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?", attempt)
+        if digits and parser.low <= float(attempt) <= parser.high:
+            continue
+        code, output, errors = run_here(*complete(parameter.command, places), f"{option}={attempt}")
+        assert (code, output) == (2, ""), attempt
+        assert option in errors
+        assert f"expected a number from {parser.range}: got '" in errors
+        assert len(errors) < 500
 
 
 @pytest.mark.parametrize("parameter", [p for p in PARAMETERS if p.name in CHOICES], ids=label)

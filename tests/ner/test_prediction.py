@@ -13,7 +13,8 @@ import torch
 from lmcore.ner import score
 from lmcore.ner.generation import Annotator, Generation
 from lmcore.ner.instructions import write_instruction
-from lmcore.ner.prediction import fingerprint_model, predict, predict_file
+from lmcore.ner.prediction import predict, predict_file
+from lmcore.training.fingerprint import fingerprint_model
 from tiny_generators import HOSTILE, SENTENCES, TYPES, make_llama, make_t5, make_tokenizer
 
 CONSTRAINED = Generation(constrained=True, batch_size=3)

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoConfig
 
 import lmcore.openba
+from lmcore.cost.configs import apply_swiglu_rule
 from lmcore.openba import OpenBAConfig
-from lmcore.openba.configuration_openba import apply_swiglu_rule
 from tiny_openba import SIZES, make_config
 
 assert lmcore.openba.__doc__

@@ -76,6 +76,58 @@ def whole(low: int, high: int, *names: str, text: str, metavar: str = "N") -> An
     return typer.Option(*names, parser=parser, metavar=metavar, help=f"{text}  [{parser.range}]")
 
 
+class Decimal:
+    """A parser of numbers with a decimal point within a range.
+
+    Args:
+        low: the least that is allowed.
+        high: the most.
+
+    Example:
+        >>> Decimal(0, 2)("0.7")
+        0.7
+    """
+
+    __name__ = "number"
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    @property
+    def range(self) -> str:
+        """The range as help and errors say it."""
+        return f"{self.low:g} to {self.high:g}"
+
+    def __call__(self, text: Any) -> float:
+        """Returns the number.
+
+        Raises:
+            typer.BadParameter: the text is no such number, or outside of the range.
+        """
+        digits = str(text)
+        is_number = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?", digits)
+        if is_number and self.low <= float(digits) <= self.high:
+            return float(digits)
+        shown = digits if len(digits) <= 40 else digits[:40] + "..."
+        raise typer.BadParameter(f"expected a number from {self.range}: got {shown!r}")
+
+
+def decimal(low: float, high: float, *, text: str) -> Any:
+    """Returns an option of a number with a decimal point, whose help states its range.
+
+    Args:
+        low: the least that is allowed.
+        high: the most.
+        text: what the help says.
+
+    Example:
+        >>> decimal(0, 2, text="Of scores.").help
+        'Of scores.  [0 to 2]'
+    """
+    parser = Decimal(low, high)
+    return typer.Option(parser=parser, metavar="X", help=f"{text}  [{parser.range}]")
+
+
 def name_of_file(text: str) -> str:
     """Returns the name of a file, a folder or a model as it is.
 

@@ -12,9 +12,11 @@ from typing import Any, TextIO
 from lmcore._text import escape, to_json
 
 __all__ = [
-    "STANDARD_OUTPUT", "abandon", "is_first_process", "name_output", "say", "show", "show_json",
+    "STANDARD_OUTPUT", "abandon", "ask", "is_first_process", "name_output", "say", "show",
+    "show_json", "show_part",
 ]  # fmt: skip
 
+STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
 
 
@@ -28,6 +30,36 @@ def show(text: str) -> None:
         OSError: standard output takes no more; the error names it.
     """
     _write(sys.stdout, STANDARD_OUTPUT, text)
+
+
+def show_part(text: str) -> None:
+    """Prints a part of a text of several lines on standard output at once, escaped.
+
+    Args:
+        text: the part; line breaks in it are such.
+
+    Raises:
+        OSError: standard output takes no more; the error names it.
+    """
+    lines = "\n".join(map(escape, text.split("\n")))
+    _write(sys.stdout, STANDARD_OUTPUT, lines, end="")
+
+
+def ask() -> bytes | None:
+    """Returns the next line of standard input, without its end; None where there is no more.
+
+    On a terminal a mark on standard error says that a line is waited for.
+
+    Raises:
+        OSError: standard input cannot be read; the error names it.
+    """
+    with name_output(STANDARD_INPUT):
+        if sys.stdin is None:  # the process was started without it
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if sys.stdin.isatty():
+            _write(sys.stderr, "standard error", "> ", end="")
+        line = sys.stdin.buffer.readline()
+    return line.rstrip(b" \t\r\n") if line else None
 
 
 def show_json(value: Any, indent: int | None = None) -> None:
@@ -99,11 +131,11 @@ def _encoding(stream: TextIO | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
 
 
-def _write(stream: TextIO | None, name: str, text: str) -> None:
+def _write(stream: TextIO | None, name: str, text: str, end: str = "\n") -> None:
     encoding = _encoding(stream)
     with name_output(name):
         if stream is None:  # the process was started without it
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         # A terminal of another encoding gets the numbers of what it cannot show.
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)
         stream.flush()

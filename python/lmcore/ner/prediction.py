@@ -12,7 +12,6 @@ and their number stands in the row (`windows`); what remains too long is cut and
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from lmcore.ner.merging import (
 )
 from lmcore.ops.entities import decode_spans
 from lmcore.ops.predictions import Entity
+from lmcore.training.fingerprint import fingerprint_model
 
 with optional_imports():
     import torch
@@ -387,23 +387,6 @@ def predict_file(
         listed_bad_rows=list(stream.listed_bad_rows),
         counts=predictor.counts,
     )
-
-
-def fingerprint_model(model: Any, tokenizer: Any) -> str:
-    """Returns what tells a model and its tokenizer from others: a digest of weights and tokens.
-
-    Args:
-        model: of transformers.
-        tokenizer: of the model.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    tokens = tokenizer.get_vocab().items() if backend is None else backend.to_str()
-    digest.update(str(tokens if isinstance(tokens, str) else sorted(tokens)).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _predict_block(

@@ -11,30 +11,41 @@ from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
         OpenBAForConditionalGeneration,
         OpenBAModel,
     )
+    from lmcore.openba.prompts import GenerationSummary, generate_file
     from lmcore.openba.recipes import TrainConfig
     from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
     from lmcore.openba.training import TrainResult, train
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "Generated": "generation",
+    "Generation": "generation",
+    "GenerationSummary": "prompts",
     "OpenBAConfig": "configuration_openba",
     "OpenBAEncoderModel": "modeling_openba",
     "OpenBAForConditionalGeneration": "modeling_openba",
     "OpenBAModel": "modeling_openba",
     "OpenBATokenizer": "tokenization_openba",
+    "TextGenerator": "generation",
     "TrainConfig": "recipes",
     "TrainResult": "training",
+    "generate_file": "prompts",
+    "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
     "train": "training",
 }
 
 __all__ = [
     "DenoisedBatches",
+    "Generated",
+    "Generation",
+    "GenerationSummary",
     "IndexedDataset",
     "IndexedWriter",
     "Item",
@@ -46,9 +57,12 @@ __all__ = [
     "PackSummary",
     "Piece",
     "PieceFile",
+    "TextGenerator",
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "generate_file",
+    "load_generator",
     "load_tokenizer",
     "pack_files",
     "train",

@@ -24,7 +24,8 @@ from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.utils.hub import cached_file
 
 from lmcore._json import read_json
-from lmcore.openba.configuration_openba import OpenBAConfig, apply_swiglu_rule
+from lmcore.cost.configs import apply_swiglu_rule
+from lmcore.openba.configuration_openba import OpenBAConfig
 
 EMBEDDING = "encoder.embed_tokens.weight"
 """What the embedding is called here."""

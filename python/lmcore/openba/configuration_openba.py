@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from lmcore.cost.configs import apply_swiglu_rule
+
 _MAX_LAYERS = 1000
 _MAX_SIZE = 2**31 - 1
 _SIZES = (
@@ -166,16 +168,3 @@ class OpenBAConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{name} must be an id below vocab_size {self.vocab_size}: got {value}"
                 )
-
-
-def apply_swiglu_rule(size: int) -> int:
-    """Returns two thirds of a size, rounded up to a multiple of 256.
-
-    Args:
-        size: `ffn_hidden_size` of OpenBA V1.
-
-    Example:
-        >>> apply_swiglu_rule(16384)
-        11008
-    """
-    return -(-(2 * size // 3) // 256) * 256

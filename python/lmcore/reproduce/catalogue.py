@@ -3,7 +3,9 @@
 from lmcore.reproduce import ner, openba, recsys
 from lmcore.reproduce.claim import Claim
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *recsys.CLAIMS)}
+CLAIMS: dict[str, Claim] = {
+    claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *recsys.CLAIMS)
+}
 
 
 def select_claims(only: list[str] | None) -> list[Claim]:

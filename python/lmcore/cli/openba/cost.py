@@ -1,0 +1,93 @@
+"""The command `lmcore openba cost`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lmcore.cli.failures import starting
+from lmcore.cli.options import MOST, name_of_file, plain_text, whole
+from lmcore.cli.terminal import show, show_json
+
+
+def cost_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|DIR",
+            parser=name_of_file,
+            help="A config.json, or the folder of a model: OpenBA, T5, Llama or their like.",
+            show_default=False,
+        ),
+    ],
+    devices: Annotated[int, whole(1, MOST, text="Memory is shown for 1, 2, 4, ... up to N.")] = 8,
+    rows: Annotated[int, whole(1, MOST, text="Of a micro-batch on a device.")] = 1,
+    source_tokens: Annotated[
+        int, whole(1, MOST, text="That the encoder reads; a decoder alone has none.")
+    ] = 570,
+    target_tokens: Annotated[int, whole(1, MOST, text="Of the decoder.")] = 380,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|bfloat16|master",
+            parser=plain_text,
+            help="Of training: bfloat16 computes in it and keeps weights in float32, master keeps "
+            "them in both.",
+        ),
+    ] = "bfloat16",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
+    ] = False,
+    swiglu_rule: Annotated[
+        bool | None,
+        typer.Option(
+            "--swiglu-rule/--no-swiglu-rule",
+            help="Whether inner layers have two thirds of ffn_hidden_size (OpenBA V1) or all of it "
+            "(V2), where neither CONFIG nor weights beside it tell.",
+        ),
+    ] = None,
+    tied: Annotated[
+        bool | None,
+        typer.Option(
+            "--tied/--untied", help="Whether embedding and output layer are one, not as in CONFIG."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a model costs, from its sizes alone: parameters, FLOPs, caches, training memory.
+
+    Nothing is loaded, so the model may be larger than the machine.
+    """
+    step = {"rows": rows, "precision": precision, "recompute": recompute}
+    lengths = (source_tokens, target_tokens)
+    _show(model, devices, lengths, step, as_json=as_json, swiglu_rule=swiglu_rule, tied=tied)
+
+
+def _show(
+    model: str,
+    devices: int,
+    lengths: tuple[int, int],
+    step: dict[str, Any],
+    *,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    with starting():
+        from lmcore.cost import Step, format_report, make_report, read_shape
+
+    shape = read_shape(model, **options)
+    source, target = lengths
+    report = make_report(
+        shape,
+        Step(
+            source_tokens=source if shape.encoder_layers else 0,
+            target_tokens=target if shape.decoder_layers else 0,
+            **step,
+        ),
+        devices,
+    )
+    if as_json:
+        show_json(report.to_dict(), indent=2)
+    else:
+        show(format_report(report))

@@ -1,0 +1,35 @@
+"""What tells a model from others: what was made with one is not continued with another."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+
+def fingerprint_model(model: Any, tokenizer: Any) -> str:
+    """Returns what tells a model and its tokenizer from others: a digest of weights and tokens.
+
+    Args:
+        model: of transformers.
+        tokenizer: of the model.
+
+    Example:
+        >>> class Words:
+        ...     def get_vocab(self):
+        ...         return {"Ada": 0}
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> before = fingerprint_model(model, Words())
+        >>> model.weight.data += 1
+        >>> before == fingerprint_model(model, Words())
+        False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    tokens = tokenizer.get_vocab().items() if backend is None else backend.to_str()
+    digest.update(str(tokens if isinstance(tokens, str) else sorted(tokens)).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
