@@ -30,6 +30,14 @@ def test_a_folder_or_its_file(tmp_path: Path) -> None:
     assert (shape.tied, read_shape(tmp_path, tied=False).tied) == (True, False)
 
 
+def test_the_folder_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    shape = read_shape(write(tmp_path / "best", OPENBA))
+    assert read_shape(tmp_path) == shape
+    write(tmp_path, {**OPENBA, "num_layers": 3})
+    assert read_shape(tmp_path).encoder_layers == 3
+
+
 def test_golden_folders(golden_dir: Path) -> None:
     import torch
     from transformers import AutoModelForSeq2SeqLM

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lmcore.openba import Generation, TextGenerator, generate_file, load_generator
-from lmcore.openba.generation import check_tokenizer
+from lmcore.openba.models import check_fit
 from lmcore.openba.sampling import OwnTokens, RowSampling
 from tiny_generation import PROMPTS, make_pair, make_tokenizer, save_pair
 
@@ -274,14 +274,16 @@ def test_a_tokenizer_of_another_model() -> None:
     size = len(tokenizer)
     for rows in (size, size + 1023):
         model.config.vocab_size = rows
-        check_tokenizer(model.config, tokenizer)
+        check_fit(model, tokenizer)
     for rows in (size - 1, size + 1024):
         model.config.vocab_size = rows
-        with pytest.raises(ValueError, match=f"has {size} tokens, the model {rows}$"):
+        with pytest.raises(ValueError, match=f"has {size} tokens, and the model has {rows} emb"):
             TextGenerator(model, tokenizer)
     model.config.vocab_size, model.config.eos_token_id = size, [5, 6]
-    with pytest.raises(ValueError, match=r"texts end with the id 1 of the tokenizer, and with \[5"):
+    with pytest.raises(ValueError, match=r"eos_token_id is 1 of the tokenizer, and \[5, 6\]"):
         TextGenerator(model, tokenizer)
+    model.config.eos_token_id = [5, 1]
+    check_fit(model, tokenizer)
     model, tokenizer = make_pair()
     with pytest.raises(ValueError, match="rows must hold a number for each of the 2 prompts"):
         TextGenerator(model, tokenizer)(["a", "b"], rows=[1])

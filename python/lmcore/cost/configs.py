@@ -30,7 +30,7 @@ def read_shape(
     configuration tell, and without any it is the first.
 
     Args:
-        path: a configuration, or the folder of a model.
+        path: a configuration, or the folder of a model, or of a run, whose best model it is.
         swiglu_rule: says which of the two it is.
         tied: whether the output layer's weights are the embedding, in place of what the file says.
 
@@ -49,7 +49,10 @@ def read_shape(
     """
     file = Path(path)
     if file.is_dir():
+        best = file / "best" / "config.json"
         file = file / "config.json"
+        if best.is_file() and not file.exists():
+            file = best
     if file.exists() and not file.is_file():
         raise ValueError(f"{file}: not a configuration: expected a file, got a device or a pipe")
     if file.stat().st_size > _MOST_BYTES:

@@ -13,16 +13,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmcore._extras import optional_imports
-from lmcore._json import read_json
+from lmcore.openba.models import check_fit, load_model
 from lmcore.openba.sampling import OwnTokens, RowSampling
-from lmcore.training.checkpoint import no_bars
+from lmcore.openba.tokenization_openba import load_tokenizer
 from lmcore.training.manifest import find_model
+from lmcore.training.processes import find_device
 
 with optional_imports():
     import torch
@@ -35,14 +34,7 @@ with optional_imports():
     )
     from transformers.generation.streamers import BaseStreamer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""Of weights; `auto` is what the files have."""
 _PREFIX, _SENTINEL = "<S>", "<extra_id_0>"
-# Rows of an embedding that may fill it up: a multiple of 128 for each of eight devices.
-_MOST_FILLING = 1024
 _MOST_NEW = 256
 _LEAST_SOURCE = 8
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -131,6 +123,7 @@ class TextGenerator:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration, OpenBATokenizer
         >>> from lmcore.worlds.openba import write_piece_file
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +145,11 @@ class TextGenerator:
         self.tokenizer = tokenizer
         self.generation = generation = Generation() if generation is None else generation
         config = model.config
-        check_tokenizer(config, tokenizer)
+        check_fit(model, tokenizer)
+        known = tokenizer.get_vocab()
+        absent = [name for name in (_PREFIX, _SENTINEL) if name not in known]
+        if absent and not generation.plain:
+            raise ValueError(f"the tokenizer must have the token {absent[0]}, or plain be true")
         ends = config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         self._start = [config.decoder_start_token_id]
@@ -338,44 +335,6 @@ class _Parts(BaseStreamer):
             self._written = text
 
 
-def check_tokenizer(config: Any, tokenizer: Any) -> None:
-    """Checks that a tokenizer is one that a model was trained with, as far as sizes tell.
-
-    An embedding may have more rows than there are tokens: released ones are filled up to a
-    multiple of 128 for each device.
-
-    Args:
-        config: of the model.
-        tokenizer: its tokenizer.
-
-    Raises:
-        ValueError: sizes or ids differ, or the tokenizer lacks a token of OpenBA.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> try:
-        ...     check_tokenizer(SimpleNamespace(vocab_size=2), ["a", "b", "c"])
-        ... except ValueError as error:
-        ...     print(error)
-        tokenizer and model differ: the tokenizer has 3 tokens, the model 2
-    """
-    size, rows = len(tokenizer), config.vocab_size
-    if not size <= rows < size + _MOST_FILLING:
-        raise ValueError(
-            f"tokenizer and model differ: the tokenizer has {size} tokens, the model {rows}"
-        )
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    if tokenizer.eos_token_id not in ends:
-        raise ValueError(
-            f"tokenizer and model differ: texts end with the id {tokenizer.eos_token_id} of the "
-            f"tokenizer, and with {config.eos_token_id} of the model"
-        )
-    known = tokenizer.get_vocab()
-    absent = [name for name in (_PREFIX, _SENTINEL) if name not in known]
-    if absent:
-        raise ValueError(f"tokenizer and model differ: the tokenizer has no {absent[0]!r}")
-
-
 def load_generator(
     name: str | os.PathLike[str],
     generation: Generation | None = None,
@@ -389,7 +348,7 @@ def load_generator(
         name: a folder of a model, released or saved here, or of a run, whose best model it is.
         generation: how texts are generated; greedy if None.
         device: as for `lmcore.training.processes.find_device`.
-        dtype: one of `DTYPES`.
+        dtype: of its weights, one of `lmcore.openba.models.DTYPES`.
 
     Raises:
         OSError: a file cannot be read.
@@ -401,43 +360,11 @@ def load_generator(
         Traceback (most recent call last):
         ValueError: nowhere: no such folder of a model
     """
-    from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
-    from lmcore.openba.tokenization_openba import load_tokenizer
-    from lmcore.training.processes import find_device
-
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}: got {dtype!r:.60}")
-    if not Path(name).is_dir():  # a name of the hub would be asked for there
-        raise ValueError(f"{os.fspath(name)}: no such folder of a model")
     place = find_device(device)
+    model: Any = load_model(name, dtype=dtype)
     folder = find_model(name)
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ValueError(f"{folder}: not a model: there is no config.json in it")
-    content = read_json(config, "a configuration")
-    kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind != "openba":
-        raise ValueError(f"{config}: expected a model of the kind 'openba', got {kind!r:.60}")
     tokenizer = load_tokenizer(folder)
-    with _refusing(folder), no_bars():
-        model = OpenBAForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True
-        )
     try:
         return TextGenerator(model.to(place), tokenizer, generation)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-
-
-@contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
-    """A folder that is something else makes a loader fail in any way."""
-    try:
-        yield
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if reason.startswith(str(folder)):
-            raise ValueError(reason) from None
-        raise ValueError(f"{folder}: not a model that can be loaded: {reason:.300}") from error

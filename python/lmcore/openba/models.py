@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lmcore._json import read_json
 from lmcore.openba.configuration_openba import OpenBAConfig
 from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
 from lmcore.openba.recipes import ShapeConfig
@@ -18,6 +19,8 @@ from lmcore.ops.denoising import Denoiser, SpecialIds, ul2
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.manifest import find_model
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Of weights that are loaded; `auto` is what the files have."""
 _EMBEDDING, _HEAD = "encoder.embed_tokens.weight", "lm_head.weight"
 # A vocabulary is filled up to a multiple of 128 on each of eight devices at most.
 _MOST_FILLING = 1024
@@ -78,37 +81,49 @@ def make_model(
     return model
 
 
-def load_model(name: str | os.PathLike[str]) -> OpenBAForConditionalGeneration:
-    """Returns the model of a folder with weights in float32; nothing is fetched.
+def load_model(
+    name: str | os.PathLike[str], *, dtype: str = "float32"
+) -> OpenBAForConditionalGeneration:
+    """Returns the model of a folder; nothing is fetched.
 
     Args:
         name: a folder of `save_pretrained` or a released one, or that of a run, whose best model
             it is.
+        dtype: of its weights, one of `DTYPES`.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: the folder does not exist or holds no such model, or has changed since it was
-            written.
+            written; the text names it.
 
     Example:
         >>> load_model("nowhere")
         Traceback (most recent call last):
         ValueError: nowhere: no such folder of a model
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}: got {dtype!r:.60}")
     source = find_model(name)
-    if not source.is_dir():
+    if not source.is_dir():  # a name of the hub would be asked for there
         raise ValueError(f"{os.fspath(name)}: no such folder of a model")
-    if not (source / "config.json").is_file():
+    file = source / "config.json"
+    if not file.is_file():
         raise ValueError(f"{source}: not a model: there is no config.json in it")
+    content = read_json(file, "a configuration")
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != OpenBAConfig.model_type:
+        raise ValueError(f"{file}: expected a model of the kind 'openba', got {kind!r:.60}")
     try:
         with no_bars():
             model = OpenBAForConditionalGeneration.from_pretrained(
-                source, dtype=torch.float32, local_files_only=True
+                source, dtype=dtype, local_files_only=True
             )
-    except (MemoryError, ImportError, OSError):
+    except (MemoryError, ImportError):
         raise
     except Exception as error:  # a folder that is something else makes a loader fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         text = reason if str(source) in reason else f"{source}: not a model: {reason}"
         raise ValueError(text[:500]) from error
     return model  # type: ignore[no-any-return]
@@ -203,10 +218,11 @@ def check_fit(model: OpenBAForConditionalGeneration, tokenizer: OpenBATokenizer)
         ("eos_token_id", tokenizer.eos_token_id),
         ("decoder_start_token_id", tokenizer.pad_token_id),
     ):
-        if getattr(model.config, name) != wanted:
+        found = getattr(model.config, name)
+        if wanted not in (found if isinstance(found, list) else [found]):
             raise ValueError(
                 f"the tokenizer and the model do not fit: {name} is {wanted} of the tokenizer, and "
-                f"{getattr(model.config, name)} of the model"
+                f"{found} of the model"
             )
 
 
