@@ -1,0 +1,63 @@
+"""The experiments on OpenBA: what they read, and what they compare."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lmcore.reproduce.openba import shallow_encoder
+from lmcore.reproduce.openba.pretraining import SCALES, Pretraining, generate_corpus, read_corpus
+
+TINY = SCALES["tiny"]
+
+
+def test_groups_hold_known_ids_and_tests_stand_apart() -> None:
+    corpus = generate_corpus(3, TINY)
+    assert corpus.train.shape[1] == corpus.test.shape[1] == TINY.length
+    assert corpus.train.min() > 0
+    assert corpus.train.max() < corpus.ids.first_sentinel - 99
+    assert sorted(corpus.prefixes.values()) == [corpus.vocabulary_size - n for n in (3, 2, 1)]
+    assert not any((corpus.train == group).all(axis=1).any() for group in corpus.test)
+
+
+def test_a_run_is_a_function_of_its_seed() -> None:
+    corpus = generate_corpus(0, TINY)
+    losses = [
+        Pretraining(seed, TINY, corpus, corpus.denoisers).train().evaluate(corpus.denoisers[2])
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_model_learns() -> None:
+    scale = dataclasses.replace(TINY, steps=30)
+    corpus = generate_corpus(0, scale)
+    run = Pretraining(0, scale, corpus, corpus.denoisers)
+    before = run.evaluate(corpus.denoisers[2])
+    assert run.train().evaluate(corpus.denoisers[2]) < before - 0.3
+
+
+def test_depths_have_equal_weights_where_they_are_to() -> None:
+    scale = SCALES["full"]
+    corpus = generate_corpus(0, dataclasses.replace(scale, documents=200, tests=8))
+    counts = []
+    for encoder, decoder in ((2, 6), (4, 4), (6, 2)):
+        shape = dataclasses.replace(scale, encoder_layers=encoder, decoder_layers=decoder)
+        inner = shallow_encoder._equalize(shape, scale)
+        shape = dataclasses.replace(shape, inner_size=inner)
+        counts.append(Pretraining(0, shape, corpus, corpus.denoisers).parameter_count)
+    assert max(counts) / min(counts) < 1.002
+
+
+def test_depths_are_measured() -> None:
+    values = shallow_encoder.measure_generated(0, "tiny").values
+    losses = [value for name, value in values.items() if name.count("/") == 3]
+    assert len(losses) == 2 * 3 * 8
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_real_texts_have_the_vocabulary_that_was_asked_for() -> None:
+    corpus = read_corpus(0, TINY, most=500)
+    assert corpus.vocabulary_size == 2 + 500 + 100 + 3
+    assert corpus.train.max() == 501
