@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import authors_examples as authors
-from lmcore._rows import RowWriter
-from lmcore.ner import Example, build_examples, read_sentences
+from lmcore.ner import (
+    Example,
+    SampleConfig,
+    build_examples,
+    read_sentences,
+    write_examples,
+)
 from lmcore.worlds import ner
 from timing import compare, print_conditions, save
 
@@ -38,9 +43,7 @@ def main() -> None:
             deque(build_examples(read()), 0)
 
         def write() -> None:
-            with RowWriter(target) as file:
-                for example in build_examples(read()):
-                    file.write(example.to_row())
+            write_examples([source], target, sample=SampleConfig(cap=None), types=types)
 
         _check(list(build_examples(read())), *authors.read(source, folder / "label.txt"))
         case = f"{SENTENCES} sentences"
@@ -50,7 +53,6 @@ def main() -> None:
             ("authors, pandas and Python", theirs),
             ("lmcore", ours, "3"),
             ("lmcore, reading alone", lambda: deque(read(), 0), ""),
-            ("lmcore, with the file of rows", write, ""),
             rounds=5,
             repeats=1,
         )
