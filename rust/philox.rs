@@ -67,6 +67,8 @@ pub enum Stream {
     Denoisers = 141,
     /// Which tokens of a text are noise.
     NoiseSpans = 142,
+    /// Which token a text goes on with.
+    NextTokens = 143,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
     /// Seeds of torch's generators.

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmcore._extras import optional_imports
-from lmcore.ops.philox import random_uniform
+from lmcore.ops.philox import Stream, random_uniform
 
 with optional_imports():
     import torch
     from torch import Tensor
     from transformers import LogitsProcessor
-
-# What the draws are for: apart from those of denoisers under the same seed.
-_STREAM = 0x6E65_7874
 
 
 class RowSampling(LogitsProcessor):
@@ -46,7 +43,7 @@ class RowSampling(LogitsProcessor):
             scores: `[B, V]`, of which the softmax is drawn from.
         """
         position = input_ids.shape[1] - self._start
-        drawn = random_uniform(self._seed, _STREAM, self._rows, 1, position=position)
+        drawn = random_uniform(self._seed, Stream.NEXT_TOKENS, self._rows, 1, position=position)
         uniform = torch.as_tensor(drawn, device=scores.device, dtype=torch.float64)
         sums = scores.double().softmax(-1).cumsum(-1)
         # A sum of floats may end below 1, and what is above the last one is of the last.

@@ -73,6 +73,8 @@ class Stream(IntEnum):
     """Which denoiser a text gets."""
     NOISE_SPANS = 142
     """Which tokens of a text are noise."""
+    NEXT_TOKENS = 143
+    """Which token a text goes on with."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D
