@@ -27,15 +27,16 @@ class Operations:
     """Of the target token behind all others, keys and values of those being kept."""
     forward: int
     """Of a whole sample."""
-    backward_factor: int = 2
-    """Gradients of inputs and of weights each take as many operations as the forward pass."""
     recomputed: int = 0
     """Of the layers alone, which recomputation runs through once more."""
 
     @property
     def training(self) -> int:
-        """Of a sample's forward and backward pass; with recomputation, `recomputed` more."""
-        return self.forward * (1 + self.backward_factor)
+        """Of a sample's forward and backward pass; with recomputation, `recomputed` more.
+
+        Gradients of inputs and of weights each take as many as the forward pass.
+        """
+        return 3 * self.forward
 
 
 def count_operations(shape: Shape, source_tokens: int, target_tokens: int) -> Operations:
