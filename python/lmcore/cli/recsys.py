@@ -179,12 +179,9 @@ def recommend_command(
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     from lmcore.recsys.recipes import RECIPES
-    from lmcore.training.config import override
+    from lmcore.training.config import choose_recipe
 
-    if recipe not in RECIPES:
-        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r}")
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return override(RECIPES[recipe](), [*settings, *given])
+    return choose_recipe(RECIPES, recipe, settings, options)
 
 
 def _read_split(path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool) -> Split:

@@ -285,6 +285,34 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     return change(config, changes)
 
 
+def choose_recipe(
+    recipes: Mapping[str, Callable[[], Config]],
+    name: str,
+    assignments: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Returns the configuration of a recipe, as a command changes it.
+
+    Args:
+        recipes: by their names.
+        name: which.
+        assignments: as for `override`.
+        options: as for `change`, and stronger; those that are None are left out.
+
+    Raises:
+        TypeError: a value has another type than its field.
+        ValueError: there is no such recipe, or as for `override`.
+
+    Example:
+        >>> choose_recipe({"adam": OptimizerConfig}, "adam", ["lr=0.1"], {"lr": None}).lr
+        0.1
+    """
+    if name not in recipes:
+        raise ValueError(f"RECIPE must be one of {', '.join(recipes)}: got {name!r}")
+    given = {field: value for field, value in (options or {}).items() if value is not None}
+    return change(override(recipes[name](), assignments), given)
+
+
 def change(config: Config, changes: Mapping[str, Any]) -> Config:
     """Returns a configuration with some fields changed; `dataclasses.replace` through all levels.
 

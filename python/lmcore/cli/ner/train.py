@@ -109,12 +109,9 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
     """The recipe's settings, changed by options that were given and by `--set`."""
     with starting():
         from lmcore.ner.recipes import RECIPES
-        from lmcore.training.config import change, override
+        from lmcore.training.config import choose_recipe
 
-    if recipe not in RECIPES:
-        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r}")
-    given = {name: value for name, value in options.items() if value is not None}
-    return change(override(RECIPES[recipe](), settings), given)
+    return choose_recipe(RECIPES, recipe, settings, options)
 
 
 def _read_rows(path: str, skip_bad_rows: bool, *, scored: bool = False) -> list[dict[str, Any]]:
