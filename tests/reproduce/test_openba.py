@@ -23,7 +23,9 @@ def test_groups_hold_known_ids_and_tests_stand_apart() -> None:
 def test_a_run_is_a_function_of_its_seed() -> None:
     corpus = generate_corpus(0, TINY)
     losses = [
-        Pretraining(seed, TINY, corpus, corpus.denoisers).train().evaluate(corpus.denoisers[2])
+        Pretraining(seed, TINY, corpus, corpus.denoisers)
+        .train()
+        .evaluate(corpus.denoisers[2])["loss"]
         for seed in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -33,8 +35,8 @@ def test_a_model_learns() -> None:
     scale = dataclasses.replace(TINY, steps=30)
     corpus = generate_corpus(0, scale)
     run = Pretraining(0, scale, corpus, corpus.denoisers)
-    before = run.evaluate(corpus.denoisers[2])
-    assert run.train().evaluate(corpus.denoisers[2]) < before - 0.3
+    before = run.evaluate(corpus.denoisers[2])["loss"]
+    assert run.train().evaluate(corpus.denoisers[2])["loss"] < before - 0.3
 
 
 def test_depths_have_equal_weights_where_they_are_to() -> None:

@@ -19,7 +19,9 @@ def measure_prefixes(seed: int, size: Size) -> Measurement:
     corpus = generate_corpus(seed, scale)
     run = Pretraining(seed, scale, corpus, corpus.denoisers).train()
     suffix = corpus.denoisers[2]
-    values = {name: run.evaluate(under(suffix, id_)) for name, id_ in corpus.prefixes.items()}
+    values = {
+        name: run.evaluate(under(suffix, id_))["loss"] for name, id_ in corpus.prefixes.items()
+    }
     return Measurement(values=values | {"least": min(values["R"], values["X"]) - values["S"]})
 
 

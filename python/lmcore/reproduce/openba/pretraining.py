@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.ops.denoising import Denoiser, SpecialIds, denoise_batch, ul2
+from lmcore.ops.denoising import Denoiser, SpecialIds, ul2
 from lmcore.reproduce.claim import Size
 from lmcore.worlds.openba import make_world
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _END = 1
 _TEXT = 2  # the first id of a word; 0 is padding
@@ -196,6 +193,8 @@ class Pretraining:
         """Trains all steps, with a step size that rises and then falls to a tenth."""
         import torch
 
+        from lmcore.openba.objective import sum_losses
+
         steps = self._scale.steps
         self.model.train()
         for step in range(1, steps + 1):
@@ -206,59 +205,23 @@ class Pretraining:
             count = sum(int(batch.decoder_lengths.sum()) for batch in batches)
             self._optimizer.zero_grad()
             for batch in batches:
-                (self._loss(batch) / count).backward()
+                (sum_losses(self.model, batch).sum() / count).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self._optimizer.step()
         return self
 
-    def evaluate(self, denoiser: Denoiser) -> float:
-        """Returns the nats per target token of the groups that are held out.
+    def evaluate(self, *denoisers: Denoiser) -> dict[str, float]:
+        """Returns the nats per target token of the groups that are held out, and `loss`, the mean.
 
         Args:
-            denoiser: what they are denoised with; the same spans for all models.
+            denoisers: what they are denoised with; the same spans for all models.
         """
-        import torch
+        from lmcore.openba.objective import measure_losses
 
-        test, size = self._corpus.test, 64
         self.model.eval()
-        total, count = 0.0, 0
-        for start in range(0, len(test), size):
-            rows = np.arange(start, min(start + size, len(test)))
-            batch = denoise_batch(
-                test, rows, seed=0, denoisers=(denoiser,), rows=rows, ids=self._corpus.ids,
-                threads=1,
-            )  # fmt: skip
-            with torch.no_grad():
-                total += float(self._loss(batch))
-            count += int(batch.decoder_lengths.sum())
-        return total / count
-
-    def _loss(self, batch: Any) -> Tensor:
-        """The sum of the cross entropies of a batch's target tokens."""
-        import torch
-
-        masks = batch.masks()
-        logits = self.model(
-            input_ids=torch.from_numpy(batch.encoder),
-            attention_mask=torch.from_numpy(masks[0]),
-            decoder_input_ids=torch.from_numpy(batch.decoder),
-        ).logits
-        labels = torch.from_numpy(batch.labels)
-        return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+        return measure_losses(
+            self.model, self._corpus.test, denoisers=denoisers, ids=self._corpus.ids, batch_size=64
         )
-
-
-def evaluate_all(run: Pretraining, denoisers: Sequence[Denoiser]) -> Iterator[tuple[str, float]]:
-    """Yields name and loss of each denoiser, and their mean as `mixture`.
-
-    Args:
-        run: a model.
-        denoisers: what its groups are denoised with.
-    """
-    losses = [run.evaluate(denoiser) for denoiser in denoisers]
-    yield from zip((denoiser.name for denoiser in denoisers), losses, strict=True)
-    yield "mixture", sum(losses) / len(losses)
 
 
 def under(denoiser: Denoiser, prefix: int) -> Denoiser:

@@ -15,7 +15,6 @@ from lmcore.reproduce.openba.pretraining import (
     Corpus,
     Pretraining,
     Scale,
-    evaluate_all,
     generate_corpus,
     read_corpus,
 )
@@ -47,7 +46,8 @@ def measure_depth(corpus: Callable[[int, Scale], Corpus], seed: int, size: Size)
             if count == "weights":
                 shape = replace(shape, inner_size=_equalize(shape, scale))
             run = Pretraining(seed, shape, texts, texts.denoisers).train()
-            for task, loss in evaluate_all(run, texts.denoisers):
+            for task, loss in run.evaluate(*texts.denoisers).items():
+                task = "mixture" if task == "loss" else task.removeprefix("loss_")
                 values[f"{count}/{name}/{task}"] = loss
         for task, best in (("S", "2/6"), ("mixture", "4/4")):
             others = [values[f"{count}/{name}/{task}"] for name in _SHAPES if name != best]

@@ -26,8 +26,8 @@ def measure_objectives(seed: int, size: Size) -> Measurement:
         run = Pretraining(seed, scale, corpus, mixture).train()
         # Each model is asked with a prefix that it knows.
         asked = suffix if arm == "ul2" else under(suffix, corpus.prefixes["R"])
-        values[f"{arm}/S"] = run.evaluate(asked)
-        values[f"{arm}/R3"] = run.evaluate(spans)
+        values[f"{arm}/S"] = run.evaluate(asked)["loss"]
+        values[f"{arm}/R3"] = run.evaluate(spans)["loss"]
     values["gain"] = values["spans/S"] - values["ul2/S"]
     return Measurement(values=values)
 
