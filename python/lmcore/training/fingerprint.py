@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import torch
+from lmcore.training.checkpoint import hash_weights
 
 
 def fingerprint_model(model: Any, tokenizer: Any) -> str:
@@ -16,6 +16,7 @@ def fingerprint_model(model: Any, tokenizer: Any) -> str:
         tokenizer: of the model.
 
     Example:
+        >>> import torch
         >>> class Words:
         ...     def get_vocab(self):
         ...         return {"Ada": 0}
@@ -29,7 +30,5 @@ def fingerprint_model(model: Any, tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     tokens = tokenizer.get_vocab().items() if backend is None else backend.to_str()
     digest.update(str(tokens if isinstance(tokens, str) else sorted(tokens)).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(hash_weights(model))
     return digest.hexdigest()
