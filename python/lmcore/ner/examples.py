@@ -199,7 +199,7 @@ class ExampleBuilder:
         self.config = config
         text = INSTRUCTIONS[config.boundaries] if config.template is None else config.template
         self.template = read_template(text)
-        self._config, self._report = config, report
+        self._report = report
         self._row = 0
 
     def prepare(self, sentences: Iterable[Sentence]) -> Iterator[Prepared]:
@@ -220,9 +220,9 @@ class ExampleBuilder:
         """
         sentence, types, labels, window = prepared
         self.check_words(" ".join(sentence.words))
-        name = sentence.dataset if self._config.name_dataset else None
+        name = sentence.dataset if self.config.name_dataset else None
         instruction = self.template.fill(sentence.words, types, name)
-        target = join_target(sentence.words, labels, self._config.context)
+        target = join_target(sentence.words, labels, self.config.context)
         return Example(sentence, types, instruction, target, window)
 
     def check_words(self, text: str) -> None:
@@ -237,7 +237,7 @@ class ExampleBuilder:
     def _cut(
         self, sentences: Iterable[Sentence]
     ) -> Iterator[tuple[Sentence, dict[str, int] | None]]:
-        report, most, overlap = self._report, self._config.max_words, self._config.overlap
+        report, most, overlap = self._report, self.config.max_words, self.config.overlap
         for number, sentence in enumerate(sentences):
             report.sentences += 1
             count = len(sentence.words)
@@ -264,7 +264,7 @@ class ExampleBuilder:
         return sentence._replace(words=words, labels=labels, text=text, offsets=offsets)
 
     def _prepare(self, block: list[tuple[Sentence, dict[str, int] | None]]) -> Iterator[Prepared]:
-        config, report = self._config, self._report
+        config, report = self.config, self._report
         for (sentence, window), types in zip(block, self._draw_types(block), strict=True):
             if config.drop_share:
                 sentence = self._drop(sentence, types)
@@ -277,10 +277,10 @@ class ExampleBuilder:
             yield Prepared(sentence, types, labels, window)
 
     def _write_labels(self, labels: Sequence[str]) -> list[str]:
-        if self._config.boundaries == "io":
+        if self.config.boundaries == "io":
             touching = [b for a, b in pairwise(labels) if b[0] == "B" and a[2:] == b[2:]]
             self._report.joined_entities += len(touching)
-        return write_labels(labels, self._config.boundaries)
+        return write_labels(labels, self.config.boundaries)
 
     def _drop(self, sentence: Sentence, types: Sequence[str]) -> Sentence:
         """The sentence without the labels of types that the instruction does not name."""
@@ -306,12 +306,12 @@ class ExampleBuilder:
 
     @property
     def _is_plain(self) -> bool:
-        config = self._config
+        config = self.config
         return not (config.shuffle_types or config.types_per_row or config.drop_share)
 
     def _draw(self, rows: list[Sentence], items: range) -> Iterator[Sequence[str]]:
         """The same for rows whose draws are made at once; row i has those of item i."""
-        config = self._config
+        config = self.config
         counts = [len(sentence.types) for sentence in rows]
         most = max(counts)
         keys = random_bits(config.seed, Stream.TYPE_ORDERS, items, most)
@@ -332,7 +332,7 @@ class ExampleBuilder:
 
     def _choose(self, sentence: Sentence, choices: list[int], drops: list[float]) -> set[int]:
         """Places of the types that the row's instruction names: one at least."""
-        config, types = self._config, sentence.types
+        config, types = self.config, sentence.types
         kept = [index for index in range(len(types)) if drops[index] >= config.drop_share]
         if not kept:
             kept = [max(range(len(types)), key=drops.__getitem__)]
