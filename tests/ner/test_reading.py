@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcore.ner.columns import ColumnCounts, Columns, _read_carefully, read_paragraphs
+from lmcore.ner.columns import (
+    ColumnCounts,
+    Columns,
+    _read_carefully,
+    read_lines,
+    read_paragraphs,
+)
 from lmcore.ner.labels import LabelReader, generation_as_bio, write_labels
 from lmcore.ner.reading import SentenceReader, read_sentences
 from lmcore.ner.rows import parse_sentence
+from lmcore.ner.sentences import check_words
 from lmcore.ops.entities import decode_spans
 
 COLUMNS = "New\tB-city\nYork\tI-city\n.\tO\n\nHi\tO\n"
@@ -120,9 +127,14 @@ def test_lines_of_two_columns_are_read_at_once_as_one_by_one(tmp_path: Path) -> 
 pieces = st.sampled_from(
     ["a", "O", "B-x", "\t", "\t", "\n", "\n", "\n\n", " ", "\r\n", "é", "\x85", "-DOCSTART-"]
 )
+whole_lines = st.sampled_from(
+    ["a\tO\n", "a b\tB-x\n", "é\tO\n", "\n", "\tO\n", "a\t\n", " a\tO\n", "a \tO\n", "a\t O\n",
+     "a\tO \n", "a\tO\r\n", "a\tO\r\r\n", "a\rb\tO\n", "a\x0bb\tO\n", "a\u3000\tO\n", "a\tO\tO\n",
+     "a\n"]
+)  # fmt: skip
 
 
-@given(st.lists(pieces, max_size=30))
+@given(st.lists(pieces, max_size=30) | st.lists(whole_lines, max_size=6))
 def test_fast_and_careful_reading_agree(
     tmp_path_factory: pytest.TempPathFactory, parts: list[str]
 ) -> None:
@@ -140,6 +152,8 @@ def test_fast_and_careful_reading_agree(
             words, labels = _read_carefully("a", paragraph, columns, ColumnCounts())
             fields = [line.split("\t") for line in paragraph.lines]
             assert [[*pair] for pair in zip(words, labels, strict=True)] == fields
+            assert read_lines("a", paragraph, columns, ColumnCounts()) == (words, labels)
+            check_words(words)  # which is not done where lines are plain
         first = paragraph.line - 1
         shown = lines[first : first + len(paragraph.lines)]
         assert [line.strip("\r\t ") for line in shown] == [

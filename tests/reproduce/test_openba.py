@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from lmcore.reproduce.openba import shallow_encoder
-from lmcore.reproduce.openba.pretraining import SCALES, Pretraining, generate_corpus, read_corpus
+from lmcore.reproduce.openba.pretraining import (
+    SCALES,
+    Pretraining,
+    generate_corpus,
+    read_corpus,
+    under,
+)
 
 TINY = SCALES["tiny"]
 
@@ -37,6 +43,17 @@ def test_a_model_learns() -> None:
     run = Pretraining(0, scale, corpus, corpus.denoisers)
     before = run.evaluate(corpus.denoisers[2])["loss"]
     assert run.train().evaluate(corpus.denoisers[2])["loss"] < before - 0.3
+
+
+def test_the_prefix_is_what_the_model_is_asked_with() -> None:
+    corpus = generate_corpus(0, TINY)
+    run = Pretraining(0, TINY, corpus, corpus.denoisers)
+    suffix = corpus.denoisers[2]
+    losses = {
+        name: run.evaluate(under(suffix, id_))["loss"] for name, id_ in corpus.prefixes.items()
+    }
+    assert losses["S"] == run.evaluate(suffix)["loss"]
+    assert len(set(losses.values())) == 3
 
 
 def test_depths_have_equal_weights_where_they_are_to() -> None:
