@@ -17,7 +17,8 @@ from lmcore._files import naming_errors, whole_file
 STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
 
-READ_BYTES = 1 << 16  # and are written
+# That are read, or written, at once.
+READ_BYTES = 1 << 16
 # Python's usual level, 9, takes several times as long for files one percent smaller.
 _LEVEL = 6
 _BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
