@@ -21,7 +21,7 @@ Source: OpenBA-V2 (arXiv 2405.05957), sections 3 and 4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,8 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     published_parameters: int | None = None
     """What a paper says the original has."""
+    kept_after: tuple[Kept, ...] = field(init=False, repr=False, compare=False)
+    """What is kept after none, one, two and so on of the stages."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model_type, str) or not self.model_type:
@@ -149,7 +151,7 @@ class Plan:
         total = sum(map(count_indices, self.stages))
         if total > MOST_INDICES:
             raise ValueError(f"a plan has at most {MOST_INDICES} indices: got {total}")
-        find_kept(self)
+        object.__setattr__(self, "kept_after", _walk_stages(self))
 
 
 def check_shape(shape: Shape) -> None:
@@ -193,10 +195,6 @@ def find_kept(plan: Plan, stages: int | None = None) -> Kept:
         plan: the original and its stages.
         stages: how many of them; all if None.
 
-    Raises:
-        IndexError: the original has no such layer, head, unit or id.
-        ValueError: a stage keeps what an earlier one has cut, or names other layers than it keeps.
-
     Example:
         >>> shape = Shape(
         ...     encoder_layers=0, decoder_layers=3, hidden_size=8, heads=2, groups=2, head_size=2,
@@ -205,25 +203,7 @@ def find_kept(plan: Plan, stages: int | None = None) -> Kept:
         >>> find_kept(plan).decoder_heads
         {0: (0, 1), 2: (0, 1)}
     """
-    sizes = find_sizes(plan.shape)
-    full = {name: tuple(range(size)) for name, size in sizes.items()}
-    values: dict[str, Any] = {name: full[name] for name in FLAT}
-    for name in LAYERED:
-        values[name] = dict.fromkeys(full[_layers_of(name)], full[name])
-    for number, stage in enumerate(plan.stages[:stages], 1):
-        where = f"stage {number}" + (f" ({stage.name})" if stage.name else "")
-        for name in FLAT:
-            given = getattr(stage, name)
-            if given is not None:
-                _check_range(f"{where}: {name}", given, sizes[name])
-                _check_kept(f"{where}: {name}", given, values[name])
-                values[name] = given
-        for name in LAYERED:
-            layers = values[_layers_of(name)]
-            values[name] = _take_layered(
-                f"{where}: {name}", getattr(stage, name), layers, values[name], sizes[name]
-            )
-    return Kept(**values)
+    return plan.kept_after[len(plan.stages) if stages is None else stages]
 
 
 def find_sizes(shape: Shape) -> dict[str, int]:
@@ -377,6 +357,31 @@ def add_stage(
     return replace(plan, stages=(*plan.stages, replace(stage, **changes)))
 
 
+def _walk_stages(plan: Plan) -> tuple[Kept, ...]:
+    """What is kept after none, one, two and so on of the stages, all of which are checked."""
+    sizes = find_sizes(plan.shape)
+    full = {name: tuple(range(size)) for name, size in sizes.items()}
+    values: dict[str, Any] = {name: full[name] for name in FLAT}
+    for name in LAYERED:
+        values[name] = dict.fromkeys(full[_layers_of(name)], full[name])
+    found = [Kept(**values)]
+    for number, stage in enumerate(plan.stages, 1):
+        where = f"stage {number}" + (f" ({stage.name})" if stage.name else "")
+        for name in FLAT:
+            given = getattr(stage, name)
+            if given is not None:
+                _check_range(f"{where}: {name}", given, sizes[name])
+                _check_kept(f"{where}: {name}", given, values[name], sizes[name])
+                values[name] = given
+        for name in LAYERED:
+            layers = values[_layers_of(name)]
+            values[name] = _take_layered(
+                f"{where}: {name}", getattr(stage, name), layers, values[name], sizes[name]
+            )
+        found.append(Kept(**values))
+    return tuple(found)
+
+
 def _make_stage(kept: Kept, shape: Shape, like: Stage) -> Stage:
     """A stage that names what is not whole."""
     values: dict[str, Any] = {}
@@ -408,7 +413,7 @@ def _take_layered(
         raise ValueError(f"{where} must name the kept layers and no others: it {problem}")
     for layer, indices in given.items():
         _check_range(f"{where} of layer {layer}", indices, size)
-        _check_kept(f"{where} of layer {layer}", indices, old[layer])
+        _check_kept(f"{where} of layer {layer}", indices, old[layer], size)
     return given
 
 
@@ -465,8 +470,8 @@ def _check_range(where: str, indices: Sequence[int], size: int) -> None:
         raise IndexError(f"{where} has no {wrong}: the original has {size}, counted from 0")
 
 
-def _check_kept(where: str, indices: Indices, old: Indices) -> None:
-    if not {*indices} <= {*old}:
+def _check_kept(where: str, indices: Indices, old: Indices, size: int) -> None:
+    if len(old) < size and not {*indices} <= {*old}:
         gone = sorted({*indices} - {*old})
         raise ValueError(f"{where} keeps {_name_some(gone)}, which an earlier stage has cut")
 
