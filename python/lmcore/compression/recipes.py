@@ -75,4 +75,4 @@ def openba_v2(seed: int = 0, vocabulary: Sequence[int] | None = None) -> Plan:
 
 
 #: The plans by name.
-RECIPES: dict[str, Callable[[], Plan]] = {recipe.__name__: recipe for recipe in (openba_v2,)}
+RECIPES: dict[str, Callable[..., Plan]] = {recipe.__name__: recipe for recipe in (openba_v2,)}

@@ -48,12 +48,7 @@ def read_shape(
         >>> shape.encoder_layers, shape.decoder_layers, shape.heads_size, shape.inner_size
         (2, 2, 256, 1536)
     """
-    file = Path(path)
-    if file.is_dir():
-        best = file / "best" / "config.json"
-        file = file / "config.json"
-        if best.is_file() and not file.exists():
-            file = best
+    file = find_config(path)
     if file.exists() and not file.is_file():
         raise ValueError(f"{file}: not a configuration: expected a file, got a device or a pipe")
     if file.stat().st_size > _MOST_BYTES:
@@ -68,6 +63,25 @@ def read_shape(
         return make_shape({**content, **changes}, folder=file.parent)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """Returns the configuration of a model.
+
+    Args:
+        path: a configuration, or the folder of a model, or of a run, whose best model it is.
+
+    Example:
+        >>> find_config("model.json").name
+        'model.json'
+    """
+    file = Path(path)
+    if file.is_dir():
+        best = file / "best" / "config.json"
+        file = file / "config.json"
+        if best.is_file() and not file.exists():
+            file = best
+    return file
 
 
 def make_shape(config: Mapping[str, Any], *, folder: Path | None = None) -> Shape:
