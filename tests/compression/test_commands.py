@@ -20,7 +20,7 @@ from lmcore.compression.plan_files import dump_plan, read_plan, write_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import openba_v2
 from lmcore.compression.record import Record, read_record, write_record
-from tiny_families import make_plan, read_model, run_model, save_model
+from tiny_families import T5, make_plan, read_model, run_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,17 @@ def test_plans_of_sizes(tmp_path: Path, model: Path) -> None:
     assert run_here("compression", "plan", model, again, *more)[0] == 0
     assert read_plan(again).stages[0] == stage
     assert prune_shape(read_plan(again)).encoder_layers == 2
+
+
+def test_what_a_pruned_t5_cannot_do(tmp_path: Path) -> None:
+    """A decoder that is deeper than the encoder has no cache in transformers, and it is said."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **T5, "num_layers": 4}))
+    out = tmp_path / "plan.json"
+    result = run_here("compression", "plan", tmp_path, out, "--encoder-layers", 2)
+    assert result[0] == 0
+    assert "4 layers behind 2 need use_cache=False" in result[2]
+    both = ["--encoder-layers", 2, "--decoder-layers", 2]
+    assert "use_cache" not in run_here("compression", "plan", tmp_path, out, *both)[2]
 
 
 def test_plans_that_are_refused(tmp_path: Path, model: Path, recipe: Path) -> None:

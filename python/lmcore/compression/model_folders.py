@@ -18,7 +18,7 @@ from lmcore._json import read_json
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.families import Family
 from lmcore.compression.plan import Plan, find_kept, split_stages
-from lmcore.compression.pruning import make_cuts, prune_config, remap_ids
+from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, remap_ids
 from lmcore.compression.record import FILE, Record, format_record
 from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint
 from lmcore.cost import Shape, read_shape
@@ -45,6 +45,8 @@ class PruneSummary:
     """Of the model that was pruned: elements of all its tensors."""
     tokenizer_files: list[str]
     """Those that were copied."""
+    limits: list[str]
+    """What the pruned model cannot do, in lines."""
     cuts_vocabulary: bool
     """Whether ids are other ones now, so that no tokenizer was copied."""
 
@@ -129,6 +131,7 @@ def prune_folder(
         weights=weights,
         parameters=sum(tensor.elements.size for tensor in checkpoint.tensors.values()),
         tokenizer_files=copied,
+        limits=describe_limits(part, family),
         cuts_vocabulary=not whole,
     )
 

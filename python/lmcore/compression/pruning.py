@@ -82,6 +82,36 @@ the nearest is hidden 6 and 3 heads
         )
 
 
+def describe_limits(plan: Plan, family: Family | None = None) -> list[str]:
+    """Returns what the pruned model cannot do although its configuration says it, in lines.
+
+    Args:
+        plan: of a model.
+        family: that of the plan's model if None.
+
+    Raises:
+        ValueError: layers keep different numbers of heads or of inner units.
+
+    Example:
+        >>> from lmcore.compression.plan import Stage
+        >>> shape = Shape(
+        ...     encoder_layers=2, decoder_layers=2, hidden_size=8, heads=4, groups=4, head_size=2,
+        ...     inner_size=6, vocabulary_size=9)
+        >>> describe_limits(Plan(model_type="t5", shape=shape, stages=[Stage(encoder_layers=[0])]))
+        ['transformers generates from a cache with t5 only where the decoder is no deeper than \
+the encoder: 2 layers behind 1 need use_cache=False']
+    """
+    family = family or find_family(plan.model_type)
+    shape = prune_shape(plan)
+    if not family.shallow_cache or shape.decoder_layers <= shape.encoder_layers:
+        return []
+    return [
+        f"transformers generates from a cache with {plan.model_type} only where the decoder is no "
+        f"deeper than the encoder: {shape.decoder_layers} layers behind {shape.encoder_layers} "
+        "need use_cache=False"
+    ]
+
+
 def make_cuts(
     plan: Plan, shapes: Mapping[str, Sequence[int]], family: Family | None = None
 ) -> list[TensorCut]:

@@ -114,6 +114,7 @@ def _plan(
         from lmcore.compression.choosing import Sizes
         from lmcore.compression.plan_files import read_plan, write_plan
         from lmcore.compression.planning import add_chosen_stage, start_plan
+        from lmcore.compression.pruning import describe_limits
         from lmcore.cost import count_parameters
 
     find_output(output, [model])
@@ -126,3 +127,5 @@ def _plan(
         f"stage {len(made.stages)}: {count_parameters(shape).distinct:,} parameters of "
         f"{count_parameters(made.shape).distinct:,}"
     )
+    for line in describe_limits(made):
+        say(line)

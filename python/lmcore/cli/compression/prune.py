@@ -83,3 +83,5 @@ def _say_summary(summary: PruneSummary) -> None:
     )
     if summary.cuts_vocabulary:
         say("no tokenizer was copied: the plan cuts the vocabulary, so that ids are other ones")
+    for line in summary.limits:
+        say(line)
