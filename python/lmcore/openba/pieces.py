@@ -19,8 +19,11 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lmcore._extras import optional_imports
 from lmcore.openba.charsmap import CharacterMap
@@ -71,8 +74,8 @@ class PieceFile:
             tokenizer is made of files alone whose map was.
 
     Attributes:
-        pieces: in the order of their ids.
-        messages: their bytes in the file.
+        columns: texts, scores and kinds of its pieces, in the order of their ids.
+        fields: the bytes of the pieces in the file.
         others: numbers and bytes of the other fields.
         rules: how texts are prepared and segmented.
 
@@ -95,8 +98,7 @@ class PieceFile:
 
     def __init__(self, path: str | os.PathLike[str], *, check_map: bool = True) -> None:
         self.name = os.fspath(path)
-        self.pieces: list[Piece] = []
-        self.messages: list[bytes] = []
+        self.fields: list[bytes] = []
         self.others: list[tuple[int, bytes]] = []
         self.rules = Rules()
         self._map: CharacterMap | None = None
@@ -107,10 +109,20 @@ class PieceFile:
         except BrokenMessage as error:
             raise ValueError(f"{self.name}: not a SentencePiece model: {error}") from None
 
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The pieces in the order of their ids."""
+        texts, scores, kinds = self.columns
+        kind_of = {int(kind): kind for kind in PieceKind}
+        return [
+            Piece(text, score, kind_of[kind])
+            for text, score, kind in zip(texts, scores.tolist(), kinds.tolist(), strict=True)
+        ]
+
     @property
     def unknown_id(self) -> int:
         """The id of text that no piece stands for."""
-        return next(i for i, piece in enumerate(self.pieces) if piece.kind == PieceKind.UNKNOWN)
+        return int(np.flatnonzero(self.columns.kinds == PieceKind.UNKNOWN)[0])
 
     def to_tokenizer(self) -> Tokenizer:
         """Returns a tokenizer with the ids of SentencePiece, without special tokens.
@@ -137,8 +149,8 @@ class PieceFile:
     # Reading.
 
     def _read(self, content: bytes) -> None:
-        self.messages, self.others = split_model(content)
-        self.pieces = read_pieces(self.messages)
+        self.fields, self.others = split_model(content)
+        self.columns = read_pieces(self.fields)
         for number, field in self.others:
             value = next(read_fields(field))[1]
             if number == 2:
@@ -168,22 +180,21 @@ class PieceFile:
 
     def _name_twins(self) -> None:
         seen: dict[str, int] = {}
-        for i, piece in enumerate(self.pieces):
-            if piece.text in seen:
-                before = seen[piece.text]
-                raise BrokenMessage(f"the pieces {before} and {i} are both {piece.text!r:.60}")
-            seen[piece.text] = i
+        for i, text in enumerate(self.columns.texts):
+            if text in seen:
+                raise BrokenMessage(f"the pieces {seen[text]} and {i} are both {text!r:.60}")
+            seen[text] = i
 
     def _check(self, check_map: bool) -> None:
-        if not self.pieces:
+        if not self.fields:
             raise BrokenMessage("it holds no pieces")
-        kinds = [piece.kind for piece in self.pieces]
-        if len({piece[0] for piece in self.pieces}) < len(self.pieces):
+        kinds = self.columns.kinds
+        if len(set(self.columns.texts)) < len(kinds):
             self._name_twins()
-        unknown = kinds.count(PieceKind.UNKNOWN)
+        unknown = int((kinds == PieceKind.UNKNOWN).sum())
         if unknown != 1:
             raise BrokenMessage(f"expected one piece for unknown text, got {unknown}")
-        texts = {piece.text for piece in self.pieces if piece.kind == PieceKind.BYTE}
+        texts = {self.columns.texts[i] for i in np.flatnonzero(kinds == PieceKind.BYTE)}
         if texts != (set(_BYTES) if self.rules.byte_fallback else set()):
             fallback = "with" if self.rules.byte_fallback else "without"
             raise BrokenMessage(f"{len(texts)} pieces of bytes in a model {fallback} byte fallback")

@@ -6,11 +6,12 @@ or bytes with their length, which may be a text or a message. A model has its pi
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Wire types: a number, eight bytes, bytes with their length, four bytes.
 _VARINT, _EIGHT, _BYTES_FIELD, _FOUR = 0, 1, 2, 5
@@ -29,7 +30,7 @@ class PieceKind(IntEnum):
     BYTE = 6
 
 
-_KINDS = {int(kind): kind for kind in PieceKind}
+_KINDS = frozenset(PieceKind)
 
 
 class Piece(NamedTuple):
@@ -45,11 +46,12 @@ class BrokenMessage(ValueError):  # noqa: N818
     """What is wrong with a message, without the name of its file."""
 
 
-def read_fields(content: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
+def read_fields(content: bytes, place: int = 0) -> Iterator[tuple[int, int | bytes, int, int]]:
     r"""Yields number and value of each field of a message, and where it begins and ends.
 
     Args:
         content: the message.
+        place: where to begin.
 
     Raises:
         BrokenMessage: it is none.
@@ -58,7 +60,6 @@ def read_fields(content: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
         >>> list(read_fields(b"\x0a\x02hi\x18\x05"))
         [(1, b'hi', 0, 4), (3, 5, 4, 6)]
     """
-    place = 0
     while place < len(content):
         start = place
         key, place = _read_varint(content, place)
@@ -83,7 +84,7 @@ def read_fields(content: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
 
 
 def split_model(content: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
-    r"""Returns the messages of a model's pieces, and its other fields: number, and all its bytes.
+    r"""Returns the fields of a model's pieces, and its other fields with their numbers.
 
     Args:
         content: the model.
@@ -93,7 +94,7 @@ def split_model(content: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
 
     Example:
         >>> split_model(b"\x0a\x03\x0a\x01a\x12\x00")
-        ([b'\n\x01a'], [(2, b'\x12\x00')])
+        ([b'\n\x03\n\x01a'], [(2, b'\x12\x00')])
     """
     pieces: list[bytes] = []
     others: list[tuple[int, bytes]] = []
@@ -103,48 +104,69 @@ def split_model(content: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
         if content[place] == _PIECE and place + 1 < end and content[place + 1] < 0x80:
             stop = place + 2 + content[place + 1]
             if stop <= end:
-                pieces.append(content[place + 2 : stop])
+                pieces.append(content[place:stop])
                 place = stop
                 continue
-        number, value, _, stop = next(read_fields(content[place:]))
+        number, value, start, stop = next(read_fields(content, place))
+        field = content[start:stop]
         if number == 1:
-            pieces.append(as_bytes(value))
+            as_bytes(value)
+            pieces.append(field)
         else:
-            others.append((number, content[place : place + stop]))
-        place += stop
+            others.append((number, field))
+        place = stop
     return pieces, others
 
 
-def read_pieces(messages: Sequence[bytes]) -> list[Piece]:
-    r"""Returns the pieces of messages.
+class Columns(NamedTuple):
+    """Pieces of a model by what they have."""
+
+    texts: list[str]
+    scores: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
+
+
+def read_pieces(fields: Sequence[bytes]) -> Columns:
+    r"""Returns texts, scores and kinds of the pieces of a model.
 
     Args:
-        messages: of the pieces of a model, in the order of their ids.
+        fields: of the pieces, in the order of their ids.
 
     Raises:
         BrokenMessage: one is no piece, or lacks its text.
 
     Example:
-        >>> read_pieces([b"\n\x01a\x15\x00\x00\x80\xbf"])
-        [Piece(text='a', score=-1.0, kind=<PieceKind.NORMAL: 1>)]
+        >>> read_pieces([b"\n\x08\n\x01a\x15\x00\x00\x80\xbf"])
+        Columns(texts=['a'], scores=array([-1.], dtype=float32), kinds=array([1], dtype=uint8))
     """
-    pieces: list[Piece] = []
-    # Bound once, and tuples made without checks: files have hundreds of thousands of pieces.
-    add, make, unpack = pieces.append, tuple.__new__, struct.Struct("<f").unpack_from
-    normal = PieceKind.NORMAL
-    for index, message in enumerate(messages):
-        # A text of less than 128 bytes and a score, and nothing else.
-        end = message[1] + 2 if 7 < len(message) < 0x87 else 0
-        if len(message) == end + 5 and message[0] == _TEXT and message[end] == _SCORE:
-            (score,) = unpack(message, end + 1)
-            if score - score == 0.0:  # neither NaN nor infinite
-                try:
-                    add(make(Piece, (message[2:end].decode(), score, normal)))
-                    continue
-                except UnicodeDecodeError:
-                    pass
-        add(_read_piece(message, index))
-    return pieces
+    texts: list[str] = []
+    scores: list[bytes] = []
+    others: list[tuple[int, PieceKind]] = []
+    add, add_score = texts.append, scores.append
+    for index, field in enumerate(fields):
+        # A text and a score and nothing else, with keys and sizes of one byte each: files have
+        # hundreds of thousands of these.
+        end = field[3] + 4 if 9 < len(field) < 0x82 else 0
+        if len(field) == end + 5 and field[2] == _TEXT and field[end] == _SCORE:
+            try:
+                add(field[4:end].decode())
+                add_score(field[-4:])
+                continue
+            except UnicodeDecodeError:
+                pass
+        text, score, kind = _read_piece(as_bytes(next(read_fields(field))[1]), index)
+        add(text)
+        add_score(score)
+        if kind is not PieceKind.NORMAL:
+            others.append((index, kind))
+    numbers = np.frombuffer(b"".join(scores), "<f4")
+    if not np.isfinite(numbers).all():
+        index = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise BrokenMessage(f"the score of piece {index} is {numbers[index]}")
+    kinds = np.full(len(texts), PieceKind.NORMAL, np.uint8)
+    for index, kind in others:
+        kinds[index] = kind
+    return Columns(texts, numbers, kinds)
 
 
 def write_field(number: int, value: int | bytes) -> bytes:
@@ -221,8 +243,8 @@ def _write_varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def _read_piece(content: bytes, index: int) -> Piece:
-    text, score, kind = "", 0.0, PieceKind.NORMAL
+def _read_piece(content: bytes, index: int) -> tuple[str, bytes, PieceKind]:
+    text, score, kind = "", b"\0\0\0\0", PieceKind.NORMAL
     for number, value, _, _ in read_fields(content):
         if number == 1:
             try:
@@ -230,16 +252,13 @@ def _read_piece(content: bytes, index: int) -> Piece:
             except UnicodeDecodeError:
                 raise BrokenMessage(f"piece {index} is not UTF-8") from None
         elif number == 2:
-            encoded = as_bytes(value)
-            if len(encoded) != 4:
-                raise BrokenMessage(f"the score of piece {index} has {len(encoded)} bytes, not 4")
-            (score,) = struct.unpack("<f", encoded)
+            score = as_bytes(value)
+            if len(score) != 4:
+                raise BrokenMessage(f"the score of piece {index} has {len(score)} bytes, not 4")
         elif number == 3:
             if value not in _KINDS:
                 raise BrokenMessage(f"piece {index} is of the unknown type {value!r:.60}")
             kind = PieceKind(as_int(value))
     if not text:
         raise BrokenMessage(f"piece {index} has no text")
-    if not math.isfinite(score):
-        raise BrokenMessage(f"the score of piece {index} is {score}")
-    return Piece(text, score, kind)
+    return text, score, kind
