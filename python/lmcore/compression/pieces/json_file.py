@@ -42,6 +42,7 @@ class TokenizerFile:
 
     Args:
         path: the file.
+        content: what it holds, if that comes from elsewhere; then only errors name the file.
 
     Attributes:
         content: what it holds.
@@ -65,9 +66,11 @@ class TokenizerFile:
         ['[UNK]', 'a']
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], content: Any = None) -> None:
         self.name = os.fspath(path)
-        self.content: dict[str, Any] = read_json(path, "a tokenizer.json")
+        if content is None:
+            content = read_json(path, "a tokenizer.json")
+        self.content: dict[str, Any] = content
         try:
             self._check()
             self.table = self._make_table()
@@ -110,7 +113,7 @@ class TokenizerFile:
         self._type = self._find_type()
         vocabulary = self._model.get("vocab")
         if self._type == "Unigram":
-            _check_scores(vocabulary)
+            self._texts, self._scores = _read_scores(vocabulary)
         elif not isinstance(vocabulary, dict) or set(map(type, vocabulary.values())) - {int}:
             raise _WrongFileError("its vocabulary is not a table of tokens and ids")
         if self._type == "BPE":
@@ -138,7 +141,7 @@ class TokenizerFile:
     def _make_table(self) -> PieceTable:
         model = self._model
         if self._type == "Unigram":
-            ids = {text: i for i, (text, _) in enumerate(model["vocab"])}
+            ids = dict(zip(self._texts, range(len(self._texts)), strict=True))
             if len(ids) < len(model["vocab"]):
                 raise _WrongFileError("a piece stands twice in its vocabulary")
         else:
@@ -153,7 +156,7 @@ class TokenizerFile:
         scores = None
         if self._type == "Unigram":
             scores = np.full(len(texts), np.nan)
-            scores[: len(model["vocab"])] = [score for _, score in model["vocab"]]
+            scores[: len(self._scores)] = self._scores
         try:
             table = PieceTable(
                 algorithm=self._type.lower(),
@@ -204,10 +207,10 @@ class TokenizerFile:
     def _prune_model(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
         model = dict(self._model)
         if self._type == "Unigram":
-            kept = [(new_ids[i], piece) for i, piece in enumerate(model["vocab"]) if i in new_ids]
-            if any(number != place for place, (number, _) in enumerate(kept)):
+            kept = [i for i in range(len(model["vocab"])) if i in new_ids]
+            if [new_ids[i] for i in kept] != list(range(len(kept))):
                 raise ValueError(f"{self.name}: the new ids of its pieces must be without gaps")
-            model["vocab"] = [piece for _, piece in kept]
+            model["vocab"] = [model["vocab"][i] for i in kept]
             if model.get("unk_id") is not None:
                 model["unk_id"] = self._renumber(model["unk_id"], new_ids)
             return model
@@ -265,15 +268,16 @@ def _sort(ids: dict[str, int]) -> tuple[list[str], NDArray[np.int64]]:
     return texts, numbers
 
 
-def _check_scores(vocabulary: Any) -> None:
-    """Checks all pairs at once: files have hundreds of thousands of them."""
-    good = isinstance(vocabulary, list) and set(map(type, vocabulary)) <= {list}
-    good = good and set(map(len, vocabulary)) <= {2}
-    if good and vocabulary:
-        texts, scores = zip(*vocabulary, strict=True)
-        good = set(map(type, texts)) == {str} and set(map(type, scores)) <= {int, float}
-    if not good:
-        raise _WrongFileError("its vocabulary is not a list of pieces and scores")
+def _read_scores(vocabulary: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Pieces and scores, checked all at once: files have hundreds of thousands of them."""
+    if isinstance(vocabulary, list) and set(map(type, vocabulary)) <= {list}:
+        if not vocabulary:
+            return (), ()
+        if set(map(len, vocabulary)) == {2}:
+            texts, scores = zip(*vocabulary, strict=True)
+            if set(map(type, texts)) == {str} and set(map(type, scores)) <= {int, float}:
+                return texts, scores
+    raise _WrongFileError("its vocabulary is not a list of pieces and scores")
 
 
 def _read_merges(merges: Any) -> list[tuple[str, str]]:

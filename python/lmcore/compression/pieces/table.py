@@ -41,8 +41,8 @@ class PieceTable:
         ...     algorithm="bpe", ids=np.arange(5), texts=["<s>", "a", "b", "c", "ab"],
         ...     kinds=np.array([3, 1, 1, 1, 1], np.uint8), merges=ListedMerges([("a", "b")]),
         ... )
-        >>> table.find_required().tolist(), table.find_parents(4), table.find_unbuilt().tolist()
-        ([0], [1, 2], [])
+        >>> table.find_required().tolist(), table.find_parents(4), table.is_built(4)
+        ([0], [1, 2], True)
         >>> table.find_characters([4]).tolist()
         [1, 2]
     """
@@ -55,7 +55,7 @@ class PieceTable:
     merges: Merges | None = None
     prefix: str = ""
     takes_whole_words: bool = False
-    _derived: dict[int, list[int] | None] = field(default_factory=dict, repr=False)
+    _derived: dict[int, list[int] | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.ids[1:] <= self.ids[:-1]).any():
@@ -123,15 +123,13 @@ class PieceTable:
         derived = self._derive(place)
         return [] if derived is None else derived
 
-    def find_unbuilt(self) -> NDArray[np.int64]:
-        """Returns places of the normal tokens of BPE that no merges build, rising.
+    def is_built(self, place: int) -> bool:
+        """Whether a token can come in a text: a normal one of BPE that no merges build cannot.
 
-        They come in no text, unless whole words are taken: then there are none.
+        Args:
+            place: of the token.
         """
-        if self.merges is None or self.takes_whole_words:
-            return np.empty(0, np.int64)
-        normal = np.flatnonzero(self.kinds == PieceKind.NORMAL).tolist()
-        return np.array([place for place in normal if self._derive(place) is None], np.int64)
+        return self.takes_whole_words or self._derive(place) is not None
 
     def _split(self, texts: Collection[str]) -> Iterator[str]:
         if self.algorithm == "wordlevel":
