@@ -78,7 +78,8 @@ def choose_tokens(
     most = len(table)
     if not 1 <= keep <= most:
         raise ValueError(f"keep must be from 1 to {most}, the number of tokens: got {keep}")
-    required = _find_required(table, named)
+    rows = np.array(sorted(named), np.int64)
+    required = {*table.find_required().tolist(), *np.flatnonzero(np.isin(table.ids, rows)).tolist()}
     characters = set(table.find_characters(np.flatnonzero(totals).tolist()).tolist()) - required
     chosen = _Chosen(table, required | characters, keep)
     for group, number in (keep_per or {}).items():
@@ -90,7 +91,7 @@ def choose_tokens(
         chosen.add_all(group, rank_tokens(_take(table, counts[group]), number))
     chosen.fill(rank_tokens(totals))
     ids = table.ids[sorted(chosen.places)]
-    kept = np.union1d(ids, np.fromiter(named, np.int64))
+    kept = np.union1d(ids, rows)
     return Selection(
         ids=kept,
         required=len(required),
@@ -184,11 +185,6 @@ class _Chosen:
         if not self._table.is_built(place):
             return set()
         return {place, *self._table.find_parents(place)}
-
-
-def _find_required(table: PieceTable, named: Iterable[int]) -> set[int]:
-    places = np.searchsorted(table.ids, np.fromiter(named, np.int64))
-    return {*table.find_required().tolist(), *places[places < len(table)].tolist()}
 
 
 def _check_counts(table: PieceTable, counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:

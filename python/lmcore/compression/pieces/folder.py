@@ -120,10 +120,11 @@ class TokenizerFolder:
         """Marks tokens that the other files add, and refuses those that no file has."""
         for name, texts in self._list_added():
             for text, number in texts.items():
-                if self.table.find_id(text) != number:
+                found = self.table.find_id(text)
+                if found != number:
                     raise ValueError(
-                        f"{self.path / name}: the token {text!r:.60} has the id {number} there, and "
-                        f"{self.table.find_id(text)} in {_TOKENIZER}"
+                        f"{self.path / name}: the token {text!r:.60} has the id {number} there, "
+                        f"and {found} in {_TOKENIZER}"
                     )
                 place = self.table.index_by_text[text]
                 if self.table.kinds[place] == PieceKind.NORMAL:
