@@ -302,8 +302,13 @@ def _run(kind: Any, folder: Any, lines: Sequence[Sequence[int]]) -> list[NDArray
     """Outputs of a model for each line."""
     import torch
 
+    from lmcore.training.checkpoint import no_bars
+
     try:
-        model = kind.from_pretrained(os.fspath(folder), dtype=torch.float32, local_files_only=True)
+        with no_bars():
+            model = kind.from_pretrained(
+                os.fspath(folder), dtype=torch.float32, local_files_only=True
+            )
     except (MemoryError, ImportError, OSError):
         raise
     except Exception as error:  # what stands in a folder may fail in any way

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
+from lmcore.compression.backends import JSON_FILE, hash_tokenizer
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
+from lmcore.compression.counts import Counts
 from lmcore.compression.cuts import TensorCut
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
@@ -68,7 +70,7 @@ class VocabularySummary:
 def prune_vocabulary(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    counts: Mapping[str, NDArray[np.int64]],
+    counts: Counts,
     keep: int,
     *,
     keep_per: Mapping[str, int] | None = None,
@@ -87,7 +89,7 @@ def prune_vocabulary(
     Args:
         source: folder of a model of transformers with its tokenizer.
         target: the new folder; there must be none.
-        counts: `[vocabulary]` int64 by group: how often each id occurs.
+        counts: how often each id occurs, by group.
         keep: number of tokens that stay.
         keep_per: number of the most frequent tokens of a group that stay in any case.
         multiple: the new embedding's number of rows is one of it.
@@ -116,7 +118,7 @@ def prune_vocabulary(
         ...     model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
         ...     model.save_pretrained(Path(folder, "old"))
         ...     _ = Path(folder, "old", "tokenizer.json").write_text(json.dumps(content))
-        ...     counts = {"all": np.array([0, 5, 1, 2, 9, 0, 0, 3])}
+        ...     counts = Counts(groups={"all": np.array([0, 5, 1, 2, 9, 0, 0, 3])})
         ...     summary = prune_vocabulary(
         ...         Path(folder, "old"), Path(folder, "new"), counts, 4, multiple=2
         ...     )
@@ -174,7 +176,7 @@ class _Plan:
     def make(
         cls,
         source: Path,
-        counts: Mapping[str, NDArray[np.int64]],
+        counts: Counts,
         keep: int,
         keep_per: dict[str, int],
         multiple: int,
@@ -185,16 +187,13 @@ class _Plan:
         tokenizer = TokenizerFolder(source)
         ids = tokenizer.table.ids
         _check_tokenizer(source, ids, tensors.rows)
-        for group, count in counts.items():
-            if len(count) > tensors.rows:
-                raise ValueError(
-                    f"counts of {group!r:.60} are of another vocabulary: they have {len(count)} "
-                    f"ids, and the model {tensors.rows} rows"
-                )
+        _check_counts(source, counts, tensors.rows)
         generation = _read_settings(source / _GENERATION)
         named = list_token_ids(config.to_dict()) | list_token_ids(generation or {})
         rows = {number for number in named if number < tensors.rows}
-        selection = choose_tokens(tokenizer.table, counts, keep, keep_per=keep_per, named=rows)
+        selection = choose_tokens(
+            tokenizer.table, counts.groups, keep, keep_per=keep_per, named=rows
+        )
         old_ids = pad_ids(selection.ids, multiple)
         padding = _find_padding_row(config, ids, tensors.rows)
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
@@ -266,6 +265,17 @@ def _check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:
             f"{source}: the tokenizer does not belong to the embedding: {len(ids)} tokens with ids "
             f"up to {last}, and {rows} rows"
         )
+
+
+def _check_counts(source: Path, counts: Counts, rows: int) -> None:
+    if counts.vocabulary_size > rows:
+        raise ValueError(
+            f"{source}: the counts are of another vocabulary: they have {counts.vocabulary_size} "
+            f"ids, and the embedding {rows} rows"
+        )
+    files = [file for file in source.iterdir() if file.name == JSON_FILE or file.suffix == ".model"]
+    if counts.tokenizer and files and counts.tokenizer not in map(hash_tokenizer, files):
+        raise ValueError(f"{source}: the counts are of another tokenizer")
 
 
 def _find_padding_row(config: Any, ids: NDArray[np.int64], rows: int) -> int:
