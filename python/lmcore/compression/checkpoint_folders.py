@@ -5,9 +5,11 @@ Files are mapped, never read whole: what is looked at here are names, types and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -206,10 +208,15 @@ def _store(file: Path, name: str, tensor: Any) -> StoredTensor:
 def _refusing(file: Path) -> Iterator[None]:
     """What stands in a file may make torch fail in any way: the kind of the error tells nothing."""
     try:
-        yield
-    except (OSError, MemoryError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of types that are refused
+            yield
+    except MemoryError:
         raise
     except Exception as error:
+        # A place before the file's begin, which torch takes from it, is an argument that is none.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise OSError(error.errno, error.strerror, os.fspath(file)) from error
         if "mmap can only be used" in str(error) and _begins_as_pickle(file):
             raise ValueError(
                 f"{file}: has torch's old format, which cannot be mapped: load and save it anew"

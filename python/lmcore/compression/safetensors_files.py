@@ -82,8 +82,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorEntry]:
         True
     """
     name = os.fspath(path)
-    # A pipe would be waited for.
-    with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(name, "rb", opener=_open_at_once) as file:
         known = os.fstat(file.fileno())
         if not stat.S_ISREG(known.st_mode):
             raise ValueError(f"{name}: not a regular file")
@@ -128,6 +127,10 @@ def make_header(tensors: Mapping[str, tuple[str, Sequence[int]]]) -> bytes:
     if len(text) > MOST_HEADER_BYTES:
         raise ValueError(f"a header has at most {MOST_HEADER_BYTES} bytes: got {len(text)}")
     return _LENGTH.pack(len(text)) + text
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would be waited for
 
 
 def _parse(text: bytes, begin: int, size: int) -> dict[str, TensorEntry]:

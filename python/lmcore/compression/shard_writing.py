@@ -1,7 +1,7 @@
 r"""Bytes of cut tensors into a file, by blocks: no tensor is ever whole in memory.
 
 Whole tensors and long runs of rows are copied by the system, from file to file. Scattered rows
-are gathered from the mapped file into blocks of about a megabyte. Columns are cut out of blocks of
+are gathered from the mapped file into blocks of half a megabyte. Columns are cut out of blocks of
 rows, whole runs of them at once where they come in runs, as the columns of kept heads do.
 """
 
@@ -10,8 +10,11 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,7 @@ from lmcore.compression.checkpoint_folders import StoredTensor
 from lmcore.compression.cuts import TensorCut
 
 # What stays in a core's cache between the reading and the writing of it.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 19
 # The system copies runs from here on; below, its call costs more than it saves.
 _RUN_BYTES = 1 << 18
 # Ctrl-C is answered between two of them.
@@ -30,6 +33,7 @@ _CANNOT_COPY = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF
 }  # fmt: skip
 
+T = TypeVar("T")
 Elements: TypeAlias = NDArray[Any]
 """Elements of any type, each as its bytes (`V2`)."""
 Keep: TypeAlias = Sequence[NDArray[np.int64] | None]
@@ -100,13 +104,12 @@ class ShardFile:
         return start
 
 
-def write_cut(file: ShardFile, tensor: StoredTensor, cut: TensorCut) -> None:
-    r"""Writes what a cut keeps of a tensor.
+def write_cuts(file: ShardFile, cuts: Iterable[tuple[StoredTensor, TensorCut]]) -> None:
+    r"""Writes what cuts keep of tensors, one behind the other.
 
     Args:
-        file: that it is written into.
-        tensor: the cut's source; `find_shape` has checked the cut against it.
-        cut: what is kept.
+        file: that they are written into.
+        cuts: tensors, and what is kept of them; `find_shape` has checked that it fits.
 
     Raises:
         OSError: the disk is full, or a file cannot be read or written.
@@ -120,17 +123,26 @@ def write_cut(file: ShardFile, tensor: StoredTensor, cut: TensorCut) -> None:
         ... )
         >>> cut = TensorCut(source="a", target="a", keep=(None, np.array([2, 0])))
         >>> with tempfile.TemporaryFile() as file:
-        ...     write_cut(ShardFile(file.fileno(), lambda done: None), tensor, cut)
+        ...     write_cuts(ShardFile(file.fileno(), lambda done: None), [(tensor, cut)])
         ...     _ = file.seek(0)
         ...     file.read()
         b'\x02\x00\x05\x03'
     """
-    blocks = cut_blocks(tensor.elements, cut.keep or [None] * len(tensor.shape))
-    if tensor.offset is None:
-        _write_blocks(file, tensor, blocks, None)
-        return
-    with open(tensor.file, "rb", buffering=0) as source:
-        _write_blocks(file, tensor, blocks, source.fileno())
+    blocks = (
+        (tensor, block)
+        for tensor, cut in cuts
+        for block in cut_blocks(tensor.elements, cut.keep or [None] * len(tensor.shape))
+    )
+    sources: dict[Path, int] = {}
+    with ExitStack() as stack, closing(_make_ahead(blocks)) as ahead:
+        for tensor, block in ahead:
+            if not isinstance(block, Run):
+                file.write(_as_bytes(block))
+                continue
+            if tensor.offset is not None and tensor.file not in sources:
+                opened = stack.enter_context(open(tensor.file, "rb", buffering=0))
+                sources[tensor.file] = opened.fileno()
+            _write_run(file, tensor, block, sources.get(tensor.file))
 
 
 def cut_blocks(elements: Elements, keep: Keep) -> Iterator[Run | Elements]:
@@ -153,19 +165,22 @@ def cut_blocks(elements: Elements, keep: Keep) -> Iterator[Run | Elements]:
         yield from _cut_axes(elements, kept, 0)
 
 
-def _write_blocks(
-    file: ShardFile, tensor: StoredTensor, blocks: Iterator[Run | Elements], source: int | None
-) -> None:
-    for block in blocks:
-        if not isinstance(block, Run):
-            file.write(_as_bytes(block))
-            continue
-        start, stop = block
-        if source is not None and tensor.offset is not None:
-            start = file.copy(source, tensor.offset + start, tensor.offset + stop) - tensor.offset
-        content = _as_bytes(tensor.elements)
-        for place in range(start, stop, _BLOCK_BYTES):
-            file.write(content[place : min(place + _BLOCK_BYTES, stop)])
+def _make_ahead(blocks: Iterator[T]) -> Generator[T, None, None]:
+    """The next block is gathered while one is written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = pool.submit(next, blocks, None)
+            yield block
+
+
+def _write_run(file: ShardFile, tensor: StoredTensor, run: Run, source: int | None) -> None:
+    start, stop = run
+    if source is not None and tensor.offset is not None:
+        start = file.copy(source, tensor.offset + start, tensor.offset + stop) - tensor.offset
+    content = _as_bytes(tensor.elements)
+    for place in range(start, stop, _BLOCK_BYTES):
+        file.write(content[place : min(place + _BLOCK_BYTES, stop)])
 
 
 def _as_bytes(elements: Elements) -> memoryview:

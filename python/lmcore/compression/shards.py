@@ -22,7 +22,7 @@ from lmcore._json import read_json
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.cuts import TensorCut, find_shape
 from lmcore.compression.safetensors_files import WIDTHS, count_bytes, make_header
-from lmcore.compression.shard_writing import ShardFile, write_cut
+from lmcore.compression.shard_writing import ShardFile, write_cuts
 
 #: Bytes of the tensors of a shard, as transformers has it.
 SHARD_BYTES = 5_000_000_000
@@ -181,8 +181,8 @@ class _Run:
         with self._write(path, _PART) as descriptor:
             file = ShardFile(descriptor, self._advance)
             file.write(shard.header)
-            for cut in shard.cuts:
-                write_cut(file, self._checkpoint.tensors[cut.source], cut)
+            tensors = self._checkpoint.tensors
+            write_cuts(file, ((tensors[cut.source], cut) for cut in shard.cuts))
             known = os.fstat(descriptor)
             if known.st_size != shard.bytes:  # a file became shorter while it was read
                 raise ValueError(f"{path}: expected {shard.bytes} bytes, got {known.st_size}")
@@ -244,7 +244,7 @@ class _Run:
                     )
             own = {shard.name for shard in self._plan.shards}
             own |= {_INDEX} if self._plan.index is not None else set()
-        for name in sorted(os.listdir(self._target)):
+        for name in sorted(path.name for path in self._target.iterdir()):
             if _WEIGHTS_NAME.fullmatch(name) and name not in own:
                 raise FileExistsError(
                     f"{self._target}: holds {name} already: choose another folder"
