@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 import lmcore
+import lmcore.compression
+import lmcore.compression.families
 import lmcore.cost
 import lmcore.ner.extraction
 import lmcore.openba
@@ -46,6 +48,7 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
+COMPRESSION = [*import_all(lmcore.compression), *import_all(lmcore.compression.families)]
 
 
 def parse(path: Path) -> ast.Module:
@@ -67,13 +70,22 @@ def public_names(module: ModuleType) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{value.__module__}.{name}": value
-    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS, *OPENBA, *COST]
+    for module in [
+        *OPS,
+        lmcore.ner,
+        lmcore.ner.extraction,
+        *TRAINING,
+        *RECSYS,
+        *OPENBA,
+        *COST,
+        *COMPRESSION,
+    ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
 }
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
-    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING]
+    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING, *COMPRESSION]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isclass(value)
 }
@@ -81,7 +93,9 @@ CLASSES: dict[str, type] = {
 WORKERS = {
     name: value
     for name, value in CLASSES.items()
-    if name.startswith(("lmcore.openba.", "lmcore.recsys.", "lmcore.training."))
+    if name.startswith(
+        ("lmcore.compression.", "lmcore.openba.", "lmcore.recsys.", "lmcore.training.")
+    )
     and not (dataclasses.is_dataclass(value) or issubclass(value, tuple))
     and not getattr(value, "_is_protocol", False)
 }
@@ -190,7 +204,8 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    assert lmcore.__all__ == ["__version__", "ner", "openba", "ops", "recsys", "training"]
+    systems = ["compression", "ner", "openba", "ops", "recsys", "training"]
+    assert lmcore.__all__ == ["__version__", *systems]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
         assert hasattr(lmcore, name)

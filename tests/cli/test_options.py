@@ -29,13 +29,13 @@ ATTEMPTS = [
 
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
-    "dev", "source", "target", "valid",
+    "dev", "source", "target", "valid", "plan", "after",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form", "precision", "dtype",
+    "context", "boundaries", "sampling", "form", "precision", "dtype", "choose", "layers",
 }  # fmt: skip
-TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
+TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset", "name"}
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain",
@@ -50,6 +50,10 @@ COMPLETE: dict[str, list[str]] = {
     "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
+    "compression cost": ["PLAN"],
+    "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
+    "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
+    "compression recipe": ["openba_v2"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -129,11 +133,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     save_pair(folder / "openba")
     (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
+    plan = [folder / "openba", folder / "plan.json", "--decoder-layers", 2, "--layers", "spread"]
+    assert run_here("compression", "plan", *plan)[0] == 0
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     return {
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),
+        "PLAN": str(folder / "plan.json"),
         "OPENBA": str(folder / "openba"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),

@@ -15,7 +15,6 @@ from lmcore.cli.terminal import show
 #: Packages with commands, and what they are for.
 PACKAGES = {
     "reproduce": "Measure the papers' claims here: a table, and a page with plots.",
-    "compression": "Smaller models out of larger ones: plan, cost, prune, remap (OpenBA-V2).",
     "ner": "Named entities from generated text (GNER).",
     "openba": "Bilingual encoder-decoders, pre-trained by denoising (OpenBA).",
     "compression": "Smaller models: plans, pruning, vocabularies (OpenBA-V2).",

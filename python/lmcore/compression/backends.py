@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._extras import optional_imports
-from lmcore.openba.pieces import PieceFile, PieceKind
+from lmcore.openba.pieces import PieceFile
+from lmcore.openba.protobuf import PieceKind
 
 JSON_FILE = "tokenizer.json"
 TEXT_KINDS = (PieceKind.NORMAL, PieceKind.USER_DEFINED)

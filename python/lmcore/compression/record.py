@@ -1,10 +1,13 @@
-"""`pruning.json`: what was kept of a model, and why."""
+"""What was done to a pruned model, beside it: `pruning.json`.
+
+A folder that says from what it was made, and what was kept of it, can be made again, and what
+belongs to it can follow: corpora in the old ids get the new ones.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,71 +17,161 @@ from numpy.typing import NDArray
 
 from lmcore._files import write_text
 from lmcore._json import read_json
+from lmcore.compression.plan import Plan
+from lmcore.compression.plan_files import dump_plan, load_plan
 
 FILE = "pruning.json"
-_FORMAT, _VERSION = "lmcore-pruning", 1
+FORMAT, VERSION = "lmcore-pruning", 1
+_MOST_BYTES = 1 << 28
+_KEYS = ("format", "version", "source", "plan", "stage", "vocabulary", "about")
+_MOST_ID = 2**31 - 1
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
+@dataclass(kw_only=True, slots=True, frozen=True, eq=False)
 class Record:
-    """What was kept."""
+    """What a pruned model was made from, and what was kept.
 
-    content: Mapping[str, Any] = field(default_factory=dict)
-    """All of the file but its format and version."""
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a number is out of its range.
 
-    @property
-    def vocabulary_ids(self) -> NDArray[np.int64] | None:
-        """`[new V]` int64, the old id of each new one, -1 where there is none; None: all are."""
-        vocabulary = self.content.get("vocabulary")
-        return None if vocabulary is None else np.asarray(vocabulary["old_ids"], np.int64)
+    Example:
+        >>> Record(source="0" * 32, vocabulary_ids=[5, 7, -1]).vocabulary_ids.tolist()
+        [5, 7, -1]
+    """
+
+    source: str
+    """Digest of the model that was pruned."""
+    plan: Plan | None = None
+    """Of layers and widths, and of the vocabulary where it was a part of it."""
+    stage: int | None = None
+    """Which of the plan's stages was applied, from 1; all of them if None."""
+    vocabulary_ids: NDArray[np.int64] | None = None
+    """`[new vocabulary]`: the id that each id had before; -1 is a row that fills up."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What else tells how it was made, as JSON has it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source:
+            raise TypeError(f"source must be a digest: got {self.source!r:.60}")
+        if self.plan is not None and not isinstance(self.plan, Plan):
+            raise TypeError(f"plan must be a Plan: got {self.plan!r:.60}")
+        if not isinstance(self.about, dict):
+            raise TypeError(f"about must be an object: got {self.about!r:.60}")
+        if self.stage is not None:
+            most = 0 if self.plan is None else len(self.plan.stages)
+            if not isinstance(self.stage, int) or isinstance(self.stage, bool):
+                raise TypeError(f"stage must be a whole number: got {self.stage!r:.60}")
+            if not 1 <= self.stage <= most:
+                raise ValueError(f"stage must be one of {most}: got {self.stage}")
+        if self.vocabulary_ids is not None:
+            ids = np.asarray(self.vocabulary_ids)
+            if ids.ndim != 1 or ids.dtype.kind not in "iu":
+                raise TypeError("vocabulary_ids must be whole numbers in a row")
+            if len(ids) and not (ids.min() >= -1 and ids.max() <= _MOST_ID):
+                raise ValueError(f"vocabulary_ids must be from -1 to {_MOST_ID}")
+            object.__setattr__(self, "vocabulary_ids", ids.astype(np.int64))
 
 
 def write_record(folder: str | os.PathLike[str], record: Record) -> None:
-    """Writes the record of a folder.
+    """Writes `pruning.json` into a folder, whole or not at all.
 
     Args:
-        folder: that of the pruned model.
-        record: what was kept.
+        folder: of the pruned model.
+        record: what it was made from.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_record(folder, Record(content={"vocabulary": {"old_ids": [0, 5]}}))
+        ...     write_record(folder, Record(source="0" * 32, vocabulary_ids=[5, 7]))
         ...     read_record(folder).vocabulary_ids.tolist()
-        [0, 5]
+        [5, 7]
     """
-    content = {"format": _FORMAT, "version": _VERSION, **record.content}
-    write_text(Path(folder, FILE), json.dumps(content, ensure_ascii=False) + "\n")
+    write_text(Path(folder, FILE), format_record(record))
+
+
+def format_record(record: Record) -> str:
+    """Returns what `pruning.json` holds.
+
+    Args:
+        record: what a model was made from.
+
+    Example:
+        >>> json.loads(format_record(Record(source="ab")))["source"]
+        'ab'
+    """
+    content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "source": record.source}
+    if record.plan is not None:
+        content["plan"] = dump_plan(record.plan)
+    if record.stage is not None:
+        content["stage"] = record.stage
+    if record.about:
+        content["about"] = record.about
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    if record.vocabulary_ids is not None:  # in one line, not one for each id
+        ids = json.dumps(record.vocabulary_ids.tolist())
+        text = text.removesuffix("\n}") + f',\n "vocabulary": {{"old_ids": {ids}}}\n}}'
+    return text + "\n"
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Returns the record of a folder, or of a file.
+    """Returns what a pruned model was made from.
 
     Args:
-        path: the folder, or the file itself.
+        path: the model's folder, or its `pruning.json`.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no record; the text names it.
+        OSError: the file cannot be read.
+        ValueError: it is no such record; the text names the file.
 
     Example:
-        >>> read_record("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_record(folder, Record(source="ab"))
+        ...     read_record(Path(folder, "pruning.json")).source
+        'ab'
     """
-    file = Path(path, FILE) if Path(path).is_dir() else Path(path)
-    content = read_json(file, "a record of pruning")
-    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise ValueError(f"{file}: not a record of pruning: it has another format")
-    version = content.pop("version", None)
-    if version != _VERSION:
-        raise ValueError(f"{file}: expected version {_VERSION} of a record, got {version!r:.40}")
-    vocabulary = content.get("vocabulary")
-    if vocabulary is not None:
-        ids = vocabulary.get("old_ids") if isinstance(vocabulary, dict) else None
-        if not isinstance(ids, list) or not all(type(i) is int and -1 <= i < 2**31 for i in ids):
-            raise ValueError(f"{file}: vocabulary must hold old_ids, whole numbers from -1")
-    return Record(content=content)
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE
+    what = "a record of pruning"
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file}: not {what}: expected a file")
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file}: not {what}: it has more than {_MOST_BYTES} bytes")
+    content = read_json(file, what)
+    try:
+        return _load(content)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: not {what}: {error}") from None
+
+
+def _load(content: Any) -> Record:
+    if not isinstance(content, dict):
+        raise TypeError(f"expected an object: got {content!r:.60}")
+    for name, value in (("format", FORMAT), ("version", VERSION)):
+        if content.get(name) != value or isinstance(content.get(name), bool):
+            raise ValueError(f"{name} must be {value}: got {content.get(name)!r:.60}")
+    unknown = [name for name in content if name not in _KEYS]
+    if unknown:
+        raise ValueError(f"expected {', '.join(_KEYS)}: got {unknown[0]!r:.60}, too")
+    ids = None
+    if "vocabulary" in content:
+        ids = _load_ids(content["vocabulary"])
+    plan = load_plan(content["plan"]) if "plan" in content else None
+    more = {name: content[name] for name in ("stage", "about") if name in content}
+    return Record(source=content.get("source", ""), plan=plan, vocabulary_ids=ids, **more)
+
+
+def _load_ids(content: Any) -> NDArray[np.int64]:
+    if not isinstance(content, dict) or [*content] != ["old_ids"]:
+        raise TypeError(f"vocabulary must hold old_ids: got {content!r:.60}")
+    ids = content["old_ids"]
+    if not isinstance(ids, list) or any(type(value) is not int for value in ids):
+        raise TypeError("old_ids must be whole numbers in a row")
+    if any(not -1 <= value <= _MOST_ID for value in ids):
+        raise ValueError(f"old_ids must be from -1 to {_MOST_ID}")
+    return np.array(ids, np.int64)

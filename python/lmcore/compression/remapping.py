@@ -108,7 +108,7 @@ def remap_file(
         >>> import tempfile
         >>> from lmcore.compression.record import Record, write_record
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_record(folder, Record(content={"vocabulary": {"old_ids": [0, 7, 5]}}))
+        ...     write_record(folder, Record(source="ab", vocabulary_ids=np.array([0, 7, 5])))
         ...     np.save(Path(folder, "a.npy"), np.array([5, 7, 9, 5]))
         ...     summary = remap_file(
         ...         Path(folder, "a.npy"), Path(folder, "b.npy"), folder, drop=True

@@ -240,14 +240,18 @@ class _Plan:
     def write_record(self, folder: Path, proof: Proof | None) -> None:
         details = {
             **self.options,
-            "source": self.checkpoint.fingerprint,
             "required": self.selection.required,
             "characters": self.selection.characters,
             "coverage": self.selection.coverage,
         }
         if proof is not None:
             details["proof"] = {**asdict(proof), "passed": proof.passed, "rise": proof.rise}
-        write_record(folder, Record(vocabulary_ids=self.old_ids, vocabulary=details))
+        record = Record(
+            source=self.checkpoint.fingerprint,
+            vocabulary_ids=self.old_ids,
+            about={"vocabulary": details},
+        )
+        write_record(folder, record)
 
 
 def _check_target(target: Path) -> None:

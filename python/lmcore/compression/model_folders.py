@@ -1,0 +1,204 @@
+"""A model's folder is pruned into another one, which opens with plain `from_pretrained`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmcore._files import FolderLock, whole_file, write_text
+from lmcore._json import read_json
+from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
+from lmcore.compression.families import Family
+from lmcore.compression.plan import Plan, find_kept, split_stages
+from lmcore.compression.pruning import make_cuts, prune_config, remap_ids
+from lmcore.compression.record import FILE, Record, format_record
+from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint
+from lmcore.cost import Shape, read_shape
+
+#: Files of tokenizers of transformers, and of chats.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt",
+    "vocab.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+_OWN = ".lmcore-"
+_SIZES = (
+    "encoder_layers", "decoder_layers", "hidden_size", "heads", "groups", "head_size",
+    "vocabulary_size",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class PruneSummary:
+    """What was written."""
+
+    weights: CutSummary
+    parameters: int
+    """Of the model that was pruned: elements of all its tensors."""
+    tokenizer_files: list[str]
+    """Those that were copied."""
+    cuts_vocabulary: bool
+    """Whether ids are other ones now, so that no tokenizer was copied."""
+
+
+def prune_folder(
+    source_folder: str | os.PathLike[str],
+    target_folder: str | os.PathLike[str],
+    plan: Plan,
+    *,
+    stage: int | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    resume: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+    family: Family | None = None,
+) -> PruneSummary:
+    """Writes a pruned model into a folder: weights, configurations, tokenizer and `pruning.json`.
+
+    The weights are streamed, so that memory does not grow with them. A run that ended early goes
+    on. Where the plan cuts the vocabulary, the tokenizer is not copied: its ids are other ones.
+
+    Args:
+        source_folder: of a model of transformers.
+        target_folder: another one, which does not exist, is empty, or is that of a run that ended
+            early.
+        plan: what is kept.
+        stage: one stage alone, from 1, of the model that the stages before have left; if None all
+            of them, of the original.
+        max_shard_bytes: of the tensors in a file.
+        resume: go on where an earlier start ended, if one did.
+        progress: called with the bytes that are written so far, and in all.
+        family: that of the plan's model if None; one that is given says itself what fits.
+
+    Raises:
+        FileExistsError: the target holds something else, or another process writes into it.
+        OSError: a file cannot be read or written.
+        ValueError: the plan is for another model, or its configuration cannot say what is left.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.compression.plan import Stage
+        >>> from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
+        >>> config = T5Config(d_model=8, d_ff=6, d_kv=2, num_heads=2, num_layers=3, vocab_size=9)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     T5ForConditionalGeneration(config).save_pretrained(folder)
+        ...     stage = Stage(encoder_layers=[0, 2], decoder_layers=[1, 2], hidden=range(5))
+        ...     plan = Plan(model_type="t5", shape=read_shape(folder), stages=[stage])
+        ...     summary = prune_folder(folder, Path(folder, "small"), plan)
+        ...     small = AutoModelForSeq2SeqLM.from_pretrained(Path(folder, "small"))
+        >>> small.config.num_layers, small.config.d_model
+        (2, 5)
+    """
+    source, target = Path(source_folder), Path(target_folder)
+    part = _take_stage(plan, stage)
+    config = _read_object(source / "config.json", "a configuration")
+    if family is None:
+        _check_model(source, part, config)
+    checkpoint = read_checkpoint(source)
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    files = _make_files(source, part, config, family)
+    try:
+        cuts = make_cuts(part, shapes, family)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    kept = find_kept(part).vocabulary
+    whole = len(kept) == part.shape.vocabulary_size
+    record = Record(
+        source=_digest(source, checkpoint),
+        plan=plan,
+        stage=stage,
+        vocabulary_ids=None if whole else np.array(kept),
+    )
+    copied = [name for name in TOKENIZER_FILES if whole and (source / name).is_file()]
+    if target.exists() and source.exists() and target.is_dir() and target.samefile(source):
+        raise ValueError(f"{target}: the output is an input too")
+    target.mkdir(parents=True, exist_ok=True)
+    with FolderLock(target, doing="writing a model", file=f"{_OWN}prune.lock").hold():
+        _write_around(source, target, {FILE: format_record(record), **files}, copied)
+        weights = cut_checkpoint(
+            source, target, cuts, max_shard_bytes=max_shard_bytes, resume=resume, progress=progress
+        )
+    return PruneSummary(
+        weights=weights,
+        parameters=sum(tensor.elements.size for tensor in checkpoint.tensors.values()),
+        tokenizer_files=copied,
+        cuts_vocabulary=not whole,
+    )
+
+
+def _take_stage(plan: Plan, stage: int | None) -> Plan:
+    if not plan.stages:
+        raise ValueError("the plan has no stages")
+    if stage is None:
+        return plan
+    if not 1 <= stage <= len(plan.stages):
+        raise ValueError(f"stage must be from 1 to {len(plan.stages)}: got {stage}")
+    return split_stages(plan)[stage - 1]
+
+
+def _check_model(source: Path, plan: Plan, config: dict[str, Any]) -> None:
+    if config.get("model_type") != plan.model_type:
+        raise ValueError(
+            f"{source}: the plan is for a model of the type {plan.model_type}: got "
+            f"{config.get('model_type')!r:.60}"
+        )
+    shape: Shape = read_shape(source / "config.json")
+    for name in _SIZES:
+        expected, found = getattr(plan.shape, name), getattr(shape, name)
+        if expected != found:
+            raise ValueError(
+                f"{source}: the plan is for a model whose {name} is {expected}: got {found}"
+            )
+
+
+def _make_files(
+    source: Path, plan: Plan, config: dict[str, Any], family: Family | None
+) -> dict[str, str]:
+    """The configurations of the pruned model, by name."""
+    pruned = prune_config(config, plan, family)
+    # The code that this names knows other sizes, or is not there.
+    pruned.pop("auto_map", None)
+    files = {"config.json": pruned}
+    generation = source / "generation_config.json"
+    if generation.is_file():
+        files[generation.name] = remap_ids(_read_object(generation, "a configuration"), plan)
+    return {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
+
+
+def _write_around(source: Path, target: Path, files: dict[str, str], copied: list[str]) -> None:
+    """Writes all but the weights; the record first, by which a later start knows the folder."""
+    others = [path.name for path in target.iterdir() if not path.name.startswith(_OWN)]
+    record = target / FILE
+    is_own = record.is_file() and record.read_text(encoding="utf-8") == files[FILE]
+    if others and not is_own:
+        there = "a model that was made otherwise" if FILE in others else f"{others[0]!r:.100}"
+        raise FileExistsError(f"{target}: holds {there}: name another folder")
+    for name, text in files.items():
+        write_text(target / name, text)
+    for name in copied:
+        with whole_file(target / name) as place:
+            shutil.copyfile(source / name, place)
+
+
+def _read_object(file: Path, what: str) -> dict[str, Any]:
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file}: not {what}: expected a file")
+    content = read_json(file, what)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not {what}: expected an object, got {content!r:.60}")
+    return content
+
+
+def _digest(source: Path, checkpoint: StoredCheckpoint) -> str:
+    """What tells a model from others of another configuration or other tensors, at no cost."""
+    digest = hashlib.blake2b((source / "config.json").read_bytes(), digest_size=16)
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        digest.update(repr((name, tensor.dtype, tensor.shape)).encode())
+    return digest.hexdigest()
