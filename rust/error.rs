@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use crate::{denoising, entities, false_negatives, matching, negatives, predictions, words};
+use crate::{
+    denoising, entities, false_negatives, matching, negatives, predictions, vocabulary, words,
+};
 
 /// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,6 +183,9 @@ pub enum Error {
     /// A problem of the memory of false negatives alone.
     #[error(transparent)]
     FalseNegatives(#[from] false_negatives::Problem),
+    /// A problem of the vocabulary alone.
+    #[error(transparent)]
+    Vocabulary(#[from] vocabulary::Problem),
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
@@ -246,6 +251,7 @@ impl Error {
             Self::Negatives(problem) => problem.kind(),
             Self::Denoising(problem) => problem.kind(),
             Self::FalseNegatives(problem) => problem.kind(),
+            Self::Vocabulary(problem) => problem.kind(),
             Self::Stopped | Self::Raised => Kind::Caller,
         }
     }

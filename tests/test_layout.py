@@ -28,6 +28,7 @@ ARRAY_CONCEPTS = [
     "negatives",
     "false_negatives",
     "ranking",
+    "vocabulary",
 ]
 TENSOR_CONCEPTS: list[str] = []
 SHARED_TREES = [

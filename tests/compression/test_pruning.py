@@ -13,7 +13,7 @@ import torch
 
 from lmcore.compression.families import FAMILIES, find_family
 from lmcore.compression.plan import Plan, Stage, compose, find_kept, prune_shape, split_stages
-from lmcore.compression.pruning import make_cuts, prune_config, prune_state, remap_ids
+from lmcore.compression.pruning import make_cuts, prune_config, prune_state, renumber_ids
 from lmcore.cost import read_shape
 from lmcore.cost.configs import make_shape
 from tiny_families import (
@@ -251,8 +251,8 @@ def test_special_tokens_get_new_ids(folders: Folders) -> None:
     assert (found["eos_token_id"], found["forced_bos_token_id"], found["x"]) == ([1, 3], 4, 9)
     assert (found["pad_token_id"], found["bos_token_id"]) == (0, -1)
     assert (found["suppress_tokens"], found["vocab_size"]) == ([2], 5)
-    with pytest.raises(ValueError, match="the plan cuts the id 7, which is eos_token_id"):
-        remap_ids({"eos_token_id": 7}, plan)
+    with pytest.raises(ValueError, match="name the token 7, which goes"):
+        renumber_ids({"eos_token_id": 7}, plan)
 
 
 # What is refused.
