@@ -221,6 +221,23 @@ def test_the_biases_of_the_first_layer_stay(folders: Folders) -> None:
         assert torch.equal(pruned[other], state[source])
 
 
+def test_released_files(tmp_path: Path, golden_dir: Path) -> None:
+    """Folders in the form of the authors, whose configuration does not say V1's rule."""
+    for folder in sorted((golden_dir / "openba").iterdir()):
+        config, state = read_model(folder)
+        assert "shared_embedding.weight" in state
+        shape = read_shape(folder)
+        sizes = {"encoder_layers": shape.encoder_layers, "decoder_layers": 2, "ffn": 100}
+        plan = make_plan(folder, {**sizes, "hidden": shape.hidden_size - 3, "heads": 1})
+        pruned = prune_state(state, plan)
+        assert same(pruned, define_pruned(state, plan))
+        out = tmp_path / folder.name
+        model = load_model(out, prune_config(config, plan), pruned)
+        assert model.config.inner_size == 100
+        assert read_shape(out).inner_size == 100
+        assert torch.isfinite(run_model(model)).all()
+
+
 # Configurations.
 
 
@@ -238,7 +255,11 @@ def test_windows_go_with_their_layers(folders: Folders) -> None:
     plan = replace(plan, stages=(Stage(decoder_layers=[0, 2, 3]),))
     wanted = ["full_attention", "sliding_attention", "sliding_attention"]
     assert prune_config(config, plan)["layer_types"] == wanted
+    with pytest.raises(ValueError, match=r"^layer_types must be a list of 4: got 'x'$"):
+        prune_config({**config, "layer_types": "x"}, plan)
     del config["layer_types"]
+    with pytest.raises(ValueError, match=r"^max_window_layers must be from 0 to 1000: got 'x'$"):
+        prune_config({**config, "max_window_layers": "x"}, plan)
     assert prune_config(config, plan)["layer_types"] == wanted
 
 

@@ -31,6 +31,7 @@ TOKENIZER_FILES = (
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt",
     "vocab.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_MOST_BYTES = 1 << 24  # of a configuration
 _OWN = ".lmcore-"
 _SIZES = (
     "encoder_layers", "decoder_layers", "hidden_size", "heads", "groups", "head_size",
@@ -224,6 +225,8 @@ def _copy(source: Path, target: Path, names: list[str]) -> None:
 def _read_object(file: Path, what: str) -> dict[str, Any]:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file}: not {what}: expected a file")
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file}: not {what}: it has more than {_MOST_BYTES} bytes")
     content = read_json(file, what)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not {what}: expected an object, got {content!r:.60}")

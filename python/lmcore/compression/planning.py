@@ -102,6 +102,8 @@ def choose_vocabulary(
     for file in (find_config(folder), folder / "generation_config.json"):
         if file.is_file():
             settings = read_json(file, "the settings of a model")
+            if not isinstance(settings, dict):
+                raise ValueError(f"{file}: not the settings of a model: expected an object")
             family = find_family(settings["model_type"]) if "model_type" in settings else None
             named |= list_token_ids({**(family.token_ids if family else {}), **settings})
     named = {number for number in named if number < rows}

@@ -231,8 +231,9 @@ def prune_config(
     layers = find_kept(plan).decoder_layers
     for name in family.layer_fields:
         if pruned.get(name) is not None:
-            if len(pruned[name]) != plan.shape.decoder_layers:
-                raise ValueError(f"{name} must have {plan.shape.decoder_layers} entries")
+            count = plan.shape.decoder_layers
+            if not isinstance(pruned[name], list) or len(pruned[name]) != count:
+                raise ValueError(f"{name} must be a list of {count}: got {pruned[name]!r:.60}")
             pruned[name] = [pruned[name][layer] for layer in layers]
     return renumber_ids({**family.token_ids, **pruned} if _cuts_ids(plan) else pruned, plan)
 
