@@ -104,7 +104,8 @@ def _find_kind(name: str, schema: Any, column: str) -> np.dtype[Any]:
         raise ValueError(
             f"{name}: expected lists of ids in the column {column!r:.60}, got {found:.100}"
         )
-    return np.dtype(kind.value_type.to_pandas_dtype())
+    found_kind: np.dtype[Any] = np.dtype(kind.value_type.to_pandas_dtype())
+    return found_kind
 
 
 def _check_lengths(name: str, schema: Any, column: str, translator: Translator) -> None:
