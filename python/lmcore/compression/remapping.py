@@ -234,8 +234,9 @@ class Rules:
         counts, outside, tokens = np.zeros(0, np.int64), 0, 0
         size = max(old_size, len(self.vocabulary.table))
         for part in parts:
-            # The record does not say how many old ids there are: an absurd one is not one of them.
-            size = max(size, min(int(part.max(initial=0)) + 1, _MOST_IDS))
+            # The record does not say how many old ids there are; an absurd one is none of them.
+            if self.backends is None and size <= (most := int(part.max(initial=0))) < _MOST_IDS:
+                size = most + 1
             counts = np.concatenate([counts, np.zeros(size - len(counts), np.int64)])
             outside += count_ids(part, size, unknown=True, out=counts).unknown
             tokens += part.size
