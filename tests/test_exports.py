@@ -18,6 +18,7 @@ import pytest
 import lmcore
 import lmcore.compression
 import lmcore.compression.families
+import lmcore.compression.pieces
 import lmcore.cost
 import lmcore.ner.extraction
 import lmcore.openba
@@ -48,7 +49,11 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
-COMPRESSION = [*import_all(lmcore.compression), *import_all(lmcore.compression.families)]
+COMPRESSION = [
+    module
+    for package in (lmcore.compression, lmcore.compression.families, lmcore.compression.pieces)
+    for module in import_all(package)
+]
 
 
 def parse(path: Path) -> ast.Module:

@@ -194,7 +194,7 @@ def count_lines(folder: Path, lines: list[str]) -> Counts:
     size = len(tokenizer)
     encoded = tokenizer(lines, add_special_tokens=False)["input_ids"]
     groups = {
-        group: np.bincount(np.concatenate([np.array(ids, int) for ids in part]), minlength=size)
+        group: np.bincount([number for ids in part for number in ids], minlength=size)
         for group, part in (("even", encoded[::2]), ("odd", encoded[1::2]))
     }
     return Counts(groups=groups)

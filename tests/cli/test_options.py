@@ -31,20 +31,19 @@ ATTEMPTS = [
 
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
-    "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after",
-    "counts",
+    "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
+    "prove",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose",
-    "layers",
+    "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
-    "groups", "key", "column", "name",
+    "groups", "key", "column", "name", "keep_per",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
-    "swiglu_rule", "tied", "plain", "drop",
+    "swiglu_rule", "tied", "plain", "drop", "logits",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -62,6 +61,7 @@ COMPLETE: dict[str, list[str]] = {
     "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
+    "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],

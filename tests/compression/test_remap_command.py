@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pack = ["openba", "pack", "a.txt", "--tokenizer", "spiece.model", "--length", 10]
     assert run_here(*pack, "--out", "in", "--quiet")[0] == 0
     ids = np.unique(IndexedDataset("in").tokens)
-    write_record(tmp_path, Record(content={"vocabulary": {"old_ids": [0, 2, *ids[:-1].tolist()]}}))
+    write_record(tmp_path, Record(source="ab", vocabulary_ids=[0, 2, *ids[:-1].tolist()]))
     return tmp_path
 
 

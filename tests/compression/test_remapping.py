@@ -61,7 +61,7 @@ def make_pair(path: Path, folder: Path, share: float = 0.6) -> Pair:
     model["vocab"] = [model["vocab"][i] for i in kept]
     model["unk_id"] = kept.index(model["unk_id"])
     (folder / "new.json").write_text(json.dumps(content))
-    write_record(folder, Record(content={"vocabulary": {"old_ids": [*kept, -1, -1]}}))
+    write_record(folder, Record(source="ab", vocabulary_ids=[*kept, -1, -1]))
     return Pair(old, load_backend(folder / "new.json"), np.array(kept), folder)
 
 
@@ -210,7 +210,7 @@ IDS = [[5, 7, 9], [9, 9], [7], [2, 5, 7, 3]]
 @pytest.fixture
 def small(folder: Path) -> Path:
     """A record that keeps 0, 7 and 5."""
-    write_record(folder, Record(content={"vocabulary": {"old_ids": [0, 7, 5, -1]}}))
+    write_record(folder, Record(source="ab", vocabulary_ids=[0, 7, 5, -1]))
     write_items(IDS)
     np.save("in.npy", np.array(flatten(IDS), np.int32))
     return folder
@@ -321,13 +321,14 @@ def test_records_that_cannot_be_used(small: Path) -> None:
     for content, reason in (
         ({"vocabulary": {"old_ids": [5, 5]}}, "the old id 5 stands there twice"),
         ({"vocabulary": {"old_ids": [2**30]}}, "1073741824 is no id of a vocabulary"),
-        ({"vocabulary": {"old_ids": [0, "x"]}}, "vocabulary must hold old_ids, whole numbers"),
-        ({"vocabulary": {"old_ids": [0, True]}}, "vocabulary must hold old_ids, whole numbers"),
+        ({"vocabulary": {"old_ids": [0, "x"]}}, "old_ids must be whole numbers"),
+        ({"vocabulary": {"old_ids": [0, True]}}, "old_ids must be whole numbers"),
         ({"vocabulary": {"old_ids": [-1]}}, "the vocabulary was not pruned"),
         ({"vocabulary": 5}, "vocabulary must hold old_ids"),
         ({}, "the vocabulary was not pruned"),
     ):  # fmt: skip
-        write_record(small, Record(content=content))
+        head = {"format": "lmcore-pruning", "version": 1, "source": "ab"}
+        (small / "pruning.json").write_text(json.dumps({**head, **content}))
         with pytest.raises(ValueError, match=reason):
             remap_file("in", "out", small, fill=0)
     for text in (
@@ -348,7 +349,7 @@ def test_tokenizers_of_another_record(folder: Path, pair: Pair) -> None:
     np.save("in.npy", np.array([1]))
     old_ids = pair.old_ids.copy()
     old_ids[[-1, -2]] = old_ids[[-2, -1]]
-    write_record(folder, Record(content={"vocabulary": {"old_ids": old_ids.tolist()}}))
+    write_record(folder, Record(source="ab", vocabulary_ids=old_ids.tolist()))
     with pytest.raises(ValueError, match="not the record of these tokenizers: the old id "):
         remap_file("in.npy", "out.npy", folder, **pair.paths)
 
@@ -375,7 +376,7 @@ def test_outputs_and_arguments(small: Path) -> None:
         remap_file("none", "out", small, fill=0)
     assert not Path("out.bin").exists()
     large = [*range(70_000)]
-    write_record(small, Record(content={"vocabulary": {"old_ids": large}}))
+    write_record(small, Record(source="ab", vocabulary_ids=large))
     with pytest.raises(ValueError, match=r"^dtype uint16 does not hold 70000 ids$"):
         remap_file("in", "out", small, dtype="uint16")
 

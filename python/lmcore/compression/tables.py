@@ -48,7 +48,7 @@ def remap_table(
         >>> from lmcore.compression import remap_file
         >>> from lmcore.compression.record import Record, write_record
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_record(folder, Record(content={"vocabulary": {"old_ids": [0, 7]}}))
+        ...     write_record(folder, Record(source="ab", vocabulary_ids=[0, 7]))
         ...     source, target = Path(folder, "a.parquet"), Path(folder, "b.parquet")
         ...     parquet.write_table(pyarrow.table({"input_ids": [[7, 0], [7]]}), source)
         ...     _ = remap_file(source, target, folder)

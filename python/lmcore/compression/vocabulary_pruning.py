@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
+from lmcore._streams import is_standard
 from lmcore.compression.backends import JSON_FILE, hash_tokenizer
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.counts import Counts
@@ -129,6 +130,9 @@ def prune_vocabulary(
     """
     final = Path(target)
     _check_target(final)
+    for file in prove:  # before hours of work, not behind them
+        if not is_standard(file):
+            open(file, "rb").close()
     plan = _Plan.make(Path(source), counts, keep, dict(keep_per or {}), multiple)
     part = final.with_name(f".{final.name}.lmcore-part")
     part.mkdir(exist_ok=True)

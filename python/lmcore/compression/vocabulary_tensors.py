@@ -64,7 +64,9 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
 
         import lmcore.openba  # noqa: F401  (its classes are registered)
     try:
-        return AutoConfig.from_pretrained(os.fspath(folder), local_files_only=True)
+        return AutoConfig.from_pretrained(
+            os.fspath(folder), local_files_only=True, trust_remote_code=False
+        )
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # what stands in a file may fail in any way

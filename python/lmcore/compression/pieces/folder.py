@@ -163,7 +163,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
 
         import lmcore.openba  # noqa: F401  (its classes are registered)
     try:
-        return AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            os.fspath(folder), local_files_only=True, trust_remote_code=False
+        )
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # a folder that is something else makes a loader fail in any way
