@@ -229,6 +229,18 @@ def test_a_pruned_folder_opens(tmp_path: Path, model: Path, plan_file: Path) -> 
     assert (record.plan, record.stage, record.vocabulary_ids) == (plan, None, None)
 
 
+def test_a_folder_of_torch_files(tmp_path: Path, model: Path, plan_file: Path) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    shutil.copytree(model, copy)
+    _, state = read_model(model)
+    (copy / "model.safetensors").unlink()
+    torch.save(state, copy / "pytorch_model.bin")
+    assert prune(copy, out, "--plan", plan_file)[0] == 0
+    expected, found = prune_state(state, read_plan(plan_file)), load_file(out / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
 def test_stage_by_stage_and_in_shards(tmp_path: Path, model: Path, plan_file: Path) -> None:
     first, second, once = tmp_path / "first", tmp_path / "second", tmp_path / "once"
     assert prune(model, first, "--plan", plan_file, "--stage", 1)[0] == 0

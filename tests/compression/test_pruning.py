@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 
+import lmcore.openba
 from lmcore.compression.families import FAMILIES, find_family
 from lmcore.compression.plan import Plan, Stage, compose, find_kept, prune_shape, split_stages
 from lmcore.compression.pruning import make_cuts, prune_config, prune_state, renumber_ids
@@ -103,6 +106,48 @@ def test_stages_compose(folders: Folders, name: str) -> None:
 def plan_type(folder: Path) -> str:
     found: str = json.loads((folder / "config.json").read_text())["model_type"]
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bert", "BertForMaskedLM"), ("bert", "BertForSequenceClassification"),
+        ("bert", "BertForPreTraining"), ("gpt2", "GPT2Model"),
+        ("gpt2", "GPT2ForSequenceClassification"), ("llama", "LlamaModel"),
+        ("llama tied", "LlamaForSequenceClassification"), ("t5", "T5EncoderModel"),
+        ("t5", "T5Model"), ("openba", "OpenBAModel"), ("openba", "OpenBAEncoderModel"),
+    ],
+)  # fmt: skip
+def test_other_models_of_a_family(tmp_path: Path, name: str, kind: str) -> None:
+    """What stands on a model, or is left out of it, has other names, all of which are known."""
+    own = {key: value for key, value in CONFIGS[name].items() if key != "model_type"}
+    made = getattr(lmcore.openba if name == "openba" else transformers, kind)
+    config = transformers.AutoConfig.for_model(CONFIGS[name]["model_type"], **own)
+    made(config).save_pretrained(tmp_path / "in")
+    fields, state = read_model(tmp_path / "in")
+    plan = make_plan(tmp_path / "in", sizes_for(name))
+    pruned = prune_state(state, plan)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(prune_config(fields, plan)))
+    save_file(pruned, out / "model.safetensors", {"format": "pt"})
+    _, found = made.from_pretrained(out, output_loading_info=True)
+    assert {key: [*value] for key, value in found.items() if value} == {}
+
+
+def test_openba_under_our_names(tmp_path: Path, folders: Folders) -> None:
+    folder = folders("openba")
+    config, state = read_model(folder)
+    plan = make_plan(folder, sizes_for("openba"))
+    released = prune_state(state, plan)
+    state["encoder.embed_tokens.weight"] = state.pop("shared_embedding.weight")
+    pruned = prune_state(state, plan)
+    assert "encoder.embed_tokens.weight" in pruned
+    first, second = (
+        run_model(load_model(tmp_path / str(n), prune_config(config, plan), weights))
+        for n, weights in enumerate((released, pruned))
+    )
+    assert torch.equal(first, second)
 
 
 # What a pruned model computes.
