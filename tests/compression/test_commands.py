@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from commands import check_line, run, run_here
+from lmcore.compression.composition import compose
 from lmcore.compression.model_folders import prune_folder
-from lmcore.compression.plan import Stage, compose, prune_shape
+from lmcore.compression.plan import Stage, prune_shape
 from lmcore.compression.plan_files import dump_plan, read_plan, write_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import openba_v2

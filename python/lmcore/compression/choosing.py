@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.compression.families import Family, find_family
-from lmcore.compression.plan import LAYERED, Plan, Stage, find_kept, find_sizes
+from lmcore.compression.plan import (
+    LAYERED,
+    Plan,
+    Stage,
+    find_kept,
+    find_sizes,
+)
 from lmcore.cost import Shape
 from lmcore.ops.philox import Stream, random_uniform
 

@@ -16,9 +16,10 @@ import numpy as np
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
+from lmcore.compression.composition import split_stages
 from lmcore.compression.families import Family
 from lmcore.compression.pieces.folder import TokenizerFolder
-from lmcore.compression.plan import Plan, find_kept, split_stages
+from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
 from lmcore.compression.record import FILE, Record, format_record
 from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint

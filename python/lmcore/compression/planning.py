@@ -9,8 +9,9 @@ from typing import Any
 
 from lmcore._json import read_json
 from lmcore.compression.choosing import METHODS, Scores, Sizes, choose_stage, draw_scores
+from lmcore.compression.composition import add_stage
 from lmcore.compression.families import find_family
-from lmcore.compression.plan import Plan, add_stage, check_shape, prune_shape
+from lmcore.compression.plan import Plan, check_shape, prune_shape
 from lmcore.compression.pruning import check_plan
 from lmcore.cost import Shape, read_shape
 from lmcore.cost.configs import find_config
