@@ -137,6 +137,8 @@ def prune_vocabulary(
     part = final.with_name(f".{final.name}.lmcore-part")
     part.mkdir(exist_ok=True)
     with FolderLock(part, doing="writing a model", file=_LOCK).hold():
+        if not resume:
+            _empty(part)
         plan.write_settings(part)
         summary = cut_checkpoint(
             source, part, plan.cuts,
@@ -263,6 +265,13 @@ def _check_target(target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "exists already: name a new folder", os.fspath(target))
     if not target.name or not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(target))
+
+
+def _empty(part: Path) -> None:
+    """Removes what an earlier start wrote, so that nothing of another model stays behind."""
+    for path in part.iterdir():
+        if path.name != _LOCK and not path.is_dir():
+            path.unlink()
 
 
 def _check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:
