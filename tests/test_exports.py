@@ -233,7 +233,9 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [lmcore.ner, lmcore.openba, lmcore.recsys], ids=lambda p: p.__name__
+    "package",
+    [lmcore.compression, lmcore.ner, lmcore.openba, lmcore.recsys],
+    ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:
     assert package.__all__ == sorted(package.__all__)

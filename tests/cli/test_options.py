@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 import typer
 
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
+from lmcore.compression.record import Record, write_record
 from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
@@ -29,30 +31,25 @@ ATTEMPTS = [
 
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
-    "dev", "source", "target", "valid", "counts", "prove", "plan", "after",
+    "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
+    "prove",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form", "precision", "dtype", "choose", "layers",
+    "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
 }  # fmt: skip
-TEXTS = {
-    "text",
-    "types",
-    "prediction",
-    "tokenizer",
-    "settings",
-    "users",
-    "dataset",
-    "name",
-    "keep_per",
-}
+TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
+    "groups", "key", "column", "name", "keep_per",
+}  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
-    "swiglu_rule", "tied", "plain", "logits",
+    "swiglu_rule", "tied", "plain", "drop", "logits",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
+    "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
+    "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
     "ner data": ["ROWS", "ALIGNED"],
@@ -148,7 +145,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     assert run_here("compression", "plan", *plan)[0] == 0
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
+    write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     return {
+        "RECORD": str(folder),
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),

@@ -21,6 +21,9 @@ TYPES = [
 ]  # fmt: skip
 
 
+INDEX = "model.safetensors.index.json"
+
+
 def make_tensor(dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
     """Of random bits."""
     generator = torch.Generator().manual_seed(seed)
@@ -161,6 +164,9 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=f"^{tmp_path}/none: not a folder$"):
         read_checkpoint(tmp_path / "none")
+    os.mkfifo(tmp_path / INDEX)
+    with pytest.raises(ValueError, match=f"^{tmp_path / INDEX}: not a regular file$"):
+        read_checkpoint(tmp_path)
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=f"^{tmp_path}: holds no tensor$"):
         read_checkpoint(tmp_path)
@@ -179,9 +185,9 @@ class Call:
     ("content", "text"),
     [
         ([torch.ones(2)], "not a file of weights: it holds a list$"),
-        ({"a": {"b": torch.ones(2)}}, "'a' is no tensor: dict$"),
-        ({1: torch.ones(2)}, "1 is no tensor: Tensor$"),
-        ({"": torch.ones(2)}, "'' is no tensor: Tensor$"),
+        ({"a": {"b": torch.ones(2)}}, "a is no tensor: dict$"),
+        ({1: torch.ones(2)}, "a tensor has a name, of UTF-8: got int$"),
+        ({"": torch.ones(2)}, "a tensor has a name, of UTF-8: got str$"),
         ({"a": torch.ones(2).to_sparse()}, "a is no plain tensor: torch.sparse_coo cpu$"),
         ({"a": torch.ones(1).expand(2**40)}, r"a has the shape \[1099511627776\], and the file"),
         ({"a": torch.ones(2, dtype=torch.complex64).conj()}, "a has the unknown type"),

@@ -5,22 +5,24 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from commands import check_line, run, run_here
 from lmcore.compression.model_folders import prune_folder
-from lmcore.compression.plan import compose, prune_shape
+from lmcore.compression.plan import Stage, compose, prune_shape
 from lmcore.compression.plan_files import dump_plan, read_plan, write_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import openba_v2
 from lmcore.compression.record import Record, read_record, write_record
-from tiny_families import make_plan, read_model, run_model, save_model
+from tiny_families import T5, make_plan, read_model, run_model, save_model
+from tiny_generation import save_pair
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,17 @@ def test_plans_of_sizes(tmp_path: Path, model: Path) -> None:
     assert prune_shape(read_plan(again)).encoder_layers == 2
 
 
+def test_what_a_pruned_t5_cannot_do(tmp_path: Path) -> None:
+    """A decoder that is deeper than the encoder has no cache in transformers, and it is said."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **T5, "num_layers": 4}))
+    out = tmp_path / "plan.json"
+    result = run_here("compression", "plan", tmp_path, out, "--encoder-layers", 2)
+    assert result[0] == 0
+    assert "4 layers behind 2 need use_cache=False" in result[2]
+    both = ["--encoder-layers", 2, "--decoder-layers", 2]
+    assert "use_cache" not in run_here("compression", "plan", tmp_path, out, *both)[2]
+
+
 def test_plans_that_are_refused(tmp_path: Path, model: Path, recipe: Path) -> None:
     out = tmp_path / "plan.json"
 
@@ -216,6 +229,18 @@ def test_a_pruned_folder_opens(tmp_path: Path, model: Path, plan_file: Path) -> 
     assert (record.plan, record.stage, record.vocabulary_ids) == (plan, None, None)
 
 
+def test_a_folder_of_torch_files(tmp_path: Path, model: Path, plan_file: Path) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    shutil.copytree(model, copy)
+    _, state = read_model(model)
+    (copy / "model.safetensors").unlink()
+    torch.save(state, copy / "pytorch_model.bin")
+    assert prune(copy, out, "--plan", plan_file)[0] == 0
+    expected, found = prune_state(state, read_plan(plan_file)), load_file(out / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
 def test_stage_by_stage_and_in_shards(tmp_path: Path, model: Path, plan_file: Path) -> None:
     first, second, once = tmp_path / "first", tmp_path / "second", tmp_path / "once"
     assert prune(model, first, "--plan", plan_file, "--stage", 1)[0] == 0
@@ -230,16 +255,54 @@ def test_stage_by_stage_and_in_shards(tmp_path: Path, model: Path, plan_file: Pa
     check_line(prune(model, tmp_path / "wrong", "--plan", plan_file, "--stage", 3), "stage must")
 
 
-def test_a_cut_vocabulary(tmp_path: Path, model: Path) -> None:
-    plan = make_plan(model, {"vocabulary": 30})
-    write_plan(tmp_path / "plan.json", plan)
-    code, _, errors = prune(model, tmp_path / "out", "--plan", tmp_path / "plan.json")
-    assert code == 0
-    assert "no tokenizer was copied" in errors
-    assert not (tmp_path / "out" / "spiece.model").exists()
+def test_a_cut_vocabulary(tmp_path: Path) -> None:
+    """The most frequent tokens are planned, and the tokenizer loses what the embedding loses."""
+    large, counts = save_pair(tmp_path / "large"), tmp_path / "counts.txt"
+    tokenizer, text = AutoTokenizer.from_pretrained(large), "Ada met Otto in Kelp"
+    ids = tokenizer(text).input_ids
+    counts.write_text("".join(f"{number} 5\n" for number in ids))
+    options = ["--vocabulary", 420, "--counts", counts, "--ffn", 20]
+    assert run_here("compression", "plan", large, tmp_path / "plan.json", *options)[0] == 0
+    plan = read_plan(tmp_path / "plan.json")
+    kept = plan.stages[0].vocabulary or ()
+    assert len(kept) == 420
+    assert {*ids} < {*kept}
+    code, _, errors = prune(large, tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert (code, "tokenizer" in errors) == (0, False)
     found = read_record(tmp_path / "out" / "pruning.json").vocabulary_ids
     assert found is not None
-    assert tuple(found.tolist()) == plan.stages[0].vocabulary
+    assert tuple(found.tolist()) == kept
+    small = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert [kept[number] for number in small(text).input_ids] == ids
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    assert model.config.vocab_size == 420
+    assert torch.isfinite(run_model(model)).all()
+    check_line(
+        run_here("compression", "plan", large, tmp_path / "p.json", "--vocabulary", 420),
+        "--vocabulary and --counts belong together",
+    )
+    cut = replace(plan, stages=[Stage(vocabulary=range(5, len(kept)))])
+    write_plan(tmp_path / "plan.json", cut)
+    check_line(prune(large, tmp_path / "no", "--plan", tmp_path / "plan.json"), "which goes")
+    ends = [0, 1, 2, *range(20, len(kept))]
+    write_plan(tmp_path / "plan.json", replace(plan, stages=[Stage(vocabulary=ends)]))
+    check_line(
+        prune(large, tmp_path / "no", "--plan", tmp_path / "plan.json"),
+        "tokens that the tokenizer needs",
+    )
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_vocabulary_without_a_tokenizer(tmp_path: Path, model: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    for name in ("spiece.model", "tokenizer_config.json"):
+        (copy / name).unlink()
+    plan = make_plan(copy, {"vocabulary": 30})
+    write_plan(tmp_path / "plan.json", plan)
+    code, _, errors = prune(copy, tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert code == 0
+    assert "there is no tokenizer" in errors
     small = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     assert torch.isfinite(run_model(small)).all()
 

@@ -1,5 +1,6 @@
 """`compression.cuts`: what a cut means."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -99,5 +100,9 @@ def test_tensors_that_a_cut_does_not_fit() -> None:
             apply_cut(tensor, make_cut(None, [0, 3]))
         with pytest.raises(ValueError, match=r"^a: the cut has 1 axes, and the tensor \[2, 3\]$"):
             apply_cut(tensor, make_cut([0]))
-    with pytest.raises(ValueError, match=r"^a tensor has a name: got '' and 'b'$"):
-        TensorCut(source="", target="b")
+    for name in ("", "\ud800"):
+        text = f"^a tensor has a name, of UTF-8: got {re.escape(repr(name))}$"
+        with pytest.raises(ValueError, match=text):
+            TensorCut(source=name, target="b")
+        with pytest.raises(ValueError, match=text):
+            TensorCut(source="a", target=name)

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 
+import lmcore.openba
 from lmcore.compression.families import FAMILIES, find_family
 from lmcore.compression.plan import Plan, Stage, compose, find_kept, prune_shape, split_stages
-from lmcore.compression.pruning import make_cuts, prune_config, prune_state, remap_ids
+from lmcore.compression.pruning import make_cuts, prune_config, prune_state, renumber_ids
 from lmcore.cost import read_shape
 from lmcore.cost.configs import make_shape
 from tiny_families import (
@@ -103,6 +106,48 @@ def test_stages_compose(folders: Folders, name: str) -> None:
 def plan_type(folder: Path) -> str:
     found: str = json.loads((folder / "config.json").read_text())["model_type"]
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bert", "BertForMaskedLM"), ("bert", "BertForSequenceClassification"),
+        ("bert", "BertForPreTraining"), ("gpt2", "GPT2Model"),
+        ("gpt2", "GPT2ForSequenceClassification"), ("llama", "LlamaModel"),
+        ("llama tied", "LlamaForSequenceClassification"), ("t5", "T5EncoderModel"),
+        ("t5", "T5Model"), ("openba", "OpenBAModel"), ("openba", "OpenBAEncoderModel"),
+    ],
+)  # fmt: skip
+def test_other_models_of_a_family(tmp_path: Path, name: str, kind: str) -> None:
+    """What stands on a model, or is left out of it, has other names, all of which are known."""
+    own = {key: value for key, value in CONFIGS[name].items() if key != "model_type"}
+    made = getattr(lmcore.openba if name == "openba" else transformers, kind)
+    config = transformers.AutoConfig.for_model(CONFIGS[name]["model_type"], **own)
+    made(config).save_pretrained(tmp_path / "in")
+    fields, state = read_model(tmp_path / "in")
+    plan = make_plan(tmp_path / "in", sizes_for(name))
+    pruned = prune_state(state, plan)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(prune_config(fields, plan)))
+    save_file(pruned, out / "model.safetensors", {"format": "pt"})
+    _, found = made.from_pretrained(out, output_loading_info=True)
+    assert {key: [*value] for key, value in found.items() if value} == {}
+
+
+def test_openba_under_our_names(tmp_path: Path, folders: Folders) -> None:
+    folder = folders("openba")
+    config, state = read_model(folder)
+    plan = make_plan(folder, sizes_for("openba"))
+    released = prune_state(state, plan)
+    state["encoder.embed_tokens.weight"] = state.pop("shared_embedding.weight")
+    pruned = prune_state(state, plan)
+    assert "encoder.embed_tokens.weight" in pruned
+    first, second = (
+        run_model(load_model(tmp_path / str(n), prune_config(config, plan), weights))
+        for n, weights in enumerate((released, pruned))
+    )
+    assert torch.equal(first, second)
 
 
 # What a pruned model computes.
@@ -221,6 +266,23 @@ def test_the_biases_of_the_first_layer_stay(folders: Folders) -> None:
         assert torch.equal(pruned[other], state[source])
 
 
+def test_released_files(tmp_path: Path, golden_dir: Path) -> None:
+    """Folders in the form of the authors, whose configuration does not say V1's rule."""
+    for folder in sorted((golden_dir / "openba").iterdir()):
+        config, state = read_model(folder)
+        assert "shared_embedding.weight" in state
+        shape = read_shape(folder)
+        sizes = {"encoder_layers": shape.encoder_layers, "decoder_layers": 2, "ffn": 100}
+        plan = make_plan(folder, {**sizes, "hidden": shape.hidden_size - 3, "heads": 1})
+        pruned = prune_state(state, plan)
+        assert same(pruned, define_pruned(state, plan))
+        out = tmp_path / folder.name
+        model = load_model(out, prune_config(config, plan), pruned)
+        assert model.config.inner_size == 100
+        assert read_shape(out).inner_size == 100
+        assert torch.isfinite(run_model(model)).all()
+
+
 # Configurations.
 
 
@@ -238,7 +300,11 @@ def test_windows_go_with_their_layers(folders: Folders) -> None:
     plan = replace(plan, stages=(Stage(decoder_layers=[0, 2, 3]),))
     wanted = ["full_attention", "sliding_attention", "sliding_attention"]
     assert prune_config(config, plan)["layer_types"] == wanted
+    with pytest.raises(ValueError, match=r"^layer_types must be a list of 4: got 'x'$"):
+        prune_config({**config, "layer_types": "x"}, plan)
     del config["layer_types"]
+    with pytest.raises(ValueError, match=r"^max_window_layers must be from 0 to 1000: got 'x'$"):
+        prune_config({**config, "max_window_layers": "x"}, plan)
     assert prune_config(config, plan)["layer_types"] == wanted
 
 
@@ -251,8 +317,8 @@ def test_special_tokens_get_new_ids(folders: Folders) -> None:
     assert (found["eos_token_id"], found["forced_bos_token_id"], found["x"]) == ([1, 3], 4, 9)
     assert (found["pad_token_id"], found["bos_token_id"]) == (0, -1)
     assert (found["suppress_tokens"], found["vocab_size"]) == ([2], 5)
-    with pytest.raises(ValueError, match="the plan cuts the id 7, which is eos_token_id"):
-        remap_ids({"eos_token_id": 7}, plan)
+    with pytest.raises(ValueError, match="name the token 7, which goes"):
+        renumber_ids({"eos_token_id": 7}, plan)
 
 
 # What is refused.

@@ -24,7 +24,11 @@ def write(path: Path, header: Any, data: bytes = b"", length: int | None = None)
     return path
 
 
-LENIENT = ({"a": {**ENTRY, "shape": [1] * 65 + [2]}},)
+LENIENT: list[Any] = [
+    {"": ENTRY},
+    {"a": {**ENTRY, "more": 1}},
+    {"a": {**ENTRY, "shape": [1] * 65 + [2]}},
+]
 
 
 names = st.text(
@@ -79,6 +83,8 @@ def test_files_of_the_format_are_read(tmp_path: Path) -> None:
         (b"\xff", b"", "can't decode byte"),
         (b'{"a": NaN}', b"", "NaN is no number"),
         (b'{"a": ' + b"9" * 5000 + b"}", b"", "Exceeds the limit"),
+        ({"\ud800": ENTRY}, b"x" * 8, "is no name of a tensor"),
+        ({"": ENTRY}, b"x" * 8, "'' is no name of a tensor"),
         ({"a": 1}, b"", "'a' must have dtype, shape and data_offsets: got 1"),
         ({"a": {**ENTRY, "more": 1}}, b"x" * 8, "must have dtype, shape and data_offsets"),
         ({"a": {**ENTRY, "dtype": "F4"}}, b"x" * 8, "'a' has the unknown type 'F4'"),

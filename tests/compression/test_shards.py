@@ -291,6 +291,10 @@ def test_journals_that_are_none(source: Path, target: Path) -> None:
             with pytest.raises(ValueError, match=text):
                 cut_checkpoint(source, target, CUTS, resume=resume)
     assert outside.read_text() == "x"
+    (target / shards._JOURNAL).unlink()
+    os.mkfifo(target / shards._JOURNAL)
+    with pytest.raises(ValueError, match=r"it is no regular file; remove it$"):
+        cut_checkpoint(source, target, CUTS)
 
 
 # Folders.
@@ -454,6 +458,7 @@ cuts += [TensorCut(source=f"w{n}", target=f"w{n}", keep=keep) for n in range(28)
 with open("/proc/self/status") as file:
     used = next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
 limit = used + int(sys.argv[3])
+assert "torch" not in sys.modules
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 print(cut_checkpoint(sys.argv[1], sys.argv[2], cuts).bytes)
 """
@@ -487,17 +492,28 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     assert int(done.stdout) > 1000 * 4096 * 2
 
 
-@pytest.mark.alone
-def test_kill_in_the_middle(source: Path, target: Path, tmp_path: Path) -> None:
+KILLED = """
+import os, signal, sys
+from lmcore.compression.cuts import TensorCut
+from lmcore.compression.shards import cut_checkpoint
+
+cuts = [TensorCut(source=name, target=name) for name in ("emb", "wi", "flag", "scale", "wo")]
+cut_checkpoint(
+    sys.argv[1], sys.argv[2], cuts, max_shard_bytes=60,
+    progress=lambda done, total: done > 800 and os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+def test_kill_in_the_middle(source: Path, target: Path) -> None:
     """A process that is killed where it stands, and one that goes on."""
-    code = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[3]); from test_shards import *; "
-        "cut_checkpoint(sys.argv[1], sys.argv[2], CUTS, max_shard_bytes=60, "
-        "progress=lambda done, total: done > 500 and os.kill(os.getpid(), signal.SIGKILL))"
-    )
-    command = [sys.executable, "-c", code, source, target, Path(__file__).parent]
+    command = [sys.executable, "-c", KILLED, source, target]
     done = subprocess.run(command, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (target / shards._PART).exists()
     assert not (target / INDEX).exists()
-    assert cut_checkpoint(source, target, CUTS, max_shard_bytes=60).kept_files
-    assert_whole(target)
+    cuts = [TensorCut(source=name, target=name) for name in TENSORS]
+    assert cut_checkpoint(source, target, cuts, max_shard_bytes=60).kept_files == 1
+    found = load(target)
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+    assert [path.name for path in target.iterdir() if path.name.startswith(".")] == []

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._json import read_json
-from lmcore.compression.safetensors_files import WIDTHS, count_bytes, read_header
+from lmcore.compression.safetensors_files import WIDTHS, count_bytes, is_name, read_header
 
 #: torch's names of the types that safetensors has.
 _TORCH_NAMES = {
@@ -128,6 +128,8 @@ def _find_files(folder: Path) -> tuple[list[Path], Path, dict[str, str] | None]:
 
 
 def _read_index(index: Path) -> dict[str, str]:
+    if index.exists() and not index.is_file():
+        raise ValueError(f"{index}: not a regular file")
     content = read_json(index, "an index of tensors")
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names:
@@ -175,8 +177,10 @@ def _read_bin(file: Path) -> dict[str, StoredTensor]:
     size = file.stat().st_size
     found = {}
     for name, tensor in content.items():
-        if not isinstance(name, str) or not name or not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"{file}: {name!r:.100} is no tensor: {type(tensor).__name__}")
+        if not isinstance(name, str) or not is_name(name):
+            raise ValueError(f"{file}: a tensor has a name, of UTF-8: got {type(name).__name__}")
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{file}: {name} is no tensor: {type(tensor).__name__}")
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
         if not plain or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise ValueError(f"{file}: {name} is no plain tensor: {tensor.layout} {tensor.device}")

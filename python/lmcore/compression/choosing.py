@@ -112,9 +112,8 @@ def choose_layers(
         >>> choose_layers(range(12), 10), choose_layers(range(12), 9, "adjacent")
         ((0, 1, 2, 4, 5, 6, 7, 9, 10, 11), (0, 1, 2, 3, 7, 8, 9, 10, 11))
     """
+    check_layout(layout)
     count, cut = len(layers), len(layers) - keep
-    if layout not in LAYOUTS:
-        raise ValueError(f"layers must be cut {' or '.join(LAYOUTS)}: got {layout!r:.60}")
     if not 1 <= keep <= count:
         raise ValueError(f"expected to keep from 1 to {count} layers: got {keep}")
     if not cut:
@@ -132,6 +131,22 @@ def choose_layers(
     else:
         gone = {1 + (2 * number + 1) * middle // (2 * cut) for number in range(cut)}
     return tuple(layer for place, layer in enumerate(layers) if place not in gone)
+
+
+def check_layout(layout: str) -> None:
+    """Checks that layers can be cut in a way.
+
+    Args:
+        layout: one of `LAYOUTS`.
+
+    Raises:
+        ValueError: there is no such layout.
+
+    Example:
+        >>> check_layout("spread")
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layers must be cut {' or '.join(LAYOUTS)}: got {layout!r:.60}")
 
 
 def draw_scores(shape: Shape, seed: int) -> Scores:
@@ -189,7 +204,7 @@ def choose_stage(
 
     Raises:
         ValueError: a size is larger than what is there, or no number of whole groups of heads, or
-            what it needs has no scores.
+            there is no such layout, or what it needs has no scores.
 
     Example:
         >>> shape = Shape(
@@ -200,6 +215,7 @@ def choose_stage(
         >>> stage.decoder_layers, [len(heads) for heads in stage.decoder_heads.values()]
         ((0, 1, 3, 5), [1, 1, 1, 1])
     """
+    check_layout(layout)
     family = family or find_family(plan.model_type)
     kept, values = find_kept(plan), dict[str, Any]()
     for name in ("encoder_layers", "decoder_layers"):

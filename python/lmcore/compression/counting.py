@@ -193,7 +193,7 @@ class _Plan:
                 self.corpora[i].stamp if i in self.corpora else [name, find_form(name, self.form)]
                 for i, name in enumerate(self.files)
             ],
-            "groups": [self.groups, self.places], "by": self.by, "key": self.key,
+            "by": self.by, "groups": [self.groups, self.places], "key": self.key,
         }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lmcore.compression.safetensors_files import is_name
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,7 +37,7 @@ class TensorCut:
     Raises:
         IndexError: an index is negative.
         TypeError: indices are no whole numbers.
-        ValueError: indices have not one axis, or a name is empty.
+        ValueError: indices have not one axis, or a name is none.
 
     Example:
         >>> cut = TensorCut(source="wi", target="wi", keep=(None, np.array([2, 0])))
@@ -51,8 +53,9 @@ class TensorCut:
     """For each axis the kept indices, or None where it is kept whole; `()` keeps all axes."""
 
     def __post_init__(self) -> None:
-        if not self.source or not self.target:
-            raise ValueError(f"a tensor has a name: got {self.source!r} and {self.target!r}")
+        for name in (self.source, self.target):
+            if not is_name(name):
+                raise ValueError(f"a tensor has a name, of UTF-8: got {name!r:.100}")
         kept = tuple(
             None if indices is None else _own_indices(self.source, axis, indices)
             for axis, indices in enumerate(self.keep)

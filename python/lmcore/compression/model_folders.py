@@ -17,11 +17,13 @@ from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.families import Family
+from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, find_kept, split_stages
-from lmcore.compression.pruning import make_cuts, prune_config, remap_ids
+from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
 from lmcore.compression.record import FILE, Record, format_record
 from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint
 from lmcore.cost import Shape, read_shape
+from lmcore.openba.protobuf import PieceKind
 
 #: Files of tokenizers of transformers, and of chats.
 TOKENIZER_FILES = (
@@ -29,6 +31,7 @@ TOKENIZER_FILES = (
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt",
     "vocab.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_MOST_BYTES = 1 << 24  # of a configuration
 _OWN = ".lmcore-"
 _SIZES = (
     "encoder_layers", "decoder_layers", "hidden_size", "heads", "groups", "head_size",
@@ -44,9 +47,11 @@ class PruneSummary:
     parameters: int
     """Of the model that was pruned: elements of all its tensors."""
     tokenizer_files: list[str]
-    """Those that were copied."""
+    """Those that were written: copies, or with fewer tokens where the plan cuts the vocabulary."""
+    limits: list[str]
+    """What the pruned model cannot do, in lines."""
     cuts_vocabulary: bool
-    """Whether ids are other ones now, so that no tokenizer was copied."""
+    """Whether ids are other ones now."""
 
 
 def prune_folder(
@@ -63,7 +68,7 @@ def prune_folder(
     """Writes a pruned model into a folder: weights, configurations, tokenizer and `pruning.json`.
 
     The weights are streamed, so that memory does not grow with them. A run that ended early goes
-    on. Where the plan cuts the vocabulary, the tokenizer is not copied: its ids are other ones.
+    on. Where the plan cuts the vocabulary, the tokenizer loses the same tokens.
 
     Args:
         source_folder: of a model of transformers.
@@ -116,12 +121,18 @@ def prune_folder(
         stage=stage,
         vocabulary_ids=None if whole else np.array(kept),
     )
-    copied = [name for name in TOKENIZER_FILES if whole and (source / name).is_file()]
+    copied = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    tokenizer = None if whole or not copied else _check_tokenizer(source, kept)
     if target.exists() and source.exists() and target.is_dir() and target.samefile(source):
         raise ValueError(f"{target}: the output is an input too")
     target.mkdir(parents=True, exist_ok=True)
     with FolderLock(target, doing="writing a model", file=f"{_OWN}prune.lock").hold():
-        _write_around(source, target, {FILE: format_record(record), **files}, copied)
+        _write_around(target, {FILE: format_record(record), **files})
+        if tokenizer is None:
+            _copy(source, target, copied)
+        else:
+            new_ids = {old: new for new, old in enumerate(kept)}
+            copied = tokenizer.write_pruned(target, new_ids)
         weights = cut_checkpoint(
             source, target, cuts, max_shard_bytes=max_shard_bytes, resume=resume, progress=progress
         )
@@ -129,6 +140,7 @@ def prune_folder(
         weights=weights,
         parameters=sum(tensor.elements.size for tensor in checkpoint.tensors.values()),
         tokenizer_files=copied,
+        limits=describe_limits(part, family),
         cuts_vocabulary=not whole,
     )
 
@@ -168,12 +180,32 @@ def _make_files(
     files = {"config.json": pruned}
     generation = source / "generation_config.json"
     if generation.is_file():
-        files[generation.name] = remap_ids(_read_object(generation, "a configuration"), plan)
+        files[generation.name] = renumber_ids(_read_object(generation, "a configuration"), plan)
     return {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
 
 
-def _write_around(source: Path, target: Path, files: dict[str, str], copied: list[str]) -> None:
-    """Writes all but the weights; the record first, by which a later start knows the folder."""
+def _check_tokenizer(source: Path, kept: tuple[int, ...]) -> TokenizerFolder:
+    """The tokenizer, which can do without the tokens that go."""
+    tokenizer = TokenizerFolder(source)
+    table, left = tokenizer.table, {*kept}
+    needed = table.ids[table.kinds != PieceKind.NORMAL].tolist()
+    gone = [number for number in needed if number not in left]
+    if gone:
+        raise ValueError(
+            f"{source}: the plan cuts {len(gone)} tokens that the tokenizer needs, such as the id "
+            f"{gone[0]}: special ones, bytes, or that of the unknown"
+        )
+    for place, number in enumerate(table.ids.tolist()):
+        parents = table.ids[table.find_parents(place)].tolist() if number in left else []
+        if not left.issuperset(parents):
+            raise ValueError(
+                f"{source}: the plan keeps the token {number} and cuts one that it is built from"
+            )
+    return tokenizer
+
+
+def _write_around(target: Path, files: dict[str, str]) -> None:
+    """Writes the configurations; the record first, by which a later start knows the folder."""
     others = [path.name for path in target.iterdir() if not path.name.startswith(_OWN)]
     record = target / FILE
     is_own = record.is_file() and record.read_text(encoding="utf-8") == files[FILE]
@@ -182,7 +214,10 @@ def _write_around(source: Path, target: Path, files: dict[str, str], copied: lis
         raise FileExistsError(f"{target}: holds {there}: name another folder")
     for name, text in files.items():
         write_text(target / name, text)
-    for name in copied:
+
+
+def _copy(source: Path, target: Path, names: list[str]) -> None:
+    for name in names:
         with whole_file(target / name) as place:
             shutil.copyfile(source / name, place)
 
@@ -190,6 +225,8 @@ def _write_around(source: Path, target: Path, files: dict[str, str], copied: lis
 def _read_object(file: Path, what: str) -> dict[str, Any]:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file}: not {what}: expected a file")
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file}: not {what}: it has more than {_MOST_BYTES} bytes")
     content = read_json(file, what)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not {what}: expected an object, got {content!r:.60}")

@@ -440,11 +440,13 @@ def _take_indices(name: str, values: Any) -> Indices:
     if isinstance(values, np.ndarray):
         array = values
     else:
-        if any(type(value) is not int and not isinstance(value, np.integer) for value in values):
+        kinds = {*map(type, values)}
+        if not all(kind is int or issubclass(kind, np.integer) for kind in kinds):
             raise TypeError(f"{name} must be whole numbers: got {[*values]!r:.60}")
-        if any(not -(2**63) <= value < 2**63 for value in values):
-            raise ValueError(f"{name} must be below 2**63: got {[*values]!r:.60}")
-        array = np.array(values, np.int64)
+        try:
+            array = np.array(values, np.int64)
+        except OverflowError:
+            raise ValueError(f"{name} must be below 2**63: got {[*values]!r:.60}") from None
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be whole numbers in a row: got {values!r:.60}")
     if not len(array) and not name.endswith("_layers"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from lmcore._json import read_json
@@ -55,6 +56,60 @@ def start_plan(
                 f"{os.fspath(model)} has {found}"
             )
     return plan
+
+
+def choose_vocabulary(
+    model: str | os.PathLike[str], counts: str | os.PathLike[str], keep: int
+) -> list[int]:
+    r"""Returns the ids that are kept of a model's vocabulary, rising.
+
+    Special tokens, bytes and single characters that occur stay; then the most frequent.
+
+    Args:
+        model: the folder of a model with its tokenizer.
+        counts: a file of counts, which `lmcore compression count` writes.
+        keep: how many ids.
+
+    Raises:
+        IndexError: a count is that of an id that no token has.
+        OSError: a file cannot be read.
+        ValueError: there is no tokenizer, the counts are of another one, or fewer tokens are asked
+            for than must stay.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> words = {"type": "WordLevel", "vocab": dict(zip("?abcdefg", range(8)))}
+        >>> content = {"version": "1.0", "added_tokens": [], "model": {**words, "unk_token": "?"}}
+        >>> config = {"model_type": "gpt2", "vocab_size": 8, "eos_token_id": 7, "n_layer": 2}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, value in (("config.json", config), ("tokenizer.json", content)):
+        ...         _ = pathlib.Path(folder, name).write_text(json.dumps(value))
+        ...     _ = pathlib.Path(folder, "counts").write_text("1 5\n4 9\n")
+        ...     choose_vocabulary(folder, pathlib.Path(folder, "counts"), 4)
+        [0, 1, 4, 7]
+    """
+    from lmcore.compression.counts import read_counts
+    from lmcore.compression.pieces.folder import TokenizerFolder
+    from lmcore.compression.token_ids import list_token_ids
+    from lmcore.compression.vocabulary import choose_tokens
+    from lmcore.compression.vocabulary_pruning import check_counts
+
+    folder = Path(model)
+    rows = read_shape(folder).vocabulary_size
+    found = read_counts(counts)
+    check_counts(folder, found, rows)
+    named: set[int] = set()
+    for file in (find_config(folder), folder / "generation_config.json"):
+        if file.is_file():
+            settings = read_json(file, "the settings of a model")
+            if not isinstance(settings, dict):
+                raise ValueError(f"{file}: not the settings of a model: expected an object")
+            family = find_family(settings["model_type"]) if "model_type" in settings else None
+            named |= list_token_ids({**(family.token_ids if family else {}), **settings})
+    named = {number for number in named if number < rows}
+    chosen = choose_tokens(TokenizerFolder(folder).table, found.groups, keep, named=named)
+    ids: list[int] = chosen.ids.tolist()
+    return ids
 
 
 def add_chosen_stage(

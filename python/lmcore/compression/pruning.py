@@ -20,6 +20,7 @@ from lmcore.compression.families import Family, find_family
 from lmcore.compression.families.family import Found
 from lmcore.compression.plan import Plan, find_kept, prune_shape
 from lmcore.compression.plan_files import format_indices
+from lmcore.compression.token_ids import renumber_settings
 from lmcore.cost import Shape
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     T = TypeVar("T", NDArray[Any], torch.Tensor)
 
 _STACKS = ("encoder", "decoder")
-_ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 
 
 def check_plan(plan: Plan, family: Family | None = None) -> None:
@@ -80,6 +80,36 @@ the nearest is hidden 6 and 3 heads
             f"heads of {plan.model_type} must divide hidden: got hidden {hidden} and {heads} "
             f"heads; the nearest is hidden {near} and {heads} heads"
         )
+
+
+def describe_limits(plan: Plan, family: Family | None = None) -> list[str]:
+    """Returns what the pruned model cannot do although its configuration says it, in lines.
+
+    Args:
+        plan: of a model.
+        family: that of the plan's model if None.
+
+    Raises:
+        ValueError: layers keep different numbers of heads or of inner units.
+
+    Example:
+        >>> from lmcore.compression.plan import Stage
+        >>> shape = Shape(
+        ...     encoder_layers=2, decoder_layers=2, hidden_size=8, heads=4, groups=4, head_size=2,
+        ...     inner_size=6, vocabulary_size=9)
+        >>> describe_limits(Plan(model_type="t5", shape=shape, stages=[Stage(encoder_layers=[0])]))
+        ['transformers generates from a cache with t5 only where the decoder is no deeper than \
+the encoder: 2 layers behind 1 need use_cache=False']
+    """
+    family = family or find_family(plan.model_type)
+    shape = prune_shape(plan)
+    if not family.shallow_cache or shape.decoder_layers <= shape.encoder_layers:
+        return []
+    return [
+        f"transformers generates from a cache with {plan.model_type} only where the decoder is no "
+        f"deeper than the encoder: {shape.decoder_layers} layers behind {shape.encoder_layers} "
+        "need use_cache=False"
+    ]
 
 
 def make_cuts(
@@ -201,21 +231,22 @@ def prune_config(
     layers = find_kept(plan).decoder_layers
     for name in family.layer_fields:
         if pruned.get(name) is not None:
-            if len(pruned[name]) != plan.shape.decoder_layers:
-                raise ValueError(f"{name} must have {plan.shape.decoder_layers} entries")
+            count = plan.shape.decoder_layers
+            if not isinstance(pruned[name], list) or len(pruned[name]) != count:
+                raise ValueError(f"{name} must be a list of {count}: got {pruned[name]!r:.60}")
             pruned[name] = [pruned[name][layer] for layer in layers]
-    return remap_ids({**family.token_ids, **pruned} if _cuts_ids(plan) else pruned, plan)
+    return renumber_ids({**family.token_ids, **pruned} if _cuts_ids(plan) else pruned, plan)
 
 
-def remap_ids(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Returns a configuration whose ids are those of the pruned vocabulary.
+def renumber_ids(settings: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Returns settings whose ids of tokens are those of the pruned vocabulary.
 
     Args:
-        config: as `config.json` or `generation_config.json` holds it.
+        settings: as `config.json` or `generation_config.json` holds them.
         plan: of the model.
 
     Raises:
-        ValueError: the plan cuts an id that the configuration names.
+        ValueError: the plan cuts an id that the settings name.
 
     Example:
         >>> from lmcore.compression.plan import Stage
@@ -223,30 +254,13 @@ def remap_ids(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         ...     encoder_layers=2, decoder_layers=2, hidden_size=4, heads=2, groups=2, head_size=2,
         ...     inner_size=6, vocabulary_size=9)
         >>> plan = Plan(model_type="t5", shape=shape, stages=[Stage(vocabulary=[0, 1, 7])])
-        >>> remap_ids({"eos_token_id": [1, 7], "pad_token_id": 0}, plan)
+        >>> renumber_ids({"eos_token_id": [1, 7], "pad_token_id": 0}, plan)
         {'eos_token_id': [1, 2], 'pad_token_id': 0}
     """
     if not _cuts_ids(plan):
-        return dict(config)
-    kept = find_kept(plan).vocabulary
-    new_ids = {old: new for new, old in enumerate(kept)}
-
-    def remap(name: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [remap(name, entry) for entry in value]
-        # -1 and ids behind the vocabulary stand for none.
-        if not isinstance(value, int) or not 0 <= value < plan.shape.vocabulary_size:
-            return value
-        if value not in new_ids:
-            raise ValueError(f"the plan cuts the id {value}, which is {name}: keep it, too")
-        return new_ids[value]
-
-    return {
-        name: remap(name, value)
-        if name.endswith(("_token_id", "_token_ids")) or name in _ID_LISTS
-        else value
-        for name, value in config.items()
-    }
+        return dict(settings)
+    new_ids = {old: new for new, old in enumerate(find_kept(plan).vocabulary)}
+    return renumber_settings(settings, new_ids, plan.shape.vocabulary_size)
 
 
 def _cuts_ids(plan: Plan) -> bool:

@@ -20,8 +20,8 @@ _CUT_LAYERS = (
     ("2", 11_000_000_000, (6, 10), (4, 16, 27)),
     ("3", 9_900_000_000, (), (10, 24, 33)),
 )
-# 100 sentinels, three prefixes, and what fills the rows up.
-_SPECIAL = range(250100, 250240)
+# What the piece file has behind its pieces, 100 sentinels, three prefixes, and rows that fill up.
+_SPECIAL = range(250000, 250240)
 
 
 def openba_v2(seed: int = 0, vocabulary: Sequence[int] | None = None) -> Plan:

@@ -65,6 +65,17 @@ class RemapSummary:
     dtype: str
     """Of the new ids."""
 
+    def complete(self, translator: Translator, new_tokens: int, remainder: int = 0) -> RemapSummary:
+        """Returns the summary with what is known at the end.
+
+        Args:
+            translator: what made the new ids.
+            new_tokens: how many there are.
+            remainder: those behind the last group.
+        """
+        unknown = getattr(translator, "unknown", 0)
+        return replace(self, new_tokens=new_tokens, unknown=unknown, remainder=remainder)
+
 
 def remap_file(
     source: str | os.PathLike[str],
@@ -234,8 +245,9 @@ class Rules:
         counts, outside, tokens = np.zeros(0, np.int64), 0, 0
         size = max(old_size, len(self.vocabulary.table))
         for part in parts:
-            # The record does not say how many old ids there are: an absurd one is not one of them.
-            size = max(size, min(int(part.max(initial=0)) + 1, _MOST_IDS))
+            # The record does not say how many old ids there are; an absurd one is none of them.
+            if self.backends is None and size <= (most := int(part.max(initial=0))) < _MOST_IDS:
+                size = most + 1
             counts = np.concatenate([counts, np.zeros(size - len(counts), np.int64)])
             outside += count_ids(part, size, unknown=True, out=counts).unknown
             tokens += part.size
@@ -325,21 +337,6 @@ def _parts(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield tokens[start : start + _COUNTED_AT_ONCE]
 
 
-def finish(
-    summary: RemapSummary, translator: Translator, new_tokens: int, remainder: int = 0
-) -> RemapSummary:
-    """Returns a summary with what is known at the end.
-
-    Args:
-        summary: what was known before.
-        translator: what made the new ids.
-        new_tokens: how many there are.
-        remainder: those behind the last group.
-    """
-    unknown = getattr(translator, "unknown", 0)
-    return replace(summary, new_tokens=new_tokens, unknown=unknown, remainder=remainder)
-
-
 def _remap_items(
     corpus: IdCorpus, target: str, rules: Rules, progress: Progress | None
 ) -> RemapSummary:
@@ -374,7 +371,7 @@ def _remap_items(
         else:
             new = np.diff(np.append(stream.starts, stream.count)).reshape(-1, 2)
             file.writelines(make_index(new, data.span_corruption, data.multi_task, dtype))
-    return finish(summary, translator, stream.count - remainder, remainder)
+    return summary.complete(translator, stream.count - remainder, remainder)
 
 
 def _remap_array(
@@ -397,7 +394,7 @@ def _remap_array(
         shape = corpus.shape if translator.keeps_lengths else (stream.count,)
         with naming_errors(target, place), open(place, "r+b") as file:
             file.write(_make_npy_header(dtype, shape))
-    return finish(summary, translator, stream.count)
+    return summary.complete(translator, stream.count)
 
 
 def _write(

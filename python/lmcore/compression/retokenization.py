@@ -46,6 +46,11 @@ class Filler:
         table: `[V]` int64, new ids by old ones; -1 where there is none.
         fill: the id; None where nothing is gone.
         dtype: of the new ids.
+
+    Example:
+        >>> filler = Filler(np.array([0, -1, 1]), 9, "int32")
+        >>> filler.translate(np.array([2, 1, 0]), np.array([0, 2]))[0].tolist()
+        [1, 9, 0]
     """
 
     keeps_lengths = True
@@ -77,6 +82,12 @@ class Dropper:
     Args:
         table: `[V]` int64, new ids by old ones; -1 where there is none.
         dtype: of the new ids.
+
+    Example:
+        >>> dropper = Dropper(np.array([0, -1, 1]), "int32")
+        >>> new, starts = dropper.translate(np.array([2, 1, 0]), np.array([0, 2]))
+        >>> new.tolist(), starts.tolist()
+        ([1, 0], [0, 1])
     """
 
     keeps_lengths = False
@@ -118,6 +129,21 @@ class Retokenizer:
     Attributes:
         has_text: `[V]` bool, which old ids can be cut anew.
         unknown: how many pieces of unknown text were made.
+
+    Example:
+        >>> from tokenizers import Tokenizer
+        >>> from tokenizers.models import Unigram
+        >>> pieces = [("<unk>", 0.0), ("▁a", -2.0), ("b", -2.0), ("▁ab", -3.0)]
+        >>> old, new = (
+        ...     Backend(
+        ...         tokenizer=Tokenizer(Unigram(some, 0)), vocabulary_size=len(some), digest="",
+        ...         hidden=frozenset([0]), unknown=0,
+        ...     )
+        ...     for some in (pieces, pieces[:3])
+        ... )
+        >>> words = Retokenizer(np.array([0, 1, 2, -1]), old, new, None, "int32")
+        >>> words.translate(np.array([1, 3]), np.array([0, 1]))[0].tolist()
+        [1, 1, 2]
     """
 
     keeps_lengths = False

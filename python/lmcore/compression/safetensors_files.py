@@ -63,6 +63,19 @@ def count_bytes(dtype: str, shape: Sequence[int]) -> int:
     return WIDTHS[dtype] * math.prod(shape)
 
 
+def is_name(name: str) -> bool:
+    r"""Returns whether a tensor can have this name in a file: a text of UTF-8 that is not empty.
+
+    Args:
+        name: such as JSON may hold, with lone surrogates.
+
+    Example:
+        >>> is_name("encoder.wi"), is_name("\ud800")
+        (True, False)
+    """
+    return bool(name) and not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def read_header(path: str | os.PathLike[str]) -> dict[str, TensorEntry]:
     """Returns the tensors of a safetensors file by name; only its header is read.
 
@@ -155,6 +168,8 @@ def _parse(text: bytes, begin: int, size: int) -> dict[str, TensorEntry]:
 
 def _read_entry(name: str, value: Any) -> tuple[int, int, TensorEntry]:
     where = f"{name!r:.100}"
+    if not is_name(name):
+        raise ValueError(f"{where} is no name of a tensor")
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where} must have dtype, shape and data_offsets: got {value!r:.100}")
     dtype, shape, places = value["dtype"], value["shape"], value["data_offsets"]

@@ -222,15 +222,20 @@ class _Run:
     def _read_journal(self) -> dict[str, Any] | None:
         if not os.path.lexists(self._journal):
             return None
+        if not self._journal.is_file():
+            raise self._broken("it is no regular file")
         content: dict[str, Any] = read_json(self._journal, "a journal of weights")
         files = content.get("files") if isinstance(content, dict) else None
         if not isinstance(files, dict) or not isinstance(content.get("recipe"), dict):
-            raise ValueError(f"{self._journal}: not a journal of weights: it has other keys")
+            raise self._broken("it has other keys")
         for name in files:
             # They may be removed, so that they must be ours.
             if not _SHARD_NAME.fullmatch(name):
-                raise ValueError(f"{self._journal}: not a journal of weights: {name!r:.100}")
+                raise self._broken(f"it names {name!r:.100}")
         return content
+
+    def _broken(self, reason: str) -> ValueError:
+        return ValueError(f"{self._journal}: not a journal of weights: {reason}; remove it")
 
     def _refuse_strangers(self, journal: dict[str, Any] | None) -> None:
         """Checks that weights in the target are of this run."""

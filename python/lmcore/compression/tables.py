@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmcore._extras import optional_imports
 from lmcore._files import find_output, naming_errors, whole_file
-from lmcore.compression.remapping import NEW_DTYPES, Progress, RemapSummary, Rules, finish
+from lmcore.compression.remapping import NEW_DTYPES, Progress, RemapSummary, Rules
 from lmcore.compression.retokenization import Translator
 
 _ROWS_AT_ONCE = 1 << 12
@@ -27,6 +27,8 @@ def remap_table(
 ) -> RemapSummary:
     """Writes a table with new ids in a column, and returns what became of the old ones.
 
+    It is what `lmcore.compression.remap_file` does with a parquet file.
+
     Args:
         source: the parquet file.
         target: the output.
@@ -38,6 +40,20 @@ def remap_table(
         ImportError: pyarrow is not installed.
         OSError: a file cannot be read or written.
         ValueError: the file is broken, or lacks such a column; or as for `remap_file`.
+
+    Example:
+        >>> import pyarrow, tempfile
+        >>> from pathlib import Path
+        >>> from pyarrow import parquet
+        >>> from lmcore.compression import remap_file
+        >>> from lmcore.compression.record import Record, write_record
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_record(folder, Record(source="ab", vocabulary_ids=[0, 7]))
+        ...     source, target = Path(folder, "a.parquet"), Path(folder, "b.parquet")
+        ...     parquet.write_table(pyarrow.table({"input_ids": [[7, 0], [7]]}), source)
+        ...     _ = remap_file(source, target, folder)
+        ...     parquet.read_table(target)["input_ids"].to_pylist()
+        [[1, 0], [1]]
     """
     with optional_imports():
         import pyarrow
@@ -45,7 +61,7 @@ def remap_table(
 
     name = os.fspath(source)
     find_output(target, [source])
-    with open(source, "rb") as raw, naming_broken(name):
+    with open(source, "rb") as raw, _naming_broken(name):
         file = parquet.ParquetFile(raw)
         size, rows = os.fstat(raw.fileno()).st_size, max(file.metadata.num_rows, 1)
         kind = _find_kind(name, file.schema_arrow, column)
@@ -73,12 +89,12 @@ def remap_table(
                 done += batch.num_rows
                 if progress is not None:
                     progress(size * done // rows)
-    return finish(summary, translator, new_tokens)
+    return summary.complete(translator, new_tokens)
 
 
 @contextmanager
-def naming_broken(name: str) -> Iterator[None]:
-    """Names the file in what pyarrow says of one that is broken."""
+def _naming_broken(name: str) -> Iterator[None]:
+    """Within it, what pyarrow says of a broken file names the file."""
     import pyarrow
 
     try:
@@ -104,8 +120,8 @@ def _find_kind(name: str, schema: Any, column: str) -> np.dtype[Any]:
         raise ValueError(
             f"{name}: expected lists of ids in the column {column!r:.60}, got {found:.100}"
         )
-    dtype: np.dtype[Any] = np.dtype(kind.value_type.to_pandas_dtype())
-    return dtype
+    found_kind: np.dtype[Any] = np.dtype(kind.value_type.to_pandas_dtype())
+    return found_kind
 
 
 def _check_lengths(name: str, schema: Any, column: str, translator: Translator) -> None:

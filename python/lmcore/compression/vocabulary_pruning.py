@@ -193,7 +193,7 @@ class _Plan:
         tokenizer = TokenizerFolder(source)
         ids = tokenizer.table.ids
         _check_tokenizer(source, ids, tensors.rows)
-        _check_counts(source, counts, tensors.rows)
+        check_counts(source, counts, tensors.rows)
         generation = _read_settings(source / _GENERATION)
         named = list_token_ids(config.to_dict()) | list_token_ids(generation or {})
         rows = {number for number in named if number < tensors.rows}
@@ -284,7 +284,20 @@ def _check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:
         )
 
 
-def _check_counts(source: Path, counts: Counts, rows: int) -> None:
+def check_counts(source: Path, counts: Counts, rows: int) -> None:
+    """Checks that counts are those of a model's tokenizer.
+
+    Args:
+        source: the model's folder.
+        counts: how often each id occurs.
+        rows: of the embedding.
+
+    Raises:
+        ValueError: they are of another vocabulary or tokenizer.
+
+    Example:
+        >>> check_counts(Path("."), Counts(groups={"all": np.array([3, 1])}), 4)
+    """
     if counts.vocabulary_size > rows:
         raise ValueError(
             f"{source}: the counts are of another vocabulary: they have {counts.vocabulary_size} "

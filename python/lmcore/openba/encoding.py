@@ -24,6 +24,16 @@ class TextEncoder(Generic[B]):
     Args:
         backend: of the library tokenizers; it is changed, so that it takes texts as plain and
             whole.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from tokenizers import Tokenizer, models
+        >>> encoder = TextEncoder(Tokenizer(models.BPE({"a": 0, "b": 1}, [])))
+        >>> batches = [SimpleNamespace(texts=["ab", "a"]), SimpleNamespace(texts=["b"])]
+        >>> for batch, found in encoder.encode_ahead(iter(batches)):
+        ...     print(batch.texts, [encoding.ids for encoding in found])
+        ['ab', 'a'] [[0, 1], [0]]
+        ['b'] [[1]]
     """
 
     def __init__(self, backend: Any) -> None:
@@ -76,7 +86,12 @@ class TextEncoder(Generic[B]):
 
 
 def count_cores() -> int:
-    """Returns the number of cores that the process may use."""
+    """Returns the number of cores that the process may use.
+
+    Example:
+        >>> count_cores() >= 1
+        True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -39,6 +39,18 @@ def plan_command(
     ffn: Annotated[
         int | None, whole(1, MOST, text="Inner units of every feed-forward to keep.")
     ] = None,
+    vocabulary: Annotated[
+        int | None, whole(1, MOST, text="Tokens to keep, the most frequent of --counts.")
+    ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="How often each token occurs: what `lmcore compression count` writes, or lines "
+            "`id count`.",
+        ),
+    ] = None,
     choose: Annotated[
         str,
         typer.Option(
@@ -69,12 +81,14 @@ def plan_command(
 ) -> None:
     """Plan what a smaller model keeps: which layers, channels, heads and inner units.
 
-    Only the configuration is read. Layers and all else count from 0, in the original.
+    Only the configuration is read, and for a vocabulary the tokenizer. All indices count from 0,
+    in the original.
     """
     sizes = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
     sizes |= {"hidden": hidden, "heads": heads, "ffn": ffn}
     about = {"name": name, "method": choose, "seed": seed}
-    _plan(model, plan, after, sizes, about, layout=layers, swiglu_rule=swiglu_rule)
+    files = {"output": plan, "after": after, "counts": counts}
+    _plan(model, sizes, vocabulary, files, about, layout=layers, swiglu_rule=swiglu_rule)
 
 
 def recipe_command(
@@ -101,9 +115,9 @@ def recipe_command(
 
 def _plan(
     model: str,
-    output: str,
-    after: str | None,
     sizes: dict[str, Any],
+    vocabulary: int | None,
+    files: dict[str, Any],
     about: dict[str, Any],
     *,
     layout: str,
@@ -113,16 +127,23 @@ def _plan(
         from lmcore._files import find_output
         from lmcore.compression.choosing import Sizes
         from lmcore.compression.plan_files import read_plan, write_plan
-        from lmcore.compression.planning import add_chosen_stage, start_plan
+        from lmcore.compression.planning import add_chosen_stage, choose_vocabulary, start_plan
+        from lmcore.compression.pruning import describe_limits
         from lmcore.cost import count_parameters
 
-    find_output(output, [model])
-    plan = start_plan(model, swiglu_rule=swiglu_rule)
-    if after is not None:
-        plan = start_plan(model, read_plan(after), swiglu_rule=swiglu_rule)
-    made, shape = add_chosen_stage(plan, Sizes(**sizes), layout=layout, **about)
-    write_plan(output, made)
+    counts, after = files["counts"], files["after"]
+    if (vocabulary is None) != (counts is None):
+        raise ValueError("--vocabulary and --counts belong together: got one of them")
+    find_output(files["output"], [model])
+    old = None if after is None else read_plan(after)
+    plan = start_plan(model, old, swiglu_rule=swiglu_rule)
+    ids = None if counts is None else choose_vocabulary(model, counts, vocabulary or 0)
+    wanted = Sizes(**sizes, vocabulary=ids)
+    made, shape = add_chosen_stage(plan, wanted, layout=layout, **about)
+    write_plan(files["output"], made)
     say(
         f"stage {len(made.stages)}: {count_parameters(shape).distinct:,} parameters of "
         f"{count_parameters(made.shape).distinct:,}"
     )
+    for line in describe_limits(made):
+        say(line)

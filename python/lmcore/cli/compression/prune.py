@@ -81,5 +81,7 @@ def _say_summary(summary: PruneSummary) -> None:
         f"{weights.parameters:,} of {summary.parameters:,} parameters kept: {weights.bytes:,} "
         f"bytes in {len(weights.files)} files{before}"
     )
-    if summary.cuts_vocabulary:
-        say("no tokenizer was copied: the plan cuts the vocabulary, so that ids are other ones")
+    if summary.cuts_vocabulary and not summary.tokenizer_files:
+        say("there is no tokenizer: the plan cuts the vocabulary, so that ids are other ones")
+    for line in summary.limits:
+        say(line)

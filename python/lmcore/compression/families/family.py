@@ -157,6 +157,9 @@ class Family:
     """Whether the heads of a stack share a table, so that all its layers must keep the same."""
     heads_divide_hidden: bool = False
     """Whether the configuration refuses a hidden size that the heads do not divide."""
+    shallow_cache: bool = False
+    """Whether transformers generates from a cache only where the decoder is no deeper than the
+    encoder."""
     token_ids: Mapping[str, int] = field(default_factory=dict)
     """Ids of special tokens where the configuration names none."""
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None

@@ -14,6 +14,8 @@ from lmcore.compression.families.family import (
     Tensors,
 )
 
+MOST = 1000
+"""Of layers, as in a plan."""
 _LAYER = "layers.{decoder}"
 
 
@@ -22,11 +24,14 @@ def _name_layers(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("layer_types") or not config.get("use_sliding_window"):
         return config
     full, window = config.get("max_window_layers", 28), config.get("sliding_window", 4096)
-    count = config["num_hidden_layers"]
+    count = config.get("num_hidden_layers")
+    for name, value in (("max_window_layers", full), ("num_hidden_layers", count)):
+        if not isinstance(value, int) or not 0 <= value <= MOST:
+            raise ValueError(f"{name} must be from 0 to {MOST}: got {value!r:.60}")
     return config | {
         "layer_types": [
             "full_attention" if window is None or layer < full else "sliding_attention"
-            for layer in range(count)
+            for layer in range(count or 0)
         ]
     }
 

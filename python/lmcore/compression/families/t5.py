@@ -61,6 +61,7 @@ T5 = Family(
         *_LAYERS,
     ),
     shared_heads=True,
+    shallow_cache=True,
     token_ids=_IDS,
 )
 UMT5 = Family(
@@ -72,5 +73,6 @@ UMT5 = Family(
         Tensors(f"decoder.block.{{decoder}}.{_BIAS}", (WHOLE, QUERY_HEADS)),
         *_LAYERS,
     ),
+    shallow_cache=True,
     token_ids=_IDS,
 )
