@@ -27,6 +27,7 @@ from lmcore.compression.backends import JSON_FILE, hash_tokenizer
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.counts import Counts
 from lmcore.compression.cuts import TensorCut
+from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
 from lmcore.compression.record import Record, write_record
@@ -253,7 +254,7 @@ class _Plan:
         if proof is not None:
             details["proof"] = {**asdict(proof), "passed": proof.passed, "rise": proof.rise}
         record = Record(
-            source=self.checkpoint.fingerprint,
+            source=digest_model(self.source, self.checkpoint),
             vocabulary_ids=self.old_ids,
             about={"vocabulary": details},
         )
