@@ -380,3 +380,36 @@ def test_a_run_that_ended_early_goes_on(world: World, tmp_path: Path) -> None:
                      max_shard_bytes=8_000)  # fmt: skip
     for path in sorted((tmp_path / "other").iterdir()):
         assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_run_with_other_numbers_does_not_go_on(world: World, tmp_path: Path) -> None:
+    part = tmp_path / ".new.lmcore-part"
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    source, keep = world.path("bert"), world.keep("bert")
+    arguments: Any = (source, tmp_path / "new", world.counts("bert"))
+    with pytest.raises(InterruptedError):
+        prune_vocabulary(*arguments, keep, max_shard_bytes=8_000, progress=stop)
+    (part / "of_another_model.txt").write_text("stale")
+    with pytest.raises(FileExistsError, match="lmcore-part"):
+        prune_vocabulary(*arguments, keep + 1)
+    prune_vocabulary(*arguments, keep + 1, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {path.name for path in source.iterdir()} | {"pruning.json"}
+
+
+def test_two_processes_do_not_write_into_one_folder(world: World, tmp_path: Path) -> None:
+    from lmcore._files import FolderLock
+
+    part = tmp_path / ".new.lmcore-part"
+    part.mkdir()
+    lock = FolderLock(part, doing="writing a model", file=".lmcore-vocabulary.lock")
+    arguments: Any = (world.path("bert"), tmp_path / "new", world.counts("bert"))
+    with lock.hold(), pytest.raises(FileExistsError, match="another process is writing a model"):
+        prune_vocabulary(*arguments, world.keep("bert"))
+    assert not (tmp_path / "new").exists()
+    prune_vocabulary(*arguments, world.keep("bert"))
+    assert (tmp_path / "new").is_dir()

@@ -117,7 +117,7 @@ def prune_folder(
     kept = find_kept(part).vocabulary
     whole = len(kept) == part.shape.vocabulary_size
     record = Record(
-        source=_digest(source, checkpoint),
+        source=digest_model(source, checkpoint),
         plan=plan,
         stage=stage,
         vocabulary_ids=None if whole else np.array(kept),
@@ -234,8 +234,25 @@ def _read_object(file: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def _digest(source: Path, checkpoint: StoredCheckpoint) -> str:
-    """What tells a model from others of another configuration or other tensors, at no cost."""
+def digest_model(source: Path, checkpoint: StoredCheckpoint) -> str:
+    """Returns what tells a model from those of other settings or tensors; it costs nothing.
+
+    Args:
+        source: the model's folder.
+        checkpoint: its tensors, which are not read.
+
+    Raises:
+        OSError: its configuration cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import T5Config, T5ForConditionalGeneration
+        >>> config = T5Config(d_model=8, d_ff=6, d_kv=2, num_heads=2, num_layers=1, vocab_size=9)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     T5ForConditionalGeneration(config).save_pretrained(folder)
+        ...     len(digest_model(Path(folder), read_checkpoint(folder)))
+        32
+    """
     digest = hashlib.blake2b((source / "config.json").read_bytes(), digest_size=16)
     for name, tensor in sorted(checkpoint.tensors.items()):
         digest.update(repr((name, tensor.dtype, tensor.shape)).encode())

@@ -27,6 +27,7 @@ from lmcore.compression.backends import JSON_FILE, hash_tokenizer
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.counts import Counts
 from lmcore.compression.cuts import TensorCut
+from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
 from lmcore.compression.record import Record, write_record
@@ -137,6 +138,8 @@ def prune_vocabulary(
     part = final.with_name(f".{final.name}.lmcore-part")
     part.mkdir(exist_ok=True)
     with FolderLock(part, doing="writing a model", file=_LOCK).hold():
+        if not resume:
+            _empty(part)
         plan.write_settings(part)
         summary = cut_checkpoint(
             source, part, plan.cuts,
@@ -251,7 +254,7 @@ class _Plan:
         if proof is not None:
             details["proof"] = {**asdict(proof), "passed": proof.passed, "rise": proof.rise}
         record = Record(
-            source=self.checkpoint.fingerprint,
+            source=digest_model(self.source, self.checkpoint),
             vocabulary_ids=self.old_ids,
             about={"vocabulary": details},
         )
@@ -263,6 +266,13 @@ def _check_target(target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "exists already: name a new folder", os.fspath(target))
     if not target.name or not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(target))
+
+
+def _empty(part: Path) -> None:
+    """Removes what an earlier start wrote, so that nothing of another model stays behind."""
+    for path in part.iterdir():
+        if path.name != _LOCK and not path.is_dir():
+            path.unlink()
 
 
 def _check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:

@@ -268,15 +268,14 @@ def _sort(ids: dict[str, int]) -> tuple[list[str], NDArray[np.int64]]:
     return texts, numbers
 
 
-def _read_scores(vocabulary: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _read_scores(vocabulary: Any) -> tuple[list[str], list[float]]:
     """Pieces and scores, checked all at once: files have hundreds of thousands of them."""
-    if isinstance(vocabulary, list) and set(map(type, vocabulary)) <= {list}:
-        if not vocabulary:
-            return (), ()
-        if set(map(len, vocabulary)) == {2}:
-            texts, scores = zip(*vocabulary, strict=True)
-            if set(map(type, texts)) == {str} and set(map(type, scores)) <= {int, float}:
-                return texts, scores
+    is_list = isinstance(vocabulary, list) and set(map(type, vocabulary)) <= {list}
+    if is_list and set(map(len, vocabulary)) <= {2}:
+        texts = [pair[0] for pair in vocabulary]
+        scores = [pair[1] for pair in vocabulary]
+        if set(map(type, texts)) <= {str} and set(map(type, scores)) <= {int, float}:
+            return texts, scores
     raise _WrongFileError("its vocabulary is not a list of pieces and scores")
 
 
