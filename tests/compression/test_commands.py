@@ -29,6 +29,9 @@ from tiny_generation import save_pair
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_model("openba", tmp_path_factory.mktemp("commands") / "openba")
+    config = json.loads((folder / "config.json").read_text())
+    code = {"auto_map": {"AutoConfig": "configuration_openba.OpenBAConfig"}}
+    (folder / "config.json").write_text(json.dumps({**config, **code}))
     (folder / "spiece.model").write_bytes(b"pieces")
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "other.txt").write_text("not of the model")
@@ -226,6 +229,7 @@ def test_a_pruned_folder_opens(tmp_path: Path, model: Path, plan_file: Path) -> 
         "spiece.model", "tokenizer_config.json",
     ])  # fmt: skip
     assert (out / "spiece.model").read_bytes() == b"pieces"
+    assert "auto_map" not in json.loads((out / "config.json").read_text())
     record = read_record(out)
     assert (record.plan, record.stage, record.vocabulary_ids) == (plan, None, None)
 
@@ -277,6 +281,9 @@ def test_a_cut_vocabulary(tmp_path: Path) -> None:
     assert [kept[number] for number in small(text).input_ids] == ids
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     assert model.config.vocab_size == 420
+    for settings in (model.config, model.generation_config):
+        assert kept[settings.eos_token_id] == tokenizer.eos_token_id
+        assert kept[settings.decoder_start_token_id] == tokenizer.pad_token_id
     assert torch.isfinite(run_model(model)).all()
     check_line(
         run_here("compression", "plan", large, tmp_path / "p.json", "--vocabulary", 420),

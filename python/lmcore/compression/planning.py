@@ -93,11 +93,12 @@ def choose_vocabulary(
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.token_ids import list_token_ids
     from lmcore.compression.vocabulary import choose_tokens
-    from lmcore.compression.vocabulary_pruning import check_counts
+    from lmcore.compression.vocabulary_pruning import check_counts, check_tokenizer
 
     folder = Path(model)
     rows = read_shape(folder).vocabulary_size
-    found = read_counts(counts)
+    found, table = read_counts(counts), TokenizerFolder(folder).table
+    check_tokenizer(folder, table.ids, rows)
     check_counts(folder, found, rows)
     named: set[int] = set()
     for file in (find_config(folder), folder / "generation_config.json"):
@@ -108,7 +109,7 @@ def choose_vocabulary(
             family = find_family(settings["model_type"]) if "model_type" in settings else None
             named |= list_token_ids({**(family.token_ids if family else {}), **settings})
     named = {number for number in named if number < rows}
-    chosen = choose_tokens(TokenizerFolder(folder).table, found.groups, keep, named=named)
+    chosen = choose_tokens(table, found.groups, keep, named=named)
     ids: list[int] = chosen.ids.tolist()
     return ids
 
