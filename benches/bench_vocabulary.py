@@ -32,8 +32,9 @@ def make_ids(is_shuffled: bool = False) -> NDArray[np.int32]:
     order = np.random.default_rng(0).permutation(SIZE).astype(np.int32)
     for start in range(0, COUNT, PART):
         # The logarithm of a Zipf id is uniform.
-        drawn = random_uniform(1, 1, start // PART, PART)[0]
+        (drawn,) = random_uniform(1, 1, [start // PART], PART)
         part = np.minimum(np.exp(drawn * np.log(SIZE + 1)).astype(np.int32), SIZE) - 1
+        assert part.shape == (PART,)
         ids[start : start + PART] = order[part] if is_shuffled else part
     return ids
 

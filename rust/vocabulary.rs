@@ -5,8 +5,9 @@
 //!
 //! Ids are read where they lie, in their own type. An id that the vocabulary lacks takes the slot
 //! behind the last one: bounds cost a minimum and no branch, and how many there are is known at
-//! the end. Two neighbouring ids never write the same counter, so that a frequent one does not
-//! wait for its own last increment; both counters of an id lie in one line of the cache.
+//! the end. What stays in the cache decides on the time: a table of counters has 32 bits for each
+//! id, and so has the table of new ids, whatever type they are written in. A new id that is
+//! missing is negative there; only a stretch that has such a one is looked at again.
 
 use std::cmp::Reverse;
 
@@ -18,11 +19,13 @@ use crate::threads::{count as count_threads, run_blocks};
 
 /// The most ids that a vocabulary has: one more is no int32.
 pub const MOST_IDS: usize = 1 << 31;
-/// New ids are below: they stand beside a bit that says whether an id is kept.
-pub const NEW_IDS_END: i64 = 1 << 30;
+/// New ids are below, whatever type they are written in.
+pub const NEW_IDS_END: i64 = 1 << 31;
 
-/// Ids that a loop takes at once; half of them go to each counter.
+/// Ids that a loop takes at once.
 const UNROLLED: usize = 8;
+/// Ids after which it is asked whether one was lost: they are still in the nearest cache.
+const STRETCH: usize = 1 << 11;
 /// Ids between two looks at whether the caller stops.
 const STRIDE: usize = 1 << 16;
 /// Ids that a thread takes at a time, at least.
@@ -77,7 +80,7 @@ pub enum Problem {
         /// Its index, which is the old id.
         index: usize,
         /// One more than the last new id that the type of the output holds.
-        end: i64,
+        end: i128,
         /// The new id.
         got: i64,
     },
@@ -126,40 +129,41 @@ ids!(
 );
 
 /// A type that new ids are written in.
-pub trait NewId: Copy + Send {
+pub trait NewId: Copy + Send + Sync {
     /// The least number that it holds.
-    const LEAST: i64;
+    const LEAST: i128;
     /// One more than the most.
-    const END: i64;
-    /// The number, which is within both.
-    fn narrow(number: i32) -> Self;
+    const END: i128;
+    /// A number that it holds.
+    fn narrow(number: i64) -> Self;
 }
 
 macro_rules! new_ids {
-    ($($kind:ty: $least:expr, $end:expr => $narrow:expr),*) => {
+    ($($kind:ty => $narrow:expr),*) => {
         $(impl NewId for $kind {
-            const LEAST: i64 = $least;
-            const END: i64 = $end;
+            const LEAST: i128 = <$kind>::MIN as i128;
+            const END: i128 = <$kind>::MAX as i128 + 1;
 
             #[inline]
-            fn narrow(number: i32) -> Self {
-                let narrow: fn(i32) -> $kind = $narrow;
+            fn narrow(number: i64) -> Self {
+                let narrow: fn(i64) -> $kind = $narrow;
                 narrow(number)
             }
         })*
     };
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers are checked")]
-const fn low_half(number: i32) -> u16 {
+new_ids!(u16 => low_quarter, i32 => low_half, i64 => |number| number);
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number that fits")]
+const fn low_quarter(number: i64) -> u16 {
     number as u16
 }
 
-new_ids!(
-    u16: 0, 1 << 16 => low_half,
-    i32: -NEW_IDS_END, NEW_IDS_END => |number| number,
-    i64: -NEW_IDS_END, NEW_IDS_END => i64::from
-);
+#[expect(clippy::cast_possible_truncation, reason = "a number that fits")]
+const fn low_half(number: i64) -> i32 {
+    number as i32
+}
 
 /// Ids of any shape, in C order.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +219,7 @@ pub fn count_ids<T: Id>(
     run_blocks(
         threads,
         &mut || Ok(blocks.next()),
-        &|tables: &mut Vec<[u32; 2]>, block| count_block(block, size, tables),
+        &|(): &mut (), block| count_block(block, size),
         &mut |part| {
             for (total, more) in totals.iter_mut().zip(part?) {
                 *total += u64::from(more);
@@ -235,38 +239,28 @@ pub fn count_ids<T: Id>(
     Ok(outside)
 }
 
-/// Counts of a block, and behind them how many ids are outside; `tables` are left empty.
-fn count_block<T: Id>(block: &[T], size: usize, tables: &mut Vec<[u32; 2]>) -> Result<Vec<u32>> {
-    if tables.len() != size + 1 {
-        *tables = memory::repeat([0; 2], size + 1)?;
-    }
+/// Counts of a block, and behind them how many ids are outside.
+fn count_block<T: Id>(block: &[T], size: usize) -> Result<Vec<u32>> {
+    let mut table = memory::repeat(0, size + 1)?;
     let mut steps = Steps::default();
     for part in block.chunks(STRIDE) {
-        if let Err(error) = steps.take(part.len()) {
-            tables.clear();
-            return Err(error);
-        }
-        add(part, tables);
+        steps.take(part.len())?;
+        add(part, &mut table);
     }
-    let mut sums = memory::with_capacity(size + 1)?;
-    sums.extend(tables.iter_mut().map(|table| {
-        let [one, other] = std::mem::take(table);
-        one + other
-    }));
-    Ok(sums)
+    Ok(table)
 }
 
 #[inline(never)]
-fn add<T: Id>(ids: &[T], tables: &mut [[u32; 2]]) {
-    let Some(last) = tables.len().checked_sub(1) else { return };
+fn add<T: Id>(ids: &[T], table: &mut [u32]) {
+    let Some(last) = table.len().checked_sub(1) else { return };
     let (parts, rest) = ids.as_chunks::<UNROLLED>();
     for part in parts {
-        for (k, id) in part.iter().enumerate() {
-            tables[id.slot().min(last)][k % 2] += 1;
+        for id in part {
+            table[id.slot().min(last)] += 1;
         }
     }
     for id in rest {
-        tables[id.slot().min(last)][0] += 1;
+        table[id.slot().min(last)] += 1;
     }
 }
 
@@ -346,10 +340,11 @@ pub fn remap_ids<T: Id, N: NewId>(
 ) -> Result<Lost> {
     same_length(("ids", ids.values.len()), ("out", out.len()))?;
     if let Some(fill) = fill {
-        in_range("fill", fill.into(), i128::from(N::LEAST)..i128::from(N::END))?;
+        in_range("fill", fill.into(), N::LEAST..N::END)?;
     }
-    let entries = make_entries::<N>(table, fill.unwrap_or(0))?;
-    let is_lost = |slot: usize| entries[slot.min(table.len())] & 1 == 1;
+    let entries = make_entries::<N>(table)?;
+    let is_lost = |slot: usize| entries[slot.min(table.len())] < 0;
+    let none = N::narrow(fill.unwrap_or(0));
     let mut blocks = ids.values.chunks(LEAST_BLOCK).zip(out.chunks_mut(LEAST_BLOCK));
     let mut lost = Lost::default();
     let mut known: Vec<(i64, u64)> = Vec::new();
@@ -357,7 +352,7 @@ pub fn remap_ids<T: Id, N: NewId>(
         threads,
         &mut || Ok(blocks.next()),
         &|(): &mut (), (block, place): (&[T], &mut [N])| -> Result<(u64, Vec<i64>)> {
-            let count = translate(block, &entries, place)?;
+            let count = translate(block, &entries, none, place)?;
             let found = if report && count > 0 { find_all(block, count, is_lost)? } else { vec![] };
             Ok((count, found))
         },
@@ -383,45 +378,46 @@ pub fn remap_ids<T: Id, N: NewId>(
     Ok(lost)
 }
 
-/// Twice the new id of each old one, or twice `fill` plus 1; the last entry is for all other ids.
-fn make_entries<N: NewId>(table: &[i64], fill: i64) -> Result<Vec<i32>> {
+/// The new id of each old one, or -1; the last entry is for all other ids.
+fn make_entries<N: NewId>(table: &[i64]) -> Result<Vec<i32>> {
     in_range("the length of table", table.len() as i128, 1..=MOST_IDS as i128)?;
-    let end = NEW_IDS_END.min(N::END);
-    let none = i32::try_from(2 * fill + 1).unwrap_or(1);
+    let end = i128::from(NEW_IDS_END).min(N::END);
     let mut entries = memory::with_capacity(table.len() + 1)?;
     for (index, &got) in table.iter().enumerate() {
         if index % STRIDE == 0 {
             interrupt::check()?;
         }
-        entries.push(match i32::try_from(got) {
-            Ok(-1) => none,
-            Ok(new) if (0..end).contains(&got) => 2 * new,
+        match i32::try_from(got) {
+            Ok(new) if (-1..end).contains(&got.into()) => entries.push(new),
             _ => return Err(Problem::NewId { index, end, got }.into()),
-        });
+        }
     }
-    entries.push(none);
+    entries.push(-1);
     Ok(entries)
 }
 
-/// Writes the new ids of a block, and returns how many have none.
-fn translate<T: Id, N: NewId>(block: &[T], entries: &[i32], out: &mut [N]) -> Result<u64> {
+/// Writes the new ids of a block, and returns how many have none: `none` stands in their place.
+fn translate<T: Id, N: NewId>(block: &[T], entries: &[i32], none: N, out: &mut [N]) -> Result<u64> {
     let mut steps = Steps::default();
     let mut lost = 0;
-    for (part, place) in block.chunks(STRIDE).zip(out.chunks_mut(STRIDE)) {
+    for (part, places) in block.chunks(STRETCH).zip(out.chunks_mut(STRETCH)) {
         steps.take(part.len())?;
-        lost += u64::from(translate_part(part, entries, place));
+        if look_up(part, entries, places) {
+            lost += replace_lost(part, entries, none, places);
+        }
     }
     Ok(lost)
 }
 
+/// Writes new ids, and returns whether one is missing.
 #[inline(never)]
-fn translate_part<T: Id, N: NewId>(ids: &[T], entries: &[i32], out: &mut [N]) -> u32 {
-    let Some(last) = entries.len().checked_sub(1) else { return 0 };
-    let mut missing = 0;
+fn look_up<T: Id, N: NewId>(ids: &[T], entries: &[i32], out: &mut [N]) -> bool {
+    let Some(last) = entries.len().checked_sub(1) else { return false };
+    let mut any = 0;
     let mut one = |id: &T, place: &mut N| {
         let entry = entries[id.slot().min(last)];
-        *place = N::narrow(entry >> 1);
-        missing += (entry & 1).cast_unsigned();
+        *place = N::narrow(entry.into());
+        any |= entry;
     };
     let (parts, rest) = ids.as_chunks::<UNROLLED>();
     let (places, rest_places) = out.as_chunks_mut::<UNROLLED>();
@@ -432,6 +428,19 @@ fn translate_part<T: Id, N: NewId>(ids: &[T], entries: &[i32], out: &mut [N]) ->
     }
     for (id, place) in rest.iter().zip(rest_places) {
         one(id, place);
+    }
+    any < 0
+}
+
+/// Writes `none` where a new id is missing, and returns how often.
+#[inline(never)]
+fn replace_lost<T: Id, N: NewId>(ids: &[T], entries: &[i32], none: N, out: &mut [N]) -> u64 {
+    let Some(last) = entries.len().checked_sub(1) else { return 0 };
+    let mut missing = 0;
+    for (id, place) in ids.iter().zip(out) {
+        let is_lost = entries[id.slot().min(last)] < 0;
+        *place = if is_lost { none } else { *place };
+        missing += u64::from(is_lost);
     }
     missing
 }

@@ -13,7 +13,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 import lmcore.openba  # noqa: F401
 from lmcore.compression.families import find_family
-from lmcore.compression.plan import Plan, Stage, find_kept, find_sizes
+from lmcore.compression.plan import (
+    Plan,
+    Stage,
+    find_kept,
+    find_sizes,
+)
 from lmcore.cost import read_shape
 from tiny_openba import SIZES
 

@@ -18,7 +18,13 @@ from lmcore.compression.choosing import (
     choose_stage,
     draw_scores,
 )
-from lmcore.compression.plan import Plan, Stage, add_stage, find_kept, prune_shape
+from lmcore.compression.composition import add_stage
+from lmcore.compression.plan import (
+    Plan,
+    Stage,
+    find_kept,
+    prune_shape,
+)
 from lmcore.cost import Shape
 
 SHAPE = Shape(

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from commands import check_line, run, run_here
+from lmcore.compression.composition import compose
 from lmcore.compression.model_folders import prune_folder
-from lmcore.compression.plan import Stage, compose, prune_shape
+from lmcore.compression.plan import Stage, prune_shape
 from lmcore.compression.plan_files import dump_plan, read_plan, write_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import openba_v2
@@ -28,6 +29,9 @@ from tiny_generation import save_pair
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_model("openba", tmp_path_factory.mktemp("commands") / "openba")
+    config = json.loads((folder / "config.json").read_text())
+    code = {"auto_map": {"AutoConfig": "configuration_openba.OpenBAConfig"}}
+    (folder / "config.json").write_text(json.dumps({**config, **code}))
     (folder / "spiece.model").write_bytes(b"pieces")
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "other.txt").write_text("not of the model")
@@ -185,7 +189,7 @@ def test_plans_that_are_refused(tmp_path: Path, model: Path, recipe: Path) -> No
     check_line(plan(), "expected a size to leave, one of encoder-layers")
     check_line(plan("--hidden", 33), "hidden: expected to keep from 1 to 32: got 33")
     check_line(plan("--encoder-layers", 1), "encoder_layers: the first and the last layer stay")
-    check_line(plan("--ffn", 3, "--choose", "luck"), "choose must be one of random: got 'luck'")
+    check_line(plan("--ffn", 3, "--choose", "luck"), "choose must be one of random, magnitude, ", "'luck'")
     check_line(plan("--ffn", 3, "--after", recipe), "for a model whose encoder_layers is 12: ")
     check_line(plan("--ffn", 3, "--after", tmp_path / "none"), "No such file")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
@@ -225,6 +229,7 @@ def test_a_pruned_folder_opens(tmp_path: Path, model: Path, plan_file: Path) -> 
         "spiece.model", "tokenizer_config.json",
     ])  # fmt: skip
     assert (out / "spiece.model").read_bytes() == b"pieces"
+    assert "auto_map" not in json.loads((out / "config.json").read_text())
     record = read_record(out)
     assert (record.plan, record.stage, record.vocabulary_ids) == (plan, None, None)
 
@@ -276,6 +281,9 @@ def test_a_cut_vocabulary(tmp_path: Path) -> None:
     assert [kept[number] for number in small(text).input_ids] == ids
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     assert model.config.vocab_size == 420
+    for settings in (model.config, model.generation_config):
+        assert kept[settings.eos_token_id] == tokenizer.eos_token_id
+        assert kept[settings.decoder_start_token_id] == tokenizer.pad_token_id
     assert torch.isfinite(run_model(model)).all()
     check_line(
         run_here("compression", "plan", large, tmp_path / "p.json", "--vocabulary", 420),

@@ -14,8 +14,14 @@ import transformers
 from safetensors.torch import save_file
 
 import lmcore.openba
+from lmcore.compression.composition import compose, split_stages
 from lmcore.compression.families import FAMILIES, find_family
-from lmcore.compression.plan import Plan, Stage, compose, find_kept, prune_shape, split_stages
+from lmcore.compression.plan import (
+    Plan,
+    Stage,
+    find_kept,
+    prune_shape,
+)
 from lmcore.compression.pruning import make_cuts, prune_config, prune_state, renumber_ids
 from lmcore.cost import read_shape
 from lmcore.cost.configs import make_shape

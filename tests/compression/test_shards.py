@@ -121,6 +121,14 @@ def test_what_is_written_is_what_the_definition_keeps(
     assert list(index["weight_map"]) == list(EXPECTED)
 
 
+def test_a_shard_takes_what_fits(source: Path, target: Path) -> None:
+    """The first two tensors have 42 bytes."""
+    for size, expected in ((42, {"shared", "flag"}), (41, {"shared"})):
+        folder = target / str(size)
+        files = cut_checkpoint(source, folder, CUTS, max_shard_bytes=size).files
+        assert set(load_file(folder / files[0])) == expected
+
+
 def test_tensors_of_a_file_begin_at_multiples_of_their_width(source: Path, target: Path) -> None:
     cut_checkpoint(source, target, CUTS)
     content = (target / "model.safetensors").read_bytes()
@@ -266,6 +274,9 @@ def test_another_run_is_not_gone_on_with(source: Path, target: Path) -> None:
     for name, call in others.items():
         with pytest.raises(FileExistsError, match=text.format(name)):
             call()
+    shared = TensorCut(source="emb", target="shared", keep=(np.arange(5), np.arange(4)))
+    with pytest.raises(FileExistsError, match=text.format("cuts")):
+        cut_checkpoint(source, target, [shared, *CUTS[1:]], max_shard_bytes=60)
     assert read_files(target) == before
     os.utime(source / "model.safetensors", ns=(0, 0))
     with pytest.raises(FileExistsError, match=text.format("source")):
@@ -437,6 +448,15 @@ def test_a_source_that_changes(source: Path, target: Path) -> None:
     with pytest.raises(ValueError, match=f"^{source}: changed while it was read$"):
         cut_checkpoint(source, target, CUTS, progress=touch)
     assert not (target / "model.safetensors").exists()
+
+
+def test_a_file_that_is_too_short_gets_no_name(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "write_cuts", lambda file, cuts: file.write(b"x"))
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected \d+ bytes, got \d+$"):
+        cut_checkpoint(source, target, CUTS)
+    assert [path.name for path in target.iterdir()] == [shards._JOURNAL]
 
 
 def test_nothing_may_be_kept(source: Path, target: Path) -> None:

@@ -180,8 +180,10 @@ def test_ranks_agree(counts: list[int]) -> None:
 
 @given(
     cases(),
-    st.lists(st.sampled_from([-2, -1, -1, 0, 3, 65_535, 65_536, 2**30 - 1, 2**30]), max_size=9),
-    st.sampled_from([None, None, 0, -1, -100, 65_535, 65_536, -(2**30), 2**30, 2**31]),
+    st.lists(st.sampled_from([-2, -1, -1, 0, 3, 65_535, 65_536, 2**31 - 1, 2**31]), max_size=9),
+    st.sampled_from(
+        [None, None, 0, -1, -100, 65_535, 65_536, -(2**31), 2**31 - 1, 2**31, 2**63 - 1, -(2**63)]
+    ),
     st.sampled_from(NEW),
 )
 def test_new_ids_agree(

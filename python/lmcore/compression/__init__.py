@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmcore.compression.choosing import Scores, Sizes, choose, choose_stage, draw_scores
+    from lmcore.compression.composition import add_stage, compose, split_stages
     from lmcore.compression.counting import CountSummary, count_files
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
     from lmcore.compression.plan import (
         Plan,
         Stage,
-        add_stage,
-        compose,
         find_kept,
         prune_shape,
-        split_stages,
     )
     from lmcore.compression.plan_files import read_plan, write_plan
     from lmcore.compression.planning import (
@@ -64,14 +62,16 @@ _MODULES = {
     ),
     "pieces.folder": ("TokenizerFolder",),
     "pieces.table": ("PieceTable",),
+    "composition": (
+        "add_stage",
+        "compose",
+        "split_stages",
+    ),
     "plan": (
         "Plan",
         "Stage",
-        "add_stage",
-        "compose",
         "find_kept",
         "prune_shape",
-        "split_stages",
     ),
     "plan_files": (
         "read_plan",

@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.compression.families import Family, find_family
-from lmcore.compression.plan import LAYERED, Plan, Stage, find_kept, find_sizes
+from lmcore.compression.plan import (
+    LAYERED,
+    Plan,
+    Stage,
+    find_kept,
+    find_sizes,
+)
 from lmcore.cost import Shape
 from lmcore.ops.philox import Stream, random_uniform
 
@@ -29,8 +35,10 @@ LAYOUTS = ("spread", "adjacent")
 """How layers that are cut lie: spread out over the middle, or side by side in it, which is worse
 and there to be compared with."""
 
-METHODS = ("random",)
-"""How widths are chosen, without a model that says more."""
+SCORED = ("magnitude", "activation", "taylor", "block_influence")
+"""Methods that ask the model: see `lmcore.compression.importance`."""
+METHODS = ("random", *SCORED)
+"""How what is kept is chosen."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

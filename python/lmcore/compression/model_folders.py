@@ -16,9 +16,10 @@ import numpy as np
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
+from lmcore.compression.composition import split_stages
 from lmcore.compression.families import Family
 from lmcore.compression.pieces.folder import TokenizerFolder
-from lmcore.compression.plan import Plan, find_kept, split_stages
+from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
 from lmcore.compression.record import FILE, Record, format_record
 from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint
@@ -122,7 +123,7 @@ def prune_folder(
         vocabulary_ids=None if whole else np.array(kept),
     )
     copied = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    tokenizer = None if whole or not copied else _check_tokenizer(source, kept)
+    tokenizer = None if whole or not copied else _load_tokenizer(source, kept)
     if target.exists() and source.exists() and target.is_dir() and target.samefile(source):
         raise ValueError(f"{target}: the output is an input too")
     target.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,7 @@ def _make_files(
     return {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
 
 
-def _check_tokenizer(source: Path, kept: tuple[int, ...]) -> TokenizerFolder:
+def _load_tokenizer(source: Path, kept: tuple[int, ...]) -> TokenizerFolder:
     """The tokenizer, which can do without the tokens that go."""
     tokenizer = TokenizerFolder(source)
     table, left = tokenizer.table, {*kept}

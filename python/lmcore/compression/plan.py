@@ -20,16 +20,21 @@ Source: OpenBA-V2 (arXiv 2405.05957), sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from lmcore.compression.indices import (
+    Indices,
+    Layered,
+    check_kept,
+    check_range,
+    name_some,
+    take_indices,
+)
 from lmcore.cost import Shape
-
-Indices = tuple[int, ...]
-Layered = dict[int, Indices]
 
 FLAT = ("encoder_layers", "decoder_layers", "hidden", "vocabulary")
 """The dimensions of which a network has one choice."""
@@ -94,7 +99,7 @@ class Stage:
             _check_number(name, getattr(self, name), most)
         for name in FLAT:
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _take_indices(name, getattr(self, name)))
+                object.__setattr__(self, name, take_indices(name, getattr(self, name)))
         for name in LAYERED:
             given = getattr(self, name)
             if given is None:
@@ -102,7 +107,7 @@ class Stage:
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name} must map layers to indices: got {given!r:.60}")
             layers = sorted(_take_layer(name, layer) for layer in given)
-            taken = {layer: _take_indices(f"{name} of {layer}", given[layer]) for layer in layers}
+            taken = {layer: take_indices(f"{name} of {layer}", given[layer]) for layer in layers}
             object.__setattr__(self, name, taken)
 
 
@@ -258,123 +263,24 @@ def prune_shape(plan: Plan, stages: int | None = None) -> Shape:
     )
 
 
-def compose(plan: Plan) -> Plan:
-    """Returns the plan that cuts in one stage what another cuts in several.
-
-    Pruning by it gives the same bits as pruning by each of `split_stages` after the other.
-
-    Args:
-        plan: with any number of stages.
-
-    Example:
-        >>> shape = Shape(
-        ...     encoder_layers=0, decoder_layers=4, hidden_size=8, heads=4, groups=2, head_size=2,
-        ...     inner_size=6, vocabulary_size=9)
-        >>> stages = [Stage(decoder_layers=[0, 1, 3]), Stage(decoder_layers=[0, 3])]
-        >>> compose(Plan(model_type="llama", shape=shape, stages=stages)).stages[0].decoder_layers
-        (0, 3)
-    """
-    return replace(plan, stages=(_make_stage(find_kept(plan), plan.shape, Stage()),))
-
-
-def split_stages(plan: Plan) -> list[Plan]:
-    """Returns a plan for each stage: for the model that the stages before leave, in its numbering.
-
-    Args:
-        plan: with any number of stages.
-
-    Raises:
-        ValueError: layers keep different numbers of heads or of inner units.
-
-    Example:
-        >>> shape = Shape(
-        ...     encoder_layers=0, decoder_layers=4, hidden_size=8, heads=4, groups=2, head_size=2,
-        ...     inner_size=6, vocabulary_size=9)
-        >>> stages = [Stage(decoder_layers=[0, 1, 3]), Stage(decoder_layers=[0, 3])]
-        >>> plan = Plan(model_type="llama", shape=shape, stages=stages)
-        >>> split_stages(plan)[1].stages[0].decoder_layers
-        (0, 2)
-    """
-    plans = []
-    before = find_kept(plan, 0)
-    for number, stage in enumerate(plan.stages):
-        shape, after = prune_shape(plan, number), find_kept(plan, number + 1)
-        values: dict[str, Any] = {
-            name: _find_places(getattr(after, name), getattr(before, name)) for name in FLAT
-        }
-        for name in LAYERED:
-            layers, old = getattr(before, _layers_of(name)), getattr(before, name)
-            values[name] = {
-                layers.index(layer): _find_places(indices, old[layer])
-                for layer, indices in getattr(after, name).items()
-            }
-        made = _make_stage(Kept(**values), shape, stage)
-        plans.append(replace(plan, shape=shape, stages=(made,), published_parameters=None))
-        before = after
-    return plans
-
-
-def add_stage(
-    plan: Plan, stage: Stage, *, cut_encoder: Iterable[int] = (), cut_decoder: Iterable[int] = ()
-) -> Plan:
-    """Returns a plan with one stage more, which cuts layers that are named rather than kept.
-
-    Args:
-        plan: to add to.
-        stage: what else it keeps.
-        cut_encoder: layers of the encoder that it cuts.
-        cut_decoder: layers of the decoder.
-
-    Raises:
-        IndexError: the original has no such layer, head, unit or id.
-        ValueError: a layer is cut twice, or the stage keeps what an earlier one has cut.
-
-    Example:
-        >>> shape = Shape(
-        ...     encoder_layers=0, decoder_layers=4, hidden_size=8, heads=4, groups=2, head_size=2,
-        ...     inner_size=6, vocabulary_size=9)
-        >>> plan = Plan(model_type="llama", shape=shape)
-        >>> plan = add_stage(plan, Stage(name="1"), cut_decoder=[2])
-        >>> plan.stages[0].decoder_layers
-        (0, 1, 3)
-        >>> add_stage(plan, Stage(name="2"), cut_decoder=[2])
-        Traceback (most recent call last):
-        ValueError: stage 2 (2): decoder_layers: 2 is cut twice
-    """
-    kept, changes = find_kept(plan), dict[str, Any]()
-    where = f"stage {len(plan.stages) + 1}" + (f" ({stage.name})" if stage.name else "")
-    for name, cut in (("encoder_layers", [*cut_encoder]), ("decoder_layers", [*cut_decoder])):
-        if not cut:
-            continue
-        if getattr(stage, name) is not None:
-            raise ValueError(f"{where}: {name} must either be kept or cut: got both")
-        _check_range(f"{where}: {name}", cut, find_sizes(plan.shape)[name])
-        left = getattr(kept, name)
-        twice = sorted({i for i in cut if i not in left or cut.count(i) > 1})
-        if twice:
-            raise ValueError(f"{where}: {name}: {_name_some(twice)} is cut twice")
-        changes[name] = tuple(layer for layer in left if layer not in cut)
-    return replace(plan, stages=(*plan.stages, replace(stage, **changes)))
-
-
 def _walk_stages(plan: Plan) -> tuple[Kept, ...]:
     """What is kept after none, one, two and so on of the stages, all of which are checked."""
     sizes = find_sizes(plan.shape)
     full = {name: tuple(range(size)) for name, size in sizes.items()}
     values: dict[str, Any] = {name: full[name] for name in FLAT}
     for name in LAYERED:
-        values[name] = dict.fromkeys(full[_layers_of(name)], full[name])
+        values[name] = dict.fromkeys(full[layers_of(name)], full[name])
     found = [Kept(**values)]
     for number, stage in enumerate(plan.stages, 1):
         where = f"stage {number}" + (f" ({stage.name})" if stage.name else "")
         for name in FLAT:
             given = getattr(stage, name)
             if given is not None:
-                _check_range(f"{where}: {name}", given, sizes[name])
-                _check_kept(f"{where}: {name}", given, values[name], sizes[name])
+                check_range(f"{where}: {name}", given, sizes[name])
+                check_kept(f"{where}: {name}", given, values[name], sizes[name])
                 values[name] = given
         for name in LAYERED:
-            layers = values[_layers_of(name)]
+            layers = values[layers_of(name)]
             values[name] = _take_layered(
                 f"{where}: {name}", getattr(stage, name), layers, values[name], sizes[name]
             )
@@ -382,22 +288,16 @@ def _walk_stages(plan: Plan) -> tuple[Kept, ...]:
     return tuple(found)
 
 
-def _make_stage(kept: Kept, shape: Shape, like: Stage) -> Stage:
-    """A stage that names what is not whole."""
-    values: dict[str, Any] = {}
-    sizes = find_sizes(shape)
-    for name in FLAT:
-        if len(getattr(kept, name)) < sizes[name]:
-            values[name] = getattr(kept, name)
-    for name in LAYERED:
-        layers = getattr(kept, name)
-        if any(len(indices) < sizes[name] for indices in layers.values()):
-            values[name] = layers
-    blank = dict.fromkeys((*FLAT, *LAYERED))
-    return replace(like, **{**blank, **values})
+def layers_of(name: str) -> str:
+    """Returns the dimension of the layers that a layered dimension is of.
 
+    Args:
+        name: one of `LAYERED`.
 
-def _layers_of(name: str) -> str:
+    Example:
+        >>> layers_of("decoder_ffn")
+        'decoder_layers'
+    """
     return name.partition("_")[0] + "_layers"
 
 
@@ -409,11 +309,11 @@ def _take_layered(
     if tuple(given) != layers:
         lacking = [layer for layer in layers if layer not in given]
         others = [layer for layer in given if layer not in layers]
-        problem = f"lacks {_name_some(lacking)}" if lacking else f"names {_name_some(others)}"
+        problem = f"lacks {name_some(lacking)}" if lacking else f"names {name_some(others)}"
         raise ValueError(f"{where} must name the kept layers and no others: it {problem}")
     for layer, indices in given.items():
-        _check_range(f"{where} of layer {layer}", indices, size)
-        _check_kept(f"{where} of layer {layer}", indices, old[layer], size)
+        check_range(f"{where} of layer {layer}", indices, size)
+        check_kept(f"{where} of layer {layer}", indices, old[layer], size)
     return given
 
 
@@ -428,54 +328,10 @@ def _find_width(name: str, *stacks: Layered) -> int:
     return counts[0]
 
 
-def _find_places(kept: Indices, old: Indices) -> Indices:
-    return tuple(np.searchsorted(np.array(old, np.int64), np.array(kept, np.int64)).tolist())
-
-
-def _take_indices(name: str, values: Any) -> Indices:
-    if isinstance(values, range):
-        values = np.arange(values.start, values.stop, values.step)
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
-        raise TypeError(f"{name} must be whole numbers: got {values!r:.60}")
-    if isinstance(values, np.ndarray):
-        array = values
-    else:
-        kinds = {*map(type, values)}
-        if not all(kind is int or issubclass(kind, np.integer) for kind in kinds):
-            raise TypeError(f"{name} must be whole numbers: got {[*values]!r:.60}")
-        try:
-            array = np.array(values, np.int64)
-        except OverflowError:
-            raise ValueError(f"{name} must be below 2**63: got {[*values]!r:.60}") from None
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be whole numbers in a row: got {values!r:.60}")
-    if not len(array) and not name.endswith("_layers"):
-        raise ValueError(f"{name} must keep something")
-    steps = np.nonzero(array[1:] <= array[:-1])[0]
-    if len(steps):
-        first, second = array[steps[0]], array[steps[0] + 1]
-        raise ValueError(f"{name} must rise: got {second} behind {first}")
-    return tuple(array.tolist())
-
-
 def _take_layer(name: str, layer: Any) -> int:
     if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
         raise TypeError(f"{name} must map layers to indices: got the layer {layer!r:.60}")
     return int(layer)
-
-
-def _check_range(where: str, indices: Sequence[int], size: int) -> None:
-    if not len(indices) and size:
-        raise ValueError(f"{where} must keep something")
-    if len(indices) and not (min(indices) >= 0 and max(indices) < size):
-        wrong = next(index for index in indices if not 0 <= index < size)
-        raise IndexError(f"{where} has no {wrong}: the original has {size}, counted from 0")
-
-
-def _check_kept(where: str, indices: Indices, old: Indices, size: int) -> None:
-    if len(old) < size and not {*indices} <= {*old}:
-        gone = sorted({*indices} - {*old})
-        raise ValueError(f"{where} keeps {_name_some(gone)}, which an earlier stage has cut")
 
 
 def _check_number(name: str, value: Any, most: int) -> None:
@@ -485,11 +341,6 @@ def _check_number(name: str, value: Any, most: int) -> None:
         raise TypeError(f"{name} must be a whole number: got {value!r:.60}")
     if not 0 <= value <= most:
         raise ValueError(f"{name} must be from 0 to {most}: got {value}")
-
-
-def _name_some(indices: Sequence[int]) -> str:
-    shown = ", ".join(map(str, indices[:5]))
-    return shown + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
 
 
 STAGE_FIELDS = tuple(field.name for field in fields(Stage))

@@ -14,8 +14,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmcore._files import write_text
 from lmcore._json import read_json
+from lmcore.compression.indices import format_indices, parse_indices
 from lmcore.compression.plan import (
     FLAT,
     LAYERED,
@@ -30,62 +34,7 @@ from lmcore.cost import Shape
 
 FORMAT, VERSION = "lmcore-plan", 1
 _MOST_BYTES = 1 << 28
-_PART = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?", re.ASCII)
 _PLAN_KEYS = ("format", "version", "model_type", "shape", "published_parameters", "stages")
-
-
-def format_indices(indices: Sequence[int]) -> str:
-    """Returns rising indices as ranges.
-
-    Args:
-        indices: whole numbers.
-
-    Example:
-        >>> format_indices([0, 1, 2, 3, 7])
-        '0-3,7'
-    """
-    parts: list[str] = []
-    begin = last = None
-    for index in [*indices, None]:
-        if last is not None and index == last + 1:
-            last = index
-            continue
-        if last is not None:
-            parts.append(str(last) if begin == last else f"{begin}-{last}")
-        begin = last = index
-    return ",".join(parts)
-
-
-def parse_indices(text: str, size: int) -> tuple[int, ...]:
-    """Returns the indices that ranges name.
-
-    Args:
-        text: such as `0-3,7`, rising.
-        size: which all of them are below.
-
-    Raises:
-        IndexError: an index is not below the size.
-        ValueError: the text holds something else, or indices do not rise.
-
-    Example:
-        >>> parse_indices("0-3,7", 8)
-        (0, 1, 2, 3, 7)
-    """
-    found: list[int] = []
-    last = -1
-    for part in text.split(",") if text else []:
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise ValueError(f"expected indices such as 0-3,7: got {part!r:.60}")
-        begin = int(match[1])
-        end = begin if match[2] is None else int(match[2])
-        if begin <= last or end < begin:
-            raise ValueError(f"indices must rise: got {part} behind {last}")
-        if end >= size:  # so that no more than there are is ever made
-            raise IndexError(f"there is no {end}: the original has {size}, counted from 0")
-        found.extend(range(begin, end + 1))
-        last = end
-    return tuple(found)
 
 
 def write_plan(path: str | os.PathLike[str], plan: Plan) -> None:
@@ -223,10 +172,10 @@ def _load_stage(number: int, content: Any, sizes: dict[str, int], room: list[int
     _check_object(where, content)
     _check_keys(content, STAGE_FIELDS, optional=STAGE_FIELDS, where=f"{where}: ")
 
-    def take(name: str, text: Any) -> tuple[int, ...]:
+    def take(name: str, text: Any) -> NDArray[np.int64]:
         if not isinstance(text, str):
             raise TypeError(f"{where}: {name} must be indices such as 0-3,7: got {text!r:.60}")
-        found: tuple[int, ...]
+        found: NDArray[np.int64]
         found = _naming(f"{where}: {name}", parse_indices, text, sizes[name])
         room[0] -= len(found)
         if room[0] < 0:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._json import read_json
-from lmcore.compression.choosing import METHODS, Scores, Sizes, choose_stage, draw_scores
+from lmcore.compression.choosing import METHODS, SCORED, Scores, Sizes, choose_stage, draw_scores
+from lmcore.compression.composition import add_stage
 from lmcore.compression.families import find_family
-from lmcore.compression.plan import Plan, add_stage, check_shape, prune_shape
+from lmcore.compression.plan import Plan, check_shape, prune_shape
 from lmcore.compression.pruning import check_plan
 from lmcore.cost import Shape, read_shape
 from lmcore.cost.configs import find_config
@@ -92,11 +93,12 @@ def choose_vocabulary(
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.token_ids import list_token_ids
     from lmcore.compression.vocabulary import choose_tokens
-    from lmcore.compression.vocabulary_pruning import check_counts
+    from lmcore.compression.vocabulary_pruning import check_counts, check_tokenizer
 
     folder = Path(model)
     rows = read_shape(folder).vocabulary_size
-    found = read_counts(counts)
+    found, table = read_counts(counts), TokenizerFolder(folder).table
+    check_tokenizer(folder, table.ids, rows)
     check_counts(folder, found, rows)
     named: set[int] = set()
     for file in (find_config(folder), folder / "generation_config.json"):
@@ -107,7 +109,7 @@ def choose_vocabulary(
             family = find_family(settings["model_type"]) if "model_type" in settings else None
             named |= list_token_ids({**(family.token_ids if family else {}), **settings})
     named = {number for number in named if number < rows}
-    chosen = choose_tokens(TokenizerFolder(folder).table, found.groups, keep, named=named)
+    chosen = choose_tokens(table, found.groups, keep, named=named)
     ids: list[int] = chosen.ids.tolist()
     return ids
 
@@ -128,8 +130,8 @@ def add_chosen_stage(
         plan: to add to.
         sizes: to leave.
         scores: of the original's parts; drawn by the seed if None.
-        method: how they were made, for the record; without scores one of
-            `lmcore.compression.choosing.METHODS`.
+        method: how they were made, for the record; without scores `random`, or one of
+            `lmcore.compression.choosing.SCORED`, which need them.
         seed: of what is drawn.
         layout: of layers that are cut.
         name: of the stage.
@@ -148,6 +150,8 @@ def add_chosen_stage(
     """
     if scores is None and method not in METHODS:
         raise ValueError(f"choose must be one of {', '.join(METHODS)}: got {method!r:.60}")
+    if scores is None and method in SCORED:
+        raise ValueError(f"{method} needs scores of the model's parts")
     if all(getattr(sizes, field.name) is None for field in fields(Sizes)):
         names = ", ".join(field.name.replace("_", "-") for field in fields(Sizes))
         raise ValueError(f"expected a size to leave, one of {names}")

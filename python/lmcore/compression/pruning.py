@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lmcore.compression.cuts import TensorCut, apply_cut
 from lmcore.compression.families import Family, find_family
 from lmcore.compression.families.family import Found
+from lmcore.compression.indices import format_indices
 from lmcore.compression.plan import Plan, find_kept, prune_shape
-from lmcore.compression.plan_files import format_indices
 from lmcore.compression.token_ids import renumber_settings
 from lmcore.cost import Shape
 

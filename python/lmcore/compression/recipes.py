@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lmcore.compression.choosing import Sizes, choose_stage, draw_scores
-from lmcore.compression.plan import Plan, Stage, add_stage
+from lmcore.compression.composition import add_stage
+from lmcore.compression.plan import Plan, Stage
 from lmcore.cost import Shape
 
 OPENBA_V1 = Shape(

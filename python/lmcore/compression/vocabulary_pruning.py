@@ -193,7 +193,7 @@ class _Plan:
         tensors = find_vocabulary_tensors(config)
         tokenizer = TokenizerFolder(source)
         ids = tokenizer.table.ids
-        _check_tokenizer(source, ids, tensors.rows)
+        check_tokenizer(source, ids, tensors.rows)
         check_counts(source, counts, tensors.rows)
         generation = _read_settings(source / _GENERATION)
         named = list_token_ids(config.to_dict()) | list_token_ids(generation or {})
@@ -275,8 +275,20 @@ def _empty(part: Path) -> None:
             path.unlink()
 
 
-def _check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:
-    """Refuses a tokenizer of another model: ids without rows, or too many rows without tokens."""
+def check_tokenizer(source: Path, ids: NDArray[np.int64], rows: int) -> None:
+    """Checks that a tokenizer is that of a model: no ids without rows, few rows without tokens.
+
+    Args:
+        source: the model's folder, for the error.
+        ids: `[tokens]` int64, of the tokenizer, rising.
+        rows: of the embedding.
+
+    Raises:
+        ValueError: it is another model's.
+
+    Example:
+        >>> check_tokenizer(Path("model"), np.arange(5), 8)
+    """
     if not ids.size or ids[-1] >= rows or 2 * len(ids) < rows:
         last = ids[-1] if ids.size else "none"
         raise ValueError(

@@ -122,9 +122,9 @@ def remap_ids(
     Args:
         ids: integers of any shape, old ids.
         table: `[V]` integers, the new id of each old one; -1 where it has none. New ids are below
-            2**30.
+            2**31.
         fill: what an id becomes that has none, or that the table lacks; any number that the dtype
-            holds (and from -2**30 to 2**30 - 1), such as -100.
+            holds, such as -100.
         dtype: of the new ids: `uint16`, `int32` or `int64`; that of `out` if it is given.
         out: of the shape of `ids`, in C order, to write into; after an error what stands there is
             not defined.

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from lmcore.reference._arguments import check_int, in_range
 
 MOST_IDS = 1 << 31
-NEW_IDS_END = 1 << 30
+NEW_IDS_END = 1 << 31
 # The numbers that a type of new ids holds: the least, and one more than the most.
 NEW_IDS = {
     "uint16": (0, 1 << 16),
-    "int32": (-NEW_IDS_END, NEW_IDS_END),
-    "int64": (-NEW_IDS_END, NEW_IDS_END),
+    "int32": (-1 << 31, 1 << 31),
+    "int64": (-1 << 63, 1 << 63),
 }
 
 
@@ -96,8 +96,9 @@ def remap_ids(
         in_range("fill", fill, least, end)
     in_range("the length of table", len(table), 1, most=MOST_IDS)
     for old, new in enumerate(table):
-        if not -1 <= new < end:
-            raise ValueError(f"table[{old}] must be at least -1 and below {end}: got {new}")
+        if not -1 <= new < min(end, NEW_IDS_END):
+            most = min(end, NEW_IDS_END)
+            raise ValueError(f"table[{old}] must be at least -1 and below {most}: got {new}")
     out, lost, first = [], dict[int, int](), None
     for i, token in enumerate(ids):
         new = table[token] if 0 <= token < len(table) else -1
