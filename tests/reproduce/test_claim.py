@@ -91,9 +91,11 @@ def test_a_claim_says_what_is_expected_of_it() -> None:
         dataclasses.replace(CLAIM, expected="not run")
 
 
-@pytest.mark.parametrize("need", ["gpu", "", "data:", "data:../x", "cuda:0", "data:a b"])
+@pytest.mark.parametrize(
+    "need", ["gpu", "", "data:", "data:../x", "data:a/../x", "cuda:0", "data:a b", "package:"]
+)
 def test_a_need_is_one_that_can_be_looked_for(need: str) -> None:
-    with pytest.raises(ValueError, match="a_claim: a need is cuda or data:NAME: got"):
+    with pytest.raises(ValueError, match="a_claim: a need is cuda, data:NAME or package:NAME: got"):
         dataclasses.replace(CLAIM, needs=("cuda", need))
 
 

@@ -1,0 +1,5 @@
+"""Claims of OpenBA-V2."""
+
+from lmcore.reproduce.compression import sentence_pairs
+
+CLAIMS = (*sentence_pairs.CLAIMS,)
