@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import lmcore
+import lmcore.compression
 import lmcore.cost
 import lmcore.ner.extraction
 import lmcore.openba
@@ -46,6 +47,7 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
+COMPRESSION = import_all(lmcore.compression)
 
 
 def parse(path: Path) -> ast.Module:
@@ -67,13 +69,22 @@ def public_names(module: ModuleType) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{value.__module__}.{name}": value
-    for module in [*OPS, lmcore.ner, lmcore.ner.extraction, *TRAINING, *RECSYS, *OPENBA, *COST]
+    for module in [
+        *OPS,
+        lmcore.ner,
+        lmcore.ner.extraction,
+        *TRAINING,
+        *RECSYS,
+        *OPENBA,
+        *COST,
+        *COMPRESSION,
+    ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
 }
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
-    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING]
+    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING, *COMPRESSION]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isclass(value)
 }
@@ -81,7 +92,9 @@ CLASSES: dict[str, type] = {
 WORKERS = {
     name: value
     for name, value in CLASSES.items()
-    if name.startswith(("lmcore.openba.", "lmcore.recsys.", "lmcore.training."))
+    if name.startswith(
+        ("lmcore.compression.", "lmcore.openba.", "lmcore.recsys.", "lmcore.training.")
+    )
     and not (dataclasses.is_dataclass(value) or issubclass(value, tuple))
     and not getattr(value, "_is_protocol", False)
 }
@@ -213,7 +226,9 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [lmcore.ner, lmcore.openba, lmcore.recsys], ids=lambda p: p.__name__
+    "package",
+    [lmcore.compression, lmcore.ner, lmcore.openba, lmcore.recsys],
+    ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:
     assert package.__all__ == sorted(package.__all__)

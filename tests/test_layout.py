@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,9 @@ ARRAY_CONCEPTS = [
     "false_negatives",
     "ranking",
 ]
-TENSOR_CONCEPTS: list[str] = []
+TENSOR_CONCEPTS = ["pruning_mask"]
+# Tensor concepts that torch alone computes so far.
+WITHOUT_KERNEL = {"pruning_mask"}
 SHARED_TREES = [
     "python/lmcore/reference/{}.py",
     "python/lmcore/ops/{}.py",
@@ -99,11 +101,14 @@ def is_in(name: str, package: str) -> bool:
 # Files.
 
 
-def missing_files(root: Path, arrays: list[str], tensors: list[str]) -> list[str]:
+def missing_files(
+    root: Path, arrays: list[str], tensors: list[str], without_kernel: Collection[str] = ()
+) -> list[str]:
     """What the trees lack of these concepts."""
+    kernels = [name for name in tensors if name not in without_kernel]
     files = [tree.format(name) for name in arrays + tensors for tree in SHARED_TREES]
     files += [tree.format(name) for name in arrays for tree in ARRAY_TREES]
-    files += [tree.format(name) for name in tensors for tree in TENSOR_TREES]
+    files += [tree.format(name) for name in kernels for tree in TENSOR_TREES]
     return [file for file in files if not (root / file).is_file()]
 
 
@@ -119,7 +124,7 @@ def strangers(root: Path, arrays: list[str], tensors: list[str]) -> list[str]:
 
 
 def test_concepts_are_a_file_in_each_tree_and_nothing_else_is() -> None:
-    assert missing_files(ROOT, ARRAY_CONCEPTS, TENSOR_CONCEPTS) == []
+    assert missing_files(ROOT, ARRAY_CONCEPTS, TENSOR_CONCEPTS, WITHOUT_KERNEL) == []
     assert strangers(ROOT, ARRAY_CONCEPTS, TENSOR_CONCEPTS) == []
 
 
@@ -139,6 +144,11 @@ def test_a_tensor_concept_needs_a_kernel_and_no_rust(tmp_path: Path) -> None:
     (tmp_path / "kernels/words.py").touch()
     (tmp_path / "rust/attention.rs").touch()
     assert strangers(tmp_path, arrays, tensors) == ["rust/attention", "kernels/words"]
+
+
+def test_what_is_without_a_kernel_has_none() -> None:
+    assert set(TENSOR_CONCEPTS) >= WITHOUT_KERNEL
+    assert [name for name in WITHOUT_KERNEL if (ROOT / f"kernels/{name}.py").exists()] == []
 
 
 def test_parts_stand_in_the_folder_of_what_they_are_parts_of() -> None:

@@ -1,1 +1,1 @@
-"""The documented functions. Array and text ops; none of them needs torch."""
+"""The documented functions. Those of arrays and text need no torch; those of tensors do."""

@@ -1,0 +1,242 @@
+"""Tensors of a folder that holds a model: one file or many, safetensors or torch's `.bin`.
+
+Files are mapped, never read whole: what is looked at here are names, types and shapes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmcore._json import read_json
+from lmcore.compression.safetensors_files import WIDTHS, count_bytes, is_name, read_header
+
+#: torch's names of the types that safetensors has.
+_TORCH_NAMES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz", "I16": "int16", "U16": "uint16", "F16": "float16",
+    "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64",
+    "U64": "uint64", "F64": "float64", "C64": "complex64",
+}  # fmt: skip
+# In the order in which transformers takes them.
+_WHOLE_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class StoredTensor:
+    """A tensor of a checkpoint, where it lies."""
+
+    file: Path
+    dtype: str
+    """As safetensors calls it: `BF16`."""
+    shape: tuple[int, ...]
+    elements: NDArray[Any] = field(repr=False, compare=False)
+    """Of this shape, mapped and read-only; each element is its bytes (`V2`), whatever its type."""
+    offset: int | None
+    """Where its bytes begin in the file; None where they do not lie in it as they are."""
+
+    @property
+    def bytes(self) -> int:
+        """How many it takes."""
+        return count_bytes(self.dtype, self.shape)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class StoredCheckpoint:
+    """The tensors of a folder, and what tells it from others."""
+
+    folder: Path
+    tensors: dict[str, StoredTensor]
+    files: list[Path]
+    fingerprint: str
+    """Of its files: names, sizes, and when they were changed."""
+
+    def check(self) -> None:
+        """Returns nothing if the files are those that were looked at.
+
+        Raises:
+            OSError: a file cannot be found.
+            ValueError: one has changed.
+        """
+        if _fingerprint(self.files) != self.fingerprint:
+            raise ValueError(f"{self.folder}: changed while it was read")
+
+
+def read_checkpoint(folder: str | os.PathLike[str]) -> StoredCheckpoint:
+    """Returns the tensors of a model's folder, mapped.
+
+    Args:
+        folder: with `model.safetensors` or `pytorch_model.bin`, or an index and its shards.
+
+    Raises:
+        ImportError: torch is not installed, and the files are `.bin`.
+        OSError: a file cannot be read.
+        ValueError: the folder holds no checkpoint, or a damaged one; the text names the file.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"wi": torch.zeros(4, 8)}, Path(folder, "pytorch_model.bin"))
+        ...     read_checkpoint(folder).tensors["wi"].shape
+        (4, 8)
+    """
+    base = Path(folder)
+    if not base.is_dir():
+        raise ValueError(f"{base}: not a folder")
+    files, index, weight_map = _find_files(base)
+    looked_at = [*files, *([] if weight_map is None else [index])]
+    fingerprint = _fingerprint(looked_at)
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, tensor in _read_file(file).items():
+            if name in tensors:
+                raise ValueError(f"{file}: holds {name}, which {tensors[name].file.name} holds too")
+            if weight_map is not None and name not in weight_map:
+                raise ValueError(f"{file}: holds {name}, which {index.name} does not name")
+            tensors[name] = tensor
+    for name, shard in (weight_map or {}).items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise ValueError(f"{base / shard}: lacks {name}, which {index.name} says it holds")
+    if not tensors:
+        raise ValueError(f"{base}: holds no tensor")
+    return StoredCheckpoint(folder=base, tensors=tensors, files=looked_at, fingerprint=fingerprint)
+
+
+def _find_files(folder: Path) -> tuple[list[Path], Path, dict[str, str] | None]:
+    for whole in _WHOLE_NAMES:
+        file, index = folder / whole, folder / f"{whole}.index.json"
+        if os.path.lexists(file):
+            return [file], file, None
+        if os.path.lexists(index):
+            weight_map = _read_index(index)
+            return [folder / name for name in sorted({*weight_map.values()})], index, weight_map
+    names = " nor ".join(f"{name}, nor {name}.index.json," for name in _WHOLE_NAMES)
+    raise ValueError(f"{folder}: holds neither {names.removesuffix(',')}")
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    if index.exists() and not index.is_file():
+        raise ValueError(f"{index}: not a regular file")
+    content = read_json(index, "an index of tensors")
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{index}: not an index of tensors: it has no weight_map")
+    end = index.name.removesuffix(".index.json").rpartition(".")[2]
+    for name, shard in names.items():
+        # A shard is a file of the folder, never one elsewhere.
+        if not isinstance(shard, str) or shard != os.path.basename(shard) or "\0" in shard:  # noqa: PTH119
+            raise ValueError(f"{index}: {name!r:.100} lies in no file of it: {shard!r:.100}")
+        if not shard.endswith(f".{end}"):
+            raise ValueError(f"{index}: {name!r:.100} lies in no .{end}: {shard!r:.100}")
+        if not os.path.lexists(index.with_name(shard)):
+            raise ValueError(f"{index.with_name(shard)}: is missing, and {index.name} names it")
+    return names
+
+
+def _read_file(file: Path) -> dict[str, StoredTensor]:
+    return _read_bin(file) if file.suffix == ".bin" else _read_safetensors(file)
+
+
+def _read_safetensors(file: Path) -> dict[str, StoredTensor]:
+    entries = read_header(file)
+    with open(file, "rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    found = {}
+    for name, entry in entries.items():
+        if entry.offset + entry.bytes > len(mapped):
+            raise ValueError(f"{file}: became shorter while it was read")
+        elements = np.ndarray(entry.shape, f"V{WIDTHS[entry.dtype]}", mapped, entry.offset)
+        found[name] = StoredTensor(
+            file=file, dtype=entry.dtype, shape=entry.shape, elements=elements, offset=entry.offset
+        )
+    return found
+
+
+def _read_bin(file: Path) -> dict[str, StoredTensor]:
+    import torch
+
+    if not file.is_file():
+        raise ValueError(f"{file}: not a regular file")
+    with _refusing(file):
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not a file of weights: it holds a {type(content).__name__}")
+    size = file.stat().st_size
+    found = {}
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not is_name(name):
+            raise ValueError(f"{file}: a tensor has a name, of UTF-8: got {type(name).__name__}")
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{file}: {name} is no tensor: {type(tensor).__name__}")
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if not plain or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise ValueError(f"{file}: {name} is no plain tensor: {tensor.layout} {tensor.device}")
+        # One element that stands for many would fill a disk.
+        if tensor.numel() * tensor.element_size() > size:
+            raise ValueError(f"{file}: {name} has the shape {list(tensor.shape)}, and the file "
+                             f"{size} bytes")  # fmt: skip
+        found[name] = _store(file, name, tensor)
+    return found
+
+
+def _store(file: Path, name: str, tensor: Any) -> StoredTensor:
+    import torch
+
+    kind = str(tensor.dtype).removeprefix("torch.")
+    dtype = next((own for own, theirs in _TORCH_NAMES.items() if theirs == kind), None)
+    if dtype is None or tensor.is_conj() or tensor.is_neg():
+        raise ValueError(f"{file}: {name} has the unknown type {tensor.dtype}")
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    width = WIDTHS[dtype]
+    elements = tensor.detach().view(whole[width]).numpy().view(f"V{width}")
+    elements.setflags(write=False)
+    return StoredTensor(
+        file=file, dtype=dtype, shape=tuple(tensor.shape), elements=elements, offset=None
+    )
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """What stands in a file may make torch fail in any way: the kind of the error tells nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of types that are refused
+            yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A place before the file's begin, which torch takes from it, is an argument that is none.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise OSError(error.errno, error.strerror, os.fspath(file)) from error
+        if "mmap can only be used" in str(error) and _begins_as_pickle(file):
+            raise ValueError(
+                f"{file}: has torch's old format, which cannot be mapped: load and save it anew"
+            ) from None
+        lines = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"{file}: not a file of weights: {lines[0][:200]}") from None
+
+
+def _begins_as_pickle(file: Path) -> bool:
+    with open(file, "rb") as opened:
+        return opened.read(1) == b"\x80"
+
+
+def _fingerprint(files: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        known = file.stat()
+        digest.update(repr((file.name, known.st_size, known.st_mtime_ns)).encode())
+    return digest.hexdigest()
