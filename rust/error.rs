@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
-    denoising, entities, examples, false_negatives, matching, negatives, predictions, words,
+    denoising, entities, examples, false_negatives, matching, negatives, predictions, vocabulary,
+    words,
 };
 
 /// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
@@ -186,6 +187,9 @@ pub enum Error {
     /// A problem of the memory of false negatives alone.
     #[error(transparent)]
     FalseNegatives(#[from] false_negatives::Problem),
+    /// A problem of the vocabulary alone.
+    #[error(transparent)]
+    Vocabulary(#[from] vocabulary::Problem),
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
@@ -252,6 +256,7 @@ impl Error {
             Self::Denoising(problem) => problem.kind(),
             Self::Examples(problem) => problem.kind(),
             Self::FalseNegatives(problem) => problem.kind(),
+            Self::Vocabulary(problem) => problem.kind(),
             Self::Stopped | Self::Raised => Kind::Caller,
         }
     }

@@ -13,6 +13,7 @@
 //! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
+//! | [`vocabulary`] | how often ids occur, their rank, and their new ids | `OpenBA-V2`, section on its vocabulary |
 //!
 //! [`text`], [`append`], [`labels`], [`lines`], [`rows`], [`check`], [`memory`], [`threads`] and
 //! [`interrupt`] hold what they share, [`error`] is the one error type.
@@ -37,6 +38,7 @@ pub mod ranking;
 pub mod rows;
 pub mod text;
 pub mod threads;
+pub mod vocabulary;
 pub mod words;
 
 #[cfg(feature = "python")]

@@ -69,6 +69,8 @@ pub enum Stream {
     NoiseSpans = 142,
     /// Which token a text goes on with.
     NextTokens = 143,
+    /// Which heads, inner and hidden units a random pruning keeps.
+    KeptIndices = 161,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
     /// Seeds of torch's generators.

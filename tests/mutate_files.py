@@ -126,6 +126,21 @@ def build(folder: Path) -> None:
     weights = {name: w.clone() for name, w in load_model(folder / "run").state_dict().items()}
     torch.save(weights, folder / "weights.pth")
     save_file(weights, folder / "weights.safetensors")
+    write_large_model(folder)
+
+
+def write_large_model(folder: Path) -> None:
+    """A model, a plan of two stages, and what is left after the first."""
+    from commands import run_here
+    from tiny_families import save_model
+
+    large, plan = save_model("umt5", folder / "large"), folder / "plan.json"
+    first = ["--decoder-layers", 2, "--ffn", 7, "--name", "first"]
+    second = ["--heads", 2, "--after", plan]
+    for more in (first, second):
+        assert run_here("compression", "plan", large, plan, *more)[0] == 0
+    pruned = ["prune", large, folder / "small", "--plan", plan, "--stage", 1]
+    assert run_here("compression", *pruned)[0] == 0
 
 
 def write_sentences(folder: Path) -> None:
@@ -230,6 +245,12 @@ def read_pairs(folder: Path) -> None:
     read_mined_pairs(folder / "run")
 
 
+def read_pruning(folder: Path) -> None:
+    from lmcore.compression.record import read_record
+
+    read_record(folder / "small")
+
+
 def make_examples(name: str, *options: str) -> Callable[[Path], Any]:
     """Examples in every way that an option asks for."""
     more = ["--max-words", "2", "--overlap", "1", "--context", "1", "--boundaries", "io"]
@@ -274,6 +295,7 @@ def make_targets() -> dict[str, Target]:
     go_on = command(*train, "--set", "start=1", "--epochs", "3")
     weights = ["--data", "{}/pairs.txt", "--json"]
     begun = Partial("", Path("streamed.jsonl"))
+    prune = command("compression", "prune", "{}/large", "{}/out", "--plan", "{}/plan.json")
     targets = [
         Target("rows.jsonl", [
             make_examples("rows.jsonl", "--skip-bad-rows"), command(*score),
@@ -310,8 +332,23 @@ def make_targets() -> dict[str, Target]:
         Target("weights.safetensors", [
             command("recsys", "evaluate", "{}/weights.safetensors", *weights)
         ]),
+        Target("plan.json", [
+            command("compression", "cost", "{}/plan.json"),
+            prune,
+        ]),
+        Target("large/config.json", [
+            command("compression", "plan", "{}/large", "{}/other.json", "--ffn", "7"), prune,
+        ]),
+        Target("large/model.safetensors", [prune]),
+        Target("small/pruning.json", [call(read_pruning)]),
     ]  # fmt: skip
-    return {Path(target.file).name: target for target in targets}
+    return {name_of(target): target for target in targets}
+
+
+def name_of(target: Target) -> str:
+    """What a target is called: the name of its file, of which `large` has some of its own."""
+    path = Path(target.file)
+    return target.file if path.parts[0] == "large" else path.name
 
 
 # Changes.

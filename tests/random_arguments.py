@@ -260,6 +260,16 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         scores, *rest = ranking_arguments(s)
         return [scores.shape[1], *rest]
 
+    def ids_of(s: random.Random) -> Any:
+        kind = s.choice([np.uint16, np.int32, np.int64, np.uint32])
+        return integers(s, s.choice([0, 3, 17, 300]), 0, 9, kind)
+
+    def remapped(s: random.Random) -> list[Any]:
+        ids = ids_of(s)
+        out = np.zeros(ids.shape, s.choice([np.uint16, np.int32, np.int64]))
+        table = integers(s, 9, -1, 9)
+        return [ids, table, s.choice([None, 0, 5]), s.random() < 0.5, out, threads(s)]
+
     return {
         "most_threads": lambda s: [],
         "split_words": lambda s: [" ".join(sentence(s))],
@@ -292,6 +302,9 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "rank_targets": lambda s: [*ranking_arguments(s), s.choice(TIES), threads(s)],
         "list_excluded": places,
         "ranking_metrics": lambda s: [integers(s, s.randrange(1, 9), 0, 9, np.float64), [1, 5]],
+        "count_ids": lambda s: [ids_of(s), np.zeros(9, np.int64), True, threads(s)],
+        "rank_ids": lambda s: [integers(s, s.randrange(9), 0, 9)],
+        "remap_ids": lambda s: remapped(s),
         "Denoising": denoising_settings,
         "Denoising.plan": denoised_plan,
         "Denoising.write": denoised_write,
@@ -435,6 +448,15 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
+        "vocabulary.count_ids": lambda s: (
+            [integers(s, s.randrange(9), 0, 9), s.randrange(1, 12)],
+            {"unknown": s.random() < 0.5, "threads": threads(s)},
+        ),
+        "vocabulary.rank_ids": as_core("rank_ids"),
+        "vocabulary.remap_ids": lambda s: (
+            [integers(s, s.randrange(9), 0, 9), integers(s, 9, -1, 9)],
+            {"fill": s.choice([None, 3]), "report": s.random() < 0.5, "threads": threads(s)},
+        ),
         "denoising.plan_batch": denoised,
         "denoising.denoise_batch": lambda s: denoised(s, "rows", "encoder_width", "out", "threads"),
         "denoising.denoise_packed": lambda s: denoised(s, "rows", "threads"),

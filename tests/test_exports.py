@@ -17,6 +17,8 @@ import pytest
 
 import lmcore
 import lmcore.compression
+import lmcore.compression.families
+import lmcore.compression.pieces
 import lmcore.cost
 import lmcore.ner.extraction
 import lmcore.openba
@@ -47,7 +49,11 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
-COMPRESSION = import_all(lmcore.compression)
+COMPRESSION = [
+    module
+    for package in (lmcore.compression, lmcore.compression.families, lmcore.compression.pieces)
+    for module in import_all(package)
+]
 
 
 def parse(path: Path) -> ast.Module:
@@ -203,7 +209,8 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    assert lmcore.__all__ == ["__version__", "ner", "openba", "ops", "recsys", "training"]
+    systems = ["compression", "ner", "openba", "ops", "recsys", "training"]
+    assert lmcore.__all__ == ["__version__", *systems]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
         assert hasattr(lmcore, name)

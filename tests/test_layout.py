@@ -29,6 +29,7 @@ ARRAY_CONCEPTS = [
     "negatives",
     "false_negatives",
     "ranking",
+    "vocabulary",
 ]
 TENSOR_CONCEPTS = ["pruning_mask"]
 # Tensor concepts that torch alone computes so far.

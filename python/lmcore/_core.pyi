@@ -45,6 +45,7 @@ __all__ = [
     "compute_quality",
     "count_entities",
     "count_entities_batch",
+    "count_ids",
     "decode_spans",
     "list_excluded",
     "locate_words",
@@ -59,8 +60,10 @@ __all__ = [
     "random_below",
     "random_bits",
     "random_uniform",
+    "rank_ids",
     "rank_targets",
     "ranking_metrics",
+    "remap_ids",
     "score_examples",
     "score_files",
     "split_words",
@@ -358,3 +361,20 @@ def list_excluded(
 def ranking_metrics(
     ranks: NDArray[np.float64], cutoffs: list[int], /
 ) -> tuple[list[float], list[float], float]: ...
+def count_ids(
+    ids: NDArray[np.integer[Any]],
+    counts: NDArray[np.int64],
+    unknown: bool,
+    threads: int | None,
+    /,
+) -> int: ...
+def rank_ids(counts: NDArray[np.int64], /) -> NDArray[np.int64]: ...
+def remap_ids(
+    ids: NDArray[np.integer[Any]],
+    table: NDArray[np.int64],
+    fill: int | None,
+    report: bool,
+    out: NDArray[np.integer[Any]],
+    threads: int | None,
+    /,
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...

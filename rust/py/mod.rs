@@ -16,6 +16,7 @@ mod philox;
 mod predictions;
 mod ranking;
 mod threads;
+mod vocabulary;
 mod words;
 
 use pyo3::prelude::pymodule;
@@ -50,6 +51,8 @@ mod _core {
     use super::ranking::{list_excluded, rank_targets, ranking_metrics};
     #[pymodule_export]
     use super::threads::most_threads;
+    #[pymodule_export]
+    use super::vocabulary::{count_ids, rank_ids, remap_ids};
     #[pymodule_export]
     use super::words::{locate_words, split_words};
 

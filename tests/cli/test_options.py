@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 import typer
 
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
+from lmcore.compression.record import Record, write_record
 from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
@@ -29,20 +31,25 @@ ATTEMPTS = [
 
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
-    "dev", "source", "target", "valid",
+    "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
+    "prove",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
-    "context", "boundaries", "sampling", "form", "precision", "dtype",
+    "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
 }  # fmt: skip
-TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"}
+TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
+    "groups", "key", "column", "name", "keep_per",
+}  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
-    "swiglu_rule", "tied", "plain",
+    "swiglu_rule", "tied", "plain", "drop", "logits",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
+    "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
+    "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
     "ner data": ["ROWS", "ALIGNED"],
@@ -50,6 +57,11 @@ COMPLETE: dict[str, list[str]] = {
     "ner train": ["tiny", "--data", "EXAMPLES", "--out", "RUN"],
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
+    "compression cost": ["PLAN"],
+    "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
+    "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
+    "compression recipe": ["openba_v2"],
+    "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -129,11 +141,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     save_pair(folder / "openba")
     (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
+    plan = [folder / "openba", folder / "plan.json", "--decoder-layers", 2, "--layers", "spread"]
+    assert run_here("compression", "plan", *plan)[0] == 0
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
+    write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     return {
+        "RECORD": str(folder),
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),
+        "PLAN": str(folder / "plan.json"),
         "OPENBA": str(folder / "openba"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),

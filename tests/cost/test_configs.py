@@ -106,7 +106,7 @@ def test_shapes_that_tell_nothing(tmp_path: Path, entry: Any) -> None:
         ('{"a": NaN}', "NaN is no number of JSON"),
         ("{}", "model_type must be one of openba, t5, "),
         ({"model_type": ["openba"]}, "model_type must be one of openba, t5, "),
-        ({"model_type": "bert"}, "got 'bert'"),
+        ({"model_type": "vit"}, "got 'vit'"),
         ({**OPENBA, "num_layers": 0}, "num_layers must be from 1 to 2147483647: got 0"),
         ({**OPENBA, "num_layers": 10**30}, "num_layers must be from 1 to 2147483647: got 1000"),
         ({**OPENBA, "num_heads": 2.5}, "num_heads must be a whole number: got 2.5"),

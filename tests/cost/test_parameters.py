@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     PreTrainedConfig,
@@ -96,6 +97,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "mistral": {"model_type": "mistral", **LLAMA},
     "qwen2": {"model_type": "qwen2", **LLAMA, "head_dim": 8},
+    "qwen3": {"model_type": "qwen3", **LLAMA},
+    "gpt2": {"model_type": "gpt2", "vocab_size": 97, "n_embd": 48, "n_head": 6, "n_layer": 2},
+    "gpt2 inner": {"model_type": "gpt2", "n_positions": 7, "n_inner": 10, "n_layer": 2},
+    "bert": {"model_type": "bert", "vocab_size": 97, "hidden_size": 48, "num_attention_heads": 6},
 }  # fmt: skip
 
 
@@ -111,7 +116,10 @@ def count_model(config: PreTrainedConfig) -> int:
     """Parameters of a model that has no memory, each once."""
     made: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        model = made.from_config(config)
+        if config.model_type == "bert":
+            model = AutoModel.from_config(config, add_pooling_layer=False)
+        else:
+            model = made.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

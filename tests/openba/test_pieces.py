@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcore.openba.charsmap import CharacterMap
-from lmcore.openba.pieces import Piece, PieceFile, PieceKind
+from lmcore.openba.pieces import PieceFile
+from lmcore.openba.protobuf import Piece, PieceKind
 from lmcore.worlds.openba import LANGUAGES, generate_documents, list_pieces, write_piece_file
 
 CORPORA = [

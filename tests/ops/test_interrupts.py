@@ -25,6 +25,19 @@ CALLS = {
         "ranks = np.zeros(50_000_000)",
         "ranking.ranking_metrics(ranks, range(1, 60))",
     ),
+    "count_ids": (
+        "ids = np.zeros(2**26, np.uint16)",
+        "[vocabulary.count_ids(ids, 2**22, threads={threads}) for _ in range(200)]",
+    ),
+    "rank_ids": (
+        "counts = np.random.default_rng(0).integers(0, 2**60, 2**23)",
+        "[vocabulary.rank_ids(counts) for _ in range(40)]",
+    ),
+    "remap_ids": (
+        "ids = np.zeros(2**26, np.int32); out = ids.copy()",
+        "[vocabulary.remap_ids(ids, [-1], fill=2, report=True, out=out, threads={threads})"
+        " for _ in range(99)]",
+    ),
     "candidates": (
         "s = negatives.SequenceSampler([0, 3], [1, 2, 4], 100_000)",
         "s.candidates(np.ones(5_000, int), 100_000)",
@@ -84,7 +97,7 @@ CODE = """
 import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
-from lmcore.ops import denoising, false_negatives, negatives, philox, ranking
+from lmcore.ops import denoising, false_negatives, negatives, philox, ranking, vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

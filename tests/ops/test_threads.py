@@ -18,6 +18,7 @@ from lmcore.ops.matching import match_labels_batch
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.predictions import align_file, score_examples, score_files
 from lmcore.ops.ranking import rank_targets
+from lmcore.ops.vocabulary import count_ids, remap_ids
 from prediction_rows import VALID, write_rows
 
 ROWS = 300  # more than one chunk of rows
@@ -53,6 +54,8 @@ def calls(tmp_path: Path) -> dict[str, Call]:
             scores, [0] * ROWS, threads=threads
         ).ranks.tolist(),
         "SequenceSampler": sample,
+        "count_ids": lambda threads: count_ids([1, 0, 1], 2, threads=threads).counts.tolist(),
+        "remap_ids": lambda threads: remap_ids([1, 0, 1], [1, 0], threads=threads).ids.tolist(),
     }
 
 
@@ -65,6 +68,8 @@ NAMES = [
     "count_entities_batch",
     "rank_targets",
     "SequenceSampler",
+    "count_ids",
+    "remap_ids",
 ]
 
 

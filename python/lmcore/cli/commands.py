@@ -17,6 +17,7 @@ PACKAGES = {
     "reproduce": "Measure the papers' claims here: a table, and a page with plots.",
     "ner": "Named entities from generated text (GNER).",
     "openba": "Bilingual encoder-decoders, pre-trained by denoising (OpenBA).",
+    "compression": "Smaller models: plans, pruning, vocabularies (OpenBA-V2).",
     "recsys": "Sequential recommendation (UFNRec).",
 }
 

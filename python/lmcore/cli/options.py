@@ -215,6 +215,33 @@ Threads = Annotated[
     ),
 ]
 
+StepRows = Annotated[int, whole(1, MOST, text="Of a micro-batch on a device.")]
+SourceTokens = Annotated[
+    int, whole(1, MOST, text="That the encoder reads; a decoder alone has none.")
+]
+TargetTokens = Annotated[int, whole(1, MOST, text="Of the decoder.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|bfloat16|master",
+        parser=plain_text,
+        help="Of training: bfloat16 computes in it and keeps weights in float32, master keeps "
+        "them in both.",
+    ),
+]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
+]
+SwigluRule = Annotated[
+    bool | None,
+    typer.Option(
+        "--swiglu-rule/--no-swiglu-rule",
+        help="Whether inner layers have two thirds of ffn_hidden_size (OpenBA V1) or all of it "
+        "(V2), where neither the configuration nor weights beside it tell.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 Data = Annotated[
     str,
     typer.Option(

@@ -1,6 +1,174 @@
 """Smaller models out of larger ones: plans, cuts, vocabularies (OpenBA-V2, arXiv 2405.05957)."""
 
-from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
-from lmcore.compression.shards import CutSummary, cut_checkpoint
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CutSummary", "TensorCut", "apply_cut", "cut_checkpoint", "find_shape"]
+if TYPE_CHECKING:
+    from lmcore.compression.choosing import Scores, Sizes, choose, choose_stage, draw_scores
+    from lmcore.compression.composition import add_stage, compose, split_stages
+    from lmcore.compression.counting import CountSummary, count_files
+    from lmcore.compression.counts import Counts, read_counts, write_counts
+    from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
+    from lmcore.compression.model_folders import PruneSummary, prune_folder
+    from lmcore.compression.pieces.folder import TokenizerFolder
+    from lmcore.compression.pieces.table import PieceTable
+    from lmcore.compression.plan import (
+        Plan,
+        Stage,
+        find_kept,
+        prune_shape,
+    )
+    from lmcore.compression.plan_files import read_plan, write_plan
+    from lmcore.compression.planning import (
+        add_chosen_stage,
+        choose_vocabulary,
+        list_shapes,
+        start_plan,
+    )
+    from lmcore.compression.proof import Proof
+    from lmcore.compression.pruning import check_plan, make_cuts, prune_config, prune_state
+    from lmcore.compression.record import Record, read_record, write_record
+    from lmcore.compression.remapping import RemapSummary, remap_file
+    from lmcore.compression.shards import CutSummary, cut_checkpoint
+    from lmcore.compression.vocabulary import Selection, choose_tokens
+    from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
+
+# By the module that holds them, which is imported when one of them is used: a plan needs few.
+_MODULES = {
+    "choosing": (
+        "Scores",
+        "Sizes",
+        "choose",
+        "choose_stage",
+        "draw_scores",
+    ),
+    "counting": (
+        "CountSummary",
+        "count_files",
+    ),
+    "counts": (
+        "Counts",
+        "read_counts",
+        "write_counts",
+    ),
+    "cuts": (
+        "TensorCut",
+        "apply_cut",
+        "find_shape",
+    ),
+    "model_folders": (
+        "PruneSummary",
+        "prune_folder",
+    ),
+    "pieces.folder": ("TokenizerFolder",),
+    "pieces.table": ("PieceTable",),
+    "composition": (
+        "add_stage",
+        "compose",
+        "split_stages",
+    ),
+    "plan": (
+        "Plan",
+        "Stage",
+        "find_kept",
+        "prune_shape",
+    ),
+    "plan_files": (
+        "read_plan",
+        "write_plan",
+    ),
+    "planning": (
+        "add_chosen_stage",
+        "choose_vocabulary",
+        "list_shapes",
+        "start_plan",
+    ),
+    "proof": ("Proof",),
+    "pruning": (
+        "check_plan",
+        "make_cuts",
+        "prune_config",
+        "prune_state",
+    ),
+    "record": (
+        "Record",
+        "read_record",
+        "write_record",
+    ),
+    "remapping": (
+        "RemapSummary",
+        "remap_file",
+    ),
+    "shards": (
+        "CutSummary",
+        "cut_checkpoint",
+    ),
+    "vocabulary": (
+        "Selection",
+        "choose_tokens",
+    ),
+    "vocabulary_pruning": (
+        "VocabularySummary",
+        "prune_vocabulary",
+    ),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CountSummary",
+    "Counts",
+    "CutSummary",
+    "PieceTable",
+    "Plan",
+    "Proof",
+    "PruneSummary",
+    "Record",
+    "RemapSummary",
+    "Scores",
+    "Selection",
+    "Sizes",
+    "Stage",
+    "TensorCut",
+    "TokenizerFolder",
+    "VocabularySummary",
+    "add_chosen_stage",
+    "add_stage",
+    "apply_cut",
+    "check_plan",
+    "choose",
+    "choose_stage",
+    "choose_tokens",
+    "choose_vocabulary",
+    "compose",
+    "count_files",
+    "cut_checkpoint",
+    "draw_scores",
+    "find_kept",
+    "find_shape",
+    "list_shapes",
+    "make_cuts",
+    "prune_config",
+    "prune_folder",
+    "prune_shape",
+    "prune_state",
+    "prune_vocabulary",
+    "read_counts",
+    "read_plan",
+    "read_record",
+    "remap_file",
+    "split_stages",
+    "start_plan",
+    "write_counts",
+    "write_plan",
+    "write_record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lmcore.compression.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,12 +10,14 @@ from lmcore.cost.operations import Operations, count_operations
 from lmcore.cost.parameters import Parameters, count_parameters
 from lmcore.cost.report import CostReport, format_report, make_report
 from lmcore.cost.shapes import Shape
+from lmcore.cost.stages import StageCost, format_stage_costs, make_stage_costs
 
 __all__ = [
     "CostReport",
     "Operations",
     "Parameters",
     "Shape",
+    "StageCost",
     "Step",
     "StepMemory",
     "count_cache_bytes",
@@ -23,6 +25,8 @@ __all__ = [
     "count_parameters",
     "count_step_memory",
     "format_report",
+    "format_stage_costs",
     "make_report",
+    "make_stage_costs",
     "read_shape",
 ]

@@ -1,4 +1,4 @@
-"""Shapes of models from their `config.json`: OpenBA, T5 and Llama, and what is built like these.
+"""Shapes of models from their `config.json`: OpenBA, T5, Llama and their like, GPT-2 and BERT.
 
 A configuration says what the class of its model takes for granted otherwise; here those values
 stand for each kind. What a file does not say and no default answers is an error.
@@ -24,10 +24,11 @@ def read_shape(
 ) -> Shape:
     """Returns the shape that a configuration describes.
 
-    Read are the kinds `openba`, released or ours, `t5`, `mt5`, `umt5`, `llama`, `mistral` and
-    `qwen2`. OpenBA's files do not say whether the inner layers are two thirds of
-    `ffn_hidden_size`, rounded up to a multiple of 256 (V1), or all of it (V2): weights beside the
-    configuration tell, and without any it is the first.
+    Read are the kinds `openba`, released or ours, `t5`, `mt5`, `umt5`, `llama`, `mistral`,
+    `qwen2`, `qwen3`, `gpt2` and `bert`, which is the encoder without what stands on it. OpenBA's
+    files do not say whether the inner layers are two thirds of `ffn_hidden_size`, rounded up to a
+    multiple of 256 (V1), or all of it (V2): weights beside the configuration tell, and without any
+    it is the first.
 
     Args:
         path: a configuration, or the folder of a model, or of a run, whose best model it is.
@@ -47,12 +48,7 @@ def read_shape(
         >>> shape.encoder_layers, shape.decoder_layers, shape.heads_size, shape.inner_size
         (2, 2, 256, 1536)
     """
-    file = Path(path)
-    if file.is_dir():
-        best = file / "best" / "config.json"
-        file = file / "config.json"
-        if best.is_file() and not file.exists():
-            file = best
+    file = find_config(path)
     if file.exists() and not file.is_file():
         raise ValueError(f"{file}: not a configuration: expected a file, got a device or a pipe")
     if file.stat().st_size > _MOST_BYTES:
@@ -67,6 +63,25 @@ def read_shape(
         return make_shape({**content, **changes}, folder=file.parent)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """Returns the configuration of a model.
+
+    Args:
+        path: a configuration, or the folder of a model, or of a run, whose best model it is.
+
+    Example:
+        >>> find_config("model.json").name
+        'model.json'
+    """
+    file = Path(path)
+    if file.is_dir():
+        best = file / "best" / "config.json"
+        file = file / "config.json"
+        if best.is_file() and not file.exists():
+            file = best
+    return file
 
 
 def make_shape(config: Mapping[str, Any], *, folder: Path | None = None) -> Shape:
@@ -170,10 +185,7 @@ def _make_t5(fields: _Fields, folder: Path | None) -> Shape:
     encoders = fields.size("num_layers", default=6)
     decoders = fields.size("num_decoder_layers", default=encoders)
     heads = fields.size("num_heads", default=8)
-    buckets = fields.size("relative_attention_num_buckets", default=32)
     kind = fields.take("model_type")
-    of_each_layer = kind == "umt5"  # the others share the first layer's
-    tables = encoders + decoders if of_each_layer else 2
     form = fields.take("feed_forward_proj", default="relu" if kind == "t5" else "gated-gelu")
     if not isinstance(form, str):
         raise TypeError(f"feed_forward_proj must be a text: got {form!r:.60}")
@@ -188,15 +200,17 @@ def _make_t5(fields: _Fields, folder: Path | None) -> Shape:
         vocabulary_size=fields.size("vocab_size", default=32128 if kind == "t5" else 250112),
         gated=form.startswith("gated-"),
         tied=fields.flag("tie_word_embeddings", True),
-        position_parameters=tables * buckets * heads,
+        bias_buckets=fields.size("relative_attention_num_buckets", default=32),
+        bias_of_each_layer=kind == "umt5",  # the others share the first layer's
     )
 
 
 def _make_llama(fields: _Fields, folder: Path | None) -> Shape:
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    if hidden % heads and fields.take("head_dim", default=None) is None:
-        raise ValueError(f"num_attention_heads must divide hidden_size: got {heads} and {hidden}")
     kind = fields.take("model_type")
+    needs = fields.take("head_dim", default=None) is None and kind != "qwen3"
+    if hidden % heads and needs:
+        raise ValueError(f"num_attention_heads must divide hidden_size: got {heads} and {hidden}")
     is_qwen = kind == "qwen2"  # which does not say that it has these biases
     bias = fields.flag("attention_bias", False)
     return Shape(
@@ -205,14 +219,63 @@ def _make_llama(fields: _Fields, folder: Path | None) -> Shape:
         hidden_size=hidden,
         heads=heads,
         groups=fields.size("num_key_value_heads", default=heads if kind == "llama" else _MISSING),
-        head_size=fields.size("head_dim", default=hidden // heads),
+        head_size=fields.size("head_dim", default=128 if kind == "qwen3" else hidden // heads),
         inner_size=fields.size("intermediate_size"),
         vocabulary_size=fields.size("vocab_size"),
         qkv_bias=bias or is_qwen,
         output_bias=bias,
         inner_bias=fields.flag("mlp_bias", False),
+        head_norm=kind == "qwen3",
         tied=fields.flag("tie_word_embeddings", False),
     )
+
+
+def _make_gpt2(fields: _Fields, folder: Path | None) -> Shape:
+    hidden, heads = fields.size("n_embd", default=768), fields.size("n_head", default=12)
+    _refuse_flag(fields, "add_cross_attention")
+    return Shape(
+        encoder_layers=0,
+        decoder_layers=fields.size("n_layer", default=12),
+        position_rows=fields.size("n_positions", default=1024),
+        inner_size=fields.size("n_inner", default=4 * hidden),
+        vocabulary_size=fields.size("vocab_size", default=50257),
+        tied=fields.flag("tie_word_embeddings", True),
+        **_divide(hidden, heads, "n_embd", "n_head"),
+    )
+
+
+def _make_bert(fields: _Fields, folder: Path | None) -> Shape:
+    hidden = fields.size("hidden_size", default=768)
+    heads = fields.size("num_attention_heads", default=12)
+    _refuse_flag(fields, "is_decoder")
+    positions = fields.size("max_position_embeddings", default=512)
+    return Shape(
+        encoder_layers=fields.size("num_hidden_layers", default=12),
+        decoder_layers=0,
+        # Kinds of tokens have rows like positions, and the norm of the embeddings is the one that
+        # other encoders end with.
+        position_rows=positions + fields.size("type_vocab_size", default=2),
+        inner_size=fields.size("intermediate_size", default=3072),
+        vocabulary_size=fields.size("vocab_size", default=30522),
+        tied=fields.flag("tie_word_embeddings", True),
+        **_divide(hidden, heads, "hidden_size", "num_attention_heads"),
+    )
+
+
+def _divide(hidden: int, heads: int, name: str, divisor: str) -> dict[str, Any]:
+    """The sizes of a model whose heads divide the hidden size, with biases in all maps."""
+    if hidden % heads:
+        raise ValueError(f"{divisor} must divide {name}: got {heads} and {hidden}")
+    biases = ("fused_qkv", "qkv_bias", "output_bias", "inner_bias", "norm_bias")
+    return {
+        "hidden_size": hidden, "heads": heads, "groups": heads, "head_size": hidden // heads,
+        "gated": False, **dict.fromkeys(biases, True), "fused_qkv": name == "n_embd",
+    }  # fmt: skip
+
+
+def _refuse_flag(fields: _Fields, name: str) -> None:
+    if fields.flag(name, False):
+        raise ValueError(f"{name} must be false: a decoder of this kind is not known here")
 
 
 _KINDS: dict[str, Callable[[_Fields, Path | None], Shape]] = {
@@ -223,6 +286,9 @@ _KINDS: dict[str, Callable[[_Fields, Path | None], Shape]] = {
     "llama": _make_llama,
     "mistral": _make_llama,
     "qwen2": _make_llama,
+    "qwen3": _make_llama,
+    "gpt2": _make_gpt2,
+    "bert": _make_bert,
 }
 
 

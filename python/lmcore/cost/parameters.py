@@ -140,6 +140,7 @@ def count_parameters(shape: Shape) -> Parameters:
     """
     attention, inner = count_attention(shape), count_feed_forward(shape)
     norm = (1 + shape.norm_bias) * shape.hidden_size
+    head_norms = 2 * shape.head_size * shape.head_norm
     table = shape.vocabulary_size * shape.hidden_size
     encoders, decoders, cross = (
         shape.encoder_layers, shape.decoder_layers, int(shape.has_cross_attention),
@@ -150,13 +151,14 @@ def count_parameters(shape: Shape) -> Parameters:
         positions=shape.position_parameters,
         encoder_attention=encoders * attention,
         encoder_feed_forward=encoders * inner,
-        encoder_norms=(2 * encoders + (encoders > 0)) * norm,
+        encoder_norms=(2 * encoders + (encoders > 0)) * norm + encoders * head_norms,
         decoder_attention=decoders * attention,
         decoder_cross_attention=decoders * cross * attention,
         decoder_feed_forward=decoders * inner,
-        decoder_norms=((2 + cross) * decoders + (decoders > 0)) * norm,
+        decoder_norms=((2 + cross) * decoders + (decoders > 0)) * norm + decoders * head_norms,
         output_weights=table if has_output and not shape.tied else 0,
         output_bias=shape.vocabulary_size * shape.head_bias * has_output,
-        encoder_layer=(attention + inner + 2 * norm) * (encoders > 0),
-        decoder_layer=((1 + cross) * attention + inner + (2 + cross) * norm) * (decoders > 0),
+        encoder_layer=(attention + inner + 2 * norm + head_norms) * (encoders > 0),
+        decoder_layer=((1 + cross) * attention + inner + (2 + cross) * norm + head_norms)
+        * (decoders > 0),
     )

@@ -58,8 +58,14 @@ class Shape:
     """Of the output layer."""
     tied: bool = False
     """Whether the output layer's weights are the embedding itself, in memory too."""
-    position_parameters: int = 0
-    """Weights for positions, of all stacks together; rotary ones have none."""
+    head_norm: bool = False
+    """Whether queries and keys have norms of a head's size, with weights alone."""
+    position_rows: int = 0
+    """Rows of learned positions, of the hidden size each; rotary positions have none."""
+    bias_buckets: int = 0
+    """Buckets of distances, for each of which and each head a bias is learned."""
+    bias_of_each_layer: bool = False
+    """Whether each layer has a table of these biases, or the first of a stack for all of it."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -70,7 +76,7 @@ class Shape:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field.name} must be a whole number: got {value!r:.60}")
-            least = 0 if field.name.endswith(("_layers", "_parameters")) else 1
+            least = 0 if field.name.endswith(("_layers", "_rows", "_buckets")) else 1
             if not least <= value <= MOST:
                 raise ValueError(f"{field.name} must be from {least} to {MOST}: got {value}")
         if not self.encoder_layers + self.decoder_layers:
@@ -87,6 +93,13 @@ class Shape:
     def groups_size(self) -> int:
         """The size of all keys, or of all values, of a token in a layer."""
         return self.groups * self.head_size
+
+    @property
+    def position_parameters(self) -> int:
+        """Weights for positions, of all stacks together."""
+        stacks = (self.encoder_layers > 0) + (self.decoder_layers > 0)
+        tables = self.encoder_layers + self.decoder_layers if self.bias_of_each_layer else stacks
+        return self.position_rows * self.hidden_size + tables * self.bias_buckets * self.heads
 
     @property
     def has_cross_attention(self) -> bool:

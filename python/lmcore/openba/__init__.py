@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.packing import PackSummary, pack_files
-from lmcore.openba.pieces import Piece, PieceFile
+from lmcore.openba.pieces import PieceFile
+from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:

@@ -34,16 +34,19 @@ class RawDocument(NamedTuple):
     content: bytes
     form: str
 
-    def parse(self) -> str:
+    def parse(self, key: str = "text") -> str:
         """Returns the text.
+
+        Args:
+            key: of the text, in JSONL.
 
         Raises:
             ValueError: there is none, or it is not UTF-8.
         """
         if self.form == "jsonl":
-            text = parse_row(self.content).get("text")
+            text = parse_row(self.content).get(key)
             if not isinstance(text, str):
-                raise ValueError(f"expected a text under 'text', got {text!r:.60}")
+                raise ValueError(f"expected a text under {key!r:.60}, got {text!r:.60}")
             return text
         try:
             return self.content.decode()
@@ -79,6 +82,7 @@ def read_documents(
     files: Sequence[str | os.PathLike[str]],
     *,
     form: str = "auto",
+    key: str = "text",
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[RawDocument]:
     r"""Yields the documents of files, as they lie there.
@@ -86,6 +90,7 @@ def read_documents(
     Args:
         files: their names; `.gz` is decompressed, `-` is standard input.
         form: one of `FORMS`.
+        key: the column of the texts, in parquet.
         progress: called with the bytes read so far, of all files.
 
     Raises:
@@ -106,7 +111,8 @@ def read_documents(
     for path in files:
         kind = find_form(path, form)
         read = 0
-        for read, document in (_read_rows if kind == "parquet" else _read_lines)(path, kind):
+        rows = _read_rows(path, key) if kind == "parquet" else _read_lines(path, kind)
+        for read, document in rows:
             if progress is not None:
                 progress(before + read)
             yield document
@@ -121,7 +127,7 @@ def _read_lines(path: str | os.PathLike[str], form: str) -> Iterator[tuple[int, 
                 yield source.read_bytes, RawDocument(name, number, line, form)
 
 
-def _read_rows(path: str | os.PathLike[str], form: str) -> Iterator[tuple[int, RawDocument]]:
+def _read_rows(path: str | os.PathLike[str], key: str) -> Iterator[tuple[int, RawDocument]]:
     with optional_imports():
         import pyarrow
         from pyarrow import parquet
@@ -132,17 +138,17 @@ def _read_rows(path: str | os.PathLike[str], form: str) -> Iterator[tuple[int, R
         try:
             file = parquet.ParquetFile(raw)
             fields = {field.name: field.type for field in file.schema_arrow}
-            kind = fields.get("text")
+            kind = fields.get(key)
             if kind not in (pyarrow.string(), pyarrow.large_string()):
                 found = ", ".join(fields) if kind is None else str(kind)
-                raise ValueError(f"expected texts in the column 'text', got {found!r:.60}")
+                raise ValueError(f"expected texts in the column {key!r:.60}, got {found!r:.60}")
             rows, total = 0, max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["text"]):
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[key]):
                 for text in batch.column(0).to_pylist():
                     rows += 1
                     if text is not None and text.strip():
                         read = size * rows // total
-                        yield read, RawDocument(name, rows, text.encode(), form)
+                        yield read, RawDocument(name, rows, text.encode(), "parquet")
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -116,6 +116,14 @@ class IndexedDataset:
         return len(self.sizes)
 
     @property
+    def tokens(self) -> NDArray[np.integer[Any]]:
+        """All tokens, of sources and targets, one behind the other: a view of the file.
+
+        `[tokens]`, of the file's type. Ids are not looked at.
+        """
+        return self._tokens
+
+    @property
     def table(self) -> NDArray[np.integer[Any]] | None:
         """The sources of all items as rows, a view of the file; None where lengths differ.
 
@@ -274,13 +282,9 @@ class IndexedWriter:
             # An old index never stands beside new tokens.
             Path(f"{self.prefix}.idx").unlink(missing_ok=True)
         with whole_file(f"{self.prefix}.idx") as place, open(place, "wb") as file:
-            sizes = np.asarray(self._sizes, "<i4")
-            width = self.dtype.itemsize
-            begins = width * (np.cumsum(sizes, dtype="<i8") - sizes)
+            sizes = np.asarray(self._sizes, "<i4").reshape(-1, 2)
             spans, tasks = (np.asarray(items, "<i8") for items in self._items.values())
-            file.write(_make_header(self.dtype, len(sizes), len(spans), len(tasks)))
-            for part in (sizes, begins, spans, tasks):
-                file.write(part.tobytes())
+            file.writelines(make_index(sizes, spans, tasks, self.dtype))
 
     def add(self, source: ArrayLike, target: ArrayLike = (), *, task: Task | None = None) -> None:
         """Writes an item.
@@ -335,6 +339,37 @@ def choose_dtype(vocabulary_size: int) -> np.dtype[Any]:
     if not 1 <= vocabulary_size <= 2**31:
         raise ValueError(f"vocabulary_size must be from 1 to 2**31: got {vocabulary_size}")
     return DTYPES[8 if vocabulary_size < 65_500 else 4]
+
+
+def make_index(
+    sizes: NDArray[np.integer[Any]],
+    span_corruption: NDArray[np.integer[Any]],
+    multi_task: NDArray[np.integer[Any]],
+    dtype: DTypeLike,
+) -> Iterator[bytes]:
+    """Yields the bytes of an index.
+
+    Args:
+        sizes: `[items, 2]` integers, tokens of source and target.
+        span_corruption: `[...]` integers, which items are for span corruption.
+        multi_task: `[...]` integers, which are multi-task items.
+        dtype: of the tokens.
+
+    Raises:
+        ValueError: the type has no code.
+
+    Example:
+        >>> none = np.zeros(0, np.int64)
+        >>> len(b"".join(make_index(np.array([[5, 0]]), none, none, "uint16"))) - 42
+        24
+    """
+    kind = np.dtype(dtype)
+    parts = sizes.reshape(-1)
+    yield _make_header(kind, len(parts), len(span_corruption), len(multi_task))
+    yield parts.astype("<i4").tobytes()
+    yield (kind.itemsize * (np.cumsum(parts, dtype="<i8") - parts)).astype("<i8").tobytes()
+    for items in (span_corruption, multi_task):
+        yield items.astype("<i8").tobytes()
 
 
 def make_group_index(groups: int, length: int, dtype: DTypeLike) -> Iterator[bytes]:

@@ -14,13 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from lmcore._files import find_output, naming_errors, whole_file
 from lmcore._partial import Partial, State
 from lmcore._streams import is_standard
 from lmcore.openba.documents import FORMS, RawDocument, find_form, read_documents
+from lmcore.openba.encoding import TextEncoder, count_cores
 from lmcore.openba.indexed import choose_dtype, make_group_index
 
 # Text that is tokenized at once, for each core: little enough that memory is no matter, and much
@@ -135,8 +134,8 @@ def pack_files(
     return summary
 
 
-class _Encoder:
-    """Ids of plain texts, made by all cores in a thread of its own."""
+class _Encoder(TextEncoder["_Batch"]):
+    """Ids of plain texts with the ends of documents."""
 
     def __init__(self, tokenizer: Any) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -146,47 +145,12 @@ class _Encoder:
         content = backend.to_str()
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         # A copy: what special tokens in a text are is set for the whole backend.
-        self._backend = type(backend).from_str(content)
-        self._backend.encode_special_tokens = True
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        super().__init__(type(backend).from_str(content))
         self._end = int(tokenizer.eos_token_id)
         self.vocabulary_size = len(tokenizer)
         self.dtype = choose_dtype(self.vocabulary_size)
 
-    def encode_ahead(self, batches: Iterator[_Batch]) -> Iterator[tuple[_Batch, NDArray[Any]]]:
-        """Yields batches with the ids of their texts; the next one is encoded meanwhile.
-
-        The thread dies with the process: an interrupt does not wait until a long text is done.
-        """
-        todo: Queue[_Batch | None] = Queue()
-        done: Queue[tuple[_Batch, Any]] = Queue()
-        thread = threading.Thread(target=self._work, args=(todo, done), daemon=True)
-        thread.start()
-        under_way = 0
-        try:
-            for batch in batches:
-                todo.put(batch)
-                under_way += 1
-                if under_way > 1:
-                    yield self._collect(*done.get())
-                    under_way -= 1
-            for _ in range(under_way):
-                yield self._collect(*done.get())
-        finally:
-            todo.put(None)
-
-    def _work(self, todo: Queue[_Batch | None], done: Queue[tuple[_Batch, Any]]) -> None:
-        while (batch := todo.get()) is not None:
-            try:
-                found = self._backend.encode_batch_fast(batch.texts, add_special_tokens=False)
-            except BaseException as error:
-                found = error
-            done.put((batch, found))
-
-    def _collect(self, batch: _Batch, found: Any) -> tuple[_Batch, NDArray[Any]]:
-        if isinstance(found, BaseException):
-            raise found
+    def _collect(self, batch: _Batch, found: Sequence[Any]) -> tuple[_Batch, NDArray[Any]]:
         rows = [encoding.ids for encoding in found]
         ends = [self._end]
         # As by the authors, a text without tokens has no end either.
@@ -273,8 +237,8 @@ class _Run:
         """Batches of the documents that are not done yet."""
         begin, expected = self._state.line, self._state.input_digest
         digest = hashlib.blake2b(digest_size=16)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        most = _BYTES_AT_ONCE * (cores or 1)
+        cores = count_cores()
+        most = _BYTES_AT_ONCE * cores
         batch, number = _Batch(), 0
         for number, document in enumerate(documents, 1):
             digest.update(document.content + b"\n")
@@ -291,7 +255,7 @@ class _Run:
                 batch.bad_rows += 1
                 batch.listed_bad_rows.append(problem)
             batch.size += len(document.content)
-            if batch.size >= most or len(batch.texts) >= _DOCUMENTS_AT_ONCE * (cores or 1):
+            if batch.size >= most or len(batch.texts) >= _DOCUMENTS_AT_ONCE * cores:
                 batch.line, batch.digest = number, digest.hexdigest()
                 yield batch
                 batch = _Batch()

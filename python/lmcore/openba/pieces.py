@@ -15,18 +15,28 @@ no segmentation, and lets tokenizers remember what it has seen.
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lmcore._extras import optional_imports
 from lmcore.openba.charsmap import CharacterMap
+from lmcore.openba.protobuf import (
+    BrokenMessage,
+    Piece,
+    PieceKind,
+    as_bytes,
+    as_int,
+    read_fields,
+    read_pieces,
+    split_model,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,31 +45,6 @@ MARK = "▁"
 """Stands for a space, before a word."""
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _MODELS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-# Wire types of protobuf: a number, eight bytes, bytes with their length, four bytes.
-_VARINT, _EIGHT, _BYTES_FIELD, _FOUR = 0, 1, 2, 5
-
-
-class PieceKind(IntEnum):
-    """What a piece is for, by SentencePiece's numbers."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
-
-
-_KINDS = frozenset(PieceKind)
-
-
-class Piece(NamedTuple):
-    """A piece of text."""
-
-    text: str
-    score: float
-    """Of the Unigram model a log probability, of BPE the negative rank of its merge."""
-    kind: PieceKind = PieceKind.NORMAL
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,9 +70,13 @@ class PieceFile:
 
     Args:
         path: the file, usually `spiece.model` or `tokenizer.model`.
+        check_map: whether its map of characters is looked at, which takes most of the time; a
+            tokenizer is made of files alone whose map was.
 
     Attributes:
-        pieces: in the order of their ids.
+        columns: texts, scores and kinds of its pieces, in the order of their ids.
+        fields: the bytes of the pieces in the file.
+        others: numbers and bytes of the other fields.
         rules: how texts are prepared and segmented.
 
     Raises:
@@ -107,22 +96,33 @@ class PieceFile:
         ['▁Ada', '▁met', '▁Otto', '.']
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, check_map: bool = True) -> None:
         self.name = os.fspath(path)
-        self.pieces: list[Piece] = []
+        self.fields: list[bytes] = []
+        self.others: list[tuple[int, bytes]] = []
         self.rules = Rules()
         self._map: CharacterMap | None = None
         content = Path(path).read_bytes()
         try:
             self._read(content)
-            self._check()
-        except _BrokenFile as error:
+            self._check(check_map)
+        except BrokenMessage as error:
             raise ValueError(f"{self.name}: not a SentencePiece model: {error}") from None
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The pieces in the order of their ids."""
+        texts, scores, kinds = self.columns
+        kind_of = {int(kind): kind for kind in PieceKind}
+        return [
+            Piece(text, score, kind_of[kind])
+            for text, score, kind in zip(texts, scores.tolist(), kinds.tolist(), strict=True)
+        ]
 
     @property
     def unknown_id(self) -> int:
         """The id of text that no piece stands for."""
-        return next(i for i, piece in enumerate(self.pieces) if piece.kind == PieceKind.UNKNOWN)
+        return int(np.flatnonzero(self.columns.kinds == PieceKind.UNKNOWN)[0])
 
     def to_tokenizer(self) -> Tokenizer:
         """Returns a tokenizer with the ids of SentencePiece, without special tokens.
@@ -149,51 +149,55 @@ class PieceFile:
     # Reading.
 
     def _read(self, content: bytes) -> None:
-        for number, value in _fields(content):
-            if number == 1:
-                self.pieces.append(_read_piece(_as_bytes(value), len(self.pieces)))
-            elif number == 2:
-                self._read_trainer(_as_bytes(value))
+        self.fields, self.others = split_model(content)
+        self.columns = read_pieces(self.fields)
+        for number, field in self.others:
+            value = next(read_fields(field))[1]
+            if number == 2:
+                self._read_trainer(as_bytes(value))
             elif number == 3:
-                self._read_normalizer(_as_bytes(value))
+                self._read_normalizer(as_bytes(value))
 
     def _read_trainer(self, content: bytes) -> None:
-        for number, value in _fields(content):
+        for number, value, _, _ in read_fields(content):
             if number == 3:
-                self.rules.model = _MODELS.get(_as_int(value), f"kind {value!r}")
+                self.rules.model = _MODELS.get(as_int(value), f"kind {value!r}")
             elif number == 24:
-                self.rules.suffixes = bool(_as_int(value))
+                self.rules.suffixes = bool(as_int(value))
             elif number == 35:
-                self.rules.byte_fallback = bool(_as_int(value))
+                self.rules.byte_fallback = bool(as_int(value))
 
     def _read_normalizer(self, content: bytes) -> None:
-        for number, value in _fields(content):
+        for number, value, _, _ in read_fields(content):
             if number == 2:
-                self.rules.charsmap = _as_bytes(value)
+                self.rules.charsmap = as_bytes(value)
             elif number == 3:
-                self.rules.adds_mark = bool(_as_int(value))
+                self.rules.adds_mark = bool(as_int(value))
             elif number == 4:
-                self.rules.removes_spaces = bool(_as_int(value))
+                self.rules.removes_spaces = bool(as_int(value))
             elif number == 5:
-                self.rules.escapes_spaces = bool(_as_int(value))
+                self.rules.escapes_spaces = bool(as_int(value))
 
-    def _check(self) -> None:
-        if not self.pieces:
-            raise _BrokenFile("it holds no pieces")
-        kinds = [piece.kind for piece in self.pieces]
+    def _name_twins(self) -> None:
         seen: dict[str, int] = {}
-        for i, piece in enumerate(self.pieces):
-            if piece.text in seen:
-                before = seen[piece.text]
-                raise _BrokenFile(f"the pieces {before} and {i} are both {piece.text!r:.60}")
-            seen[piece.text] = i
-        unknown = kinds.count(PieceKind.UNKNOWN)
+        for i, text in enumerate(self.columns.texts):
+            if text in seen:
+                raise BrokenMessage(f"the pieces {seen[text]} and {i} are both {text!r:.60}")
+            seen[text] = i
+
+    def _check(self, check_map: bool) -> None:
+        if not self.fields:
+            raise BrokenMessage("it holds no pieces")
+        kinds = self.columns.kinds
+        if len(set(self.columns.texts)) < len(kinds):
+            self._name_twins()
+        unknown = int((kinds == PieceKind.UNKNOWN).sum())
         if unknown != 1:
-            raise _BrokenFile(f"expected one piece for unknown text, got {unknown}")
-        texts = {piece.text for piece in self.pieces if piece.kind == PieceKind.BYTE}
+            raise BrokenMessage(f"expected one piece for unknown text, got {unknown}")
+        texts = {self.columns.texts[i] for i in np.flatnonzero(kinds == PieceKind.BYTE)}
         if texts != (set(_BYTES) if self.rules.byte_fallback else set()):
             fallback = "with" if self.rules.byte_fallback else "without"
-            raise _BrokenFile(f"{len(texts)} pieces of bytes in a model {fallback} byte fallback")
+            raise BrokenMessage(f"{len(texts)} pieces of bytes in a model {fallback} byte fallback")
         if self.rules.model not in ("unigram", "bpe"):
             raise ValueError(
                 f"{self.name}: expected a model of the kinds unigram or bpe, got {self.rules.model}"
@@ -202,11 +206,11 @@ class PieceFile:
             raise ValueError(f"{self.name}: its word marks stand behind words, expected before")
         if self.rules.model == "bpe" and PieceKind.UNUSED in kinds:
             raise ValueError(f"{self.name}: a BPE model with unused pieces cannot be read")
-        if self.rules.charsmap:
+        if self.rules.charsmap and check_map:
             try:
                 self._map = CharacterMap(self.rules.charsmap)
             except ValueError as error:
-                raise _BrokenFile(str(error)) from None
+                raise BrokenMessage(str(error)) from None
 
     # The parts of the pipeline.
 
@@ -299,85 +303,6 @@ class PieceFile:
             fuse_unk=True,
             byte_fallback=self.rules.byte_fallback,
         )
-
-
-class _BrokenFile(ValueError):  # noqa: N818
-    """What is wrong with a file, without its name."""
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a message's fields."""
-    place = 0
-    while place < len(content):
-        key, place = _read_varint(content, place)
-        number, kind = key >> 3, key & 7
-        if not number:
-            raise _BrokenFile("a field with the number 0")
-        if kind == _VARINT:
-            value, place = _read_varint(content, place)
-            yield number, value
-            continue
-        if kind == _BYTES_FIELD:
-            size, place = _read_varint(content, place)
-        elif kind in (_FOUR, _EIGHT):
-            size = 4 if kind == _FOUR else 8
-        else:
-            raise _BrokenFile(f"a field of the kind {kind}")
-        end = place + size
-        if end > len(content):
-            raise _BrokenFile(f"a field of {size} bytes where {len(content) - place} are left")
-        yield number, content[place:end]
-        place = end
-
-
-def _read_varint(content: bytes, place: int) -> tuple[int, int]:
-    """A whole number, seven bits a byte, and the place behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(content):
-            raise _BrokenFile("it ends within a number")
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value % (1 << 64), place
-    raise _BrokenFile("a number of more than ten bytes")
-
-
-def _as_bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
-        raise _BrokenFile("a number where a text or a part is expected")
-    return value
-
-
-def _as_int(value: int | bytes) -> int:
-    if not isinstance(value, int):
-        raise _BrokenFile("a text or a part where a number is expected")
-    return value
-
-
-def _read_piece(content: bytes, index: int) -> Piece:
-    text, score, kind = "", 0.0, PieceKind.NORMAL
-    for number, value in _fields(content):
-        if number == 1:
-            try:
-                text = _as_bytes(value).decode()
-            except UnicodeDecodeError:
-                raise _BrokenFile(f"piece {index} is not UTF-8") from None
-        elif number == 2:
-            encoded = _as_bytes(value)
-            if len(encoded) != 4:
-                raise _BrokenFile(f"the score of piece {index} has {len(encoded)} bytes, not 4")
-            (score,) = struct.unpack("<f", encoded)
-        elif number == 3:
-            if value not in _KINDS:
-                raise _BrokenFile(f"piece {index} is of the unknown type {value!r:.60}")
-            kind = PieceKind(_as_int(value))
-    if not text:
-        raise _BrokenFile(f"piece {index} has no text")
-    if not math.isfinite(score):
-        raise _BrokenFile(f"the score of piece {index} is {score}")
-    return Piece(text, score, kind)
 
 
 def _shorten(rests: list[str]) -> list[str]:

@@ -75,6 +75,8 @@ class Stream(IntEnum):
     """Which tokens of a text are noise."""
     NEXT_TOKENS = 143
     """Which token a text goes on with."""
+    KEPT_INDICES = 161
+    """Which heads, inner and hidden units a random pruning keeps."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from lmcore.cli.failures import starting
-from lmcore.cli.options import MOST, name_of_file, plain_text, whole
+from lmcore.cli.options import (
+    MOST,
+    AsJson,
+    Precision,
+    Recompute,
+    SourceTokens,
+    StepRows,
+    SwigluRule,
+    TargetTokens,
+    name_of_file,
+    whole,
+)
 from lmcore.cli.terminal import show, show_json
 
 
@@ -22,38 +33,19 @@ def cost_command(
         ),
     ],
     devices: Annotated[int, whole(1, MOST, text="Memory is shown for 1, 2, 4, ... up to N.")] = 8,
-    rows: Annotated[int, whole(1, MOST, text="Of a micro-batch on a device.")] = 1,
-    source_tokens: Annotated[
-        int, whole(1, MOST, text="That the encoder reads; a decoder alone has none.")
-    ] = 570,
-    target_tokens: Annotated[int, whole(1, MOST, text="Of the decoder.")] = 380,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="float32|bfloat16|master",
-            parser=plain_text,
-            help="Of training: bfloat16 computes in it and keeps weights in float32, master keeps "
-            "them in both.",
-        ),
-    ] = "bfloat16",
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
-    ] = False,
-    swiglu_rule: Annotated[
-        bool | None,
-        typer.Option(
-            "--swiglu-rule/--no-swiglu-rule",
-            help="Whether inner layers have two thirds of ffn_hidden_size (OpenBA V1) or all of it "
-            "(V2), where neither CONFIG nor weights beside it tell.",
-        ),
-    ] = None,
+    rows: StepRows = 1,
+    source_tokens: SourceTokens = 570,
+    target_tokens: TargetTokens = 380,
+    precision: Precision = "bfloat16",
+    recompute: Recompute = False,
+    swiglu_rule: SwigluRule = None,
     tied: Annotated[
         bool | None,
         typer.Option(
             "--tied/--untied", help="Whether embedding and output layer are one, not as in CONFIG."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a model costs, from its sizes alone: parameters, FLOPs, caches, training memory.
 

@@ -1,0 +1,87 @@
+"""The command `lmcore compression prune`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmcore.cli.failures import starting
+from lmcore.cli.options import MOST, Quiet, name_of_file, whole
+from lmcore.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lmcore.compression.model_folders import PruneSummary
+
+
+def prune_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR", parser=name_of_file, help="Folder of the model.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            parser=name_of_file,
+            help="Another folder, which does not exist or is empty.",
+            show_default=False,
+        ),
+    ],
+    plan: Annotated[
+        str,
+        typer.Option(metavar="PLAN", parser=name_of_file, help="What is kept.", show_default=False),
+    ],
+    stage: Annotated[
+        int | None,
+        whole(
+            1,
+            MOST,
+            text="Apply this stage alone, to a model that the stages before have left; all of them "
+            "by default, to the original.",
+        ),
+    ] = None,
+    shard_mb: Annotated[int, whole(1, MOST, text="Megabytes of a file of weights.")] = 5000,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where OUT ended, or anew.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Write a smaller model into a folder that transformers opens.
+
+    Weights are streamed, whatever their size. A killed run goes on where it was.
+    """
+    options = {"stage": stage, "max_shard_bytes": shard_mb * 10**6, "resume": resume}
+    _say_summary(_prune(model, out, plan, quiet, **options))
+
+
+def _prune(model: str, out: str, plan: str, quiet: bool, **options: Any) -> PruneSummary:
+    with starting():
+        from tqdm import tqdm
+
+        from lmcore.compression.model_folders import prune_folder
+        from lmcore.compression.plan_files import read_plan
+
+    found = read_plan(plan)
+    with tqdm(unit="B", unit_scale=True, disable=True if quiet else None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return prune_folder(model, out, found, progress=progress, **options)
+
+
+def _say_summary(summary: PruneSummary) -> None:
+    weights = summary.weights
+    before = f", {weights.kept_files} of them before" if weights.kept_files else ""
+    say(
+        f"{weights.parameters:,} of {summary.parameters:,} parameters kept: {weights.bytes:,} "
+        f"bytes in {len(weights.files)} files{before}"
+    )
+    if summary.cuts_vocabulary and not summary.tokenizer_files:
+        say("there is no tokenizer: the plan cuts the vocabulary, so that ids are other ones")
+    for line in summary.limits:
+        say(line)

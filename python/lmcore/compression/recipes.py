@@ -1,0 +1,79 @@
+"""Plans of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lmcore.compression.choosing import Sizes, choose_stage, draw_scores
+from lmcore.compression.composition import add_stage
+from lmcore.compression.plan import Plan, Stage
+from lmcore.cost import Shape
+
+OPENBA_V1 = Shape(
+    encoder_layers=12, decoder_layers=36, hidden_size=4096, heads=40, groups=40, head_size=128,
+    inner_size=11008, vocabulary_size=250368, fused_qkv=True, qkv_bias=True, output_bias=True,
+    norm_bias=True, head_bias=True,
+)  # fmt: skip
+"""The 15B, of which the paper starts."""
+
+_CUT_LAYERS = (
+    ("1", 12_300_000_000, (4, 8), (7, 11, 18, 20, 22, 30)),
+    ("2", 11_000_000_000, (6, 10), (4, 16, 27)),
+    ("3", 9_900_000_000, (), (10, 24, 33)),
+)
+# What the piece file has behind its pieces, 100 sentinels, three prefixes, and rows that fill up.
+_SPECIAL = range(250000, 250240)
+
+
+def openba_v2(seed: int = 0, vocabulary: Sequence[int] | None = None) -> Plan:
+    """Returns the authors' plan, from OpenBA's 15B to 3.4B in six stages.
+
+    Layers are those of the table of section 3, whose numbers are taken to count from 0 in the
+    original. Of heads, inner units and channels the paper says how many and that they were drawn:
+    here they are drawn by the seed. Stage 4 also leaves out 128 rows that fill up V1's embedding,
+    which is what the released V2 has; stage 5 trains on and cuts nothing.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), sections 3 to 5, and the table of its repository.
+
+    Args:
+        seed: of what is drawn, below 2**64.
+        vocabulary: ids kept in the end, in the numbering of V1. The paper says neither which nor
+            how many: its 3.4B parameters are about 100,000, and by default so many are kept, the
+            first pieces, which are the most frequent ones, and all special ones.
+
+    Raises:
+        IndexError: an id is not below 250,368.
+        ValueError: ids do not rise, or the seed is out of its range.
+
+    Example:
+        >>> from lmcore.compression.plan import prune_shape
+        >>> small = prune_shape(openba_v2())
+        >>> small.encoder_layers, small.decoder_layers, small.hidden_size, small.vocabulary_size
+        (8, 24, 2560, 100000)
+    """
+    plan = Plan(model_type="openba", shape=OPENBA_V1, published_parameters=15_000_000_000)
+    for name, published, encoder, decoder in _CUT_LAYERS:
+        stage = Stage(name=name, method="published", published_parameters=published)
+        plan = add_stage(plan, stage, cut_encoder=encoder, cut_decoder=decoder)
+    sizes = Sizes(hidden=2560, heads=20, ffn=6912, vocabulary=range(250240))
+    stages = [
+        choose_stage(
+            plan, sizes, draw_scores(plan.shape, seed),
+            name="4", method="random", seed=seed, published_parameters=3_800_000_000,
+        ),
+        Stage(name="5", published_parameters=3_800_000_000),
+        Stage(
+            name="vocabulary",
+            vocabulary=(*range(100_000 - len(_SPECIAL)), *_SPECIAL)
+            if vocabulary is None
+            else tuple(vocabulary),
+            published_parameters=3_400_000_000,
+        ),
+    ]  # fmt: skip
+    for stage in stages:
+        plan = add_stage(plan, stage)
+    return plan
+
+
+#: The plans by name.
+RECIPES: dict[str, Callable[..., Plan]] = {recipe.__name__: recipe for recipe in (openba_v2,)}
