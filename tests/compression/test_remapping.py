@@ -374,6 +374,11 @@ def test_outputs_and_arguments(small: Path) -> None:
     with pytest.raises(FileNotFoundError):
         remap_file("none", "out", small, fill=0)
     assert not Path("out.bin").exists()
+    for name in ("null.npy", "null.bin"):
+        Path(name).symlink_to("/dev/null")
+    for source, target in (("in.npy", "null.npy"), ("in", "null")):
+        with pytest.raises(ValueError, match=r": expected a file, got a device or a pipe$"):
+            remap_file(source, target, small, fill=0)
     large = [*range(70_000)]
     write_record(small, Record(content={"vocabulary": {"old_ids": large}}))
     with pytest.raises(ValueError, match=r"^dtype uint16 does not hold 70000 ids$"):
