@@ -368,6 +368,7 @@ def test_symbols_of_users_are_worth_what_they_were(tmp_path: Path) -> None:
         ({"model": {"type": "Unigram", "vocab": [["a", 1, 2]]}}, "not a list of pieces and scores"),
         ({"model": {"type": "Unigram", "vocab": [["a", 1], ["a", 2]]}}, "a piece stands twice"),
         ({"model": {"type": "Unigram", "vocab": [["a", 1]], "unk_id": 1}}, "unknown token has the"),
+        ({"model": {"vocab": {}, "end_of_word_suffix": 5}}, "its end_of_word_suffix is 5"),
         ({"added_tokens": {"a": 1}}, "added tokens are not a list"),
         ({"added_tokens": [{"id": "1", "content": "a"}]}, "added tokens are not a list"),
         ({"added_tokens": [{"id": 2, "content": "a"}]}, "the token 'a' has the ids 0 and 2"),
@@ -386,10 +387,13 @@ def test_broken_files(tmp_path: Path, change: dict[str, Any], text: str) -> None
 
 
 def test_tokens_that_the_file_names_must_stay(trained: dict[str, TokenizerFile]) -> None:
-    file = trained["unigram"]
+    file = TokenizerFile(trained["unigram"].name)
     path = Path(file.name).with_suffix(".never")
     with pytest.raises(ValueError, match=r"it names the token 0, which does not stay$"):
         file.write_pruned(path, {i: i - 1 for i in range(1, 200)})
+    file.content["post_processor"]["special_tokens"]["<s>"]["ids"] = [[]]
+    with pytest.raises(ValueError, match=r"it names the token \[\], which does not stay$"):
+        file.write_pruned(path, {i: i for i in range(200)})
     with pytest.raises(ValueError, match=r"without gaps$"):
         file.write_pruned(path, {i: i + 1 for i in range(200)})
     assert not path.exists()
