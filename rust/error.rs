@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
-    denoising, entities, false_negatives, matching, negatives, predictions, vocabulary, words,
+    denoising, entities, examples, false_negatives, matching, negatives, predictions, vocabulary,
+    words,
 };
 
 /// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
@@ -180,6 +181,9 @@ pub enum Error {
     /// A problem of the noise spans alone.
     #[error(transparent)]
     Denoising(#[from] denoising::Problem),
+    /// A problem of the examples alone.
+    #[error(transparent)]
+    Examples(#[from] examples::Problem),
     /// A problem of the memory of false negatives alone.
     #[error(transparent)]
     FalseNegatives(#[from] false_negatives::Problem),
@@ -250,6 +254,7 @@ impl Error {
             Self::Words(problem) => problem.kind(),
             Self::Negatives(problem) => problem.kind(),
             Self::Denoising(problem) => problem.kind(),
+            Self::Examples(problem) => problem.kind(),
             Self::FalseNegatives(problem) => problem.kind(),
             Self::Vocabulary(problem) => problem.kind(),
             Self::Stopped | Self::Raised => Kind::Caller,

@@ -6,6 +6,7 @@
 //! | [`lcs`] | longest common subsequence with a canonical alignment | GNER, Hierarchical Matching |
 //! | [`matching`] | Hierarchical Matching of generated text | GNER, Hierarchical Matching |
 //! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
+//! | [`examples`] | labelled sentences as the rows that a model is trained with | GNER, its prompt |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
@@ -22,6 +23,7 @@ pub mod check;
 pub mod denoising;
 pub mod entities;
 pub mod error;
+pub mod examples;
 pub mod false_negatives;
 pub mod interrupt;
 pub mod labels;

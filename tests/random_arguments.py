@@ -215,6 +215,18 @@ def matched(source: random.Random) -> list[Any]:
     return [words, generation(source, words), ["x", "y"]]
 
 
+def example_rows(s: random.Random) -> list[Any]:
+    count = s.randrange(4)
+    words = [sentence(s) for _ in range(count)]
+    tags = [labels(s, len(row)) for row in words]
+    return [
+        [""] * count, [sentence(s) for _ in range(count)], words, tags,
+        s.choice([None, tags]), s.choice([None, sentence(s)[:count]]),
+        [s.choice(["types", "sentence", "dataset"]) for _ in range(s.randrange(5))],
+        s.choice([None, 0, 1]), threads(s),
+    ]  # fmt: skip
+
+
 def lower(words: list[str]) -> list[str]:
     return [word.lower() for word in words]
 
@@ -273,6 +285,7 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
             matched(s)
         ),
         "match_labels_batch": lambda s: [*batch_of(s, matched), None, threads(s)],
+        "write_examples_batch": example_rows,
         "decode_spans": lambda s: [labels(s, s.randrange(9)), scheme(s)],
         "count_entities": lambda s: [*tagged(s), scheme(s)],
         "classify_errors": lambda s: [*tagged(s)[1:], scheme(s)],
@@ -411,6 +424,9 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "matching.match_labels_batch": as_core(
             "match_labels_batch", "comparison_words", "threads"
         ),
+        "examples.write_examples_batch": lambda s: (
+            lambda v: ([*v[:4], v[6]], {"target_labels": v[4], "datasets": v[5], "context": v[7]})
+        )(example_rows(s)),
         "entities.decode_spans": as_core("decode_spans"),
         "entities.normalize_text": as_core("normalize_text"),
         "entities.count_entities": as_core("count_entities"),

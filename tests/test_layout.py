@@ -25,6 +25,7 @@ ARRAY_CONCEPTS = [
     "predictions",
     "philox",
     "denoising",
+    "examples",
     "negatives",
     "false_negatives",
     "ranking",

@@ -67,6 +67,7 @@ __all__ = [
     "score_examples",
     "score_files",
     "split_words",
+    "write_examples_batch",
 ]
 
 __version__: str
@@ -98,6 +99,18 @@ def match_labels_batch(
     threads: int | None,
     /,
 ) -> list[_MatchRow]: ...
+def write_examples_batch(
+    heads: Sequence[str],
+    types: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]],
+    labels: Sequence[Sequence[str]],
+    target_labels: Sequence[Sequence[str]] | None,
+    datasets: Sequence[str] | None,
+    template: Sequence[str],
+    context: int | None,
+    threads: int | None,
+    /,
+) -> tuple[bytes, int]: ...
 
 @final
 class Denoising:

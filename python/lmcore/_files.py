@@ -140,6 +140,28 @@ def find_output(
     return target
 
 
+def find_file(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Returns where an output goes that cannot be a device or a pipe; see `find_output`.
+
+    Args:
+        path: the output.
+        inputs: files that it must not be, by whatever name or link.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: it is an input, a device or a pipe, or has no name.
+
+    Example:
+        >>> find_file("/dev/null")
+        Traceback (most recent call last):
+        ValueError: /dev/null: expected a file, got a device or a pipe
+    """
+    target = find_output(path, inputs)
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{os.fspath(path)}: expected a file, got a device or a pipe")
+    return target
+
+
 @contextmanager
 def naming_errors(
     path: str | os.PathLike[str], temporary: str | os.PathLike[str] = ""

@@ -233,18 +233,24 @@ class RowWriter:
             OSError: it cannot be written; the error names the output at the end.
             ValueError: it holds a number that is not finite.
         """
-        self.write_line(to_json(value, encoding=self._encoding))
+        assert self._file is not None
+        self._file.write(f"{to_json(value, encoding=self._encoding)}\n".encode(self._encoding))
+        if self._flushes:
+            self._file.flush()
 
-    def write_line(self, line: str) -> None:
-        """Writes a row that is JSON by now.
+    def write_lines(self, lines: bytes) -> None:
+        """Writes rows that are JSON by now.
 
         Args:
-            line: as `to_json` makes it of an object.
+            lines: UTF-8 of any number of them, each as `to_json` makes it of an object, with a
+                line break at its end.
 
         Raises:
-            OSError: it cannot be written; the error names the output at the end.
+            OSError: they cannot be written; the error names the output at the end.
         """
         assert self._file is not None
-        self._file.write(f"{line}\n".encode(self._encoding))
+        if self._encoding != "utf-8":
+            lines = lines.decode().encode(self._encoding, errors="replace")
+        self._file.write(lines)
         if self._flushes:
             self._file.flush()

@@ -6,6 +6,7 @@ mod borrowed;
 mod denoising;
 mod entities;
 mod error;
+mod examples;
 mod false_negatives;
 mod hooks;
 mod lcs;
@@ -32,6 +33,8 @@ mod _core {
         classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,
         normalize_text,
     };
+    #[pymodule_export]
+    use super::examples::write_examples_batch;
     #[pymodule_export]
     use super::false_negatives::FalseNegativeMemory;
     #[pymodule_export]

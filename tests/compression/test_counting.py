@@ -312,6 +312,8 @@ def test_tokenizers_that_cannot_be_used(folder: Path) -> None:
 def test_outputs_and_arguments(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"the output is an input too$"):
         count_files(["a.txt"], "t", "a.txt")
+    with pytest.raises(ValueError, match=r"the output is an input too$"):
+        count_files(["a.txt"], "t", "t/spiece.model")
     (folder / "full").symlink_to("/dev/full")
     with pytest.raises(ValueError, match=r"^full: expected a file, got a device or a pipe$"):
         count_files(["a.txt"], "t", "full")

@@ -2,13 +2,14 @@
 
 import json
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -22,7 +23,7 @@ from lmcore.compression.pieces.sentencepiece_file import (
 )
 from lmcore.compression.pieces.table import PieceTable
 from lmcore.openba.pieces import PieceFile
-from lmcore.openba.protobuf import PieceKind
+from lmcore.openba.protobuf import PieceKind, write_field
 from lmcore.worlds.openba import write_piece_file
 from tiny_vocabularies import KINDS, read_lines, train_tokenizer
 
@@ -179,6 +180,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TokenizerFile
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)  # each writes, loads and runs a tokenizer
 @given(data=st.data())
 def test_random_kept_sets(trained: dict[str, TokenizerFile], kind: str, data: Any) -> None:
     """The file loads, each piece that stays can be reached, and lines whose pieces stay agree."""
@@ -328,6 +330,28 @@ def test_unknown_characters_cost_what_they_did() -> None:
     assert encode(sorted({*table.find_required().tolist(), 1, 2, 3})) == ["pq", "rs"]
 
 
+def test_symbols_of_users_are_worth_what_they_were(tmp_path: Path) -> None:
+    """Their score follows from the greatest one: without its piece others would win over them."""
+    pieces = [("<unk>", 0.0, 2), ("ab", 0.0, 4), ("a", -3.0, 1), ("b", -3.0, 1), ("zz", -1.0, 1)]
+    pieces += [("▁", -3.5, 1), ("yy", -9.0, 1)]
+    parts = [
+        write_field(1, write_field(1, text.encode()) + b"\x15" + struct.pack("<f", score)
+                    + write_field(3, kind))
+        for text, score, kind in pieces
+    ]  # fmt: skip
+    (tmp_path / "m").write_bytes(b"".join([*parts, write_field(2, write_field(3, 1))]))
+    file = read_piece_file(tmp_path / "m")
+
+    def encode(places: list[int]) -> list[str]:
+        write_pruned_pieces(file, tmp_path / "new", np.array(places))
+        return list(PieceFile(tmp_path / "new").to_tokenizer().encode("ab").tokens)
+
+    assert encode([*range(7)]) == ["▁", "ab"]
+    assert encode([0, 1, 2, 3, 5, 6]) == ["▁", "a", "b"]
+    required = make_piece_table(file).find_required().tolist()
+    assert encode(sorted({*required, 2, 3, 5})) == ["▁", "ab"]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -344,6 +368,7 @@ def test_unknown_characters_cost_what_they_did() -> None:
         ({"model": {"type": "Unigram", "vocab": [["a", 1, 2]]}}, "not a list of pieces and scores"),
         ({"model": {"type": "Unigram", "vocab": [["a", 1], ["a", 2]]}}, "a piece stands twice"),
         ({"model": {"type": "Unigram", "vocab": [["a", 1]], "unk_id": 1}}, "unknown token has the"),
+        ({"model": {"vocab": {}, "end_of_word_suffix": 5}}, "its end_of_word_suffix is 5"),
         ({"added_tokens": {"a": 1}}, "added tokens are not a list"),
         ({"added_tokens": [{"id": "1", "content": "a"}]}, "added tokens are not a list"),
         ({"added_tokens": [{"id": 2, "content": "a"}]}, "the token 'a' has the ids 0 and 2"),
@@ -362,10 +387,13 @@ def test_broken_files(tmp_path: Path, change: dict[str, Any], text: str) -> None
 
 
 def test_tokens_that_the_file_names_must_stay(trained: dict[str, TokenizerFile]) -> None:
-    file = trained["unigram"]
+    file = TokenizerFile(trained["unigram"].name)
     path = Path(file.name).with_suffix(".never")
     with pytest.raises(ValueError, match=r"it names the token 0, which does not stay$"):
         file.write_pruned(path, {i: i - 1 for i in range(1, 200)})
+    file.content["post_processor"]["special_tokens"]["<s>"]["ids"] = [[]]
+    with pytest.raises(ValueError, match=r"it names the token \[\], which does not stay$"):
+        file.write_pruned(path, {i: i for i in range(200)})
     with pytest.raises(ValueError, match=r"without gaps$"):
         file.write_pruned(path, {i: i + 1 for i in range(200)})
     assert not path.exists()

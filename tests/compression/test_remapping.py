@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from commands import file_size_limited
 from lmcore.compression import remap_file, remapping, retokenization
@@ -140,6 +140,25 @@ def test_words_of_wordpiece(tmp_path: Path) -> None:
     assert retokenizer.translate(np.array(ids[0]), np.array([0]))[0].tolist() == ids[1]
     # `##s` has no letters of its own any more: the whole word is unknown.
     assert retokenizer.unknown == 1
+
+
+def test_runs_of_marks_belong_to_the_word_behind_them(tmp_path: Path) -> None:
+    pieces = [("<unk>", -9.0), ("▁", -1.0), ("▁▁", -1.5), ("▁b", -1.0), ("a", -2.0), ("b", -2.0)]
+    backends = []
+    for k, kept in enumerate((pieces, [piece for piece in pieces if piece[0] != "▁b"])):
+        tokenizer = Tokenizer(models.Unigram(kept, 0, False))
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        split = pre_tokenizers.Split(Regex("▁+"), "merged_with_next")
+        tokenizer.pre_tokenizer = split
+        tokenizer.save(str(tmp_path / f"{k}.json"))
+        backends.append(load_backend(tmp_path / f"{k}.json"))
+    old, new = backends
+    assert old.tokenizer.encode("a  b").tokens == ["a", "▁", "▁b"]
+    assert new.tokenizer.encode("a  b").tokens == ["a", "▁▁", "b"]
+    ids = [backend.tokenizer.encode("a  b b").ids for backend in backends]
+    table = np.array([0, 1, 2, -1, 3, 4])
+    found = Retokenizer(table, old, new, None, "int32").translate(np.array(ids[0]), np.array([0]))
+    assert found[0].tolist() == ids[1]
 
 
 def test_pieces_of_bytes_are_cut_alone(tmp_path: Path) -> None:
@@ -375,13 +394,18 @@ def test_outputs_and_arguments(small: Path) -> None:
     with pytest.raises(FileNotFoundError):
         remap_file("none", "out", small, fill=0)
     assert not Path("out.bin").exists()
+    for name in ("null.npy", "null.bin"):
+        Path(name).symlink_to("/dev/null")
+    for source, target in (("in.npy", "null.npy"), ("in", "null")):
+        with pytest.raises(ValueError, match=r": expected a file, got a device or a pipe$"):
+            remap_file(source, target, small, fill=0)
     large = [*range(70_000)]
     write_record(small, Record(source="ab", vocabulary_ids=large))
     with pytest.raises(ValueError, match=r"^dtype uint16 does not hold 70000 ids$"):
         remap_file("in", "out", small, dtype="uint16")
 
 
-def test_a_full_disk_leaves_what_was_there(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_what_was_there(small: Path) -> None:
     remap_file("in", "out", small, fill=0)
     np.save("in.npy", np.zeros(5000, np.int32))
     remap_file("in.npy", "out.npy", small, fill=0)
@@ -393,6 +417,27 @@ def test_a_full_disk_leaves_what_was_there(small: Path, monkeypatch: pytest.Monk
             remap_file(source, target, small, fill=0)
         assert str(caught.value.filename).startswith("out.")
     assert {path.name: path.read_bytes() for path in small.iterdir()} == {**before, **big}
+
+
+def test_an_old_index_never_stands_beside_new_tokens(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remap_file("in", "out", small, fill=0)
+
+    class Stop(BaseException):
+        """Ends a run in the midst of it."""
+
+    def stop(*_: Any) -> Any:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remapping, "make_index", stop)
+        with pytest.raises(Stop):
+            remap_file("in", "out", small, drop=True)
+    with pytest.raises(FileNotFoundError):
+        IndexedDataset("out")
+    remap_file("in", "out", small, drop=True)
+    assert read_items() == [[2, 1], [], [1], [2, 1]]
 
 
 def test_long_words_are_cut(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from lmcore.compression import choose_tokens
 from lmcore.compression.counts import read_counts
 from lmcore.compression.pieces.merging import ListedMerges
 from lmcore.compression.pieces.table import PieceTable
-from lmcore.compression.vocabulary import measure_coverage, pad_ids, rank_tokens
+from lmcore.compression.vocabulary import measure_coverage, pad_ids
 from lmcore.openba.protobuf import PieceKind
+from lmcore.ops.vocabulary import rank_ids
 
 
 def make_table(algorithm: str, texts: list[str], kinds: list[int], **more: Any) -> PieceTable:
@@ -31,7 +32,7 @@ def test_coverage_of_the_authors_counts(data_dir: Path) -> None:
     assert (len(counts), int((counts > 0).sum()), int(counts.sum())) == (
         250_203, 245_698, 200_894_358_000,
     )  # fmt: skip
-    ranked = rank_tokens(counts)
+    ranked = rank_ids(counts)
     shares = [measure_coverage(counts, ranked[:kept]) for kept in (25_000, 50_000, 120_000)]
     assert [f"{share:.3%}" for share in shares] == ["95.815%", "98.803%", "99.910%"]
 
@@ -46,7 +47,7 @@ def test_choosing_from_the_authors_counts(data_dir: Path) -> None:
     table = make_table("wordlevel", texts, [int(kind) for kind in kinds])
     chosen = choose_tokens(table, {"all": counts}, 100_000)
     special = {0, 1, 2, *range(len(counts) - 103, len(counts))}
-    expected = [number for number in rank_tokens(counts).tolist() if number not in special]
+    expected = [number for number in rank_ids(counts).tolist() if number not in special]
     assert chosen.ids.tolist() == sorted({*special, *expected[: 100_000 - 106]})
     padded = pad_ids(chosen.ids, 128)
     assert (len(padded), padded[99_999:].tolist()) == (100_096, [len(counts) - 1, *[-1] * 96])
@@ -57,6 +58,15 @@ def test_ties_go_to_the_smaller_id() -> None:
     counts = {"x": np.array([1, 2, 2, 1, 2, 0])}
     kept = [choose_tokens(table, counts, number).ids.tolist() for number in range(1, 7)]
     assert kept == [[1], [1, 2], [1, 2, 4], [0, 1, 2, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]]
+
+
+def test_ties_among_many() -> None:
+    """Enough of them that a sort that is not stable mixes them up."""
+    draw = random.Random(0)
+    counts = np.array([draw.randint(0, 3) for _ in range(5_000)], np.int64)
+    table = make_table("wordlevel", [f"<{i}>" for i in range(5_000)], [1] * 5_000)
+    expected = sorted(range(5_000), key=lambda number: (-counts[number], number))[:1_000]
+    assert choose_tokens(table, {"x": counts}, 1_000).ids.tolist() == sorted(expected)
 
 
 def test_each_group_keeps_its_own() -> None:

@@ -143,6 +143,7 @@ def test_ids_that_move(world: World, tmp_path: Path) -> None:
     shutil.copytree(world.path("gpt2"), tmp_path / "old")
     content = json.loads((tmp_path / "old/config.json").read_text())
     content |= {"eos_token_id": [0, 400], "pad_token_id": 502, "sep_token_id": 9999}
+    del content["bos_token_id"]  # the class has 50256 then, which is no row
     (tmp_path / "old/config.json").write_text(json.dumps(content))
     generation = {"eos_token_id": 450, "bad_words_ids": [[400], [499, 498]], "max_length": 7}
     (tmp_path / "old/generation_config.json").write_text(json.dumps(generation))
@@ -152,7 +153,7 @@ def test_ids_that_move(world: World, tmp_path: Path) -> None:
     assert config["eos_token_id"] == [0, ids.index(400)]
     # 502 is a row without a token: it stays, since it is named.
     assert config["pad_token_id"] == ids.index(502)
-    assert config["sep_token_id"] is None
+    assert (config["sep_token_id"], config["bos_token_id"]) == (None, None)
     generation = json.loads((tmp_path / "new/generation_config.json").read_text())
     expected = {"eos_token_id": ids.index(450), "bad_words_ids": [[ids.index(400)]]}
     assert generation == {**expected, "max_length": 7}
@@ -338,6 +339,28 @@ def test_a_tokenizer_of_another_model(world: World, tmp_path: Path) -> None:
     for name in ("deberta", "llama"):
         refuse(world, tmp_path, ValueError, "the tokenizer does not belong to the embedding: ",
                source=tmp_path / name)  # fmt: skip
+
+
+def test_ids_of_added_tokens_in_all_files(world: World, tmp_path: Path) -> None:
+    """A token behind the pieces gets another id, in each file that older versions wrote."""
+    shutil.copytree(world.path("bert"), tmp_path / "old")
+    path = tmp_path / "old/tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    token = {**content["added_tokens"][-1], "id": 400, "content": "<new>"}
+    content["added_tokens"].append(token)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    settings = {"added_tokens_decoder": {"400": {"content": "<new>"}, "3": {"content": "[SEP]"}}}
+    (tmp_path / "old/tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "old/added_tokens.json").write_text('{"<new>": 400}')
+    (tmp_path / "old/special_tokens_map.json").write_text('{"sep_token": "[SEP]"}')
+    prune_vocabulary(tmp_path / "old", tmp_path / "new", world.counts("bert"), world.keep("bert"))
+    last = world.keep("bert") - 1
+    found = [json.loads((tmp_path / "new" / name).read_text()) for name in
+             ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")]  # fmt: skip
+    expected = {str(last): {"content": "<new>"}, "3": {"content": "[SEP]"}}
+    assert found == [
+        {"added_tokens_decoder": expected}, {"<new>": last}, {"sep_token": "[SEP]"},
+    ]  # fmt: skip
 
 
 def test_an_id_that_two_files_say_otherwise(world: World, tmp_path: Path) -> None:

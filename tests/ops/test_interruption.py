@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lmcore.ops.entities import decode_spans
+from lmcore.ops.examples import write_examples_batch
 from lmcore.ops.lcs import longest_common_subsequence
 from lmcore.ops.matching import align_words, match_labels, match_labels_batch
 from lmcore.ops.predictions import align_file, align_row, score_examples, score_files
@@ -73,6 +74,16 @@ def test_matching(alarm: Callable[[Callable[[], Any]], None]) -> None:
     alarm(lambda: match_labels(WORDS, text, types))
     for threads in (1, 2):
         alarm(lambda t=threads: match_labels_batch([WORDS] * 2, [text] * 2, [types] * 2, threads=t))
+
+
+def test_examples(alarm: Callable[[Callable[[], Any]], None]) -> None:
+    words, labels = [WORDS * 10] * 9, [["O"] * (10 * len(WORDS))] * 9
+    for threads in (1, 2):
+        alarm(
+            lambda t=threads: write_examples_batch(
+                [""] * 9, [["x"]] * 9, words, labels, ["", "sentence"], threads=t
+            )
+        )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

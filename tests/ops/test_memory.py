@@ -187,11 +187,13 @@ def test_label_lists_are_kept_once(same: bool) -> None:
     assert run_limited(code) == [10_000]
 
 
-@pytest.mark.parametrize("name", ["score_files", "count_entities_batch", "match_labels_batch"])
+@pytest.mark.parametrize(
+    "name", ["score_files", "count_entities_batch", "match_labels_batch", "write_examples_batch"]
+)
 def test_sequences_that_say_they_are_endless(name: str) -> None:
     """A length is no promise, and rows without strings are rows too."""
     code = f"""
-        resource.setrlimit(resource.RLIMIT_AS, (used() + (1 << 27), -1))
+        resource.setrlimit(resource.RLIMIT_AS, (used() + (1 << 24), -1))
         def view(item):
             return numpy.broadcast_to(item, (2**45,))
         empty, number = view(numpy.array(b"")), view(numpy.array(1))
@@ -200,6 +202,8 @@ def test_sequences_that_say_they_are_endless(name: str) -> None:
             "count_entities_batch":
                 lambda: _core.count_entities_batch(None, [["O"]], empty, "strict", 1),
             "match_labels_batch": lambda: _core.match_labels_batch(empty, [""], [[]], None, 1),
+            "write_examples_batch":
+                lambda: _core.write_examples_batch([], [], empty, [], None, None, [], None, 1),
         }}
         try:
             calls[{name!r}]()

@@ -13,6 +13,7 @@ import pytest
 from lmcore import _core
 from lmcore.ops._threads import limit_threads, most_threads
 from lmcore.ops.entities import count_entities_batch
+from lmcore.ops.examples import write_examples_batch
 from lmcore.ops.matching import match_labels_batch
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.predictions import align_file, score_examples, score_files
@@ -43,6 +44,9 @@ def calls(tmp_path: Path) -> dict[str, Call]:
         "match_labels_batch": lambda threads: match_labels_batch(
             words, texts, types, threads=threads
         ),
+        "write_examples_batch": lambda threads: write_examples_batch(
+            texts, types, words, labels, [], threads=threads
+        ),
         "count_entities_batch": lambda threads: count_entities_batch(
             labels, labels, scheme="strict", threads=threads
         ),
@@ -60,6 +64,7 @@ NAMES = [
     "score_files",
     "align_file",
     "match_labels_batch",
+    "write_examples_batch",
     "count_entities_batch",
     "rank_targets",
     "SequenceSampler",

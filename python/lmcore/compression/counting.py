@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore._files import find_output, naming_errors
+from lmcore._files import find_file, naming_errors
 from lmcore._partial import Partial, State
 from lmcore._streams import is_standard
-from lmcore.compression.backends import Backend, load_backend
+from lmcore.compression.backends import Backend, find_tokenizer_file, load_backend
 from lmcore.compression.corpora import IdCorpus, is_ids, open_ids
 from lmcore.compression.counts import ALL, Counts, check_group, write_counts
 from lmcore.compression.languages import LANGUAGES, find_languages
@@ -115,9 +115,8 @@ def count_files(
     """
     plan = _Plan.make(files, groups, by, form, key)
     backend = load_backend(tokenizer)
-    target = find_output(out, ["/dev/stdin" if is_standard(file) else file for file in plan.inputs])
-    if target.exists() and not target.is_file():
-        raise ValueError(f"{os.fspath(out)}: expected a file, got a device or a pipe")
+    inputs = ["/dev/stdin" if is_standard(file) else file for file in plan.inputs]
+    target = find_file(out, [*inputs, find_tokenizer_file(tokenizer)])
     recipe = {**plan.recipe, "tokenizer": backend.digest}
     with Partial(os.fspath(out), target) as partial:
         run = _Run(partial, backend, plan, recipe, resume)

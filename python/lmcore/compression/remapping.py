@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lmcore._files import find_output, naming_errors, whole_file
+from lmcore._files import find_file, naming_errors, whole_file
 from lmcore.compression.backends import Backend, load_backend
 from lmcore.compression.corpora import IdCorpus, find_prefix, open_ids
 from lmcore.compression.record import read_record
@@ -346,8 +346,8 @@ def _remap_items(
     if not Path(prefix).name:
         raise ValueError(f"the outputs need a name, got {target!r:.60}")
     dtype = rules.choose_dtype(choose_dtype(rules.vocabulary.size))
-    find_output(f"{prefix}.idx", corpus.files)
-    find_output(f"{prefix}.bin", corpus.files)
+    find_file(f"{prefix}.idx", corpus.files)
+    find_file(f"{prefix}.bin", corpus.files)
     translator, summary = rules.make(corpus.name, _parts(corpus.tokens), dtype)
     is_cut_anew = data.table is not None and not translator.keeps_lengths
     length = int(data.sizes[0, 0]) if is_cut_anew else 0
@@ -381,7 +381,7 @@ def _remap_array(
         raise ValueError(f"{target}: expected the name of a .npy file, as the input is one")
     default = np.uint16 if rules.vocabulary.size <= 1 << 16 else np.int32
     dtype = rules.choose_dtype(default)
-    find_output(target, corpus.files)
+    find_file(target, corpus.files)
     translator, summary = rules.make(corpus.name, _parts(corpus.tokens), dtype)
     if len(corpus.shape) != 1 and not translator.keeps_lengths:
         raise ValueError(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,6 @@ _CANNOT_COPY = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF
 }  # fmt: skip
 
-T = TypeVar("T")
 Elements: TypeAlias = NDArray[Any]
 """Elements of any type, each as its bytes (`V2`)."""
 Keep: TypeAlias = Sequence[NDArray[np.int64] | None]
@@ -128,21 +126,17 @@ def write_cuts(file: ShardFile, cuts: Iterable[tuple[StoredTensor, TensorCut]]) 
         ...     file.read()
         b'\x02\x00\x05\x03'
     """
-    blocks = (
-        (tensor, block)
-        for tensor, cut in cuts
-        for block in cut_blocks(tensor.elements, cut.keep or [None] * len(tensor.shape))
-    )
     sources: dict[Path, int] = {}
-    with ExitStack() as stack, closing(_make_ahead(blocks)) as ahead:
-        for tensor, block in ahead:
-            if not isinstance(block, Run):
-                file.write(_as_bytes(block))
-                continue
+    with ExitStack() as stack:
+        for tensor, cut in cuts:
             if tensor.offset is not None and tensor.file not in sources:
                 opened = stack.enter_context(open(tensor.file, "rb", buffering=0))
                 sources[tensor.file] = opened.fileno()
-            _write_run(file, tensor, block, sources.get(tensor.file))
+            for block in cut_blocks(tensor.elements, cut.keep or [None] * len(tensor.shape)):
+                if isinstance(block, Run):
+                    _write_run(file, tensor, block, sources.get(tensor.file))
+                else:
+                    file.write(_as_bytes(block))
 
 
 def cut_blocks(elements: Elements, keep: Keep) -> Iterator[Run | Elements]:
@@ -163,15 +157,6 @@ def cut_blocks(elements: Elements, keep: Keep) -> Iterator[Run | Elements]:
     ]
     if elements.size and all(indices is None or len(indices) for indices in kept):
         yield from _cut_axes(elements, kept, 0)
-
-
-def _make_ahead(blocks: Iterator[T]) -> Generator[T, None, None]:
-    """The next block is gathered while one is written."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = pool.submit(next, blocks, None)
-            yield block
 
 
 def _write_run(file: ShardFile, tensor: StoredTensor, run: Run, source: int | None) -> None:

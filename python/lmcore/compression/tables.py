@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._extras import optional_imports
-from lmcore._files import find_output, naming_errors, whole_file
+from lmcore._files import find_file, naming_errors, whole_file
 from lmcore.compression.remapping import NEW_DTYPES, Progress, RemapSummary, Rules
 from lmcore.compression.retokenization import Translator
 
@@ -60,7 +60,7 @@ def remap_table(
         from pyarrow import parquet
 
     name = os.fspath(source)
-    find_output(target, [source])
+    find_file(target, [source])
     with open(source, "rb") as raw, _naming_broken(name):
         file = parquet.ParquetFile(raw)
         size, rows = os.fstat(raw.fileno()).st_size, max(file.metadata.num_rows, 1)

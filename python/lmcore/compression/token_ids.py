@@ -132,7 +132,8 @@ def _change_value(name: str, value: Any, must: Change, may: Change) -> Any:
         words = (_change_all(word, may) for word in value)
         return [word for word in words if None not in _flatten(word)]
     if name == _BIASES and isinstance(value, list):
-        biases = ([_change_all(word, may), bias] for word, bias in value)
+        pairs = (pair for pair in value if isinstance(pair, list) and len(pair) == 2)
+        biases = ([_change_all(word, may), bias] for word, bias in pairs)
         return [pair for pair in biases if None not in _flatten(pair[0])]
     if _NAMED.fullmatch(name) or name == _FORCED:
         return _change_all(value, must)

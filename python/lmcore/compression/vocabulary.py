@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.compression.pieces.table import PieceTable
+from lmcore.ops.vocabulary import rank_ids
 
 
 @dataclass(kw_only=True, slots=True, frozen=True, eq=False)
@@ -88,8 +89,10 @@ def choose_tokens(
             raise ValueError(f"keep_per names the group {group!r:.60}: there are {known}")
         if number < 0:
             raise ValueError(f"keep_per must not be negative: got {number} of {group!r:.60}")
-        chosen.add_all(group, rank_tokens(_take(table, counts[group]), number))
-    chosen.fill(rank_tokens(totals))
+        count = _take(table, counts[group])
+        # None of those that do not occur in the group.
+        chosen.add_all(group, rank_ids(count)[: min(number, int((count > 0).sum()))])
+    chosen.fill(rank_ids(totals))
     ids = table.ids[sorted(chosen.places)]
     kept = np.union1d(ids, rows)
     return Selection(
@@ -98,21 +101,6 @@ def choose_tokens(
         characters=len(characters),
         coverage={group: measure_coverage(count, kept) for group, count in counts.items()},
     )
-
-
-def rank_tokens(counts: NDArray[np.int64], most: int | None = None) -> NDArray[np.int64]:
-    """Returns places by falling counts; of equal counts the smaller place comes first.
-
-    Args:
-        counts: `[tokens]` int64.
-        most: give only so many, and none that does not occur.
-
-    Example:
-        >>> rank_tokens(np.array([3, 5, 0, 5])).tolist(), rank_tokens(np.array([0, 2]), 2).tolist()
-        ([1, 3, 0, 2], [1])
-    """
-    order = np.argsort(-counts, kind="stable")
-    return order if most is None else order[: min(most, int((counts > 0).sum()))]
 
 
 def measure_coverage(counts: NDArray[np.int64], ids: NDArray[np.int64]) -> float:

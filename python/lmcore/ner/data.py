@@ -92,8 +92,8 @@ def write_examples(
     inputs = [path for reader in readers for path in reader.files]
     with RowWriter(target, inputs) as rows:
         sentences = _take(readers, sampler, summary)
-        for line in write_lines(sentences, config or ExampleConfig(), summary.report):
-            rows.write_line(line)
+        for lines in write_lines(sentences, config or ExampleConfig(), summary.report):
+            rows.write_lines(lines)
         if not summary.report.rows:
             raise ValueError("there are no sentences")
     return summary

@@ -1,27 +1,23 @@
-"""Examples as lines of a file: the JSON of their rows, put together from texts.
-
-Most sentences hold nothing that JSON escapes. Their words are joined and looked at once, and
-instruction, target and lists are made from what was joined, in a fourth of the time that an
-encoder takes for the row.
-"""
+"""Examples as lines of a file: the JSON of their rows, most of them written by the core."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby, islice
 
 from lmcore._text import to_json
 from lmcore.ner.examples import ExampleBuilder, ExampleConfig, ExampleReport, Prepared
-from lmcore.ner.instructions import join_target, join_words
 from lmcore.ner.sentences import Sentence
+from lmcore.ops.examples import write_examples_batch
 
-_BETWEEN = '", "'
+_ROWS_AT_ONCE = 256
 
 
 def write_lines(
     sentences: Iterable[Sentence], config: ExampleConfig, report: ExampleReport
-) -> Iterator[str]:
-    """Yields the rows of the examples of sentences as JSON, each as `to_json` writes it.
+) -> Iterator[bytes]:
+    """Yields the rows of the examples of sentences, some lines at a time, as `to_json` writes them.
 
     Args:
         sentences: checked ones.
@@ -30,64 +26,58 @@ def write_lines(
 
     Example:
         >>> sentences = [Sentence(["Ada"], ["B-person"], ["person"], "letters")]
-        >>> (line,) = write_lines(sentences, ExampleConfig(context=0), ExampleReport())
-        >>> line[:73]
+        >>> (lines,) = write_lines(sentences, ExampleConfig(context=0), ExampleReport())
+        >>> lines.decode()[:73]
         '{"dataset": "letters", "types": ["person"], "words": ["Ada"], "labels": ['
     """
     builder = ExampleBuilder(config, report)
-    lines = _Lines(builder)
-    return map(lines.write, builder.prepare(sentences))
+    prepared = builder.prepare(sentences)
+    while block := list(islice(prepared, _ROWS_AT_ONCE)):
+        for is_plain, run in groupby(block, _is_plain):
+            write = _write_plain if is_plain else _write_each
+            yield write(builder, list(run))
 
 
-class _Lines:
-    def __init__(self, builder: ExampleBuilder) -> None:
-        self._builder = builder
-        self._context = builder.config.context
-        self._names_dataset = builder.config.name_dataset
-        self._ends = _Ends()
-        self._fill = builder.template.escape(_escape).fill_texts
+def _is_plain(prepared: Prepared) -> bool:
+    """Whether a row has no members but those of all rows."""
+    return prepared.window is None and prepared.sentence.text is None
 
-    def write(self, prepared: Prepared) -> str:
-        sentence, types, labels, window = prepared
-        words = sentence.words
-        joined, named = _BETWEEN.join(words), _BETWEEN.join(types)
-        is_plain = sentence.text is None and window is None
-        # All labels are of the named types, so that they hold nothing else.
-        if not (is_plain and _is_clean(joined, len(words)) and _is_clean(named, len(types))):
-            return to_json(self._builder.write(prepared).to_row())
-        self._builder.check_words(joined)
-        dataset = sentence.dataset if self._names_dataset else None
-        instruction = self._fill(
-            joined.replace(_BETWEEN, " "), named.replace(_BETWEEN, ", "),
-            None if dataset is None else _escape(dataset),
-        )  # fmt: skip
-        if self._context == "all":
-            target = join_words(words, map(self._ends.__getitem__, labels))
-        else:
-            target = join_target(words, labels, self._context)
-        identity = "" if sentence.id is None else f', "id": "{_escape_once(sentence.id)}"'
-        return (
-            f'{{"dataset": "{_escape(sentence.dataset)}"{identity}, "types": ["{named}"], '
-            f'"words": ["{joined}"], "labels": ["{_BETWEEN.join(sentence.labels)}"], '
-            f'"instruction": "{instruction}", "target": "{target}"}}'
+
+def _write_each(builder: ExampleBuilder, block: Sequence[Prepared]) -> bytes:
+    return "".join(f"{to_json(builder.write(item).to_row())}\n" for item in block).encode()
+
+
+def _write_plain(builder: ExampleBuilder, block: Sequence[Prepared]) -> bytes:
+    config = builder.config
+    sentences = [item.sentence for item in block]
+    try:
+        lines, unreadable = write_examples_batch(
+            list(map(_write_head, sentences)),
+            [item.types for item in block],
+            [sentence.words for sentence in sentences],
+            [sentence.labels for sentence in sentences],
+            builder.template.parts(with_dataset=config.name_dataset),
+            target_labels=None if config.boundaries == "bio" else [item.labels for item in block],
+            datasets=[sentence.dataset for sentence in sentences] if config.name_dataset else None,
+            context=None if config.context == "all" else int(config.context),
+            threads=1,
         )
+    except ValueError:
+        # A lone surrogate, which stands in no UTF-8; its number in JSON does.
+        return _write_each(builder, block)
+    builder.count_unreadable(unreadable)
+    return lines
 
 
-class _Ends(dict[str, str]):
-    """What stands behind a word of a label, for the labels that were met."""
-
-    def __missing__(self, label: str) -> str:
-        self[label] = f"({label}) "
-        return self[label]
-
-
-def _is_clean(joined: str, count: int) -> bool:
-    """Whether JSON escapes nothing of so many joined texts, which are one at least."""
-    return joined.count('"') == 2 * count - 2 and "\\" not in joined and joined.isprintable()
+def _write_head(sentence: Sentence) -> str:
+    dataset, identity = _write_dataset(sentence.dataset), sentence.id
+    if identity is None:
+        return dataset
+    # Most are numbers.
+    written = f'"{identity}"' if identity.isalnum() else to_json(identity)
+    return f'{dataset}, "id": {written}'
 
 
-def _escape_once(text: str) -> str:
-    return text if _is_clean(text, 1) else to_json(text)[1:-1]
-
-
-_escape = lru_cache(maxsize=64)(_escape_once)
+@lru_cache(maxsize=64)
+def _write_dataset(name: str) -> str:
+    return f'"dataset": {to_json(name)}'

@@ -219,20 +219,20 @@ class ExampleBuilder:
             prepared: what it is written from.
         """
         sentence, types, labels, window = prepared
-        self.check_words(" ".join(sentence.words))
+        text = " ".join(sentence.words)
+        self.count_unreadable("(" in text and ("(B-" in text or "(I-" in text or "(O)" in text))
         name = sentence.dataset if self.config.name_dataset else None
         instruction = self.template.fill(sentence.words, types, name)
         target = join_target(sentence.words, labels, self.config.context)
         return Example(sentence, types, instruction, target, window)
 
-    def check_words(self, text: str) -> None:
-        """Counts a row whose words hold what reads as a label.
+    def count_unreadable(self, rows: int) -> None:
+        """Counts rows whose words hold what reads as a label.
 
         Args:
-            text: the words, with anything between them.
+            rows: how many.
         """
-        if "(" in text and ("(B-" in text or "(I-" in text or "(O)" in text):
-            self._report.unreadable_words += 1
+        self._report.unreadable_words += rows
 
     def _cut(
         self, sentences: Iterable[Sentence]

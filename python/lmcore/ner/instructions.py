@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 INSTRUCTION = """\
@@ -268,7 +267,7 @@ class Template:
         if len(_SLOT.findall(unnamed)) != 2:
             raise ValueError("a template must hold {dataset} in a line of its own: it is left out")
         # Alternately what stands there and the names of the places.
-        self._named, self._unnamed = _SLOT.split(text), _SLOT.split(unnamed)
+        self._named, self._unnamed = (*_SLOT.split(text),), (*_SLOT.split(unnamed),)
 
     def fill(self, words: Sequence[str], types: Sequence[str], dataset: str | None) -> str:
         """Returns the instruction for a sentence.
@@ -278,34 +277,19 @@ class Template:
             types: in the order in which they shall be named.
             dataset: its name, or None.
         """
-        return self.fill_texts(" ".join(words), ", ".join(types), dataset)
-
-    def escape(self, escape: Callable[[str], str]) -> Template:
-        """Returns the template with its own text escaped; what fills its places is not.
-
-        Args:
-            escape: returns what shall stand there instead of a text.
-        """
-        escaped = copy(self)
-        for parts in ("_named", "_unnamed"):
-            texts = getattr(self, parts).copy()
-            texts[::2] = map(escape, texts[::2])
-            setattr(escaped, parts, texts)
-        return escaped
-
-    def fill_texts(self, sentence: str, named: str, dataset: str | None) -> str:
-        """Returns the instruction for what stands in its places.
-
-        Args:
-            sentence: its words with spaces between.
-            named: the types with commas between.
-            dataset: its name, or None.
-        """
-        if dataset is None:
-            before, slot, between, _, behind = self._unnamed
-            first, second = (named, sentence) if slot == "types" else (sentence, named)
-            return f"{before}{first}{between}{second}{behind}"
-        values = {"types": named, "sentence": sentence, "dataset": dataset}
-        parts = self._named.copy()
+        values = {"types": ", ".join(types), "sentence": " ".join(words), "dataset": dataset or ""}
+        parts = [*self.parts(with_dataset=dataset is not None)]
         parts[1::2] = [values[slot] for slot in parts[1::2]]
         return "".join(parts)
+
+    def parts(self, *, with_dataset: bool) -> Sequence[str]:
+        """Returns its text and the names of its places in turns.
+
+        Args:
+            with_dataset: whether the line stands there that names the data set.
+
+        Example:
+            >>> Template("{sentence}: {types}?").parts(with_dataset=False)
+            ('', 'sentence', ': ', 'types', '?')
+        """
+        return self._named if with_dataset else self._unnamed

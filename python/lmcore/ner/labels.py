@@ -145,7 +145,8 @@ class LabelReader:
     def __init__(self, types: Sequence[str] | None = None) -> None:
         self.repaired = 0
         self._types = None if types is None else {*types}
-        # Which BIO labels were seen to stand behind which, rightly.
+        # BIO labels that may stand behind any, and those that were seen behind another, rightly.
+        self._free = {"O"}
         self._pairs: set[tuple[str, str]] = set()
         # How a label begins and ends an entity, and its type.
         self._known: dict[str, tuple[bool, bool, str]] = {"O": (True, True, "")}
@@ -161,7 +162,7 @@ class LabelReader:
             ValueError: one has no prefix, or a type that cannot be read back; the text says which
                 word's it is.
         """
-        if self._pairs.issuperset(pairwise(chain("O", labels))):
+        if self._free.issuperset(labels) or self._pairs.issuperset(pairwise(chain("O", labels))):
             return [*labels]
         known, names = self._known, self._names
         made = []
@@ -183,6 +184,7 @@ class LabelReader:
             is_open = "" if ends else name
         if made == [*labels]:
             self._pairs.update(pairwise(chain("O", labels)))
+            self._free.update(label for label in made if label[0] == "B")
         return made
 
     def _learn(self, index: int, label: str) -> tuple[bool, bool, str]:

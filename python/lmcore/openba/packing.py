@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore._files import find_output, naming_errors, whole_file
+from lmcore._files import find_file, find_output, naming_errors, whole_file
 from lmcore._partial import Partial, State
 from lmcore._streams import is_standard
 from lmcore.openba.documents import FORMS, RawDocument, find_form, read_documents
@@ -284,11 +284,10 @@ class _Outputs:
     def __init__(self, prefix: str, files: Sequence[str | os.PathLike[str]]) -> None:
         inputs = ["/dev/stdin" if is_standard(file) else file for file in files]
         self._prefix = prefix
-        self.tokens, self._index, self._numbers = (
-            find_output(f"{prefix}.{ending}", inputs) for ending in ("bin", "idx", "json")
+        self.tokens = find_file(f"{prefix}.bin", inputs)
+        self._index, self._numbers = (
+            find_output(f"{prefix}.{ending}", inputs) for ending in ("idx", "json")
         )
-        if self.tokens.exists() and not self.tokens.is_file():
-            raise ValueError(f"{prefix}.bin: expected a file, got a device or a pipe")
 
     def write(self, partial: Partial, summary: PackSummary, dtype: np.dtype[Any]) -> None:
         """Gives the tokens their name, last: with them, all is there."""

@@ -1,10 +1,10 @@
 """All claims, in the order of the report: one module per claim, one folder per system."""
 
-from lmcore.reproduce import ner, openba, recsys
+from lmcore.reproduce import compression, ner, openba, recsys
 from lmcore.reproduce.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
-    claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *recsys.CLAIMS)
+    claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *compression.CLAIMS, *recsys.CLAIMS)
 }
 
 

@@ -116,6 +116,9 @@ class TokenizerFile:
             self._texts, self._scores = _read_scores(vocabulary)
         elif not isinstance(vocabulary, dict) or set(map(type, vocabulary.values())) - {int}:
             raise _WrongFileError("its vocabulary is not a table of tokens and ids")
+        for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+            if not isinstance(self._model.get(name), str | None):
+                raise _WrongFileError(f"its {name} is {self._model[name]!r:.60}")
         if self._type == "BPE":
             self._pairs = _read_merges(self._model.get("merges"))
         added = self.content.get("added_tokens") or []
@@ -165,7 +168,7 @@ class TokenizerFile:
                 kinds=np.full(len(texts), PieceKind.NORMAL, np.uint8),
                 scores=scores,
                 merges=self._make_merges() if self._type == "BPE" else None,
-                prefix=str(model.get("continuing_subword_prefix") or ""),
+                prefix=model.get("continuing_subword_prefix") or "",
                 takes_whole_words=bool(model.get("ignore_merges")),
             )
         except ValueError as error:
@@ -179,7 +182,7 @@ class TokenizerFile:
     def _make_merges(self) -> ListedMerges:
         prefix = self._model.get("continuing_subword_prefix") or ""
         suffix = self._model.get("end_of_word_suffix") or ""
-        return ListedMerges(self._pairs, prefix=str(prefix), suffix=str(suffix))
+        return ListedMerges(self._pairs, prefix=prefix, suffix=suffix)
 
     def _find_kinds(self, added: dict[str, Any]) -> dict[str, PieceKind]:
         """Kinds of texts that are not normal, whether they are tokens or not."""
@@ -242,7 +245,7 @@ class TokenizerFile:
         return changed
 
     def _renumber(self, number: Any, new_ids: Mapping[int, int]) -> int:
-        found = new_ids.get(number)
+        found = new_ids.get(number) if type(number) is int else None
         if found is None:
             raise ValueError(f"{self.name}: it names the token {number!r:.60}, which does not stay")
         return found

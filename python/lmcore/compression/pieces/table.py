@@ -88,8 +88,8 @@ class PieceTable:
 
         These are all that are not normal. Of the Unigram model they are as well one piece of the
         least score and one of the greatest: what an unknown character costs follows from the one,
-        and what a symbol of a user is worth from the other, so without them the segmentation of
-        texts whose pieces all stay could change.
+        and from the other what a symbol of a user is worth in `lmcore.openba.pieces`. Without them
+        the segmentation of texts whose pieces all stay could change.
         """
         required = self.kinds != PieceKind.NORMAL
         if self.scores is not None:

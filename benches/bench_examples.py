@@ -1,12 +1,14 @@
-"""Building the examples of GNER, from a file of columns, against the authors' builder.
+"""Examples of GNER: sentences in memory to lines, and files of columns to examples and to lines.
 
-Of no concept: it times `lmcore.ner.build_examples`, which is Python, and its stages.
+The last two are those of `lmcore.ner`, against the authors' builder.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import deque
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from lmcore.ner import (
     read_sentences,
     write_examples,
 )
+from lmcore.ner.instructions import INSTRUCTION, join_target, read_template
+from lmcore.ops.examples import write_examples_batch
 from lmcore.worlds import ner
-from timing import compare, print_conditions, save
+from timing import Row, compare, print_conditions, save
 
 SENTENCES = 100_000
 
@@ -47,8 +51,9 @@ def main() -> None:
 
         _check(list(build_examples(read())), *authors.read(source, folder / "label.txt"))
         case = f"{SENTENCES} sentences"
+        rows += _compare_lines(list(islice(build_examples(read()), 10_000)))
         rows += compare(
-            "ner_examples",
+            "examples",
             f"{case}: columns to examples",
             ("authors, pandas and Python", theirs),
             ("lmcore", ours, "3"),
@@ -57,14 +62,48 @@ def main() -> None:
             repeats=1,
         )
         rows += compare(
-            "ner_examples",
+            "examples",
             f"{case}: columns to a file",
             ("authors, within datasets", lambda: _theirs_to_file(source, folder)),
             ("lmcore", write, "3"),
             rounds=5,
             repeats=1,
         )
-        save("ner_examples", rows)
+        save("examples", rows)
+
+
+def _compare_lines(examples: list[Example]) -> list[Row]:
+    """Sentences whose types are in order, to lines."""
+    sentences = [example.sentence for example in examples]
+    template = read_template(INSTRUCTION)
+    parts = template.parts(with_dataset=False)
+    heads = ["" for _ in examples]
+    types = [example.types for example in examples]
+    words = [sentence.words for sentence in sentences]
+    labels = [sentence.labels for sentence in sentences]
+
+    def encode() -> bytes:
+        rows = (
+            {
+                "types": types[i], "words": words[i], "labels": labels[i],
+                "instruction": template.fill(words[i], types[i], None),
+                "target": join_target(words[i], labels[i], "all"),
+            }
+            for i in range(len(examples))
+        )  # fmt: skip
+        return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+
+    def write(threads: int) -> bytes:
+        return write_examples_batch(heads, types, words, labels, parts, threads=threads)[0]
+
+    assert encode() == write(1) == write(2)
+    return compare(
+        "examples",
+        f"{len(examples)} sentences in memory to lines",
+        ("Python, texts and json", encode),
+        ("lmcore, one thread", lambda: write(1), ""),
+        ("lmcore, two threads", lambda: write(2), ""),
+    )
 
 
 def _write_world(folder: Path) -> list[str]:
