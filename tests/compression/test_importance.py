@@ -1,14 +1,18 @@
 """Scores of a model's parts, against loops by hand and against changes of the loss."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 
 from lmcore.compression.calibration import CalibrationRow
 from lmcore.compression.cuts import apply_cut

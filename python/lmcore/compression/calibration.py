@@ -2,8 +2,8 @@
 
 | model | a row with `src` and `trg` | a text |
 | --- | --- | --- |
-| OpenBA | source and target | its own denoising (UL2), by a fixed seed |
-| another encoder-decoder | source and target | the first half is the source, the second the target |
+| OpenBA | source and target | its own denoising (UL2), of a fixed seed |
+| another encoder-decoder | source and target | its first half is the source, the rest the target |
 | decoder | `trg` is predicted behind `src` | each token is predicted from those before it |
 | BERT | refused | each seventh token is masked where a loss is asked for |
 
@@ -17,6 +17,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ target=(101, 102, 1))]
 def read_calibration(
     path: str | os.PathLike[str], reader: Reader, most_tokens: int
 ) -> list[CalibrationRow]:
-    """Returns the first rows of a file, up to a number of tokens.
+    r"""Returns the first rows of a file, up to a number of tokens.
 
     Args:
         path: JSONL with `text`, or with `src` and `trg`; or lines of text.
@@ -161,7 +162,7 @@ def read_calibration(
         >>> encode = lambda text, **_: {"input_ids": [ord(letter) for letter in text]}
         >>> reader = Reader(kind="decoder", tokenizer=None, encode=encode)
         >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        ...     _ = file.write("ab\\ncd\\nef\\n"), file.flush()
+        ...     _ = file.write("ab\ncd\nef\n"), file.flush()
         ...     [row.target for row in read_calibration(file.name, reader, 5)]
         [(97, 98), (99, 100)]
     """
@@ -272,12 +273,16 @@ def make_batch(
     wholes = [(*row.source, *row.target) for row in rows]
     if kind == "decoder":
         ids, shown = _fill(wholes, pad)
-        told = [((_IGNORED,) * len(row.source) + row.target)[1:] + (_IGNORED,) for row in rows]
+        told = [(*((_IGNORED,) * len(row.source) + row.target)[1:], _IGNORED) for row in rows]
         labels, _ = _fill(told, _IGNORED)
     else:
-        hidden = [[mask is not None and _is_masked(place, number + row) for place in range(len(ids))]
-                  for row, ids in enumerate(wholes)]  # fmt: skip
-        both = [[*zip(ids, flags, strict=True)] for ids, flags in zip(wholes, hidden, strict=True)]
+        both = [
+            [
+                (n, mask is not None and _is_masked(place, number + row))
+                for place, n in enumerate(ids)
+            ]
+            for row, ids in enumerate(wholes)
+        ]
         ids, shown = _fill([[mask or 0 if gone else n for n, gone in row] for row in both], pad)
         labels, _ = _fill([[n if gone else _IGNORED for n, gone in row] for row in both], _IGNORED)
     inputs = {"input_ids": ids, "attention_mask": shown.long()}
@@ -304,7 +309,7 @@ def _split(ids: tuple[int, ...], length: int) -> list[tuple[int, ...]]:
     """Parts of about one length, none longer than that asked for."""
     count = -(-len(ids) // length)
     ends = [len(ids) * number // count for number in range(count + 1)] if count else []
-    return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [ids[a:b] for a, b in pairwise(ends)]
 
 
 def _read_row(document: RawDocument) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lmcore._extras import optional_imports
@@ -164,7 +163,7 @@ def find_scores(
         >>> config = T5Config(d_model=8, d_ff=6, d_kv=2, num_heads=2, num_layers=1, vocab_size=9)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     T5ForConditionalGeneration(config).save_pretrained(folder)
-        ...     file = Path(folder, "scores")
+        ...     file = f"{folder}/scores"
         ...     [find_scores(folder, "magnitude", None, file)[1] for _ in range(2)]
         [False, True]
     """
@@ -268,9 +267,7 @@ def make_batches(
         batch = make_batch(rows[start : start + batch_size], kind, number=start, **ids)
         inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         shown = {name: mask.to(device) for name, mask in batch.shown.items()}
-        yield CalibrationBatch(
-            inputs=inputs, shown=shown, labels=batch.labels, tokens=batch.tokens
-        )
+        yield CalibrationBatch(inputs=inputs, shown=shown, labels=batch.labels, tokens=batch.tokens)
 
 
 def _make_reader(kind: str, config: Any, tokenizer: Any) -> Reader:
@@ -300,7 +297,9 @@ def _load_tokenizer(folder: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:  # what stands in a folder may fail in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{place}: holds no tokenizer that can be loaded: {reason:.200}") from error
+        raise ValueError(
+            f"{place}: holds no tokenizer that can be loaded: {reason:.200}"
+        ) from error
 
 
 def _take(*ids: Any) -> int:

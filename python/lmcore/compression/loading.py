@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lmcore._extras import optional_imports
@@ -34,6 +36,19 @@ def find_kind(config: Any) -> str:
     masked = type(config) in AutoModelForMaskedLM._model_mapping
     causal = type(config) in AutoModelForCausalLM._model_mapping
     return "encoder" if masked and not (causal and config.is_decoder) else "decoder"
+
+
+@contextmanager
+def _no_reports() -> Iterator[None]:
+    """Of weights that lack or are too many: what matters of it is an error here."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def load_model(
@@ -75,7 +90,7 @@ def load_model(
         kind = getattr(transformers, HEADS[find_kind(load_config(folder))])
     place = os.fspath(folder)
     try:
-        with no_bars():
+        with no_bars(), _no_reports():
             model, found = kind.from_pretrained(
                 place,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),

@@ -320,7 +320,7 @@ def score_influence(
                 counts[stack] += int(mask.sum())
             if progress is not None:
                 progress(batch.tokens)
-    found: dict[str, NDArray[np.float64]] = {}
+    found: dict[str, Any] = {}
     for stack in ("encoder", "decoder"):
         values = [sums[key] / max(1, counts[stack]) for key in sorted(sums) if key[0] == stack]
         _check_finite("states", np.array(values))
