@@ -257,36 +257,41 @@ def list_plans(scores: Scores, kept_ids: Sequence[int]) -> dict[str, list[Plan]]
 
 
 def measure(
-    plan: Plan, state: dict[str, Tensor], molecules: list[list[int]], tokens: list[str]
+    plan: Plan, state: dict[str, Tensor], old: Tensor, tokens: list[str], before: list[str]
 ) -> list[float]:
-    """Parameters, loss of a copy, distance, and percent that is closed and as it was."""
-    model, original = prune(state, plan), build(state)
-    kept = find_kept(plan).vocabulary
-    new = {old: place for place, old in enumerate(kept)}
-    old, ids = pad(molecules), pad([[new[i] for i in molecule] for molecule in molecules])
-    short = (old != PAD).sum(1) <= 20
-    before = write(original, old[short], tokens)
-    after = write(model, ids[short], [tokens[i] for i in kept])
+    """Parameters, loss of a copy, distance, and percent that is closed and written as before."""
+    model, kept = prune(state, plan), find_kept(plan).vocabulary
+    new = torch.full((SHAPE.vocabulary_size,), -1)
+    new[list(kept)] = torch.arange(len(kept))
+    ids = new[old]
+    after = write(model, ids[is_short(old)], [tokens[i] for i in kept])
     return [
         sum(p.numel() for p in model.parameters()),
         compute_loss(model, ids),
-        compute_distance(model, original, ids, old, kept),
+        compute_distance(model, build(state), ids, old, kept),
         100 * float(np.mean([is_closed(text) for text in after])),
         100 * float(np.mean([a == b for a, b in zip(after, before, strict=True)])),
     ]
+
+
+def is_short(ids: Tensor) -> Tensor:
+    """Those that are written out; the others are only read."""
+    return (ids != PAD).sum(1) <= 18
 
 
 def main() -> None:
     """Prints the table, with means of three seeds where parts are drawn."""
     torch.set_num_threads(1)
     folder = Path(os.environ["LMCORE_DATA"], "models/annalog")
-    state, tokens, molecules = read_state(folder), read_tokens(folder), read_molecules(folder, 200)
+    state, tokens, molecules = read_state(folder), read_tokens(folder), read_molecules(folder, 100)
     with tempfile.TemporaryDirectory() as name:
         scores = score_magnitudes(lay_out(folder, Path(name, "model")), PLAN, family=FAMILY)
-    kept = sorted({*range(4), *(i for molecule in molecules for i in molecule)})
+    ids = pad(molecules)
+    before = write(build(state), ids[is_short(ids)], tokens)
+    kept = sorted({*range(4), *ids.unique().tolist()})
     print("| cut | parameters | copy | distance | closed | as before |\n| --- |" + " --- |" * 5)
     for name, plans in list_plans(scores, kept).items():
-        rows = np.array([measure(plan, state, molecules, tokens) for plan in plans])
+        rows = np.array([measure(plan, state, ids, tokens, before) for plan in plans])
         count, *others = rows.mean(0)
         cells = [f"{mean:.{digits}f}" for mean, digits in zip(others, (2, 2, 0, 0), strict=True)]
         if len(plans) > 1:
