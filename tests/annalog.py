@@ -195,7 +195,7 @@ def compute_distance(
 
 
 @torch.no_grad()
-def write(model: Annalog, ids: Tensor, tokens: Sequence[str], most: int = 48) -> list[str]:
+def write(model: Annalog, ids: Tensor, tokens: Sequence[str], most: int = 32) -> list[str]:
     """What the model writes greedily for each source."""
     mask = (ids != PAD)[:, None, None]
     memory = model.encoder(ids, mask)
@@ -275,15 +275,17 @@ def measure(
 
 
 def is_short(ids: Tensor) -> Tensor:
-    """Those that are written out; the others are only read."""
-    return (ids != PAD).sum(1) <= 18
+    """Those that are written out, at most 32; the others are only read."""
+    short = (ids != PAD).sum(1) <= 18
+    return short & (short.cumsum(0) <= 32)
 
 
 def main() -> None:
     """Prints the table, with means of three seeds where parts are drawn."""
     torch.set_num_threads(1)
     folder = Path(os.environ["LMCORE_DATA"], "models/annalog")
-    state, tokens, molecules = read_state(folder), read_tokens(folder), read_molecules(folder, 100)
+    state, tokens = read_state(folder), read_tokens(folder)
+    molecules = [ids for ids in read_molecules(folder, 150) if len(ids) <= 40][:100]
     with tempfile.TemporaryDirectory() as name:
         scores = score_magnitudes(lay_out(folder, Path(name, "model")), PLAN, family=FAMILY)
     ids = pad(molecules)
