@@ -32,7 +32,7 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove",
+    "prove", "scores",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -43,7 +43,7 @@ TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "datas
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
-    "swiglu_rule", "tied", "plain", "drop", "logits",
+    "swiglu_rule", "tied", "plain", "drop", "logits", "latency",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.

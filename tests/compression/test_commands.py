@@ -189,7 +189,9 @@ def test_plans_that_are_refused(tmp_path: Path, model: Path, recipe: Path) -> No
     check_line(plan(), "expected a size to leave, one of encoder-layers")
     check_line(plan("--hidden", 33), "hidden: expected to keep from 1 to 32: got 33")
     check_line(plan("--encoder-layers", 1), "encoder_layers: the first and the last layer stay")
-    check_line(plan("--ffn", 3, "--choose", "luck"), "choose must be one of random: got 'luck'")
+    check_line(
+        plan("--ffn", 3, "--choose", "luck"), "choose must be one of random, magnitude, ", "'luck'"
+    )
     check_line(plan("--ffn", 3, "--after", recipe), "for a model whose encoder_layers is 12: ")
     check_line(plan("--ffn", 3, "--after", tmp_path / "none"), "No such file")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from lmcore.compression.counting import CountSummary, count_files
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
+    from lmcore.compression.importance import Calibration, find_scores, score_model
+    from lmcore.compression.latency import (
+        Latency,
+        LatencyReport,
+        compare_latency,
+        measure_latency,
+        record_latency,
+    )
     from lmcore.compression.model_folders import PruneSummary, prune_folder
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
@@ -29,6 +37,12 @@ if TYPE_CHECKING:
     from lmcore.compression.pruning import check_plan, make_cuts, prune_config, prune_state
     from lmcore.compression.record import Record, read_record, write_record
     from lmcore.compression.remapping import RemapSummary, remap_file
+    from lmcore.compression.scores_files import (
+        StoredScores,
+        digest_weights,
+        read_scores,
+        write_scores,
+    )
     from lmcore.compression.shards import CutSummary, cut_checkpoint
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
@@ -55,6 +69,18 @@ _MODULES = {
         "TensorCut",
         "apply_cut",
         "find_shape",
+    ),
+    "importance": (
+        "Calibration",
+        "find_scores",
+        "score_model",
+    ),
+    "latency": (
+        "Latency",
+        "LatencyReport",
+        "compare_latency",
+        "measure_latency",
+        "record_latency",
     ),
     "model_folders": (
         "PruneSummary",
@@ -99,6 +125,12 @@ _MODULES = {
         "RemapSummary",
         "remap_file",
     ),
+    "scores_files": (
+        "StoredScores",
+        "digest_weights",
+        "read_scores",
+        "write_scores",
+    ),
     "shards": (
         "CutSummary",
         "cut_checkpoint",
@@ -115,9 +147,12 @@ _MODULES = {
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Calibration",
     "CountSummary",
     "Counts",
     "CutSummary",
+    "Latency",
+    "LatencyReport",
     "PieceTable",
     "Plan",
     "Proof",
@@ -128,6 +163,7 @@ __all__ = [
     "Selection",
     "Sizes",
     "Stage",
+    "StoredScores",
     "TensorCut",
     "TokenizerFolder",
     "VocabularySummary",
@@ -139,14 +175,18 @@ __all__ = [
     "choose_stage",
     "choose_tokens",
     "choose_vocabulary",
+    "compare_latency",
     "compose",
     "count_files",
     "cut_checkpoint",
+    "digest_weights",
     "draw_scores",
     "find_kept",
+    "find_scores",
     "find_shape",
     "list_shapes",
     "make_cuts",
+    "measure_latency",
     "prune_config",
     "prune_folder",
     "prune_shape",
@@ -155,12 +195,16 @@ __all__ = [
     "read_counts",
     "read_plan",
     "read_record",
+    "read_scores",
+    "record_latency",
     "remap_file",
+    "score_model",
     "split_stages",
     "start_plan",
     "write_counts",
     "write_plan",
     "write_record",
+    "write_scores",
 ]
 
 

@@ -35,8 +35,10 @@ LAYOUTS = ("spread", "adjacent")
 """How layers that are cut lie: spread out over the middle, or side by side in it, which is worse
 and there to be compared with."""
 
-METHODS = ("random",)
-"""How widths are chosen, without a model that says more."""
+SCORED = ("magnitude", "activation", "taylor", "block_influence")
+"""Methods that ask the model: see `lmcore.compression.importance`."""
+METHODS = ("random", *SCORED)
+"""How what is kept is chosen."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from lmcore.compression.families import Family
 from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
-from lmcore.compression.record import FILE, Record, format_record
-from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint
+from lmcore.compression.record import FILE, Record, format_record, read_record
+from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint, is_unfinished
 from lmcore.cost import Shape, read_shape
 from lmcore.openba.protobuf import PieceKind
 
@@ -146,6 +146,46 @@ def prune_folder(
     )
 
 
+def is_pruned(
+    source_folder: str | os.PathLike[str],
+    target_folder: str | os.PathLike[str],
+    plan: Plan,
+    stage: int | None = None,
+) -> bool:
+    """Returns whether a folder holds, whole, what `prune_folder` makes of another.
+
+    Args:
+        source_folder: of a model.
+        target_folder: any.
+        plan: what is kept.
+        stage: as for `prune_folder`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the source holds no model, or the target a damaged record.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.compression.plan import Stage
+        >>> from transformers import T5Config, T5ForConditionalGeneration
+        >>> config = T5Config(d_model=8, d_ff=6, d_kv=2, num_heads=2, num_layers=3, vocab_size=9)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     T5ForConditionalGeneration(config).save_pretrained(folder)
+        ...     stage = Stage(hidden=range(5))
+        ...     plan = Plan(model_type="t5", shape=read_shape(folder), stages=[stage])
+        ...     before = is_pruned(folder, Path(folder, "small"), plan)
+        ...     _ = prune_folder(folder, Path(folder, "small"), plan)
+        ...     before, is_pruned(folder, Path(folder, "small"), plan)
+        (False, True)
+    """
+    source, target = Path(source_folder), Path(target_folder)
+    if not (target / FILE).is_file() or is_unfinished(target):
+        return False
+    record = read_record(target)
+    known = digest_model(source, read_checkpoint(source))
+    return (record.source, record.plan, record.stage) == (known, plan, stage)
+
+
 def _take_stage(plan: Plan, stage: int | None) -> Plan:
     if not plan.stages:
         raise ValueError("the plan has no stages")
@@ -209,12 +249,21 @@ def _write_around(target: Path, files: dict[str, str]) -> None:
     """Writes the configurations; the record first, by which a later start knows the folder."""
     others = [path.name for path in target.iterdir() if not path.name.startswith(_OWN)]
     record = target / FILE
-    is_own = record.is_file() and record.read_text(encoding="utf-8") == files[FILE]
+    is_own = record.is_file() and _is_record(record, files[FILE])
     if others and not is_own:
         there = "a model that was made otherwise" if FILE in others else f"{others[0]!r:.100}"
         raise FileExistsError(f"{target}: holds {there}: name another folder")
     for name, text in files.items():
-        write_text(target / name, text)
+        if name != FILE or not is_own:  # times that were measured since stay in it
+            write_text(target / name, text)
+
+
+def _is_record(file: Path, expected: str) -> bool:
+    """Whether a record is that of this run, apart from times."""
+    try:
+        return format_record(replace(read_record(file), latency=None)) == expected
+    except ValueError:
+        return False
 
 
 def _copy(source: Path, target: Path, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._json import read_json
-from lmcore.compression.choosing import METHODS, Scores, Sizes, choose_stage, draw_scores
+from lmcore.compression.choosing import METHODS, SCORED, Scores, Sizes, choose_stage, draw_scores
 from lmcore.compression.composition import add_stage
 from lmcore.compression.families import find_family
 from lmcore.compression.plan import Plan, check_shape, prune_shape
@@ -130,8 +130,8 @@ def add_chosen_stage(
         plan: to add to.
         sizes: to leave.
         scores: of the original's parts; drawn by the seed if None.
-        method: how they were made, for the record; without scores one of
-            `lmcore.compression.choosing.METHODS`.
+        method: how they were made, for the record; without scores `random`, or one of
+            `lmcore.compression.choosing.SCORED`, which need them.
         seed: of what is drawn.
         layout: of layers that are cut.
         name: of the stage.
@@ -150,6 +150,8 @@ def add_chosen_stage(
     """
     if scores is None and method not in METHODS:
         raise ValueError(f"choose must be one of {', '.join(METHODS)}: got {method!r:.60}")
+    if scores is None and method in SCORED:
+        raise ValueError(f"{method} needs scores of the model's parts")
     if all(getattr(sizes, field.name) is None for field in fields(Sizes)):
         names = ", ".join(field.name.replace("_", "-") for field in fields(Sizes))
         raise ValueError(f"expected a size to leave, one of {names}")

@@ -302,20 +302,9 @@ def _run(kind: Any, folder: Any, lines: Sequence[Sequence[int]]) -> list[NDArray
     """Outputs of a model for each line."""
     import torch
 
-    from lmcore.training.checkpoint import no_bars
+    from lmcore.compression.loading import load_model
 
-    try:
-        with no_bars():
-            model = kind.from_pretrained(
-                os.fspath(folder), dtype=torch.float32, local_files_only=True
-            )
-    except (MemoryError, ImportError, OSError):
-        raise
-    except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        text = f"{os.fspath(folder)}: not a model that can be loaded: {reason:.200}"
-        raise ValueError(text) from error
-    model.eval()
+    model = load_model(folder, kind)
     outputs = []
     with torch.inference_mode():
         for line in lines:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from lmcore._files import write_text
 from lmcore._json import read_json
+from lmcore.compression.latency import LatencyReport, dump_report, load_report
 from lmcore.compression.plan import Plan
 from lmcore.compression.plan_files import dump_plan, load_plan
 
 FILE = "pruning.json"
 FORMAT, VERSION = "lmcore-pruning", 1
 _MOST_BYTES = 1 << 28
-_KEYS = ("format", "version", "source", "plan", "stage", "vocabulary", "about")
+_KEYS = ("format", "version", "source", "plan", "stage", "vocabulary", "about", "latency")
 _MOST_ID = 2**31 - 1
 
 
@@ -50,6 +51,8 @@ class Record:
     """`[new vocabulary]`: the id that each id had before; -1 is a row that fills up."""
     about: dict[str, Any] = field(default_factory=dict)
     """What else tells how it was made, as JSON has it."""
+    latency: LatencyReport | None = None
+    """Its times beside those of the original, where they were measured."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source:
@@ -58,6 +61,8 @@ class Record:
             raise TypeError(f"plan must be a Plan: got {self.plan!r:.60}")
         if not isinstance(self.about, dict):
             raise TypeError(f"about must be an object: got {self.about!r:.60}")
+        if self.latency is not None and not isinstance(self.latency, LatencyReport):
+            raise TypeError(f"latency must be a LatencyReport: got {self.latency!r:.60}")
         if self.stage is not None:
             most = 0 if self.plan is None else len(self.plan.stages)
             if not isinstance(self.stage, int) or isinstance(self.stage, bool):
@@ -110,6 +115,8 @@ def format_record(record: Record) -> str:
         content["stage"] = record.stage
     if record.about:
         content["about"] = record.about
+    if record.latency is not None:
+        content["latency"] = dump_report(record.latency)
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     if record.vocabulary_ids is not None:  # in one line, not one for each id
         ids = json.dumps(record.vocabulary_ids.tolist())
@@ -163,6 +170,8 @@ def _load(content: Any) -> Record:
         ids = _load_ids(content["vocabulary"])
     plan = load_plan(content["plan"]) if "plan" in content else None
     more = {name: content[name] for name in ("stage", "about") if name in content}
+    if "latency" in content:
+        more["latency"] = load_report(content["latency"])
     return Record(source=content.get("source", ""), plan=plan, vocabulary_ids=ids, **more)
 
 

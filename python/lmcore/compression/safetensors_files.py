@@ -116,11 +116,40 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorEntry]:
         raise ValueError(f"{name}: not a whole safetensors file: {error}") from None
 
 
-def make_header(tensors: Mapping[str, tuple[str, Sequence[int]]]) -> bytes:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns what a safetensors file says of itself, whose header `read_header` has accepted.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it says nothing, or other than texts; the text names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(make_header({}, {"format": "toy"})), file.flush()
+        ...     read_metadata(file.name)
+        {'format': 'toy'}
+    """
+    name = os.fspath(path)
+    with open(name, "rb", opener=_open_at_once) as file:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        found = parse_json(file.read(min(length, MOST_HEADER_BYTES)).decode()).get("__metadata__")
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError(f"{name}: says nothing of itself: it has no metadata of texts")
+    return found
+
+
+def make_header(
+    tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
     """Returns the first bytes of a safetensors file; its tensors follow in the same order.
 
     Args:
         tensors: type and shape by name.
+        metadata: what the file says of itself; what transformers asks for if None.
 
     Raises:
         ValueError: the header is longer than the format allows.
@@ -130,7 +159,8 @@ def make_header(tensors: Mapping[str, tuple[str, Sequence[int]]]) -> bytes:
         0
     """
     # What transformers asks for before it loads a file.
-    content: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    about = {"format": "pt"} if metadata is None else dict(metadata)
+    content: dict[str, Any] = {"__metadata__": about}
     end = 0
     for name, (dtype, shape) in tensors.items():
         start, end = end, end + count_bytes(dtype, shape)

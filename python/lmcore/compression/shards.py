@@ -142,6 +142,23 @@ class _Plan:
         return sum(shard.bytes for shard in self.shards)
 
 
+def is_unfinished(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a run of `cut_checkpoint` into a folder has not come to its end.
+
+    Args:
+        folder: the target.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     is_unfinished(folder)
+        True
+    """
+    target = Path(folder)
+    has_weights = any((target / name).is_file() for name in (_WHOLE, _INDEX))
+    return not has_weights or os.path.lexists(target / _JOURNAL)
+
+
 class _Run:
     """What one start does to the target, with the lock held."""
 

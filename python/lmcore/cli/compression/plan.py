@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lmcore.cli.compression.scoring import check_scoring, find_scores
 from lmcore.cli.failures import starting
-from lmcore.cli.options import MOST, SwigluRule, name_of_file, plain_text, whole
+from lmcore.cli.options import MOST, Quiet, SwigluRule, name_of_file, plain_text, whole
 from lmcore.cli.terminal import say, show_json
 
 
@@ -54,9 +55,34 @@ def plan_command(
     choose: Annotated[
         str,
         typer.Option(
-            metavar="random", parser=plain_text, help="Which channels, heads and units are kept."
+            metavar="random|magnitude|activation|taylor|block_influence",
+            parser=plain_text,
+            help="Which channels, heads and units are kept: drawn ones, those with the largest "
+            "weights, the largest activations on --text, or those that a loss on it feels most. "
+            "block_influence keeps the layers, in place of --layers, that change their input most.",
         ),
     ] = "random",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="What the model reads to be scored: lines, or JSONL with text, or with src and "
+            "trg.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None, whole(1, MOST, text="Of --text that are read at most; 131072 by default.")
+    ] = None,
+    batch_size: Annotated[int, whole(1, 65536, text="Rows of --text that are read together.")] = 8,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Scores of the model: read where the file is there, else written.",
+        ),
+    ] = None,
     layers: Annotated[
         str,
         typer.Option(
@@ -78,17 +104,20 @@ def plan_command(
         str, typer.Option(metavar="TEXT", parser=plain_text, help="Of the stage.")
     ] = "",
     swiglu_rule: SwigluRule = None,
+    quiet: Quiet = False,
 ) -> None:
     """Plan what a smaller model keeps: which layers, channels, heads and inner units.
 
-    Only the configuration is read, and for a vocabulary the tokenizer. All indices count from 0,
-    in the original.
+    Only the configuration is read, for a vocabulary the tokenizer, and the weights where --choose
+    asks for scores. All indices count from 0, in the original.
     """
     sizes = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
     sizes |= {"hidden": hidden, "heads": heads, "ffn": ffn}
     about = {"name": name, "method": choose, "seed": seed}
     files = {"output": plan, "after": after, "counts": counts}
-    _plan(model, sizes, vocabulary, files, about, layout=layers, swiglu_rule=swiglu_rule)
+    scoring = {"text": text, "tokens": tokens, "batch_size": batch_size, "scores": scores}
+    scoring["quiet"] = quiet
+    _plan(model, sizes, vocabulary, files, about, scoring, layout=layers, swiglu_rule=swiglu_rule)
 
 
 def recipe_command(
@@ -119,6 +148,7 @@ def _plan(
     vocabulary: int | None,
     files: dict[str, Any],
     about: dict[str, Any],
+    scoring: dict[str, Any],
     *,
     layout: str,
     swiglu_rule: bool | None,
@@ -134,12 +164,17 @@ def _plan(
     counts, after = files["counts"], files["after"]
     if (vocabulary is None) != (counts is None):
         raise ValueError("--vocabulary and --counts belong together: got one of them")
-    find_output(files["output"], [model])
+    method, quiet = about["method"], scoring.pop("quiet")
+    check_scoring(model, method, sizes, scoring)
+    find_output(files["output"], [model, *filter(None, (scoring["text"], scoring["scores"]))])
     old = None if after is None else read_plan(after)
     plan = start_plan(model, old, swiglu_rule=swiglu_rule)
     ids = None if counts is None else choose_vocabulary(model, counts, vocabulary or 0)
     wanted = Sizes(**sizes, vocabulary=ids)
-    made, shape = add_chosen_stage(plan, wanted, layout=layout, **about)
+    if method != "random":  # sizes that do not fit are found before the model is scored
+        add_chosen_stage(plan, wanted, layout=layout)
+    found = find_scores(model, method, plan, scoring, quiet=quiet)
+    made, shape = add_chosen_stage(plan, wanted, scores=found, layout=layout, **about)
     write_plan(files["output"], made)
     say(
         f"stage {len(made.stages)}: {count_parameters(shape).distinct:,} parameters of "

@@ -153,6 +153,8 @@ class Family:
     """Fields that the configuration of a pruned model has."""
     layer_fields: tuple[str, ...] = ()
     """Fields with a value for each layer of the decoder."""
+    transposed: bool = False
+    """Whether maps are kept as `[in, out]`, not as `[out, in]`."""
     shared_heads: bool = False
     """Whether the heads of a stack share a table, so that all its layers must keep the same."""
     heads_divide_hidden: bool = False
@@ -190,6 +192,20 @@ class Family:
                     return Found(tensors.axes, stack, int(match[stack]), match.span(stack))
             return Found(tensors.axes, tensors.stack, None, (0, 0))
         return None
+
+    def find_read(self, found: Found) -> Axis | None:
+        """Returns the axis of heads or inner units that a map reads and turns into channels.
+
+        What goes into such a map is what its heads or inner units gave.
+
+        Args:
+            found: the weight of a module.
+        """
+        if len(found.axes) != 2 or found.layer is None:
+            return None
+        written, read = found.axes[::-1] if self.transposed else found.axes
+        is_inner = read is not None and read.dimension in ("heads", "ffn")
+        return read if is_inner and written == HIDDEN else None
 
     def keep(self, found: Found, kept: Kept) -> list[tuple[int, ...] | None]:
         """Returns for each axis the kept indices of its dimension.

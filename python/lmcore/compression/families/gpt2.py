@@ -51,6 +51,7 @@ GPT2 = Family(
         Tensors(f"{_LAYER}.mlp.c_proj.weight", (FFN, HIDDEN)),
         Tensors(f"{_LAYER}.mlp.c_proj.bias", (HIDDEN,)),
     ),
+    transposed=True,
     token_ids={"bos_token_id": 50256, "eos_token_id": 50256},
     complete=_refuse_scale,
 )
