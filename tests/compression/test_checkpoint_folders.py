@@ -194,7 +194,7 @@ class Call:
         ({"a": torch.ones(2, dtype=torch.complex128)}, "a has the unknown type torch.complex128$"),
         ({"a": Call()}, "not a file of weights: Weights only load failed"),
     ],
-    ids=str,
+    ids=["list", "nested", "number", "empty", "sparse", "huge", "conjugated", "complex", "call"],
 )
 def test_files_of_torch_that_hold_something_else(tmp_path: Path, content: Any, text: str) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from commands import check_line, run_here
-from lmcore.compression.calibration import Reader, read_calibration
+from lmcore.compression.calibration import (
+    CalibrationRow,
+    Reader,
+    make_batch,
+    read_calibration,
+)
 from lmcore.compression.choosing import Scores, choose
 from lmcore.compression.importance import Calibration, score_model
 from lmcore.compression.plan_files import read_plan
@@ -211,7 +216,6 @@ def test_a_model_without_its_output_layer(tmp_path: Path) -> None:
 
 def test_no_gradient(tmp_path: Path) -> None:
     """Of a model whose layers are cut off from the loss."""
-    from lmcore.compression.calibration import CalibrationRow
     from lmcore.compression.families import find_family
     from lmcore.compression.importance import make_batches
     from lmcore.compression.probes import score_gradients
@@ -316,6 +320,19 @@ def test_nothing_of_a_text_is_left_out(tmp_path: Path, kind: str) -> None:
     few = read_calibration(file, reader, 12)
     assert few == rows[: len(few)]
     assert sum(row.tokens for row in few) <= 12
+
+
+def test_each_seventh_token_is_masked() -> None:
+    """Beginning with another one in each row, wherever its batch begins."""
+    rows = [CalibrationRow(tuple(range(10, 30)))] * 3
+    batch = make_batch(rows, "encoder", mask=4)
+    hidden = (batch.inputs["input_ids"] == 4).tolist()
+    assert [[n for n, gone in enumerate(row) if gone] for row in hidden] == [
+        [3, 10, 17], [2, 9, 16], [1, 8, 15],
+    ]  # fmt: skip
+    assert batch.labels[1][[2, 3, 9]].tolist() == [12, -100, 19]
+    last = make_batch(rows[2:], "encoder", mask=4, number=2)
+    assert torch.equal(last.inputs["input_ids"][0], batch.inputs["input_ids"][2])
 
 
 def test_rows_of_pairs(tmp_path: Path) -> None:

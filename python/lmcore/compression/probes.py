@@ -169,7 +169,7 @@ def score_activations(
             hooks.enter_context(_watch(place, look(number, place.stack)))
         for batch in batches:
             shown = batch.shown
-            model(**batch.inputs, use_cache=False) if _has_cache(shape) else model(**batch.inputs)
+            _run(model, batch, shape)
             for stack, mask in shown.items():
                 counts[stack] += int(mask.sum())
             if progress is not None:
@@ -315,7 +315,7 @@ def score_influence(
             hooks.callback(handle.remove)
         for batch in batches:
             shown = batch.shown
-            model(**batch.inputs, use_cache=False) if _has_cache(shape) else model(**batch.inputs)
+            _run(model, batch, shape)
             for stack, mask in shown.items():
                 counts[stack] += int(mask.sum())
             if progress is not None:
@@ -337,8 +337,7 @@ def _turn(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _sum_losses(model: Any, batch: CalibrationBatch, shape: Shape) -> Tensor:
-    options = {"use_cache": False} if _has_cache(shape) else {}
-    logits = model(**batch.inputs, **options).logits
+    logits = _run(model, batch, shape).logits
     labels = batch.labels.to(logits.device)
     wide = logits.flatten(0, 1).float()
     return functional.cross_entropy(wide, labels.flatten(), reduction="sum", ignore_index=-100)
@@ -398,8 +397,9 @@ def _find_stack(name: str, shape: Shape) -> str:
     return "encoder" if shape.encoder_layers else "decoder"
 
 
-def _has_cache(shape: Shape) -> bool:
-    return bool(shape.decoder_layers)
+def _run(model: Any, batch: CalibrationBatch, shape: Shape) -> Any:
+    options = {"use_cache": False} if shape.decoder_layers else {}
+    return model(**batch.inputs, **options)
 
 
 def _check_complete(places: list[Place], shape: Shape) -> None:

@@ -36,6 +36,7 @@ def measure_layouts(seed: int, size: Size) -> Measurement:
     from lmcore.compression.choosing import choose_layers
     from lmcore.openba import OpenBAForConditionalGeneration
     from lmcore.openba.objective import measure_losses
+    from lmcore.training.checkpoint import no_bars
 
     scale = _SCALES[size]
     corpus = generate_corpus(seed, scale)
@@ -44,7 +45,7 @@ def measure_layouts(seed: int, size: Size) -> Measurement:
     kept = {name: choose_layers(layers, keep, name) for name in ("spread", "adjacent")}
     kept["last"] = tuple(layers[:keep])
     values = {"none": run.evaluate(*corpus.denoisers)["loss"]}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, no_bars():
         folder = Path(name, "whole")
         run.model.save_pretrained(folder)
         whole: Plan = start_plan(folder)
@@ -73,10 +74,10 @@ def spread_loses_less(estimates: Estimates) -> bool:
 def _describe(estimates: Estimates) -> str:
     lines = [
         "nats per target token, mean of seven denoisers",
-        f"before: {estimates['none'].format(2)}",
+        f"before: {estimates['none'].format(3)}",
     ]
-    lines += [f"cut {name}: {estimates[key].format(2)}" for key, name in _LAYOUTS.items()]
-    lines.append(f"side by side minus spread out: {estimates['gain'].format(2, sign=True)}")
+    lines += [f"cut {name}: {estimates[key].format(3)}" for key, name in _LAYOUTS.items()]
+    lines.append(f"side by side minus spread out: {estimates['gain'].format(3, sign=True)}")
     return "\n".join(lines)
 
 
