@@ -213,7 +213,7 @@ CLAIMS = (
     Claim(
         id="sentence_pairs",
         system="compression",
-        statement="Most tokens of a trained model can go without a loss; its channels cannot.",
+        statement="Most tokens of a trained model can go at a small loss; its channels cannot.",
         source="OpenBA-V2, arXiv 2405.05957, section 6 and figure 8",
         paper="the model of 3.4B is as good as that of 3.8B, from which only tokens were cut",
         setting=(
