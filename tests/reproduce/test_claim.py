@@ -99,6 +99,12 @@ def test_a_need_is_one_that_can_be_looked_for(need: str) -> None:
         dataclasses.replace(CLAIM, needs=("cuda", need))
 
 
+def test_a_package_is_looked_for_by_its_name() -> None:
+    assert find_missing(["package:numpy"]) is None
+    expected = "needs a package that is not here: pip install no-such-thing"
+    assert find_missing(["package:no-such-thing"]) == expected
+
+
 @pytest.mark.parametrize("sizes", [(), ("huge",), ("tiny", "")])
 def test_sizes_exist(sizes: tuple[Size, ...]) -> None:
     with pytest.raises(ValueError, match="a_claim: sizes must be of tiny, quick, full"):
