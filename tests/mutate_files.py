@@ -341,7 +341,8 @@ def make_targets() -> dict[str, Target]:
             command("compression", "cost", "{}/plan.json"), prune("out 1"),
         ]),
         Target("large/config.json", [
-            command("compression", "plan", "{}/large", "{}/other.json", "--ffn", "7"), prune("out 2"),
+            command("compression", "plan", "{}/large", "{}/other.json", "--ffn", "7"),
+            prune("out 2"),
         ]),
         Target("large/model.safetensors", [prune("out 3")]),
         Target("small/pruning.json", [call(read_pruning)]),
