@@ -295,7 +295,12 @@ def make_targets() -> dict[str, Target]:
     go_on = command(*train, "--set", "start=1", "--epochs", "3")
     weights = ["--data", "{}/pairs.txt", "--json"]
     begun = Partial("", Path("streamed.jsonl"))
-    prune = command("compression", "prune", "{}/large", "{}/out", "--plan", "{}/plan.json")
+
+    def prune(out: str) -> Callable[[Path], Any]:
+        """Each into a folder of its own: what is finished is not begun again."""
+        plan = ("--plan", "{}/plan.json")
+        return command("compression", "prune", "{}/large", f"{{}}/{out}", *plan)
+
     targets = [
         Target("rows.jsonl", [
             make_examples("rows.jsonl", "--skip-bad-rows"), command(*score),
@@ -333,13 +338,13 @@ def make_targets() -> dict[str, Target]:
             command("recsys", "evaluate", "{}/weights.safetensors", *weights)
         ]),
         Target("plan.json", [
-            command("compression", "cost", "{}/plan.json"),
-            prune,
+            command("compression", "cost", "{}/plan.json"), prune("out 1"),
         ]),
         Target("large/config.json", [
-            command("compression", "plan", "{}/large", "{}/other.json", "--ffn", "7"), prune,
+            command("compression", "plan", "{}/large", "{}/other.json", "--ffn", "7"),
+            prune("out 2"),
         ]),
-        Target("large/model.safetensors", [prune]),
+        Target("large/model.safetensors", [prune("out 3")]),
         Target("small/pruning.json", [call(read_pruning)]),
     ]  # fmt: skip
     return {name_of(target): target for target in targets}

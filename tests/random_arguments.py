@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lmcore.ops.denoising import EXCESS_RULES, KINDS, DenoisedBatch, Denoiser, SpecialIds
 from lmcore.ops.entities import SCHEMES
@@ -410,6 +411,22 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         widths = {"encoder_width": source.randrange(3, 20), "decoder_width": source.randrange(2, 9)}
         return texts, {**widths, "prefix": source.choice([None, 7])}
 
+    def tensor(source: random.Random, *shape: int) -> Any:
+        return torch.tensor(integers(source, shape, -2, 3, np.float32))
+
+    def gate(source: random.Random, groups: int) -> Any:
+        made = tensor(source, groups)
+        return source.choice([None, made, made > 0])
+
+    def gated_linear(source: random.Random) -> Arguments:
+        inputs, weight, bias = (tensor(source, *shape) for shape in ((2, 4), (6, 4), (6,)))
+        gates = {"output_gate": gate(source, 3), "input_gate": gate(source, 2)}
+        return [inputs, weight, source.choice([None, bias])], gates
+
+    def gated_swiglu(source: random.Random) -> Arguments:
+        shapes = ((2, 4), (12, 4), (4, 6))
+        return [tensor(source, *shape) for shape in shapes], {"inner_gate": gate(source, 3)}
+
     files = ("scheme", "threads", "worst", "skip_bad_rows", "back_tokenize", "progress")
     memory = "FalseNegativeMemory"
     return {
@@ -446,6 +463,8 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "philox.random_bits": draws,
         "philox.random_uniform": draws,
         "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
+        "pruning_mask.masked_linear": gated_linear,
+        "pruning_mask.masked_swiglu": gated_swiglu,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
         "vocabulary.count_ids": lambda s: (
