@@ -94,6 +94,11 @@ def test_layers_that_are_refused(keep: int, layout: str, message: str) -> None:
         choose_layers(range(4), keep, layout)
 
 
+def test_a_stack_that_is_not_there_has_no_layers_to_keep() -> None:
+    with pytest.raises(ValueError, match="the model has none: expected to keep no number of them"):
+        choose_layers([], 2)
+
+
 # Draws.
 
 

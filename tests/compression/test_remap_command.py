@@ -43,6 +43,13 @@ def test_summary(folder: Path) -> None:
     assert IndexedDataset("out").sizes.tolist() == [[10, 0]] * 16
 
 
+def test_of_many_ids_that_are_gone_the_rest_is_summed_up(folder: Path) -> None:
+    np.save("in.npy", np.repeat(np.arange(300, 325), np.arange(25, 0, -1)).astype(np.uint16))
+    listed = remap("in.npy", "out.npy", "--drop")[1].splitlines()
+    assert listed[0] == "gone: id 300, 25 times"
+    assert listed[19:] == ["gone: id 319, 6 times", "gone: 5 others, 15 times in all"]
+
+
 def test_one_line_for_what_cannot_be_used(folder: Path) -> None:
     check_line(remap("none", "out", "--drop"), "none.idx: No such file or directory")
     check_line(remap("in", "in", "--drop"), "in.idx: the output is an input too")

@@ -405,6 +405,29 @@ def test_a_run_that_ended_early_goes_on(world: World, tmp_path: Path) -> None:
         assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_a_proof_that_could_not_be_read_does_not_write_the_weights_again(
+    world: World, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("{oops\n")
+    source, keep = world.path("bert"), world.keep("bert")
+    arguments: Any = (source, tmp_path / "new", world.counts("bert"))
+    with pytest.raises(ValueError, match=r"texts\.jsonl:1: not valid JSON"):
+        prune_vocabulary(*arguments, keep, prove=[texts])
+    texts.write_text('{"text": "a"}\n')
+    with pytest.raises(FileExistsError, match="made otherwise: start anew without resume"):
+        prune_vocabulary(*arguments, keep + 1)
+    done: list[int] = []
+    progress = lambda now, total: done.append(now)  # noqa: E731
+    summary = prune_vocabulary(*arguments, keep, prove=[texts], progress=progress)
+    assert done == []
+    assert summary.proof is not None
+    assert summary.proof.passed
+    assert summary.bytes == (tmp_path / "new/model.safetensors").stat().st_size
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {path.name for path in source.iterdir()} | {"pruning.json"}
+
+
 def test_a_run_with_other_numbers_does_not_go_on(world: World, tmp_path: Path) -> None:
     part = tmp_path / ".new.lmcore-part"
 

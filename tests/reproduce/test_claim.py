@@ -91,10 +91,18 @@ def test_a_claim_says_what_is_expected_of_it() -> None:
         dataclasses.replace(CLAIM, expected="not run")
 
 
-@pytest.mark.parametrize("need", ["gpu", "", "data:", "data:../x", "cuda:0", "data:a b"])
+@pytest.mark.parametrize(
+    "need", ["gpu", "", "data:", "data:../x", "data:a/../x", "cuda:0", "data:a b", "package:"]
+)
 def test_a_need_is_one_that_can_be_looked_for(need: str) -> None:
-    with pytest.raises(ValueError, match="a_claim: a need is cuda or data:NAME: got"):
+    with pytest.raises(ValueError, match="a_claim: a need is cuda, data:NAME or package:NAME: got"):
         dataclasses.replace(CLAIM, needs=("cuda", need))
+
+
+def test_a_package_is_looked_for_by_its_name() -> None:
+    assert find_missing(["package:numpy"]) is None
+    expected = "needs a package that is not here: pip install no-such-thing"
+    assert find_missing(["package:no-such-thing"]) == expected
 
 
 @pytest.mark.parametrize("sizes", [(), ("huge",), ("tiny", "")])

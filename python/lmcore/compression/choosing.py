@@ -122,6 +122,8 @@ def choose_layers(
     """
     check_layout(layout)
     count, cut = len(layers), len(layers) - keep
+    if not count:
+        raise ValueError(f"the model has none: expected to keep no number of them, got {keep}")
     if not 1 <= keep <= count:
         raise ValueError(f"expected to keep from 1 to {count} layers: got {keep}")
     if not cut:

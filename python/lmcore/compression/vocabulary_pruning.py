@@ -9,6 +9,7 @@ on there. Source: OpenBA-V2 (arXiv 2405.05957), vocabulary pruning; specificatio
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,8 @@ _CONFIG, _GENERATION = "config.json", "generation_config.json"
 # What belongs to a model beside weights, settings and tokenizer.
 _COPIED = ("preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
 _LOCK = ".lmcore-vocabulary.lock"
+# Says whose weights are whole in a hidden folder: what ended in the proof goes on there.
+_WRITTEN = ".lmcore-vocabulary.json"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -141,15 +144,13 @@ def prune_vocabulary(
         if not resume:
             _empty(part)
         plan.write_settings(part)
-        summary = cut_checkpoint(
-            source, part, plan.cuts,
-            max_shard_bytes=max_shard_bytes, resume=resume, progress=progress,
-        )  # fmt: skip
+        written = plan.write_weights(part, max_shard_bytes, resume, progress)
         proof = plan.prove(part, prove, logits) if prove else None
         plan.write_record(part, proof)
         _check_target(final)
         part.rename(final)
-    (final / _LOCK).unlink(missing_ok=True)
+    for name in (_LOCK, _WRITTEN):
+        (final / name).unlink(missing_ok=True)
     return VocabularySummary(
         tokens_before=len(plan.tokenizer.table),
         tokens=len(plan.selection.ids),
@@ -158,7 +159,7 @@ def prune_vocabulary(
         required=plan.selection.required,
         characters=plan.selection.characters,
         coverage=plan.selection.coverage,
-        bytes=summary.bytes,
+        bytes=written,
         proof=proof,
     )
 
@@ -234,6 +235,35 @@ class _Plan:
             if (self.source / name).is_file():
                 with whole_file(folder / name) as place:
                     shutil.copyfile(self.source / name, place)
+
+    def write_weights(
+        self,
+        folder: Path,
+        max_shard_bytes: int,
+        resume: bool,
+        progress: Callable[[int, int], object] | None,
+    ) -> int:
+        """Writes the weights, unless an earlier start did so; returns how many bytes they take."""
+        recipe = {
+            "source": digest_model(self.source, self.checkpoint),
+            "files": self.checkpoint.fingerprint,
+            "ids": hashlib.blake2b(self.old_ids.tobytes(), digest_size=16).hexdigest(),
+            "options": self.options,
+            "max_shard_bytes": max_shard_bytes,
+        }
+        known = _read_settings(folder / _WRITTEN)
+        if known is not None:
+            if known.get("recipe") != recipe:
+                raise FileExistsError(
+                    f"{folder}: holds weights that were made otherwise: start anew without resume"
+                )
+            return int(known["bytes"])
+        summary = cut_checkpoint(
+            self.source, folder, self.cuts,
+            max_shard_bytes=max_shard_bytes, resume=resume, progress=progress,
+        )  # fmt: skip
+        _write_json(folder / _WRITTEN, {"recipe": recipe, "bytes": summary.bytes})
+        return summary.bytes
 
     def prove(self, folder: Path, files: Sequence[str | os.PathLike[str]], logits: bool) -> Proof:
         proof = Proof()

@@ -13,7 +13,7 @@ Size = Literal["tiny", "quick", "full"]
 no limit of time."""
 SIZES: tuple[Size, ...] = ("tiny", "quick", "full")
 
-_NEED = re.compile(r"cuda|data:[\w.-]+")
+_NEED = re.compile(r"cuda|data:\w[\w.-]*(/\w[\w.-]*)*|package:\w[\w.-]*")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -115,8 +115,8 @@ class Claim:
     """The verdict that the documents state; `--strict` holds a run to it. Where nothing is judged
     it is `measured`."""
     needs: tuple[str, ...] = ()
-    """What a machine must have for it: `cuda`, or `data:NAME`, a file or folder of `LMCORE_DATA`.
-    Without it the claim is not run, and the report says so."""
+    """What a machine must have for it: `cuda`, `data:NAME`, a file or folder of `LMCORE_DATA`, or
+    `package:NAME`, which pip installs. Without it the claim is not run, and the report says so."""
     sizes: tuple[Size, ...] = SIZES
     """In which it is measured; what takes longer than `make demo` may has no `quick`."""
     timed: bool = False
@@ -138,7 +138,9 @@ class Claim:
             raise ValueError(f"{self.id}: a claim cannot be expected to be not run")
         for need in self.needs:
             if not _NEED.fullmatch(need):
-                raise ValueError(f"{self.id}: a need is cuda or data:NAME: got {need!r}")
+                raise ValueError(
+                    f"{self.id}: a need is cuda, data:NAME or package:NAME: got {need!r}"
+                )
         if not self.sizes or not set(self.sizes) <= set(SIZES):
             raise ValueError(f"{self.id}: sizes must be of {', '.join(SIZES)}: got {self.sizes}")
 

@@ -52,7 +52,11 @@ def find_missing(needs: Sequence[str]) -> str | None:
             if not torch.cuda.is_available():
                 return "needs a GPU: torch finds none"
             continue
-        name = need.removeprefix("data:")
+        kind, _, name = need.partition(":")
+        if kind == "package":
+            if not _is_installed(name):
+                return f"needs a package that is not here: pip install {name}"
+            continue
         folder = os.environ.get("LMCORE_DATA")
         if not folder or not Path(folder, name).exists():
             return f"needs data that are not here: LMCORE_DATA names no folder that has {name}"
@@ -122,7 +126,17 @@ def find_conditions(needs: Sequence[str]) -> dict[str, str]:
     for need in needs:
         if need.startswith("data:"):
             conditions[need] = _digest_data(Path(os.environ["LMCORE_DATA"], need[5:]))
+        elif need.startswith("package:"):
+            conditions[need] = metadata.version(need[8:])
     return conditions
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @functools.cache

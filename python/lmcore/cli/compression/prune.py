@@ -116,9 +116,10 @@ def _measure(
 def _say_summary(summary: PruneSummary) -> None:
     weights = summary.weights
     before = f", {weights.kept_files} of them before" if weights.kept_files else ""
+    files = "1 file" if len(weights.files) == 1 else f"{len(weights.files)} files"
     say(
         f"{weights.parameters:,} of {summary.parameters:,} parameters kept: {weights.bytes:,} "
-        f"bytes in {len(weights.files)} files{before}"
+        f"bytes in {files}{before}"
     )
     if summary.cuts_vocabulary and not summary.tokenizer_files:
         say("there is no tokenizer: the plan cuts the vocabulary, so that ids are other ones")

@@ -112,3 +112,6 @@ def _show_summary(summary: RemapSummary) -> None:
     )
     for token, count in summary.lost_ids[:_SHOWN]:
         show(f"gone: id {token}, {count} times")
+    if len(summary.lost_ids) > _SHOWN:
+        rest = summary.lost_ids[_SHOWN:]
+        show(f"gone: {len(rest)} others, {sum(count for _, count in rest)} times in all")

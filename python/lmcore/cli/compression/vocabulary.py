@@ -144,12 +144,13 @@ def _describe(summary: VocabularySummary) -> list[str]:
 
 def _describe_proof(proof: Proof) -> list[tuple[str, str]]:
     tokens = f"{proof.tokens_before} -> {proof.tokens_after} ({proof.rise:+.3%})"
+    logits = f"{proof.logits}, at most {proof.largest_difference:.3g} apart"
     return [
         ("lines whose tokens all stay", f"{proof.surviving_lines} of {proof.lines}"),
         ("lines with unknown words", str(proof.unknown_lines)),
         ("tokens of all lines", tokens),
         ("tensors with the same bits", str(proof.tensors)),
-        ("logits compared", f"{proof.logits}, at most {proof.largest_difference:.3g} apart"),
+        ("logits compared", logits if proof.logits else "none"),
         ("proof", "holds" if proof.passed else f"FAILED: {proof.failed} differences"),
     ]  # fmt: skip
 
