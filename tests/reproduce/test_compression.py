@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lmcore.reproduce.compression.importance import measure_methods
 from lmcore.reproduce.compression.spread_layers import measure_layouts
 from lmcore.reproduce.compression.vocabulary_size import measure_vocabularies
 
@@ -12,6 +13,16 @@ def test_layers_are_cut_in_three_ways() -> None:
     assert values["gain"] == values["adjacent"] - values["spread"]
     assert len({values[name] for name in ("none", "spread", "adjacent", "last")}) == 4
     assert values == measure_layouts(0, "tiny").values
+
+
+def test_each_width_is_chosen_in_each_way() -> None:
+    values = measure_methods(0, "tiny").values
+    for dimension in ("heads", "ffn", "hidden"):
+        losses = {values[f"{dimension}/{m}"] for m in ("random", "magnitude", "activation")}
+        assert len(losses) > 1
+        gain = values[f"{dimension}/random"] - values[f"{dimension}/taylor"]
+        assert values[f"{dimension}/gain"] == gain
+    assert np.isfinite([*values.values()]).all()
 
 
 @pytest.mark.usefixtures("data_dir")
