@@ -36,7 +36,7 @@ settings.register_profile(
     "ci",
     settings.get_profile("dev"),
     derandomize=True,
-    max_examples=int(_EXAMPLES or 250),
+    max_examples=int(_EXAMPLES or 100),
     print_blob=True,
 )
 settings.load_profile(os.environ.get("LMCORE_PROFILE", "dev"))

@@ -63,7 +63,7 @@ def test_a_run_that_breaks_leaves_the_claims_it_finished(tmp_path: Path) -> None
 
 def test_unknown_claims_and_seed_counts_raise(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="got bogus; known are ner, openba, recsys, matching_rescue, "
+        ValueError, match="got bogus; known are ner, openba, compression, recsys, matching_rescue"
     ):
         reproduce(["bogus", "matching_speed"], out=tmp_path)
     with pytest.raises(ValueError, match="seeds must be at least 1: got 0"):
