@@ -249,8 +249,11 @@ class RowWriter:
             OSError: they cannot be written; the error names the output at the end.
         """
         assert self._file is not None
-        if self._encoding != "utf-8":
-            lines = lines.decode().encode(self._encoding, errors="replace")
+        if self._encoding.lower() not in ("utf-8", "utf8"):
+            # What the terminal cannot show is escaped, row by row.
+            for line in lines.splitlines():
+                self.write(json.loads(line))
+            return
         self._file.write(lines)
         if self._flushes:
             self._file.flush()

@@ -212,3 +212,15 @@ def test_a_terminal_of_another_encoding(tmp_path: Path) -> None:
     code, printed, errors = run("ner", "score", file, "--json", code=latin)
     assert (code, errors) == (0, "")
     assert list(json.loads(printed)["datasets"]) == ["北🚀"]
+
+
+def test_examples_for_a_terminal_of_another_encoding(tmp_path: Path) -> None:
+    """What it cannot show is escaped, in rows of the core and in others."""
+    source, target = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    source.write_text("北🚀\tB-city\né\tO\n\n", encoding="utf-8")
+    assert run_here("ner", "data", source, target)[0] == 0
+    for name in ("latin-1", "ascii", "utf8"):
+        code = f"import sys; sys.stdout.reconfigure(encoding={name!r})"
+        code, printed, _ = run("ner", "data", source, "-", code=code)
+        assert code == 0
+        assert json.loads(printed) == json.loads(target.read_text(encoding="utf-8"))
