@@ -153,7 +153,6 @@ def score_activations(
     """
     places = find_places(model, family, shape)
     squares = [torch.zeros((), dtype=torch.float64) for _ in places]
-    counts = {"encoder": 0, "decoder": 0}
     shown: dict[str, Tensor] = {}
 
     def look(number: int, stack: str) -> Callable[[Tensor], None]:
@@ -167,13 +166,7 @@ def score_activations(
     with torch.no_grad(), ExitStack() as hooks:
         for number, place in enumerate(places):
             hooks.enter_context(_watch(place, look(number, place.stack)))
-        for batch in batches:
-            shown = batch.shown
-            _run(model, batch, shape)
-            for stack, mask in shown.items():
-                counts[stack] += int(mask.sum())
-            if progress is not None:
-                progress(batch.tokens)
+        counts = _run_all(model, batches, shape, shown, progress)
     sums = Sums(shape)
     for place, total in zip(places, squares, strict=True):
         mean = total.numpy() / max(1, counts[place.stack])
@@ -296,7 +289,7 @@ def score_influence(
         (0.0, True)
     """
     layers = find_layers(model, family, shape)
-    sums, counts = dict.fromkeys(layers, 0.0), {"encoder": 0, "decoder": 0}
+    sums = dict.fromkeys(layers, 0.0)
     shown: dict[str, Tensor] = {}
 
     def look(key: tuple[str, int]) -> Callable[..., None]:
@@ -313,13 +306,7 @@ def score_influence(
         for key, layer in layers.items():
             handle = layer.register_forward_hook(look(key), with_kwargs=True)
             hooks.callback(handle.remove)
-        for batch in batches:
-            shown = batch.shown
-            _run(model, batch, shape)
-            for stack, mask in shown.items():
-                counts[stack] += int(mask.sum())
-            if progress is not None:
-                progress(batch.tokens)
+        counts = _run_all(model, batches, shape, shown, progress)
     found: dict[str, Any] = {}
     for stack in ("encoder", "decoder"):
         values = [sums[key] / max(1, counts[stack]) for key in sorted(sums) if key[0] == stack]
@@ -395,6 +382,26 @@ def _find_stack(name: str, shape: Shape) -> str:
     if shape.encoder_layers and shape.decoder_layers:
         return next((part for part in name.split(".") if part in ("encoder", "decoder")), "decoder")
     return "encoder" if shape.encoder_layers else "decoder"
+
+
+def _run_all(
+    model: Any,
+    batches: Iterable[CalibrationBatch],
+    shape: Shape,
+    shown: dict[str, Tensor],
+    progress: Progress | None,
+) -> dict[str, int]:
+    """Tokens of each stack; `shown` has the masks of the batch that runs, for those who watch."""
+    counts = {"encoder": 0, "decoder": 0}
+    for batch in batches:
+        shown.clear()
+        shown.update(batch.shown)
+        _run(model, batch, shape)
+        for stack, mask in batch.shown.items():
+            counts[stack] += int(mask.sum())
+        if progress is not None:
+            progress(batch.tokens)
+    return counts
 
 
 def _run(model: Any, batch: CalibrationBatch, shape: Shape) -> Any:
