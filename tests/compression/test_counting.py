@@ -4,7 +4,6 @@ import gzip
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from lmcore.compression import Counts, count_files, counting, read_counts
 from lmcore.compression.backends import hash_tokenizer, load_backend
 from lmcore.compression.languages import LANGUAGES, find_languages
 from lmcore.openba import IndexedWriter
-from lmcore.openba.documents import read_documents
 from lmcore.worlds.openba import make_world, write_piece_file
+from stopped_runs import Stop, stop_after
 
 TEXTS = [
     *make_world(1, documents=60).texts,
@@ -154,20 +153,6 @@ def test_a_tokenizer_of_the_library(folder: Path) -> None:
 
 
 # Ends and goes on.
-
-
-class Stop(BaseException):
-    """Ends a run in the midst of it."""
-
-
-def stop_after(count: int) -> Any:
-    """A reader of documents that ends the run behind some of them."""
-
-    def stop(files: Any, **options: Any) -> Iterator[Any]:
-        yield from itertools.islice(read_documents(files, **options), count)
-        raise Stop
-
-    return stop
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from commands import check_line, finish, run, run_here, start
 from lmcore.openba import IndexedDataset, OpenBATokenizer
 from lmcore.worlds.openba import make_world, write_piece_file
+from stopped_runs import wait_for_change
 
 # Batches of a moment, and a state after each.
 SMALL = """
@@ -115,11 +116,7 @@ def read_states(folder: Path) -> list[bytes]:
 
 def wait_for_state(folder: Path, process: "subprocess.Popen[str]", before: list[bytes]) -> None:
     """Until more documents are done."""
-    end = time.monotonic() + 60
-    while read_states(folder) == before:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for_change(lambda: read_states(folder), process, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -1,9 +1,7 @@
 """Packing: groups are the tokens of the documents in order, whatever form, batch or kill."""
 
 import gzip
-import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,10 @@ from pyarrow import parquet
 
 from commands import file_size_limited
 from lmcore.openba import IndexedDataset, OpenBATokenizer, documents, packing
-from lmcore.openba.documents import find_form, read_documents
+from lmcore.openba.documents import find_form
 from lmcore.openba.packing import pack_files
 from lmcore.worlds.openba import make_world, write_piece_file
+from stopped_runs import Stop, stop_after
 
 TEXTS = [
     *make_world(1, documents=60).texts, "   ", "three  spaces ", "中文 and English",
@@ -124,20 +123,6 @@ def test_text_that_spells_special_tokens_is_plain(folder: Path, tokenizer: OpenB
 
 
 # Ends and goes on.
-
-
-class Stop(BaseException):
-    """Ends a run in the midst of it."""
-
-
-def stop_after(count: int) -> Any:
-    """A reader of documents that ends the run behind some of them."""
-
-    def stop(files: Any, **options: Any) -> Iterator[Any]:
-        yield from itertools.islice(read_documents(files, **options), count)
-        raise Stop
-
-    return stop
 
 
 @pytest.fixture
