@@ -48,8 +48,8 @@ def test_summary(folder: Path) -> None:
     counts = read_counts("o")
     kinds = int((counts.groups["en"] > 0).sum())
     tokens = int(counts.groups["en"].sum())
-    assert lines[0] == f"en: {tokens} tokens, {kinds} of {counts.vocabulary_size} kinds"
-    assert errors == f"{counts.tokens} tokens counted, in 400 documents, 0 skipped\n"
+    assert lines[0] == f"en: {tokens:,} tokens, {kinds:,} of {counts.vocabulary_size:,} kinds"
+    assert errors == f"{counts.tokens:,} tokens counted, in 400 documents, 0 skipped\n"
     (folder / "b.txt").write_text("Ada met Otto.\n")
     (folder / "c.jsonl").write_text('{"t": "Ada"}\n[]\n')
     code, output, errors = count(

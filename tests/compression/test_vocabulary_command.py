@@ -50,13 +50,13 @@ def test_report(here: Path) -> None:
         "single characters that occur": str(record["characters"]),
         "counted tokens that stay: even": f"{record['coverage']['even']:.3%}",
         "counted tokens that stay: odd": f"{record['coverage']['odd']:.3%}",
-        "bytes of weights": str(Path("new/model.safetensors").stat().st_size),
+        "bytes of weights": f"{Path('new/model.safetensors').stat().st_size:,}",
         "lines whose tokens all stay": f"{proof['surviving_lines']} of 80",
         "lines with unknown words": "0",
-        "tokens of all lines": f"{proof['tokens_before']} -> {proof['tokens_after']} "
+        "tokens of all lines": f"{proof['tokens_before']:,} -> {proof['tokens_after']:,} "
         f"({proof['rise']:+.3%})",
         "tensors with the same bits": str(proof["tensors"]),
-        "logits compared": f"{proof['logits']}, at most {proof['largest_difference']:.3g} apart",
+        "logits compared": f"{proof['logits']:,}, at most {proof['largest_difference']:.3g} apart",
         "proof": "holds",
     }
     assert (record["keep"], record["keep_per"], record["multiple"]) == (150, {"odd": 90}, 16)

@@ -428,6 +428,21 @@ def test_a_proof_that_could_not_be_read_does_not_write_the_weights_again(
     assert names == {path.name for path in source.iterdir()} | {"pruning.json"}
 
 
+def test_weights_of_a_run_that_was_killed_behind_them_are_not_trusted(
+    world: World, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("{oops\n")
+    arguments: Any = (world.path("bert"), tmp_path / "new", world.counts("bert"))
+    with pytest.raises(ValueError, match="not valid JSON"):
+        prune_vocabulary(*arguments, world.keep("bert"), prove=[texts])
+    (tmp_path / ".new.lmcore-part/.lmcore-vocabulary.json").unlink()
+    with pytest.raises(FileExistsError, match="became whole: start anew without resume"):
+        prune_vocabulary(*arguments, world.keep("bert"))
+    prune_vocabulary(*arguments, world.keep("bert"), resume=False)
+    assert (tmp_path / "new/model.safetensors").is_file()
+
+
 def test_a_run_with_other_numbers_does_not_go_on(world: World, tmp_path: Path) -> None:
     part = tmp_path / ".new.lmcore-part"
 

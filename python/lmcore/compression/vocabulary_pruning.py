@@ -32,7 +32,7 @@ from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
 from lmcore.compression.record import Record, write_record
-from lmcore.compression.shards import SHARD_BYTES, cut_checkpoint
+from lmcore.compression.shards import SHARD_BYTES, cut_checkpoint, is_unfinished
 from lmcore.compression.token_ids import find_missing, list_token_ids, renumber_settings
 from lmcore.compression.vocabulary import Selection, choose_tokens, pad_ids
 from lmcore.compression.vocabulary_tensors import (
@@ -258,6 +258,11 @@ class _Plan:
                     f"{folder}: holds weights that were made otherwise: start anew without resume"
                 )
             return int(known["bytes"])
+        if not is_unfinished(folder):  # whose they are is not known
+            raise FileExistsError(
+                f"{folder}: an earlier run was killed as its weights became whole: start anew "
+                f"without resume"
+            )
         summary = cut_checkpoint(
             self.source, folder, self.cuts,
             max_shard_bytes=max_shard_bytes, resume=resume, progress=progress,

@@ -130,11 +130,11 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _show_summary(summary: CountSummary) -> None:
-    resumed = f", {summary.resumed_tokens} of them before" if summary.resumed_tokens else ""
+    resumed = f", {summary.resumed_tokens:,} of them before" if summary.resumed_tokens else ""
     say(
-        f"{summary.tokens} tokens counted{resumed}, in {summary.documents} documents, "
-        f"{summary.bad_rows} skipped"
+        f"{summary.tokens:,} tokens counted{resumed}, in {summary.documents:,} documents, "
+        f"{summary.bad_rows:,} skipped"
     )
     for name, counts in summary.counts.groups.items():
         kinds = int((counts > 0).sum())
-        show(f"{name}: {int(counts.sum())} tokens, {kinds} of {len(counts)} kinds")
+        show(f"{name}: {int(counts.sum()):,} tokens, {kinds:,} of {len(counts):,} kinds")

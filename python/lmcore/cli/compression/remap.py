@@ -105,13 +105,13 @@ def _remap(source: str, target: str, record: str, quiet: bool, **options: Any) -
 
 
 def _show_summary(summary: RemapSummary) -> None:
-    left = f", {summary.remainder} left over" if summary.remainder else ""
+    left = f", {summary.remainder:,} left over" if summary.remainder else ""
     say(
-        f"{summary.tokens} ids became {summary.new_tokens} ({summary.dtype}){left}: {summary.lost} "
-        f"were gone, and {summary.unknown} are of unknown text now"
+        f"{summary.tokens:,} ids became {summary.new_tokens:,} ({summary.dtype}){left}: "
+        f"{summary.lost:,} were gone, and {summary.unknown:,} are of unknown text now"
     )
     for token, count in summary.lost_ids[:_SHOWN]:
-        show(f"gone: id {token}, {count} times")
+        show(f"gone: id {token}, {count:,} times")
     if len(summary.lost_ids) > _SHOWN:
         rest = summary.lost_ids[_SHOWN:]
-        show(f"gone: {len(rest)} others, {sum(count for _, count in rest)} times in all")
+        show(f"gone: {len(rest):,} others, {sum(count for _, count in rest):,} times in all")

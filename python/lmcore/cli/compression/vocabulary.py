@@ -129,13 +129,13 @@ def _describe(summary: VocabularySummary) -> list[str]:
     from lmcore._tables import format_table
 
     rows = [
-        ("tokens", f"{summary.tokens_before} -> {summary.tokens}"),
-        ("rows of the embedding", f"{summary.rows_before} -> {summary.rows}"),
-        ("special tokens, bytes and their like", str(summary.required)),
-        ("single characters that occur", str(summary.characters)),
+        ("tokens", f"{summary.tokens_before:,} -> {summary.tokens:,}"),
+        ("rows of the embedding", f"{summary.rows_before:,} -> {summary.rows:,}"),
+        ("special tokens, bytes and their like", f"{summary.required:,}"),
+        ("single characters that occur", f"{summary.characters:,}"),
         *((f"counted tokens that stay: {escape(group)}", f"{share:.3%}")
           for group, share in summary.coverage.items()),
-        ("bytes of weights", str(summary.bytes)),
+        ("bytes of weights", f"{summary.bytes:,}"),
     ]  # fmt: skip
     if summary.proof is not None:
         rows += _describe_proof(summary.proof)
@@ -143,15 +143,15 @@ def _describe(summary: VocabularySummary) -> list[str]:
 
 
 def _describe_proof(proof: Proof) -> list[tuple[str, str]]:
-    tokens = f"{proof.tokens_before} -> {proof.tokens_after} ({proof.rise:+.3%})"
-    logits = f"{proof.logits}, at most {proof.largest_difference:.3g} apart"
+    tokens = f"{proof.tokens_before:,} -> {proof.tokens_after:,} ({proof.rise:+.3%})"
+    logits = f"{proof.logits:,}, at most {proof.largest_difference:.3g} apart"
     return [
-        ("lines whose tokens all stay", f"{proof.surviving_lines} of {proof.lines}"),
-        ("lines with unknown words", str(proof.unknown_lines)),
+        ("lines whose tokens all stay", f"{proof.surviving_lines:,} of {proof.lines:,}"),
+        ("lines with unknown words", f"{proof.unknown_lines:,}"),
         ("tokens of all lines", tokens),
-        ("tensors with the same bits", str(proof.tensors)),
+        ("tensors with the same bits", f"{proof.tensors:,}"),
         ("logits compared", logits if proof.logits else "none"),
-        ("proof", "holds" if proof.passed else f"FAILED: {proof.failed} differences"),
+        ("proof", "holds" if proof.passed else f"FAILED: {proof.failed:,} differences"),
     ]  # fmt: skip
 
 
@@ -159,4 +159,4 @@ def _say_failures(proof: Proof) -> None:
     for failure in proof.failures:
         say(f"lmcore: {failure}")
     if proof.failed > len(proof.failures):
-        say(f"lmcore: and {proof.failed - len(proof.failures)} more")
+        say(f"lmcore: and {proof.failed - len(proof.failures):,} more")
