@@ -1,0 +1,1 @@
+"""Text diffusion in few steps."""
