@@ -31,7 +31,7 @@ ARRAY_CONCEPTS = [
     "ranking",
     "vocabulary",
 ]
-TENSOR_CONCEPTS = ["pruning_mask"]
+TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL = {"pruning_mask"}
 SHARED_TREES = [
