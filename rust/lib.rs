@@ -13,6 +13,7 @@
 //! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
+//! | [`schedule`] | noise schedules of diffusion, neighbours by noise, timesteps of a batch | Bridge-Gap Diffusion |
 //! | [`vocabulary`] | how often ids occur, their rank, and their new ids | `OpenBA-V2`, section on its vocabulary |
 //!
 //! [`text`], [`append`], [`labels`], [`lines`], [`rows`], [`check`], [`memory`], [`threads`] and
@@ -36,6 +37,7 @@ pub mod philox;
 pub mod predictions;
 pub mod ranking;
 pub mod rows;
+pub mod schedule;
 pub mod text;
 pub mod threads;
 pub mod vocabulary;

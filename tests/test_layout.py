@@ -30,6 +30,7 @@ ARRAY_CONCEPTS = [
     "false_negatives",
     "ranking",
     "vocabulary",
+    "schedule",
 ]
 TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
@@ -61,11 +62,13 @@ OTHERS: dict[str, set[str]] = {
     "python/lmcore/reference": {
         "__init__",
         "_arguments",
+        "_coefficients",
         "_denoisers",
         "_false_negatives",
         "_rows",
+        "_spacing",
     },
-    "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
+    "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads"},
     "kernels": set(),
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}

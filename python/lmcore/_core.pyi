@@ -38,6 +38,7 @@ __all__ = [
     "FalseNegativeMemory",
     "SequenceSampler",
     "__version__",
+    "add_losses",
     "align_file",
     "align_row",
     "align_words",
@@ -47,10 +48,15 @@ __all__ = [
     "count_entities_batch",
     "count_ids",
     "decode_spans",
+    "draw_by_loss",
+    "draw_neighbours",
+    "draw_timesteps",
+    "find_neighbours",
     "list_excluded",
     "locate_words",
     "longest_common_subsequence_integers",
     "longest_common_subsequence_strings",
+    "make_betas",
     "match_labels",
     "match_labels_batch",
     "most_threads",
@@ -66,7 +72,9 @@ __all__ = [
     "remap_ids",
     "score_examples",
     "score_files",
+    "shift_timesteps",
     "split_words",
+    "weigh_timesteps",
     "write_examples_batch",
 ]
 
@@ -378,3 +386,49 @@ def remap_ids(
     threads: int | None,
     /,
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...
+def make_betas(name: str, steps: int, /) -> NDArray[np.float64]: ...
+def find_neighbours(
+    betas: NDArray[np.float64], tolerance: float, /
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def draw_neighbours(
+    timesteps: NDArray[np.int64],
+    up: NDArray[np.int64],
+    down: NDArray[np.int64],
+    far: bool,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> NDArray[np.int64]: ...
+def shift_timesteps(
+    timesteps: NDArray[np.int64],
+    total: int,
+    distance: int,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> NDArray[np.int64]: ...
+def draw_timesteps(
+    total: int, rows: int, seed: int, step: int, first_row: int, /
+) -> NDArray[np.int64]: ...
+def weigh_timesteps(
+    history: NDArray[np.float64], counts: NDArray[np.int64], uniform_share: float, /
+) -> NDArray[np.float64] | None: ...
+def draw_by_loss(
+    history: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    uniform_share: float,
+    rows: int,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def add_losses(
+    history: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    timesteps: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    /,
+) -> None: ...

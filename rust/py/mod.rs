@@ -15,6 +15,7 @@ mod negatives;
 mod philox;
 mod predictions;
 mod ranking;
+mod schedule;
 mod threads;
 mod vocabulary;
 mod words;
@@ -49,6 +50,11 @@ mod _core {
     use super::predictions::{align_file, align_row, score_examples, score_files};
     #[pymodule_export]
     use super::ranking::{list_excluded, rank_targets, ranking_metrics};
+    #[pymodule_export]
+    use super::schedule::{
+        add_losses, draw_by_loss, draw_neighbours, draw_timesteps, find_neighbours, make_betas,
+        shift_timesteps, weigh_timesteps,
+    };
     #[pymodule_export]
     use super::threads::most_threads;
     #[pymodule_export]

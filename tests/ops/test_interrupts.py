@@ -77,6 +77,16 @@ CALLS = {
         "n = np.full(2**24, 568)",
         "[denoising.plan_batch(n, n, seed=i) for i in range(9)]",
     ),
+    "draw_neighbours": (
+        "t = np.zeros(2**24, int); near = schedule.NoiseNeighbours(np.zeros(1, int) - 1,"
+        " np.zeros(1, int) - 1)",
+        "[schedule.draw_neighbours(t, near, seed=0, step=i) for i in range(99)]",
+    ),
+    "draw by losses": (
+        "s = schedule.LossAwareSampler(2**20, history=9); t = np.arange(2**20)"
+        "; [s.update(t, t) for _ in range(9)]",
+        "[s.draw(2**22, seed=0, step=i) for i in range(99)]",
+    ),
     "observe": (
         "m = false_negatives.FalseNegativeMemory(); b = np.ones((2**14, 4), int)"
         "; neg = np.ones((2**14, 4, 1000), np.int32); z = np.zeros((2**14, 4, 1001), np.float32)"
@@ -97,7 +107,8 @@ CODE = """
 import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
-from lmcore.ops import denoising, false_negatives, negatives, philox, ranking, vocabulary
+from lmcore.ops import denoising, false_negatives, negatives, philox, ranking, schedule
+from lmcore.ops import vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

@@ -392,7 +392,9 @@ class DiffusionRun:
         shape = (*ids.shape, self.model.config.latent_size)
         start = torch.randn(shape, device=self.device)
         views = [
-            View(torch.from_numpy(view[part]).to(self.device), torch.randn(shape, device=self.device))
+            View(
+                torch.from_numpy(view[part]).to(self.device), torch.randn(shape, device=self.device)
+            )
             for view in timesteps.views
         ]
         penalty = Penalty(kind="none") if is_valid else self.penalty
