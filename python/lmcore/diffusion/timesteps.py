@@ -23,6 +23,9 @@ from lmcore.ops.schedule import (
 )
 
 _BY_NOISE = ("l2_noise", "l2_noise_random")
+_DISTANCES = {
+    "l2": ("distance",), "cosine": ("distance",), "near_far": ("distance", "far_distance"),
+}  # fmt: skip
 # Of `near_far`, whose second timestep is drawn apart from its first.
 _FAR_STEPS = 1 << 40
 
@@ -60,6 +63,12 @@ class TimestepChoice:
         self, betas: ArrayLike, penalty: PenaltyConfig, *, is_loss_aware: bool = False, seed: int
     ) -> None:
         self.total, self.penalty, self.seed = len(np.asarray(betas)), penalty, seed
+        for name in _DISTANCES.get(penalty.kind, ()):
+            if getattr(penalty, name) >= self.total:  # no row would have a penalty
+                raise ValueError(
+                    f"penalty.{name} must be below the {self.total} steps: got "
+                    f"{getattr(penalty, name)}"
+                )
         self._neighbours = None
         if penalty.kind in _BY_NOISE:
             self._neighbours = find_neighbours(betas, penalty.tolerance)

@@ -307,7 +307,7 @@ class DiffusionRun:
         }
 
     def validate(self) -> dict[str, float]:
-        """Returns the loss of the averaged model, without a penalty, and the error of its estimates.
+        """Returns the loss of the averaged model, without a penalty, and its estimates' error.
 
         Timesteps and noise are the same each time. Empty without validation pairs.
 
@@ -322,7 +322,7 @@ class DiffusionRun:
         # Timesteps are spread evenly: a few pairs say as much as many drawn ones.
         spread = (np.arange(count) * total + total // 2) // count
         timesteps = BatchTimesteps(views=(spread,), weights=np.ones(count))
-        sums = np.zeros(2)
+        loss = error = 0.0
         with self._averaged(), torch.no_grad():
             nn.Module.eval(self.model)
             for number, first in enumerate(range(0, count, size)):
@@ -331,8 +331,9 @@ class DiffusionRun:
                 found = self._find_losses(
                     np.arange(part.start, part.stop), timesteps, part, where, is_valid=True
                 )
-                sums += (float(found.loss.double().sum()), float(found.mse.double().sum()))
-        return {"loss": sums[0] / count, "error": sums[1] / count}
+                loss += float(found.loss.double().sum())
+                error += float(found.mse.double().sum())
+        return {"loss": loss / count, "error": error / count}
 
     def save_model(self, folder: Path) -> None:
         """Writes the averaged model and its tokenizer.
