@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lmcore._json import read_json
 from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.recipes import TrainConfig
@@ -74,6 +75,13 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> TextDiffusionMod
         0
     """
     folder = find_model(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(2, "no such folder of a model", os.fspath(path))
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: not a model: there is no config.json in it")
+    kind = read_json(folder / "config.json", "a configuration").get("model_type")
+    if kind != TextDiffusionConfig.model_type:
+        raise ValueError(f"{folder}: expected a model of text_diffusion, got one of {kind!s:.60}")
     with no_bars():
         model: TextDiffusionModel = TextDiffusionModel.from_pretrained(
             folder, dtype=torch.float32, **options

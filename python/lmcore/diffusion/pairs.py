@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from lmcore._rows import Progress, RowReader, parse_row
@@ -59,6 +60,31 @@ def find_form(path: str | os.PathLike[str], form: str = "auto") -> str:
     return next((known for known in ("tsv", "csv") if name.endswith(f".{known}")), "jsonl")
 
 
+def find_split(folder: str | os.PathLike[str], name: str) -> str | None:
+    """Returns the file of a split in a folder; None if there is none.
+
+    Args:
+        folder: of a data set.
+        name: of the split, such as `train`.
+
+    Raises:
+        ValueError: there are several.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "valid.tsv.gz").touch()
+        ...     find_split(folder, "valid").endswith("valid.tsv.gz"), find_split(folder, "train")
+        (True, None)
+    """
+    place = Path(folder)
+    names = [f"{name}.{form}{end}" for form in FORMS[1:] for end in ("", ".gz")]
+    found = [file for file in names if (place / file).is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{place}: expected one file of {name}, got {' and '.join(found)}")
+    return str(place / found[0]) if found else None
+
+
 class PairReader:
     r"""The pairs of a file, in order; blank lines are passed over.
 
@@ -73,7 +99,6 @@ class PairReader:
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "a.jsonl")
         ...     _ = file.write_text('{"src": "a b", "trg": "b a"}\n{"src": "c"}\n')

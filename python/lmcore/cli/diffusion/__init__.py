@@ -1,0 +1,8 @@
+"""The commands `lmcore diffusion ...`."""
+
+from lmcore.cli.diffusion.train import recipe_command, train_command
+from lmcore.cli.failures import make_app
+
+app = make_app()
+app.command("train")(train_command)
+app.command("recipe")(recipe_command)
