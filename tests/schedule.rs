@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use lmcore::error::Kind;
-use lmcore::philox::{Stream, fill, to_below};
+use lmcore::philox::{Stream, fill, to_below, to_uniform};
 use lmcore::schedule::{
     Batch, LARGEST_LOSS, MOST_STEPS, Schedule, add_losses, draw_by_loss, draw_neighbours,
     draw_timesteps, find_neighbours, make_betas, shift_timesteps, weigh_timesteps,
@@ -120,8 +120,12 @@ proptest! {
             return Ok(());
         };
         prop_assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        for (&t, &scale) in drawn.iter().zip(&scales) {
-            let p = weights[usize::try_from(t).unwrap()];
+        let numbers = fill(1, Stream::Timesteps.into(), &[2], 0, 20, to_uniform).unwrap();
+        for ((&t, &scale), number) in drawn.iter().zip(&scales).zip(numbers) {
+            let t = usize::try_from(t).unwrap();
+            let p = weights[t];
+            let before: f64 = weights[..t].iter().sum();
+            prop_assert!(before - 1e-12 <= number && number <= before + p + 1e-12);
             prop_assert!((scale * 3.0 * p - 1.0).abs() < 1e-9);
         }
     }

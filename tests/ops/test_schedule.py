@@ -189,6 +189,15 @@ def check_sections(kept: list[int], total: int, steps: int, proportions: list[fl
     assert counts[-1] >= 1
 
 
+def test_few_adaptive_timesteps_begin_at_the_last_where_the_authors_lose_it() -> None:
+    mine = [adaptive_timesteps(2000, steps) for steps in (1, 2, 3, 4)]
+    assert mine == [[1999], [1999, 667], [1999, 667, 0], [1999, 1334, 667, 0]]
+    authors = [space_timesteps(2000, f"adp_{steps}").tolist() for steps in (1, 2, 3, 4)]
+    assert authors == [[0, 667], [0, 667], [0, 667, 1334], [0, 667, 1334, 1999]]
+    # With too few steps for all sections, those of the least share go without.
+    assert adaptive_timesteps(8, 2, [0.5, 0.1, 0.2, 0.2]) == [7, 0]
+
+
 def test_one_section_is_uniform() -> None:
     uniform = space_timesteps(2000, [20])
     assert adaptive_timesteps(2000, 20, [1.0]) == uniform.tolist()[::-1]
@@ -223,7 +232,10 @@ def test_coefficients_agree_and_keep_their_laws(total: int, data: st.DataObject)
     clean = mine.posterior_mean_coef1 + mine.posterior_mean_coef2 * mine.sqrt_alphas_cumprod
     assert largest_difference(clean, np.sqrt(mine.alphas_cumprod_prev)) < 1e-7
     assert np.isfinite(mine.posterior_log_variance_clipped).all()
-    assert (mine.fixed_large_variance > 0).all()
+    assert mine.fixed_large_variance[1:].tolist() == mine.betas[1:].tolist()
+    first = mine.posterior_variance[1] if len(mine.betas) > 1 else mine.betas[0]
+    assert mine.fixed_large_variance[0] == first
+    assert np.exp(mine.posterior_log_variance_clipped[0]) == pytest.approx(first)
     with pytest.raises(AttributeError):
         mine.total = 3  # type: ignore[misc]
 
