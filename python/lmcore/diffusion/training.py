@@ -24,7 +24,7 @@ from lmcore.diffusion.models import (
     make_model,
     save_model,
 )
-from lmcore.diffusion.objective import Penalty, View, compute_losses
+from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses
 from lmcore.diffusion.pairs import Pair
 from lmcore.diffusion.process import Process
 from lmcore.diffusion.recipes import TrainConfig
@@ -49,7 +49,8 @@ from lmcore.training.seeding import seed_torch
 # What may change when a run goes on. Data may move: a fingerprint tells what they are.
 _FREE = (
     "config.loop.steps", "config.loop.save_every_seconds", "config.loop.keep_states",
-    "config.loop.tensorboard", "config.device.device", "config.device.threads", "config.model",
+    "config.loop.tensorboard", "config.device.device", "config.device.threads",
+    "config.device.sharding", "config.device.recompute", "config.model",
     "data.path", "data.valid", "data.tokenizer",
 )  # fmt: skip
 # Validation has the same noise each time, and at the same timesteps: what falls is the model's.
@@ -244,7 +245,9 @@ class DiffusionRun:
         self.batches = ExampleBatches(range(len(self.data)), config.batch_size, seed, _no_tensors)
         self._first_weights = hash_weights(self.model) if processes.is_first else b""
         nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
-        processes.shard(self.model, find_blocks(self.model), config.device)
+        # Embeddings and output layer are asked for around the network's own pass.
+        self.objective = _Objective(self.model)
+        processes.shard(self.objective, find_blocks(self.model), config.device)
         self.optimizer = Optimizer(
             self.model,
             config.optimizer,
@@ -333,6 +336,7 @@ class DiffusionRun:
                 )
                 loss += float(found.loss.double().sum())
                 error += float(found.mse.double().sum())
+            self._give_back()
         return {"loss": loss / count, "error": error / count}
 
     def save_model(self, folder: Path) -> None:
@@ -400,13 +404,30 @@ class DiffusionRun:
         ]
         penalty = Penalty(kind="none") if is_valid else self.penalty
         with self.optimizer.autocast():
-            return compute_losses(
-                self.model, self.process, ids.to(self.device), mask.to(self.device), start, views,
-                penalty,
-            )  # fmt: skip
+            return self.objective(
+                self.process, ids.to(self.device), mask.to(self.device), start, views, penalty
+            )
+
+    def _give_back(self) -> None:
+        """Divides sharded weights again, which stay whole after a pass that has no backward one."""
+        sharded: Any = self.objective
+        if hasattr(sharded, "reshard"):
+            sharded.reshard()
 
     def _averaged(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.average is None else self.average.swapped_into(self.model)
+
+
+class _Objective(nn.Module):
+    """The losses of a model as one forward pass, for which sharded weights come together."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments: Any) -> Losses:
+        """Returns what `compute_losses` does."""
+        return compute_losses(self.model, *arguments)
 
 
 def _find_tokenizer(
