@@ -30,6 +30,7 @@ ARRAY_CONCEPTS = [
     "false_negatives",
     "ranking",
     "vocabulary",
+    "ngrams",
 ]
 TENSOR_CONCEPTS = ["pruning_mask"]
 # Tensor concepts that torch alone computes so far.

@@ -17,7 +17,7 @@ import json, os, resource, sys
 from pathlib import Path
 import numpy  # what reads its first array imports it
 from lmcore import _core
-from lmcore.ops import entities, lcs, matching, predictions, words
+from lmcore.ops import entities, lcs, matching, ngrams, predictions, words
 
 def used():
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -98,6 +98,10 @@ def test_core_refuses_views_of_any_size() -> None:
         "matching.align_words(w, other)",
         "predictions.score_examples([row])",
         "predictions.score_examples([row], worst=1, threads=2)",
+        "ngrams.sentence_bleu([row['prediction']], [[row['prediction']]])",
+        "ngrams.self_bleu([row['prediction'], ' '.join(w)])",
+        "ngrams.choose_candidates([[row['prediction'], ' '.join(w)]], threads=2)",
+        "ngrams.count_ngrams([row['prediction'], ' '.join(w)])",
     ],
 )
 def test_refused_memory_of_one_row(call: str) -> None:
