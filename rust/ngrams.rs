@@ -6,7 +6,7 @@
 //! Words are interned once for a group of texts and n-grams numbered by [`index`]: what two texts
 //! share is then a walk over the texts that hold one n-gram, and never a look into both. An n-gram
 //! of one text alone is shared by none, and neither is a longer one that contains it. Additions
-//! and roundings are those of NLTK and numpy, so that ties are theirs, too.
+//! and roundings are those of the authors' libraries, so that ties are theirs, too.
 
 mod bleu;
 mod index;
@@ -144,15 +144,15 @@ pub fn self_bleu(
         memory::collect(texts.len(), (0..texts.len()).map(|text| index.length(text)))?;
     lengths.sort_unstable();
     let mut scorer = Scorer::default();
-    let mut scores = memory::with_capacity(rows.len().saturating_mul(order))?;
+    let mut bleu = memory::with_capacity(rows.len().saturating_mul(order))?;
     for &row in rows {
         steps.take(order)?;
         let row = usize::try_from(row).unwrap_or(0); // checked above
         let length = index.length(row);
         let shared = &matches[row * order..][..order];
-        scorer.score_all(shared, length, closest_other(&lengths, length), smoothing, &mut scores);
+        scorer.score_all(shared, length, closest_other(&lengths, length), smoothing, &mut bleu);
     }
-    Ok(scores)
+    Ok(bleu)
 }
 
 /// Of sorted lengths without one that is `length` itself the one nearest to it; the shorter of two.
@@ -346,11 +346,11 @@ impl Worker {
             for (other, value) in values.iter_mut().enumerate() {
                 let pair = own.min(other) * size + own.max(other);
                 let shared = &matches[pair * order..][..order];
-                *value = match other == own {
-                    true => 0.0,
-                    false => scorer.score(shared, length, index.length(other), smoothing),
-                };
+                if other != own {
+                    *value = scorer.score(shared, length, index.length(other), smoothing);
+                }
             }
+            values[own] = 0.0;
             sums.push(sum_pairwise(values));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use lmcore::error::Kind;
 use lmcore::ngrams::{
@@ -31,12 +31,12 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(word, 0..14).prop_map(|words| words.join(" "))
 }
 
-fn grams(text: &str, n: usize) -> HashMap<Vec<&str>, i64> {
+fn grams(text: &str, n: usize) -> BTreeMap<Vec<&str>, i64> {
     let words: Vec<&str> = text
         .split(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
         .filter(|word| !word.is_empty())
         .collect();
-    let mut counts = HashMap::new();
+    let mut counts = BTreeMap::new();
     for gram in words.windows(n) {
         *counts.entry(gram.to_vec()).or_default() += 1;
     }
@@ -77,7 +77,7 @@ proptest! {
         hypothesis in text(), references in prop::collection::vec(text(), 1..4), order in 1_usize..6
     ) {
         let texts: Strings = [&hypothesis].into_iter().collect();
-        let rows = rows_of(&[references.clone()]);
+        let rows = rows_of(std::slice::from_ref(&references));
         let got = sentence_bleu_batch(texts.all(), &rows, order, Smoothing::Method1, Some(1));
         let references: Vec<&str> = references.iter().map(String::as_str).collect();
         for (n, score) in (1..=order).zip(got.unwrap()) {
@@ -103,7 +103,7 @@ proptest! {
         let all: Strings = texts.iter().collect();
         let counts = count_ngrams(all.all(), 3).unwrap();
         for n in 1..=3 {
-            let mut expected = HashMap::new();
+            let mut expected = BTreeMap::new();
             for (row, text) in texts.iter().enumerate() {
                 let own = grams(text, n);
                 let most = own.values().copied().max().unwrap_or(0);

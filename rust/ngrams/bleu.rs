@@ -1,12 +1,14 @@
-//! BLEU of shared n-grams and lengths, rounded as NLTK and numpy round.
+//! BLEU of shared n-grams and lengths, rounded as the authors' libraries round.
 
 use super::MOST_ORDER;
 
 /// Logarithms and penalties of numbers below are kept.
 const KEPT: usize = 64;
-/// numpy adds so many numbers side by side.
+/// Lengths of n-grams, and numbers of zeros among them, whose smoothed precisions are kept.
+const ZEROS: usize = 8;
+/// So many numbers are added side by side.
 const LANES: usize = 8;
-/// More than so many it adds in halves.
+/// More than so many are added in halves.
 const LANES_BLOCK: usize = 128;
 
 /// What stands for a precision of zero.
@@ -25,6 +27,8 @@ pub const SMOOTHINGS: [&str; 2] = ["method1", "method4"];
 pub(super) struct Scorer {
     /// `ln(shared / total)` at `shared * KEPT + total`.
     logs: Vec<f64>,
+    /// `ln` of what method 4 takes for the k-th zero, at `(n - 1) * ZEROS + k` times `KEPT` + length.
+    smoothed: Vec<f64>,
     /// `exp(1 - reference / length)` at `reference * KEPT + length`.
     penalties: Vec<f64>,
 }
@@ -32,7 +36,7 @@ pub(super) struct Scorer {
 impl Default for Scorer {
     fn default() -> Self {
         let unknown = vec![f64::NAN; KEPT * KEPT];
-        Self { logs: unknown.clone(), penalties: unknown }
+        Self { logs: unknown.clone(), smoothed: unknown.clone(), penalties: unknown }
     }
 }
 
@@ -81,15 +85,19 @@ impl Scorer {
         if shared.first().is_none_or(|&words| words == 0) {
             return false;
         }
-        let mut halved = 1.0;
+        let (mut halved, mut zeros) = (1.0, 0);
         for (n, (&count, log)) in shared.iter().zip(logs).enumerate() {
             let total = length.saturating_sub(n).max(1);
             *log = match smoothing {
                 _ if count > 0 => self.log(count, total),
                 Smoothing::Method1 => (0.1 / total as f64).ln(),
                 Smoothing::Method4 if length > 1 => {
-                    halved *= 2.0;
-                    (1.0 / (halved * 5.0 / (length as f64).ln()) / total as f64).ln()
+                    (halved, zeros) = (halved * 2.0, zeros + 1);
+                    let compute =
+                        || (1.0 / (halved * 5.0 / (length as f64).ln()) / total as f64).ln();
+                    // Longer n-grams have no place of their own.
+                    let row = if n < ZEROS { n * ZEROS + zeros } else { KEPT };
+                    keep(&mut self.smoothed, row, length, compute)
                 }
                 // A factor that NLTK leaves out.
                 Smoothing::Method4 => 0.0,
@@ -178,15 +186,15 @@ fn sum_exactly(values: impl Iterator<Item = f64>) -> f64 {
     if let Some(next) = rest.next()
         && lost * next > 0.0
     {
-        let more = sum + lost * 2.0;
-        if more - sum == lost * 2.0 {
+        let (more, rounded) = two_sum(sum, lost * 2.0);
+        if rounded == 0.0 {
             return more;
         }
     }
     sum
 }
 
-/// The sum in the order in which numpy adds a row of numbers.
+/// The sum in the order in which the authors' library of arrays adds a row of numbers.
 pub(super) fn sum_pairwise(values: &[f64]) -> f64 {
     if values.len() < LANES {
         return values.iter().fold(0.0, |sum, value| sum + value);
@@ -203,7 +211,7 @@ pub(super) fn sum_pairwise(values: &[f64]) -> f64 {
             *lane += value;
         }
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    let twos = [lanes[0] + lanes[1], lanes[2] + lanes[3], lanes[4] + lanes[5], lanes[6] + lanes[7]];
+    let sum = (twos[0] + twos[1]) + (twos[2] + twos[3]);
     rest.iter().fold(sum, |sum, value| sum + value)
 }

@@ -11,6 +11,7 @@ use crate::check::one_of;
 use crate::error::Result;
 use crate::ngrams::{self, SMOOTHINGS, Smoothing};
 
+type Array<'py, T> = Bound<'py, PyArray1<T>>;
 type Table<'py, T> = Bound<'py, PyArray2<T>>;
 
 /// Returns BLEU-1 to BLEU-n of each hypothesis against its references.
@@ -62,7 +63,7 @@ pub fn choose_candidates<'py>(
     order: Whole,
     smoothing: &str,
     threads: Option<Whole>,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
     let (order, smoothing) = (order.at_least(1, "order")?, smoothing_of(smoothing)?);
     let threads = thread_count(threads)?;
     let groups = nested_strings(groups, "groups")?;

@@ -47,8 +47,8 @@ More = Callable[[list[str], list[str]], dict[str, float]]
 class FileScores:
     """What a file of generated texts scored."""
 
-    name: str
-    """Of the file."""
+    path: str
+    """Of the file, as it was given."""
     values: Values
     """Of each score; None where it is not defined or its package is not installed."""
     rows: int
@@ -107,7 +107,7 @@ def score_file(
     for compute in more:
         values |= compute(outputs, references)
     return FileScores(
-        name=name_input(path),
+        path=os.fspath(path),
         values=values,
         rows=len(outputs),
         empty_rows=total - len(outputs),

@@ -56,48 +56,45 @@ def score_command(
     """
     if bertscore is None and bertscore_layer is not None:
         raise ValueError("--bertscore-layer goes with --bertscore")
-    options = {"perplexity": perplexity, "bertscore": bertscore, "layer": bertscore_layer}
-    scores = _score(files, limit_threads(threads), {**options, "device": device or "auto"})
+    models = (perplexity, bertscore, bertscore_layer, device or "auto")
+    scores = _score(files, limit_threads(threads), _make_model_scores(*models))
     _warn(scores)
     if as_json:
-        found = [result.to_dict() for result in scores]
-        show_json(found[0] if len(found) == 1 else dict(zip(files, found, strict=True)))
+        show_json(_to_dict(scores))
     else:
         show(_format(scores))
 
 
-def _score(files: list[str], threads: int | None, options: dict[str, Any]) -> list[FileScores]:
+def _score(files: list[str], threads: int | None, more: list[More]) -> list[FileScores]:
     with starting():
         from lmcore.diffusion import score_file
 
     for place, name in enumerate(files):
         if name in files[:place]:
             raise ValueError(f"{name}: the file is named twice")
-    more = _make_model_scores(options)
     return [score_file(name, threads=threads, more=more) for name in files]
 
 
-def _make_model_scores(options: dict[str, Any]) -> list[More]:
+def _make_model_scores(
+    causal: str | None, encoder: str | None, layer: int | None, device: str
+) -> list[More]:
     """What computes the scores of models that were asked for."""
-    if options["perplexity"] is None and options["bertscore"] is None:
+    if causal is None and encoder is None:
         return []
     with starting():
         from lmcore.diffusion.model_scores import compute_bert_scores, compute_perplexity
-    causal, encoder, device = options["perplexity"], options["bertscore"], options["device"]
 
     def add_perplexity(outputs: list[str], references: list[str]) -> dict[str, float]:
-        names = {"perplexity": outputs, "perplexity_reference": references}
         values = {}
-        for name, texts in names.items():
-            values[name], left_out = compute_perplexity(texts, causal, device=device)
+        for name, texts in {"perplexity": outputs, "perplexity_reference": references}.items():
+            values[name], left_out = compute_perplexity(texts, str(causal), device=device)
             if left_out:
                 say(f"{name}: {left_out} of {len(texts)} texts have a single token: left out")
         return values
 
     def add_bert_scores(outputs: list[str], references: list[str]) -> dict[str, float]:
-        found = compute_bert_scores(
-            outputs, references, encoder, layer=options["layer"], device=device
-        )
+        place = str(encoder)
+        found = compute_bert_scores(outputs, references, place, layer=layer, device=device)
         return {f"bertscore_{name}": value for name, value in found._asdict().items()}
 
     asked = [(causal, add_perplexity), (encoder, add_bert_scores)]
@@ -106,13 +103,15 @@ def _make_model_scores(options: dict[str, Any]) -> list[More]:
 
 def _warn(scores: Sequence[FileScores]) -> None:
     from lmcore._extras import DISTRIBUTION
+    from lmcore._streams import name_input
     from lmcore.diffusion.gpt2_tokens import load_gpt2_tokens
 
     for result in scores:
         if result.empty_rows:
+            name, total = name_input(result.path), result.rows + result.empty_rows
             say(
-                f"{result.name}: {result.empty_rows} of {result.rows + result.empty_rows} rows "
-                f"left out, without output or reference; the first: {result.first_empty}"
+                f"{name}: {result.empty_rows} of {total} rows left out, without output or "
+                f"reference; the first: {result.first_empty}"
             )
     hint = f'pip install "{DISTRIBUTION}[score]"'
     if scores[0].values["sacrebleu"] is None:
@@ -121,15 +120,22 @@ def _warn(scores: Sequence[FileScores]) -> None:
         say(f"self-BLEU counts GPT-2's tokens, and its merges are not installed: {hint}")
 
 
+def _to_dict(scores: Sequence[FileScores]) -> dict[str, Any]:
+    """The scores of one file in one level; of several, under the names of the files."""
+    found = {result.path: result.to_dict() for result in scores}
+    return found if len(found) > 1 else scores[0].to_dict()
+
+
 def _format(scores: Sequence[FileScores]) -> str:
     """A column for each file."""
+    from lmcore._streams import name_input
     from lmcore._tables import format_table
     from lmcore._text import escape
 
     columns = [result.to_dict() for result in scores]
     names = [name for name in columns[0] if name != "sacrebleu_signature"]
     rows = [(name, *(_show(column[name]) for column in columns)) for name in names]
-    lines = format_table(rows, ("score", *(escape(result.name) for result in scores)))
+    lines = format_table(rows, ("score", *(escape(name_input(result.path)) for result in scores)))
     signature = scores[0].values["sacrebleu_signature"]
     return "\n".join([*lines, *([f"sacrebleu {signature}"] if signature else [])])
 
