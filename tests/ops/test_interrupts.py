@@ -51,7 +51,7 @@ CALLS = {
         "[ngrams.choose_candidates(groups, threads={threads}) for _ in range(99)]",
     ),
     "count_ngrams": (
-        "texts = [f'{k} {k % 7} {k % 99}' for k in range(2**20)]",
+        "texts = [' '.join(map(str, (k, k % 7, k % 99))) for k in range(2**20)]",
         "[ngrams.count_ngrams(texts, order=16) for _ in range(99)]",
     ),
     "a word as long as its text": (

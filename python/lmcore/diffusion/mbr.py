@@ -64,7 +64,7 @@ def choose_candidates(
         ...         row = {"recover": text, "reference": "b", "source": "c"}
         ...         _ = file.write_text(json.dumps(row) + "\n")
         ...     choose_candidates(files, Path(folder, "mbr.jsonl"))
-        ChoiceSummary(rows=1, chosen=(1, 0, 0))
+        ChoiceSummary(rows=1, chosen=(0, 0, 1))
     """
     names = [name_input(file) for file in files]
     if not names:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+_MOST_ROWS = 1 << 32
+
 __all__ = [
     "SMOOTHINGS",
     "Choices",
@@ -124,9 +126,12 @@ def self_bleu(
         >>> self_bleu(["a b", "a b", "a c"], order=1).tolist()
         [[1.0], [1.0], [0.5]]
     """
+    import numpy as np
+
     number = _check_order(order)
-    if rows is None:
-        rows = range(len(texts))
+    rows = np.asarray(range(len(texts)) if rows is None else rows)
+    if rows.size >= _MOST_ROWS:  # before anything takes as many steps
+        raise MemoryError(f"not enough memory for {rows.size} values")
     places = as_integers(
         "rows", rows, "[R]", lambda at, row: no_such_id("rows", at[0], row, 0, len(texts))
     )
@@ -160,7 +165,7 @@ def choose_candidates(
 
     Example:
         >>> choose_candidates([["a b d", "a c d", "a b c d"], ["x"]]).best.tolist()
-        [0, 0]
+        [2, 0]
     """
     number = _check_order(order)
     found = _core.choose_candidates(groups, number, smoothing, limit_threads(threads))

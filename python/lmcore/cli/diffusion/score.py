@@ -56,7 +56,7 @@ def score_command(
     """
     if bertscore is None and bertscore_layer is not None:
         raise ValueError("--bertscore-layer goes with --bertscore")
-    models = (perplexity, bertscore, bertscore_layer, device or "auto")
+    models = (perplexity, bertscore, bertscore_layer, "auto" if device is None else device)
     scores = _score(files, limit_threads(threads), _make_model_scores(*models))
     _warn(scores)
     if as_json:
