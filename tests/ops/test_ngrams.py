@@ -253,8 +253,8 @@ def test_lone_surrogates_are_refused(text: str) -> None:
 
 
 def test_more_pairs_than_memory_holds() -> None:
-    view = np.broadcast_to(np.array([0], dtype=object), (2**40,))
-    for rows in (view, view.astype(object, copy=False), np.broadcast_to(0, (2**40,))):
+    for row in (0, np.array([0], dtype=object)):
+        rows = np.broadcast_to(row, (2**40,))
         with pytest.raises(MemoryError, match=rf"^not enough memory for {2**40} values$"):
             self_bleu(["a", "b"], rows)
     with pytest.raises(MemoryError):

@@ -129,8 +129,10 @@ def self_bleu(
     import numpy as np
 
     number = _check_order(order)
-    rows = np.asarray(range(len(texts)) if rows is None else rows)
-    if rows.size >= _MOST_ROWS:  # before anything takes as many steps
+    if rows is None:
+        rows = range(len(texts))
+    # A view may have any number of items: before anything takes as many steps.
+    if isinstance(rows, np.ndarray) and rows.size >= _MOST_ROWS:
         raise MemoryError(f"not enough memory for {rows.size} values")
     places = as_integers(
         "rows", rows, "[R]", lambda at, row: no_such_id("rows", at[0], row, 0, len(texts))
