@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ import numpy as np
 import authors_mbr as authors
 from lmcore.diffusion import remove_marks
 from lmcore.diffusion.scoring import join_words
-from lmcore.ops.ngrams import choose_candidates, count_ngrams, self_bleu, sentence_bleu
+from lmcore.ops.ngrams import choose_candidates, self_bleu
 from lmcore.ops.philox import random_below, random_uniform
-from timing import Row, compare, print_conditions, save
+from timing import Row, compare, print_conditions, save, scale
 
 SOURCES, CANDIDATES, ORDER = 1091, 10, 5
 PART = 10
@@ -77,11 +76,7 @@ def self_bleu_rows(outputs: list[str], case: str) -> list[Row]:
         "ngrams", case, (f"NLTK, scaled from {PART} of them", compute),
         ("lmcore", lambda: self_bleu(texts, order=ORDER), "200"), rounds=3,
     )  # fmt: skip
-    factor = len(texts) / PART
-    names = [f"{name}_{key}" for name in ("opponent", "ratio") for key in ("median", "p20", "p80")]
-    scaled = [replace(row, **{name: factor * getattr(row, name) for name in names}) for row in part]
-    print(f"scaled by {factor}: {scaled[0].opponent_median:.4g} ms, {scaled[0].ratio_median:.4g}x")
-    return scaled
+    return [scale(row, len(texts) / PART) for row in part]
 
 
 def main() -> None:
@@ -98,11 +93,6 @@ def main() -> None:
     case = f"{len(groups)} groups of {len(groups[0])} {origin} texts"
     rows = choose_rows(groups, f"choose, {case}")
     rows += self_bleu_rows(outputs, f"self-BLEU-1 to 5 of {len(outputs)} {origin} texts")
-    for name, call in {
-        "count 1-grams to 4-grams": lambda: count_ngrams(outputs),
-        "BLEU-1 to 4": lambda: sentence_bleu(outputs, [[group[1]] for group in groups], threads=1),
-    }.items():
-        compare("ngrams", name, ("itself", call), ("itself", call, ""), rounds=5)
     if "--dry" not in sys.argv[1:]:
         save("ngrams", rows)
 
