@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmcore._extras import optional_imports
 from lmcore.diffusion.registration import register_auto_classes
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ register_auto_classes()
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lmcore.diffusion.{_LAZY[name]}"), name)
+    with optional_imports():
+        module = import_module(f"lmcore.diffusion.{_LAZY[name]}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
