@@ -15,7 +15,6 @@ from lmcore.diffusion import (
     TextDiffusionModel,
     View,
     compute_losses,
-    shift_timesteps,
 )
 from lmcore.diffusion.objective import find_penalized, weigh_losses
 from tiny_diffusion import draw, make_model
@@ -151,16 +150,6 @@ def test_nll_is_computed_where_it_is_asked_for(model: TextDiffusionModel) -> Non
     found = run(model, Penalty(), with_nll=True).nll
     assert found is not None
     assert not found.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("up", "gap", "expected"),
-    [([True] * 4, 3, [3, 8, 39, 39]), ([False] * 4, 3, [0, 2, 35, 36]),
-     ([True, False, True, False], 100, [39, 0, 39, 0])],
-)  # fmt: skip
-def test_shifted_steps_stop_at_the_ends(up: list[bool], gap: int, expected: list[int]) -> None:
-    found = shift_timesteps(torch.tensor([0, 5, 38, 39]), torch.tensor(up), gap, STEPS)
-    assert found.tolist() == expected
 
 
 def test_weights_of_timesteps() -> None:

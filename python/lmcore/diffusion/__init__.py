@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
     from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
     from lmcore.diffusion.noise import SamplingNoise
-    from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses, shift_timesteps
+    from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses
     from lmcore.diffusion.process import Process
     from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
 
@@ -31,7 +31,6 @@ _LAZY = {
     "load_checkpoint": "checkpoints",
     "sample_latents": "sampling",
     "sample_tokens": "sampling",
-    "shift_timesteps": "objective",
 }
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "load_checkpoint",
     "sample_latents",
     "sample_tokens",
-    "shift_timesteps",
 ]
 
 register_auto_classes()
