@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmcore._extras import optional_imports
 from lmcore.diffusion.generations import Generation, remove_marks
 from lmcore.diffusion.mbr import ChoiceSummary, choose_candidates
 from lmcore.diffusion.pairs import Pair, PairReader, References, group_references
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
     from lmcore.diffusion.models import load_model
     from lmcore.diffusion.noise import SamplingNoise
-    from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses, shift_timesteps
+    from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses
     from lmcore.diffusion.process import Process
     from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
     from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
@@ -53,7 +54,6 @@ _LAZY = {
     "load_tokenizer": "tokenization",
     "sample_latents": "sampling",
     "sample_tokens": "sampling",
-    "shift_timesteps": "objective",
     "train": "training",
 }
 
@@ -92,7 +92,6 @@ __all__ = [
     "sample_tokens",
     "score_file",
     "score_texts",
-    "shift_timesteps",
     "train",
 ]
 
@@ -102,7 +101,9 @@ register_auto_classes()
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lmcore.diffusion.{_LAZY[name]}"), name)
+    with optional_imports():
+        module = import_module(f"lmcore.diffusion.{_LAZY[name]}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -364,9 +364,8 @@ class TextDiffusionModel(PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             initialization.normal_(module.weight)
         elif isinstance(module, nn.Linear):
-            # Its weight may be tied, and starts as the embedding then.
-            if module is not self.lm_head:
-                initialization.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            # The output layer's is replaced by the table of words.
+            initialization.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = module.in_features**-0.5
             initialization.uniform_(module.bias, -bound, bound)
 
