@@ -147,7 +147,16 @@ class _Intermediate(nn.Module):
 
 
 class TextDiffusionLayer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each normalised after the addition, as in BERT."""
+    """Attention and feed-forward, each normalised after the addition, as in BERT.
+
+    Args:
+        config: the sizes.
+
+    Example:
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> TextDiffusionLayer(TextDiffusionConfig(**sizes))(torch.zeros(1, 3, 8)).shape
+        torch.Size([1, 3, 8])
+    """
 
     def __init__(self, config: TextDiffusionConfig) -> None:
         super().__init__()
