@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 import sys
 from functools import lru_cache
@@ -217,12 +216,3 @@ def test_files_that_cannot_be_scored(tmp_path: Path) -> None:
         run_here("diffusion", "score", file, "--bertscore-layer", 1),
         "--bertscore-layer goes with --bertscore",
     )
-
-
-def test_many_texts_are_scored_in_linear_time() -> None:
-    """Twenty thousand outputs, of which each is compared with all others."""
-    source = random.Random(0)
-    texts = [" ".join(source.choices("abcdefgh", k=12)) for _ in range(20_000)]
-    values: dict[str, Any] = score_texts(texts, texts)
-    assert values["self_bleu_1"] in (1, None)
-    assert values["bleu_4"] == 1

@@ -259,3 +259,12 @@ def test_more_pairs_than_memory_holds() -> None:
             self_bleu(["a", "b"], rows)
     with pytest.raises(MemoryError):
         choose_candidates([[""] * 2**21])
+
+
+def test_self_bleu_of_many_texts() -> None:
+    """Twenty thousand of them: four hundred million pairs."""
+    source = random.Random(0)
+    texts = [" ".join(source.choices("abcdefgh", k=12)) for _ in range(20_000)]
+    scores = self_bleu(texts, order=2)
+    assert scores[7:8].tolist() == reference.self_bleu(texts, [7], order=2)
+    assert scores.mean() > 0.99

