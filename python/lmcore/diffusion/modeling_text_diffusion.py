@@ -165,7 +165,14 @@ class TextDiffusionLayer(GradientCheckpointingLayer):
         self.output = _Output(config, config.intermediate_size)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns `[B, L, D]` for `[B, L, D]`."""
+        """Returns states with what the layer adds.
+
+        Args:
+            states: `[B, L, D]`.
+
+        Returns:
+            `[B, L, D]`.
+        """
         states = self.attention(states)
         result: Tensor = self.output(self.intermediate(states), states)
         return result
