@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
@@ -16,7 +15,7 @@ from rapidfuzz.distance import LCSseq
 import authors
 import inputs
 from lmcore.ops.lcs import longest_common_subsequence
-from timing import RESULTS, compare, is_full, print_conditions, save
+from timing import RESULTS, compare, is_full, measure_peak, print_conditions, save
 
 
 def main() -> None:
@@ -85,14 +84,7 @@ def _print_memory(words: int, noise: float) -> None:
     a_ids, b_ids = _number(a, b)
     if noise == 1.0:  # two symbols without order: the widest band there is
         a_ids, b_ids = (np.random.default_rng(s).integers(0, 2, words) for s in (1, 2))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
-    before = _kilobytes("VmRSS")
-    longest_common_subsequence(a_ids, b_ids)
-    print((_kilobytes("VmHWM") - before) // 1024)
-
-
-def _kilobytes(key: str) -> int:
-    return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0])
+    print(measure_peak(lambda: longest_common_subsequence(a_ids, b_ids)))
 
 
 def _plot_growth() -> None:

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import lmcore
@@ -100,6 +100,29 @@ def compare(
     return rows
 
 
+def measure_peak(call: Callable[[], object]) -> int:
+    """Returns by how many MB the memory of this process grew at most during a call (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _kilobytes("VmRSS")
+    call()
+    return (_kilobytes("VmHWM") - before) // 1024
+
+
+def scale(row: Row, factor: float) -> Row:
+    """Returns a row whose opponent had so many times as much to do, and takes so long.
+
+    Args:
+        row: as it was timed.
+        factor: how many times as much.
+    """
+    names = [
+        f"{name}_{part}" for name in ("opponent", "ratio") for part in ("median", "p20", "p80")
+    ]
+    larger = replace(row, **{name: factor * getattr(row, name) for name in names})
+    print(f"scaled by {factor}: {larger.opponent_median:.4g} ms, {larger.ratio_median:.4g}x")
+    return larger
+
+
 def save(concept: str, rows: Sequence[Row]) -> None:
     """Puts the rows of a concept in the file of this device, in place of its earlier ones."""
     RESULTS.mkdir(exist_ok=True)
@@ -147,6 +170,10 @@ def _processor() -> str:
     if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
         return found[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _kilobytes(key: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0])
 
 
 def _milliseconds(call: Callable[[], object]) -> float:

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::{Bound, RangeBounds};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, display_float};
 
 /// Powers of two from here on are written as such.
 const WRITTEN_AS_POWERS: i128 = 1 << 24;
@@ -57,6 +57,59 @@ pub fn out_of_range(
     range: &impl RangeBounds<i128>,
 ) -> Error {
     Error::OutOfRange { name, range: describe(range), got: got.to_string() }
+}
+
+/// Checks that an item of an argument is in its range.
+///
+/// # Errors
+/// It is not.
+pub fn item_in_range(
+    name: &'static str,
+    index: usize,
+    value: i128,
+    range: impl RangeBounds<i128>,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (index, range, got) = (index.to_string(), describe(&range), value.to_string());
+    Err(Error::ItemOutOfRange { name, index, range, got })
+}
+
+/// Checks a number of floating point, of which the caller knows whether it is in its range.
+///
+/// # Errors
+/// It is not.
+///
+/// ```
+/// let error = lmcore::check::float_in("share", f64::NAN, false, "at most 1").unwrap_err();
+/// assert_eq!(error.to_string(), "share must be at most 1: got nan");
+/// ```
+pub fn float_in(name: &'static str, value: f64, is_in: bool, range: &str) -> Result<()> {
+    if is_in {
+        return Ok(());
+    }
+    let got = display_float(value);
+    Err(Error::OutOfRange { name, range: range.to_owned(), got })
+}
+
+/// The same for an item of an argument, at one index for each of its dimensions.
+///
+/// # Errors
+/// It is not in its range.
+pub fn item_in(
+    name: &'static str,
+    index: &[usize],
+    value: f64,
+    is_in: bool,
+    range: &str,
+) -> Result<()> {
+    if is_in {
+        return Ok(());
+    }
+    let index: Vec<String> = index.iter().map(usize::to_string).collect();
+    let (index, got) = (index.join(", "), display_float(value));
+    Err(Error::ItemOutOfRange { name, index, range: range.to_owned(), got })
 }
 
 /// An id or column as an index, if it names something.

@@ -6,7 +6,7 @@
 mod draw;
 mod write;
 
-use crate::check::{has_length, id_in_range, in_range, one_of, same_length};
+use crate::check::{float_in, has_length, id_in_range, in_range, one_of, same_length};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, Steps};
 use crate::memory;
@@ -427,14 +427,6 @@ impl Denoising {
     fn check_task(&self, row: usize, task: i64) -> Result<usize> {
         id_in_range("tasks", row, None, task, 0..self.denoisers.len())
     }
-}
-
-fn float_in(name: &'static str, value: f64, is_in: bool, range: &str) -> Result<()> {
-    if is_in {
-        return Ok(());
-    }
-    let got = crate::error::display_float(value);
-    Err(Error::OutOfRange { name, range: range.to_owned(), got })
 }
 
 fn check_text(row: usize, length: i64) -> Result<usize> {

@@ -71,6 +71,14 @@ pub enum Stream {
     NextTokens = 143,
     /// Which heads, inner and hidden units a random pruning keeps.
     KeptIndices = 161,
+    /// Which neighbour a timestep of diffusion is paired with.
+    Neighbours = 181,
+    /// The timesteps of diffusion that a batch is trained at.
+    Timesteps = 182,
+    /// What each step of sampling a text by diffusion adds.
+    SamplingNoise = 183,
+    /// What sampling a text by diffusion starts with.
+    StartNoise = 184,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
     /// Seeds of torch's generators.

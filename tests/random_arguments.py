@@ -12,7 +12,9 @@ import torch
 from lmcore.ops.denoising import EXCESS_RULES, KINDS, DenoisedBatch, Denoiser, SpecialIds
 from lmcore.ops.entities import SCHEMES
 from lmcore.ops.negatives import DISTRIBUTIONS, ORDERS, Batch, PackedBatch
+from lmcore.ops.ngrams import SMOOTHINGS
 from lmcore.ops.ranking import TIES
+from lmcore.ops.schedule import SCHEDULES
 from wild_values import integers
 
 Arguments = tuple[list[Any], dict[str, Any]]
@@ -68,6 +70,7 @@ def histories(source: random.Random) -> tuple[Any, Any, int]:
     return np.cumsum([0, *sizes]), items, item_count
 
 
+LOSS_TOTAL = 4
 SAMPLER = {"batch_size": 3, "max_length": 4, "negative_count": 5}
 
 
@@ -197,6 +200,30 @@ def draw_arguments(source: random.Random) -> list[Any]:
     return [source.randrange(2**64), source.randrange(2**32), items, source.randrange(9)]
 
 
+def betas_of(source: random.Random) -> Any:
+    return integers(source, source.randrange(1, 9), 1, 99) / 100
+
+
+def batch_of_steps(source: random.Random) -> list[int]:
+    """Seed, step and first row."""
+    return [source.randrange(2**64), source.randrange(2**64), source.randrange(2**20)]
+
+
+def neighbour_maps(source: random.Random) -> list[Any]:
+    """Timesteps, and where their windows end."""
+    total = source.randrange(1, 9)
+    steps = np.arange(total)
+    up = np.where(integers(source, total, 0, 3) > 0, np.minimum(steps + 2, total - 1), -1)
+    down = np.where(integers(source, total, 0, 3) > 0, np.maximum(steps - 2, 0), -1)
+    return [integers(source, source.randrange(9), 0, total), up, down]
+
+
+def loss_histories(source: random.Random) -> list[Any]:
+    total, length = source.randrange(1, 9), source.randrange(1, 4)
+    counts = np.full(total, length if source.random() < 0.7 else 0)
+    return [integers(source, (total, length), 0, 9, np.float64), counts]
+
+
 def words_of(source: random.Random, count: int) -> list[Any]:
     return [source.randrange(2**32) for _ in range(count)]
 
@@ -265,6 +292,9 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         kind = s.choice([np.uint16, np.int32, np.int64, np.uint32])
         return integers(s, s.choice([0, 3, 17, 300]), 0, 9, kind)
 
+    def line_texts(s: random.Random, count: int) -> list[str]:
+        return [" ".join(sentence(s)) for _ in range(count)]
+
     def remapped(s: random.Random) -> list[Any]:
         ids = ids_of(s)
         out = np.zeros(ids.shape, s.choice([np.uint16, np.int32, np.int64]))
@@ -306,6 +336,37 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "count_ids": lambda s: [ids_of(s), np.zeros(9, np.int64), True, threads(s)],
         "rank_ids": lambda s: [integers(s, s.randrange(9), 0, 9)],
         "remap_ids": lambda s: remapped(s),
+        "make_betas": lambda s: [s.choice(list(SCHEDULES)), s.randrange(21, 99)],
+        "find_neighbours": lambda s: [betas_of(s), s.choice([0.01, 0.05, 0.5])],
+        "draw_neighbours": lambda s: [
+            *neighbour_maps(s), s.random() < 0.5, *batch_of_steps(s)
+        ],
+        "shift_timesteps": lambda s: [
+            integers(s, s.randrange(9), 0, 9), 9, s.randrange(12), *batch_of_steps(s)
+        ],
+        "draw_timesteps": lambda s: [s.randrange(1, 99), s.randrange(9), *batch_of_steps(s)],
+        "weigh_timesteps": lambda s: [*loss_histories(s), 0.001],
+        "draw_by_loss": lambda s: [
+            *loss_histories(s), 0.001, s.randrange(9), *batch_of_steps(s)
+        ],
+        "add_losses": lambda s: (lambda h, n: [
+            *h, integers(s, n, 0, len(h[1])), integers(s, n, 0, 9, np.float64)
+        ])(loss_histories(s), s.randrange(9)),
+        "sentence_bleu": lambda s: [
+            *(lambda n: (line_texts(s, n), [line_texts(s, s.randrange(1, 4)) for _ in range(n)]))(
+                s.randrange(4)
+            ),
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS), threads(s)),
+        ],
+        "self_bleu": lambda s: [
+            *(lambda n: (line_texts(s, n), integers(s, s.randrange(4), 0, n)))(s.randrange(2, 6)),
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS)),
+        ],
+        "choose_candidates": lambda s: [
+            [line_texts(s, s.randrange(1, 12)) for _ in range(s.randrange(4))],
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS), threads(s)),
+        ],
+        "count_ngrams": lambda s: [line_texts(s, s.randrange(5)), s.randrange(1, 17)],
         "Denoising": denoising_settings,
         "Denoising.plan": denoised_plan,
         "Denoising.write": denoised_write,
@@ -427,6 +488,33 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         shapes = ((2, 4), (12, 4), (4, 6))
         return [tensor(source, *shape) for shape in shapes], {"inner_gate": gate(source, 3)}
 
+    def latents(source: random.Random) -> Arguments:
+        rows, words, size = (source.randrange(1, 4) for _ in range(3))
+        mask = source.choice([None, tensor(source, rows) > 0])
+        return [tensor(source, rows, size), tensor(source, words, size), mask], {}
+
+    def spec(source: random.Random) -> Any:
+        return source.choice(["adp_5", "x2_7", "ddim4", "3,4", [3, 4], (5,), np.array([2, 3])])
+
+    def kept(source: random.Random) -> list[Any]:
+        betas = betas_of(source)
+        return [betas, source.sample(range(len(betas)), source.randrange(1, len(betas) + 1))]
+
+    def neighbours(source: random.Random) -> Arguments:
+        from lmcore.ops.schedule import NoiseNeighbours
+
+        steps, up, down = neighbour_maps(source)
+        more = {"far": source.random() < 0.5, **steps_of(source)}
+        return [steps, NoiseNeighbours(up, down)], more
+
+    def steps_of(source: random.Random) -> dict[str, int]:
+        return dict(zip(("seed", "step", "first_row"), batch_of_steps(source), strict=True))
+
+    def loss_state(source: random.Random) -> Arguments:
+        counts = integers(source, LOSS_TOTAL, 0, 2)
+        history = np.where(counts[:, None] > np.arange(1), 0.5, 0)
+        return [{"history": history, "counts": counts}], {}
+
     files = ("scheme", "threads", "worst", "skip_bad_rows", "back_tokenize", "progress")
     memory = "FalseNegativeMemory"
     return {
@@ -465,6 +553,7 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
         "pruning_mask.masked_linear": gated_linear,
         "pruning_mask.masked_swiglu": gated_swiglu,
+        "nearest_embedding.nearest_embedding": latents,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
         "vocabulary.count_ids": lambda s: (
@@ -476,6 +565,35 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             [integers(s, s.randrange(9), 0, 9), integers(s, 9, -1, 9)],
             {"fill": s.choice([None, 3]), "report": s.random() < 0.5, "threads": threads(s)},
         ),
+        "schedule.make_betas": as_core("make_betas"),
+        "schedule.space_timesteps": lambda s: ([s.choice([20, 50]), spec(s)], {}),
+        "schedule.adaptive_timesteps": lambda s: (
+            [s.choice([50, 99]), s.randrange(1, 9), s.choice([[1.0], [0.5, 0.5], [0.1, 0.9]])],
+            {},
+        ),
+        "schedule.order_timesteps": lambda s: ([9, s.sample(range(9), s.randrange(1, 9))], {}),
+        "schedule.space_betas": lambda s: (kept(s), {}),
+        "schedule.make_coefficients": lambda s: (kept(s), {}),
+        "schedule.find_neighbours": as_core("find_neighbours"),
+        "schedule.draw_neighbours": neighbours,
+        "schedule.shift_timesteps": lambda s: (
+            [integers(s, s.randrange(9), 0, 9), 9, s.randrange(12)], steps_of(s)
+        ),
+        "schedule.draw_timesteps": lambda s: ([9, s.randrange(9)], steps_of(s)),
+        "schedule.LossAwareSampler": lambda s: (
+            [LOSS_TOTAL], {"history": 1, "uniform_share": s.choice([0, 0.001, 1])}
+        ),
+        "schedule.LossAwareSampler.draw": lambda s: ([s.randrange(9)], steps_of(s)),
+        "schedule.LossAwareSampler.update": lambda s: (lambda n: (
+            [integers(s, n, 0, LOSS_TOTAL), integers(s, n, 0, 9, np.float64)], {}
+        ))(s.randrange(9)),
+        "schedule.LossAwareSampler.weigh": lambda _: ([], {}),
+        "schedule.LossAwareSampler.state_dict": lambda _: ([], {}),
+        "schedule.LossAwareSampler.load_state_dict": loss_state,
+        "ngrams.sentence_bleu": as_core("sentence_bleu", "order", "smoothing", "threads"),
+        "ngrams.self_bleu": as_core("self_bleu", "order", "smoothing"),
+        "ngrams.choose_candidates": as_core("choose_candidates", "order", "smoothing", "threads"),
+        "ngrams.count_ngrams": as_core("count_ngrams", "order"),
         "denoising.plan_batch": denoised,
         "denoising.denoise_batch": lambda s: denoised(s, "rows", "encoder_width", "out", "threads"),
         "denoising.denoise_packed": lambda s: denoised(s, "rows", "threads"),

@@ -76,7 +76,9 @@ def find_targets() -> dict[str, Target]:
             continue
         module = importlib.import_module(f"lmcore.ops.{found.name}")
         for name, value in vars(module).items():
-            is_own = getattr(value, "__module__", None) == module.__name__
+            home = getattr(value, "__module__", None) or ""
+            is_shown = name in getattr(module, "__all__", ()) and home.startswith("lmcore.ops.")
+            is_own = home == module.__name__ or is_shown
             is_record = isinstance(value, type) and issubclass(value, tuple)
             if name[0] != "_" and is_own and callable(value) and not is_record:
                 add(found.name, name, value, OPS_ERRORS)

@@ -20,6 +20,7 @@ import lmcore.compression
 import lmcore.compression.families
 import lmcore.compression.pieces
 import lmcore.cost
+import lmcore.diffusion
 import lmcore.ner.extraction
 import lmcore.openba
 import lmcore.ops
@@ -49,6 +50,7 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
+DIFFUSION = import_all(lmcore.diffusion)
 COMPRESSION = [
     module
     for package in (lmcore.compression, lmcore.compression.families, lmcore.compression.pieces)
@@ -84,13 +86,22 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         *OPENBA,
         *COST,
         *COMPRESSION,
+        *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isfunction(value) and not value.__module__.startswith("lmcore.reference")
 }
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
-    for module in [lmcore.ner, lmcore.openba, lmcore.recsys, *TRAINING, *COMPRESSION]
+    for module in [
+        lmcore.diffusion,
+        lmcore.ner,
+        lmcore.openba,
+        lmcore.recsys,
+        *TRAINING,
+        *COMPRESSION,
+        *DIFFUSION,
+    ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isclass(value)
 }
@@ -99,7 +110,13 @@ WORKERS = {
     name: value
     for name, value in CLASSES.items()
     if name.startswith(
-        ("lmcore.compression.", "lmcore.openba.", "lmcore.recsys.", "lmcore.training.")
+        (
+            "lmcore.compression.",
+            "lmcore.diffusion.",
+            "lmcore.openba.",
+            "lmcore.recsys.",
+            "lmcore.training.",
+        )
     )
     and not (dataclasses.is_dataclass(value) or issubclass(value, tuple))
     and not getattr(value, "_is_protocol", False)
@@ -209,7 +226,7 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    systems = ["compression", "ner", "openba", "ops", "recsys", "training"]
+    systems = ["compression", "diffusion", "ner", "openba", "ops", "recsys", "training"]
     assert lmcore.__all__ == ["__version__", *systems]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
@@ -234,7 +251,7 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    [lmcore.compression, lmcore.ner, lmcore.openba, lmcore.recsys],
+    [lmcore.compression, lmcore.diffusion, lmcore.ner, lmcore.openba, lmcore.recsys],
     ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:

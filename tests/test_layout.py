@@ -30,8 +30,10 @@ ARRAY_CONCEPTS = [
     "false_negatives",
     "ranking",
     "vocabulary",
+    "ngrams",
+    "schedule",
 ]
-TENSOR_CONCEPTS = ["pruning_mask"]
+TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL = {"pruning_mask"}
 SHARED_TREES = [
@@ -61,11 +63,13 @@ OTHERS: dict[str, set[str]] = {
     "python/lmcore/reference": {
         "__init__",
         "_arguments",
+        "_coefficients",
         "_denoisers",
         "_false_negatives",
         "_rows",
+        "_spacing",
     },
-    "python/lmcore/ops": {"__init__", "_dispatch", "_threads"},
+    "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads"},
     "kernels": set(),
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}

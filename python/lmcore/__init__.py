@@ -14,9 +14,11 @@ TYPE_CHECKING = False  # importing `typing` takes longer than all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from lmcore import compression, ner, openba, ops, recsys, training
+    from lmcore import compression, diffusion, ner, openba, ops, recsys, training
 
-__all__ = ["__version__", "compression", "ner", "openba", "ops", "recsys", "training"]
+__all__ = [
+    "__version__", "compression", "diffusion", "ner", "openba", "ops", "recsys", "training",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -38,19 +38,27 @@ __all__ = [
     "FalseNegativeMemory",
     "SequenceSampler",
     "__version__",
+    "add_losses",
     "align_file",
     "align_row",
     "align_words",
+    "choose_candidates",
     "classify_errors",
     "compute_quality",
     "count_entities",
     "count_entities_batch",
     "count_ids",
+    "count_ngrams",
     "decode_spans",
+    "draw_by_loss",
+    "draw_neighbours",
+    "draw_timesteps",
+    "find_neighbours",
     "list_excluded",
     "locate_words",
     "longest_common_subsequence_integers",
     "longest_common_subsequence_strings",
+    "make_betas",
     "match_labels",
     "match_labels_batch",
     "most_threads",
@@ -66,7 +74,11 @@ __all__ = [
     "remap_ids",
     "score_examples",
     "score_files",
+    "self_bleu",
+    "sentence_bleu",
+    "shift_timesteps",
     "split_words",
+    "weigh_timesteps",
     "write_examples_batch",
 ]
 
@@ -361,6 +373,23 @@ def list_excluded(
 def ranking_metrics(
     ranks: NDArray[np.float64], cutoffs: list[int], /
 ) -> tuple[list[float], list[float], float]: ...
+def sentence_bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    order: int,
+    smoothing: str,
+    threads: int | None,
+    /,
+) -> NDArray[np.float64]: ...
+def self_bleu(
+    texts: Sequence[str], rows: NDArray[np.int64], order: int, smoothing: str, /
+) -> NDArray[np.float64]: ...
+def choose_candidates(
+    groups: Sequence[Sequence[str]], order: int, smoothing: str, threads: int | None, /
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def count_ngrams(
+    texts: Sequence[str], order: int, /
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]: ...
 def count_ids(
     ids: NDArray[np.integer[Any]],
     counts: NDArray[np.int64],
@@ -378,3 +407,49 @@ def remap_ids(
     threads: int | None,
     /,
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...
+def make_betas(name: str, steps: int, /) -> NDArray[np.float64]: ...
+def find_neighbours(
+    betas: NDArray[np.float64], tolerance: float, /
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def draw_neighbours(
+    timesteps: NDArray[np.int64],
+    up: NDArray[np.int64],
+    down: NDArray[np.int64],
+    far: bool,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> NDArray[np.int64]: ...
+def shift_timesteps(
+    timesteps: NDArray[np.int64],
+    total: int,
+    distance: int,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> NDArray[np.int64]: ...
+def draw_timesteps(
+    total: int, rows: int, seed: int, step: int, first_row: int, /
+) -> NDArray[np.int64]: ...
+def weigh_timesteps(
+    history: NDArray[np.float64], counts: NDArray[np.int64], uniform_share: float, /
+) -> NDArray[np.float64] | None: ...
+def draw_by_loss(
+    history: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    uniform_share: float,
+    rows: int,
+    seed: int,
+    step: int,
+    first_row: int,
+    /,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def add_losses(
+    history: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    timesteps: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    /,
+) -> None: ...

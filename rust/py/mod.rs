@@ -12,9 +12,11 @@ mod hooks;
 mod lcs;
 mod matching;
 mod negatives;
+mod ngrams;
 mod philox;
 mod predictions;
 mod ranking;
+mod schedule;
 mod threads;
 mod vocabulary;
 mod words;
@@ -44,11 +46,18 @@ mod _core {
     #[pymodule_export]
     use super::negatives::SequenceSampler;
     #[pymodule_export]
+    use super::ngrams::{choose_candidates, count_ngrams, self_bleu, sentence_bleu};
+    #[pymodule_export]
     use super::philox::{philox4x32, random_below, random_bits, random_uniform};
     #[pymodule_export]
     use super::predictions::{align_file, align_row, score_examples, score_files};
     #[pymodule_export]
     use super::ranking::{list_excluded, rank_targets, ranking_metrics};
+    #[pymodule_export]
+    use super::schedule::{
+        add_losses, draw_by_loss, draw_neighbours, draw_timesteps, find_neighbours, make_betas,
+        shift_timesteps, weigh_timesteps,
+    };
     #[pymodule_export]
     use super::threads::most_threads;
     #[pymodule_export]

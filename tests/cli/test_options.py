@@ -20,6 +20,7 @@ from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
+from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
 from tiny_generation import save_pair
@@ -32,7 +33,7 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove", "scores",
+    "prove", "scores", "output", "perplexity", "bertscore",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -50,6 +51,8 @@ FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh",
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
+    "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
+    "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
     "ner data": ["ROWS", "ALIGNED"],
@@ -62,6 +65,8 @@ COMPLETE: dict[str, list[str]] = {
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
     "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],
+    "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
+    "diffusion recipe": ["tiny"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -145,9 +150,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     assert run_here("compression", "plan", *plan)[0] == 0
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
+    targets = write_rows(folder / "targets.jsonl", [{"src": "the thief", "trg": "the robber"}])
+    (folder / "words.txt").write_text("".join(f"{token}\n" for token in list_tokens()))
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
+    generated = {"recover": "a b", "reference": "a c", "source": "b"}
     return {
+        "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
+        "TARGETS": str(targets),
+        "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),

@@ -38,6 +38,26 @@ CALLS = {
         "[vocabulary.remap_ids(ids, [-1], fill=2, report=True, out=out, threads={threads})"
         " for _ in range(99)]",
     ),
+    "sentence_bleu": (
+        "texts = ['a b c d ' * 9] * 2**14; rows = [[text] * 4 for text in texts]",
+        "[ngrams.sentence_bleu(texts, rows, order=16, threads={threads}) for _ in range(99)]",
+    ),
+    "self_bleu": (
+        "texts = ['a b c d ' * 9] * 2**15",
+        "[ngrams.self_bleu(texts, order=16) for _ in range(99)]",
+    ),
+    "choose_candidates": (
+        "groups = [['a b c d ' * 9] * 2000] * 2",
+        "[ngrams.choose_candidates(groups, threads={threads}) for _ in range(99)]",
+    ),
+    "count_ngrams": (
+        "texts = [' '.join(map(str, (k, k % 7, k % 99))) for k in range(2**20)]",
+        "[ngrams.count_ngrams(texts, order=16) for _ in range(99)]",
+    ),
+    "a word as long as its text": (
+        "texts = ['a' * 2**29]",
+        "[ngrams.count_ngrams(texts) for _ in range(99)]",
+    ),
     "candidates": (
         "s = negatives.SequenceSampler([0, 3], [1, 2, 4], 100_000)",
         "s.candidates(np.ones(5_000, int), 100_000)",
@@ -77,6 +97,16 @@ CALLS = {
         "n = np.full(2**24, 568)",
         "[denoising.plan_batch(n, n, seed=i) for i in range(9)]",
     ),
+    "draw_neighbours": (
+        "t = np.zeros(2**24, int); near = schedule.NoiseNeighbours(np.zeros(1, int) - 1,"
+        " np.zeros(1, int) - 1)",
+        "[schedule.draw_neighbours(t, near, seed=0, step=i) for i in range(99)]",
+    ),
+    "draw by losses": (
+        "s = schedule.LossAwareSampler(2**20, history=9); t = np.arange(2**20)"
+        "; [s.update(t, t) for _ in range(9)]",
+        "[s.draw(2**22, seed=0, step=i) for i in range(99)]",
+    ),
     "observe": (
         "m = false_negatives.FalseNegativeMemory(); b = np.ones((2**14, 4), int)"
         "; neg = np.ones((2**14, 4, 1000), np.int32); z = np.zeros((2**14, 4, 1001), np.float32)"
@@ -97,7 +127,8 @@ CODE = """
 import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
-from lmcore.ops import denoising, false_negatives, negatives, philox, ranking, vocabulary
+from lmcore.ops import denoising, false_negatives, negatives, ngrams, philox, ranking, schedule
+from lmcore.ops import vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

@@ -11,13 +11,14 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization
 
+from lmcore._weights import read_weights
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 
@@ -286,7 +287,7 @@ def load_sasrec(
         ...     load_sasrec(Path(folder, "sasrec.pth")).config.item_count
         9
     """
-    weights = _read_weights(Path(path))
+    weights = read_weights(Path(path))
     missing = [name for name in ("item_emb.weight", "pos_emb.weight") if name not in weights]
     if missing:
         raise ValueError(f"{path} holds no SASRec: {missing[0]} is missing")
@@ -315,30 +316,6 @@ def load_sasrec(
         problem = " ".join(str(error).split())
         raise ValueError(f"{path} holds no SASRec: {problem}") from None
     return model
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    loaded: Any
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            loaded = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from None
-    else:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        # What comes out of a file that is something else is not limited to pickle's own errors.
-        except Exception as error:
-            problem = f"torch.load: {type(error).__name__}"
-            raise ValueError(f"{path} is not a file of weights: {problem}") from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ValueError(f"{path} must hold a dict of tensors: got {type(loaded).__name__}")
-    return dict(loaded)
 
 
 def _norms(layers: int, size: int, eps: float) -> nn.ModuleList:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence, Sized
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ def check_int(
         raise TypeError(f"{name} must be {kind}: got bool")
     in_range(name, number, least, end, most=most)
     return number
+
+
+def as_float(name: str, value: object) -> float:
+    """Returns a real number as a float, or raises TypeError or ValueError.
+
+    Args:
+        name: of the argument, for errors.
+        value: a number of any real type but bool.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number: got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that 64 bits hold") from None
 
 
 def in_range(
@@ -174,6 +190,32 @@ def as_integers(
             index = tuple(map(int, np.unravel_index(outside.argmax(), outside.shape)))
             raise (refuse or _out_of_range(name, bounds))(index, int(array[index]))
     return np.require(array, dtype=dtype, requirements=["C", "A"])
+
+
+def as_floats(name: str, values: ArrayLike, shape: str) -> NDArray[np.float64]:
+    """Returns an array that the core can borrow: float64, aligned, in C order.
+
+    Args:
+        name: of the argument, for errors.
+        values: numbers of any real type.
+        shape: as errors write it, with a comma between dimensions.
+
+    Raises:
+        TypeError: values that are no real numbers.
+        ValueError: another number of dimensions.
+
+    Example:
+        >>> as_floats("losses", [1, 2], "[B]")
+        array([1., 2.])
+    """
+    import numpy as np
+
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numbers: got {array.dtype}")
+    if array.ndim != shape.count(",") + 1:
+        raise ValueError(f"{name} must have the shape {shape}: got {list(array.shape)}")
+    return np.require(array, dtype=np.float64, requirements=["C", "A"])
 
 
 def as_native(array: NDArray[Any]) -> NDArray[Any]:

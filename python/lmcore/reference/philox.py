@@ -77,6 +77,14 @@ class Stream(IntEnum):
     """Which token a text goes on with."""
     KEPT_INDICES = 161
     """Which heads, inner and hidden units a random pruning keeps."""
+    NEIGHBOURS = 181
+    """Which neighbour a timestep of diffusion is paired with."""
+    TIMESTEPS = 182
+    """The timesteps of diffusion that a batch is trained at."""
+    SAMPLING_NOISE = 183
+    """What each step of sampling a text by diffusion adds."""
+    START_NOISE = 184
+    """What sampling a text by diffusion starts with."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
     TORCH_SEEDS = 0x7E3D

@@ -1,0 +1,68 @@
+"""Own classes in the Auto classes of transformers, as soon as something imports those.
+
+Importing transformers' models takes seconds and needs torch, while much of a system's package does
+without.  So nothing is imported here: each part is registered when the module of transformers that
+keeps it has been imported, whether that was before or comes later.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+AUTO = "transformers.models.auto"
+
+_waiting: dict[str, list[Callable[[], None]]] = {}
+
+
+def register_after_import(registers: Mapping[str, Callable[[], None]]) -> None:
+    """Calls functions when modules have been imported; more than once does no harm.
+
+    Those whose module is imported already are called now.
+
+    Args:
+        registers: by the full name of the module that each waits for.
+
+    Example:
+        >>> register_after_import({"sys": lambda: print("is imported")})
+        is imported
+    """
+    for name, register in registers.items():
+        known = _waiting.setdefault(name, [])
+        if register not in known:
+            known.append(register)
+        if name in sys.modules:
+            register()
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport())
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Finds the modules that wait for a registration where Python finds them, and follows it."""
+
+    def __init__(self) -> None:
+        self._finding: set[str] = set()
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in _waiting or name in self._finding:
+            return None
+        self._finding.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._finding.discard(name)
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_register(module: ModuleType) -> None:
+            run(module)
+            for register in _waiting[name]:
+                register()
+
+        spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,110 @@
+"""Text diffusion in few steps: Distance Penalty and Adaptive Decay Sampling (arXiv 2305.04465)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lmcore._extras import optional_imports
+from lmcore.diffusion.generations import Generation, remove_marks
+from lmcore.diffusion.mbr import ChoiceSummary, choose_candidates
+from lmcore.diffusion.pairs import Pair, PairReader, References, group_references
+from lmcore.diffusion.registration import register_auto_classes
+from lmcore.diffusion.scoring import FileScores, score_file, score_texts
+
+if TYPE_CHECKING:
+    from lmcore.diffusion.checkpoints import convert_checkpoint, load_checkpoint
+    from lmcore.diffusion.collator import PairCollator
+    from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
+    from lmcore.diffusion.model_scores import (
+        BertScores,
+        Perplexity,
+        compute_bert_scores,
+        compute_perplexity,
+    )
+    from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
+    from lmcore.diffusion.models import load_model
+    from lmcore.diffusion.noise import SamplingNoise
+    from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses
+    from lmcore.diffusion.process import Process
+    from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
+    from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
+    from lmcore.diffusion.training import TrainResult, train
+
+# What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
+_LAZY = {
+    "BertScores": "model_scores",
+    "Losses": "objective",
+    "PairCollator": "collator",
+    "Penalty": "objective",
+    "Perplexity": "model_scores",
+    "Process": "process",
+    "Sampler": "sampling",
+    "SamplingNoise": "noise",
+    "Step": "sampling",
+    "TextDiffusionConfig": "configuration_text_diffusion",
+    "TextDiffusionModel": "modeling_text_diffusion",
+    "TextTokenizer": "tokenization",
+    "TrainResult": "training",
+    "View": "objective",
+    "compute_bert_scores": "model_scores",
+    "compute_losses": "objective",
+    "compute_perplexity": "model_scores",
+    "convert_checkpoint": "checkpoints",
+    "load_checkpoint": "checkpoints",
+    "load_model": "models",
+    "load_tokenizer": "tokenization",
+    "sample_latents": "sampling",
+    "sample_tokens": "sampling",
+    "train": "training",
+}
+
+__all__ = [
+    "BertScores",
+    "ChoiceSummary",
+    "FileScores",
+    "Generation",
+    "Losses",
+    "Pair",
+    "PairCollator",
+    "PairReader",
+    "Penalty",
+    "Perplexity",
+    "Process",
+    "References",
+    "Sampler",
+    "SamplingNoise",
+    "Step",
+    "TextDiffusionConfig",
+    "TextDiffusionModel",
+    "TextTokenizer",
+    "TrainResult",
+    "View",
+    "choose_candidates",
+    "compute_bert_scores",
+    "compute_losses",
+    "compute_perplexity",
+    "convert_checkpoint",
+    "group_references",
+    "load_checkpoint",
+    "load_model",
+    "load_tokenizer",
+    "remove_marks",
+    "sample_latents",
+    "sample_tokens",
+    "score_file",
+    "score_texts",
+    "train",
+]
+
+register_auto_classes()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with optional_imports():
+        module = import_module(f"lmcore.diffusion.{_LAZY[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
