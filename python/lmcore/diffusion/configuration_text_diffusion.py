@@ -40,6 +40,8 @@ class TextDiffusionConfig(PreTrainedConfig):
         layer_norm_eps: epsilon of every layer normalisation.
         diffusion_steps: T, steps of the process that the model is trained with.
         noise_schedule: the name of its betas.
+        row_length: positions of the rows that the model is trained with: source, target and
+            padding; None: not known.
         pad_token_id: with which a text ends that is shorter than the others; None: not known.
         tie_word_embeddings: whether the output layer has the table of word embeddings; it must.
 
@@ -66,6 +68,7 @@ class TextDiffusionConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     diffusion_steps: int = 2000
     noise_schedule: str = "sqrt"
+    row_length: int | None = None
     pad_token_id: int | None = None
     tie_word_embeddings: bool = True
 
@@ -88,6 +91,12 @@ class TextDiffusionConfig(PreTrainedConfig):
         if not 0 < self.layer_norm_eps < float("inf"):
             raise ValueError(
                 f"layer_norm_eps must be above 0 and finite: got {self.layer_norm_eps}"
+            )
+        most = self.max_position_embeddings
+        if self.row_length is not None and not 1 <= self.row_length <= most:
+            raise ValueError(
+                f"row_length must be at least 1 and at most max_position_embeddings {most}: "
+                f"got {self.row_length}"
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(

@@ -232,6 +232,7 @@ class DiffusionRun:
             self.model = load_model(config.model)
         check_fit(self.model, self.tokenizer, config.length)
         own = self.model.config
+        own.row_length = config.length  # sampling reads it
         betas = make_betas(own.noise_schedule, own.diffusion_steps)
         self.process = Process(betas, device=self.device)
         self.penalty = Penalty(
