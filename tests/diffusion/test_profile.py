@@ -311,6 +311,7 @@ def test_adaptive_timesteps(profile: Profile, tmp_path: Path) -> None:
         adaptive_timesteps(profile, 41)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own calls of numpy
 def test_schedulers_of_diffusers_take_them(profile: Profile) -> None:
     diffusers = pytest.importorskip("diffusers")
     kept = adaptive_timesteps(profile, 6)

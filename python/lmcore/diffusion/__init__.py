@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lmcore.diffusion.checkpoints import convert_checkpoint, load_checkpoint
     from lmcore.diffusion.collator import PairCollator
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
+    from lmcore.diffusion.distillation import Halving
     from lmcore.diffusion.model_scores import (
         BertScores,
         Perplexity,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
 _LAZY = {
     "BertScores": "model_scores",
+    "Halving": "distillation",
     "Losses": "objective",
     "PairCollator": "collator",
     "Penalty": "objective",
@@ -75,6 +77,7 @@ __all__ = [
     "Curve",
     "FileScores",
     "Generation",
+    "Halving",
     "Losses",
     "Pair",
     "PairCollator",
