@@ -27,6 +27,7 @@ COMMANDS = [
     ["ner", "data"],
     ["diffusion"],
     ["diffusion", "mbr"],
+    ["diffusion", "profile"],
     ["diffusion", "score"],
     ["openba"],
     ["openba", "cost"],

@@ -51,6 +51,9 @@ class RowStream:
         save_seconds: least time between two states.
         progress: called with the bytes of the input read so far.
         parse: makes a row's object of a line, and raises `ValueError` if it cannot.
+        head: takes the first line, where that is no row, such as the names of columns, and raises
+            `ValueError` if it cannot.
+        name: how errors call the source; its own name by default.
         by_block: hold what is written back until `release`, and go on from there alone: for rows
             that depend on which others they are worked on with.
 
@@ -83,11 +86,16 @@ class RowStream:
         save_seconds: float = 1.0,
         progress: Progress | None = None,
         parse: Callable[[bytes], dict[str, Any]] = parse_row,
+        head: Callable[[bytes], None] | None = None,
+        name: str | None = None,
         by_block: bool = False,
     ) -> None:
         self._by_block = by_block
         self._parse = parse
+        self._head = head
         self._reader = RowReader(source, skip_bad_rows=skip_bad_rows, progress=progress)
+        if name is not None:
+            self._reader.name = name
         self._target = target
         self._recipe = json.loads(json.dumps(recipe, allow_nan=False))
         self._resume = resume
@@ -181,7 +189,14 @@ class RowStream:
         reader, digest = self._reader, self._input_digest
         begin, expected = self._state.line, self._state.input_digest
         is_checked = begin == 0
+        head, has_rows = self._head, self._head is None
         for line, content in reader.contents():
+            if head is not None:
+                self._take_head(head, line, content)
+                digest.update(content + b"\n")
+                head = None
+                continue
+            has_rows = True
             if not is_checked and line > begin:
                 break
             digest.update(content + b"\n")
@@ -202,6 +217,8 @@ class RowStream:
                 self.refuse(Row(line, {}), str(error))
                 continue
             yield Row(line, value)
+        if not has_rows:
+            raise ValueError(f"{reader.name}: the file holds no rows")
         if not is_checked:
             raise FileExistsError(
                 f"{os.fspath(self._target)}: {self.rows} rows of it are there, made from another "
@@ -247,6 +264,12 @@ class RowStream:
             OSError: the file cannot be written; the error names it.
         """
         self._drain()
+
+    def _take_head(self, head: Callable[[bytes], None], line: int, content: bytes) -> None:
+        try:
+            head(content)
+        except ValueError as error:
+            raise ValueError(f"{self._reader.name}:{line}: {error}") from None
 
     def _take(self, row: Row) -> _Pending:
         pending = self._open.pop(row.line, None)

@@ -16,6 +16,10 @@ from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
 from lmcore.compression.record import Record, write_record
+from lmcore.diffusion.models import make_model as make_diffusion
+from lmcore.diffusion.models import save_model
+from lmcore.diffusion.recipes import tiny
+from lmcore.diffusion.tokenization import make_bert_tokenizer
 from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
@@ -33,7 +37,7 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove", "scores", "output", "perplexity", "bertscore",
+    "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -52,6 +56,7 @@ COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
+    "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
     "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
@@ -152,9 +157,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     targets = write_rows(folder / "targets.jsonl", [{"src": "the thief", "trg": "the robber"}])
     (folder / "words.txt").write_text("".join(f"{token}\n" for token in list_tokens()))
+    words = make_bert_tokenizer(list_tokens())
+    save_model(make_diffusion(tiny(), words), words, folder / "diffusion")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     return {
+        "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
         "TARGETS": str(targets),

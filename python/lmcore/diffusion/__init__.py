@@ -7,6 +7,14 @@ from lmcore._extras import optional_imports
 from lmcore.diffusion.generations import Generation, remove_marks
 from lmcore.diffusion.mbr import ChoiceSummary, choose_candidates
 from lmcore.diffusion.pairs import Pair, PairReader, References, group_references
+from lmcore.diffusion.profile import (
+    Curve,
+    Profile,
+    adaptive_timesteps,
+    find_proportions,
+    read_profile,
+    write_profile,
+)
 from lmcore.diffusion.registration import register_auto_classes
 from lmcore.diffusion.scoring import FileScores, score_file, score_texts
 
@@ -14,6 +22,7 @@ if TYPE_CHECKING:
     from lmcore.diffusion.checkpoints import convert_checkpoint, load_checkpoint
     from lmcore.diffusion.collator import PairCollator
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
+    from lmcore.diffusion.distillation import Halving
     from lmcore.diffusion.model_scores import (
         BertScores,
         Perplexity,
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from lmcore.diffusion.noise import SamplingNoise
     from lmcore.diffusion.objective import Losses, Penalty, View, compute_losses
     from lmcore.diffusion.process import Process
+    from lmcore.diffusion.profile_plots import plot_profiles
+    from lmcore.diffusion.profiling import make_profile
     from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
     from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
     from lmcore.diffusion.training import TrainResult, train
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
 # What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
 _LAZY = {
     "BertScores": "model_scores",
+    "Halving": "distillation",
     "Losses": "objective",
     "PairCollator": "collator",
     "Penalty": "objective",
@@ -52,6 +64,8 @@ _LAZY = {
     "load_checkpoint": "checkpoints",
     "load_model": "models",
     "load_tokenizer": "tokenization",
+    "make_profile": "profiling",
+    "plot_profiles": "profile_plots",
     "sample_latents": "sampling",
     "sample_tokens": "sampling",
     "train": "training",
@@ -60,8 +74,10 @@ _LAZY = {
 __all__ = [
     "BertScores",
     "ChoiceSummary",
+    "Curve",
     "FileScores",
     "Generation",
+    "Halving",
     "Losses",
     "Pair",
     "PairCollator",
@@ -69,6 +85,7 @@ __all__ = [
     "Penalty",
     "Perplexity",
     "Process",
+    "Profile",
     "References",
     "Sampler",
     "SamplingNoise",
@@ -78,21 +95,27 @@ __all__ = [
     "TextTokenizer",
     "TrainResult",
     "View",
+    "adaptive_timesteps",
     "choose_candidates",
     "compute_bert_scores",
     "compute_losses",
     "compute_perplexity",
     "convert_checkpoint",
+    "find_proportions",
     "group_references",
     "load_checkpoint",
     "load_model",
     "load_tokenizer",
+    "make_profile",
+    "plot_profiles",
+    "read_profile",
     "remove_marks",
     "sample_latents",
     "sample_tokens",
     "score_file",
     "score_texts",
     "train",
+    "write_profile",
 ]
 
 register_auto_classes()

@@ -42,7 +42,7 @@ def load_checkpoint(
         num_attention_heads: which leave no trace in the weights; None: heads of size 64, as BERT's.
         table: which of the two tables counts where they differ.
         settings: other fields of the configuration: `dropout`, `diffusion_steps`,
-            `noise_schedule`, `pad_token_id`.
+            `noise_schedule`, `pad_token_id`, `row_length`.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,5 +1,7 @@
 """Sizes of a text diffusion model."""
 
+from itertools import pairwise
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -40,6 +42,10 @@ class TextDiffusionConfig(PreTrainedConfig):
         layer_norm_eps: epsilon of every layer normalisation.
         diffusion_steps: T, steps of the process that the model is trained with.
         noise_schedule: the name of its betas.
+        row_length: positions of the rows that the model is trained with: source, target and
+            padding; None: not known.
+        distilled_timesteps: of those that the model was distilled to sample with, by DDIM without
+            rounding, in ascending order; None: of none.
         pad_token_id: with which a text ends that is shorter than the others; None: not known.
         tie_word_embeddings: whether the output layer has the table of word embeddings; it must.
 
@@ -66,6 +72,8 @@ class TextDiffusionConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     diffusion_steps: int = 2000
     noise_schedule: str = "sqrt"
+    row_length: int | None = None
+    distilled_timesteps: list[int] | None = None
     pad_token_id: int | None = None
     tie_word_embeddings: bool = True
 
@@ -88,6 +96,23 @@ class TextDiffusionConfig(PreTrainedConfig):
         if not 0 < self.layer_norm_eps < float("inf"):
             raise ValueError(
                 f"layer_norm_eps must be above 0 and finite: got {self.layer_norm_eps}"
+            )
+        most = self.max_position_embeddings
+        if self.row_length is not None and not 1 <= self.row_length <= most:
+            raise ValueError(
+                f"row_length must be at least 1 and at most max_position_embeddings {most}: "
+                f"got {self.row_length}"
+            )
+        kept = self.distilled_timesteps
+        if kept is not None and not (
+            kept
+            and all(a < b for a, b in pairwise(kept))
+            and kept[0] >= 0
+            and kept[-1] == self.diffusion_steps - 1
+        ):
+            raise ValueError(
+                f"distilled_timesteps must ascend from at least 0 to the last of the "
+                f"{self.diffusion_steps} diffusion_steps: got {kept!s:.60}"
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(

@@ -16,7 +16,7 @@ import csv
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmcore._rows import Progress, RowReader, parse_row
 
@@ -29,6 +29,7 @@ class Pair(NamedTuple):
 
     source: str
     target: str
+    """Empty where it is not known."""
 
 
 class References(NamedTuple):
@@ -85,6 +86,92 @@ def find_split(folder: str | os.PathLike[str], name: str) -> str | None:
     return str(place / found[0]) if found else None
 
 
+class PairParser:
+    r"""Makes pairs of the lines of a file.
+
+    Args:
+        form: one of `FORMS` but `auto`.
+        needs_target: whether a pair must have a target; where it need not and has none, or a blank
+            one, its target is empty.
+
+    Example:
+        >>> parser = PairParser("tsv", needs_target=False)
+        >>> parser.parse(b"a b\tb a"), parser.parse(b"c")
+        (Pair(source='a b', target='b a'), Pair(source='c', target=''))
+    """
+
+    def __init__(self, form: str, *, needs_target: bool = True) -> None:
+        self._form = form
+        self._needs_target = needs_target
+        self._names: list[str] | None = None
+        self._keys: tuple[str, str] = _COLUMNS[0]
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the first line holds no pair, but the names of the columns."""
+        return self._form == "csv"
+
+    def read_names(self, content: bytes) -> None:
+        """Takes the names of the columns.
+
+        Args:
+            content: of the first line.
+
+        Raises:
+            ValueError: there are none that are known.
+        """
+        names = _split_csv(content)
+        keys = next((keys for keys in _COLUMNS if set(keys) <= set(names)), None)
+        if keys is None and not self._needs_target:
+            keys = next((keys for keys in _COLUMNS if keys[0] in names), None)
+        if keys is None:
+            raise ValueError(f"expected columns src and trg, or mr and ref: got {names!r:.80}")
+        self._names, self._keys = names, keys
+
+    def parse(self, content: bytes) -> Pair:
+        """Returns the pair of a line.
+
+        Args:
+            content: of the line.
+
+        Raises:
+            ValueError: it holds none.
+        """
+        source, target = self._split(content)
+        for key, value in zip(_COLUMNS[0], (source, target), strict=True):
+            is_optional = key == _COLUMNS[0][1] and not self._needs_target
+            if value is None and is_optional:
+                continue
+            if value is None:
+                raise ValueError(f"{key} is missing")
+            if not isinstance(value, str):
+                raise ValueError(f"{key} must be a text: got {type(value).__name__}")
+            if not value.strip() and not is_optional:
+                raise ValueError(f"{key} must not be empty")
+        return Pair(str(source), str(target) if target is not None and target.strip() else "")
+
+    def _split(self, content: bytes) -> tuple[Any, Any]:
+        if self._form == "jsonl":
+            row = parse_row(content)
+            return row.get("src"), row.get("trg")
+        if self._form == "tsv":
+            values = _decode(content).split("\t")
+            if len(values) == 1 and not self._needs_target:
+                return values[0], None
+            if len(values) != 2:
+                raise ValueError(f"expected a source, a tab and a target: got {len(values)} parts")
+            return values[0], values[1]
+        names, values = self._names, _split_csv(content)
+        assert names is not None
+        if len(values) != len(names):
+            raise ValueError(f"expected {len(names)} columns: got {len(values)}")
+        source, target = self._keys
+        return (
+            values[names.index(source)],
+            values[names.index(target)] if target in names else None,
+        )
+
+
 class PairReader:
     r"""The pairs of a file, in order; blank lines are passed over.
 
@@ -92,6 +179,7 @@ class PairReader:
         path: the file; `.gz` is decompressed, `-` is standard input.
         form: one of `FORMS`.
         skip_bad_rows: count and list rows that cannot be used instead of raising.
+        needs_target: as for `PairParser`.
         progress: called with the bytes read so far.
 
     Raises:
@@ -114,11 +202,12 @@ class PairReader:
         *,
         form: str = "auto",
         skip_bad_rows: bool = False,
+        needs_target: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._form = find_form(path, form)
+        self._needs_target = needs_target
         self._rows = RowReader(path, skip_bad_rows=skip_bad_rows, progress=progress)
-        self._names: list[str] | None = None
 
     @property
     def bad_rows(self) -> int:
@@ -137,16 +226,19 @@ class PairReader:
             OSError: the file cannot be read.
             ValueError: it holds no rows, a row has no source or no target, or one of them is blank.
         """
-        rows, is_named = self._rows, self._form == "csv"
-        self._names = None
-        found = False
+        rows, parser = self._rows, PairParser(self._form, needs_target=self._needs_target)
+        expects_names, found = parser.has_names, False
         for line, content in rows.contents():
-            if is_named and self._names is None:
+            if expects_names:
+                expects_names = False
                 # Without its names no line can be read.
-                self._names = self._find_names(line, content)
+                try:
+                    parser.read_names(content)
+                except ValueError as error:
+                    raise ValueError(f"{rows.name}:{line}: {error}") from None
                 continue
             try:
-                pair = self._parse(content)
+                pair = parser.parse(content)
             except ValueError as error:
                 rows.refuse(line, str(error))
                 continue
@@ -154,42 +246,6 @@ class PairReader:
             yield pair
         if not found and not rows.bad_rows:
             raise ValueError(f"{rows.name}: the file holds no rows")
-
-    def _parse(self, content: bytes) -> Pair:
-        if self._form == "jsonl":
-            row = parse_row(content)
-            values = [row.get(key) for key in _COLUMNS[0]]
-        elif self._form == "tsv":
-            values = [*_decode(content).split("\t")]
-            if len(values) != 2:
-                raise ValueError(f"expected a source, a tab and a target: got {len(values)} parts")
-        else:
-            values = [*self._parse_csv(content)]
-        for key, value in zip(_COLUMNS[0], values, strict=True):
-            if value is None:
-                raise ValueError(f"{key} is missing")
-            if not isinstance(value, str):
-                raise ValueError(f"{key} must be a text: got {type(value).__name__}")
-            if not value.strip():
-                raise ValueError(f"{key} must not be empty")
-        return Pair(*(str(value) for value in values))
-
-    def _find_names(self, line: int, content: bytes) -> list[str]:
-        try:
-            names = _split_csv(content)
-            if not any(set(keys) <= set(names) for keys in _COLUMNS):
-                raise ValueError(f"expected columns src and trg, or mr and ref: got {names!r:.80}")
-        except ValueError as error:
-            raise ValueError(f"{self._rows.name}:{line}: {error}") from None
-        return names
-
-    def _parse_csv(self, content: bytes) -> tuple[str, str]:
-        names, values = self._names, _split_csv(content)
-        assert names is not None
-        if len(values) != len(names):
-            raise ValueError(f"expected {len(names)} columns: got {len(values)}")
-        source, target = next(keys for keys in _COLUMNS if set(keys) <= set(names))
-        return values[names.index(source)], values[names.index(target)]
 
 
 def group_references(pairs: Iterable[Pair]) -> list[References]:

@@ -105,6 +105,46 @@ class PenaltyConfig:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
+class DistillConfig:
+    """Progressive distillation: a student learns to do two steps of its teacher in one.
+
+    After each halving the student becomes the teacher of the next. The steps of the run are shared
+    among the halvings alike, and the schedule of the step size begins anew with each.
+
+    Source: Salimans and Ho (arXiv 2202.00512), algorithm 2, for estimates of clean latents.
+
+    Raises:
+        TypeError: a value has another type than its field.
+        ValueError: a number is out of its range, or the first number of steps cannot be halved so
+            often.
+
+    Example:
+        >>> config = DistillConfig(first_steps=32, halvings=2)
+        >>> config.first_steps >> config.halvings
+        8
+    """
+
+    teacher: str | None = None
+    """A folder of text diffusion, the first teacher, whose weights the student starts from; None:
+    training is no distillation."""
+    first_steps: Annotated[int, Between(2, 2**20)] = 64
+    """Of the first teacher's sampling, by DDIM; the first student takes half as many."""
+    halvings: Annotated[int, Between(1, 20)] = 4
+    """How often the number of steps is halved."""
+    spacing: Literal["adaptive", "uniform"] = "adaptive"
+    """Which timesteps the first teacher samples with, Adaptive Decay Sampling's or equally far
+    apart ones; each student keeps every other one, the last with them."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.first_steps % 2**self.halvings:
+            raise ValueError(
+                f"first_steps must be a multiple of {2**self.halvings} to be halved "
+                f"{self.halvings} times: got {self.first_steps}"
+            )
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
 class TrainConfig:
     """All that a training run depends on, next to its pairs, tokenizer and first weights.
 
@@ -136,6 +176,8 @@ class TrainConfig:
     """Positions of a row: source, target and padding."""
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
     """Distance Penalty."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Progressive distillation, where it names a teacher."""
     timesteps: Literal["loss_aware", "uniform"] = "loss_aware"
     """How the timesteps of a batch are drawn."""
     average: Annotated[float, Between(0, 1, open_high=True)] = 0.9999
@@ -178,6 +220,23 @@ class TrainConfig:
             )
         if self.loop.metric_mode != "min":
             raise ValueError("loop.metric_mode must be min: low losses are good ones")
+        if self.distill.teacher is not None:
+            self._check_distillation()
+
+    @property
+    def first_model(self) -> str | None:
+        """The folder whose weights training starts from; None: random ones."""
+        return self.distill.teacher or self.model
+
+    def _check_distillation(self) -> None:
+        if self.model is not None:
+            raise ValueError("model has no meaning with distill.teacher: a student starts as that")
+        for name, value, only in (
+            ("penalty.kind", self.penalty.kind, "none"),
+            ("timesteps", self.timesteps, "uniform"),
+        ):
+            if value != only:
+                raise ValueError(f"{name} must be {only} with distill.teacher: got {value}")
 
 
 def paper() -> TrainConfig:
@@ -305,6 +364,21 @@ def tiny() -> TrainConfig:
     )
     changes = {"loop.steps": 1000, "loop.validate_every_steps": 250, "loop.log_every_steps": 50}
     return change(config, {**changes, "loop.seed": 0})
+
+
+def distilled(config: TrainConfig, teacher: str) -> TrainConfig:
+    """Returns settings with which a model is distilled instead of trained.
+
+    Args:
+        config: of a recipe.
+        teacher: folder of the model.
+
+    Example:
+        >>> distilled(tiny(), "model").distill.first_steps
+        64
+    """
+    changes = {"distill.teacher": teacher, "penalty.kind": "none", "timesteps": "uniform"}
+    return change(config, changes)
 
 
 #: The recipes by name.

@@ -388,7 +388,8 @@ def sample_tokens(
         raise ValueError(
             f"ids must have the shape [{len(rows)} rows, length]: got {list(ids.shape)}"
         )
-    kind = model.word_embedding.weight.dtype
+    # Words may be kept in a wider type than what reads the noise: see `narrow_denoiser`.
+    kind = model.position_embeddings.weight.dtype
 
     def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
         result: Tensor = model(latents.to(kind), timesteps)

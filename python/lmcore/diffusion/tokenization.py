@@ -36,6 +36,11 @@ class TextTokenizer:
     """Id of the token for what has no other, `[UNK]`; None where each text has tokens."""
 
     @property
+    def backend_tokenizer(self) -> Any:
+        """The same under the name that transformers has for it."""
+        return self.tokenizer
+
+    @property
     def vocabulary_size(self) -> int:
         """Ids are below it."""
         return int(max(self.tokenizer.get_vocab(with_added_tokens=True).values())) + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ from lmcore.training.seeding import seed_torch
 _FREE = (
     "config.loop.steps", "config.loop.save_every_seconds", "config.loop.keep_states",
     "config.loop.tensorboard", "config.device.device", "config.device.threads",
-    "config.device.sharding", "config.device.recompute", "config.model",
+    "config.device.sharding", "config.device.recompute", "config.model", "config.distill.teacher",
     "data.path", "data.valid", "data.tokenizer",
 )  # fmt: skip
 # Validation has the same noise each time, and at the same timesteps: what falls is the model's.
@@ -141,10 +141,11 @@ def train(
     paths = {"data": data_path, "valid": valid_path}
     paths["tokenizer"] = None if isinstance(tokenizer, TextTokenizer) else tokenizer
     shown = {k: None if v is None else os.path.abspath(v) for k, v in paths.items()}  # noqa: PTH100
-    keep_apart(out, [path for path in (*paths.values(), config.model) if path is not None])
+    keep_apart(out, [path for path in (*paths.values(), config.first_model) if path is not None])
     config = replace(config, device=choose_precision(config.device, progress=progress))
     with use_threads(config.device.threads), start_processes(config.device.device) as processes:
-        run = DiffusionRun(config, pairs, valid, tokenizer=tokenizer, processes=processes)
+        kind = _choose_run(config)
+        run = kind(config, pairs, valid, tokenizer=tokenizer, processes=processes)
         if progress and processes.is_first:
             _say_losses(run.data)
         record = DataRecord(
@@ -153,7 +154,8 @@ def train(
             sizes={"pairs": len(run.data), "valid_pairs": len(run.valid)},
             fingerprint=processes.first(run.find_fingerprint),
         )
-        free = [n for n in _FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
+        is_fixed = config.schedule.needs_steps or config.distill.teacher is not None
+        free = [n for n in _FREE if n != "config.loop.steps" or not is_fixed]
         result = fit(
             run,
             out,
@@ -220,18 +222,16 @@ class DiffusionRun:
                 f"batch_size must come to a multiple of {processes.data_count} micro-batches, one "
                 f"for each process: got {count} of {config.micro_batch_size}"
             )
-        self.tokenizer = _find_tokenizer(tokenizer, config.model)
+        self.tokenizer = _find_tokenizer(tokenizer, config.first_model)
         self.data = encode_pairs(pairs, self.tokenizer, config.length)
         if not len(self.data):
             raise ValueError("there are no pairs to train on")
         self.valid = encode_pairs(valid, self.tokenizer, config.length)
         seed_torch(config.loop.seed)
-        if config.model is None:
-            self.model = make_model(config, self.tokenizer)
-        else:
-            self.model = load_model(config.model)
+        self.model = self._find_model()
         check_fit(self.model, self.tokenizer, config.length)
         own = self.model.config
+        own.row_length = config.length  # sampling reads it
         betas = make_betas(own.noise_schedule, own.diffusion_steps)
         self.process = Process(betas, device=self.device)
         self.penalty = Penalty(
@@ -247,19 +247,10 @@ class DiffusionRun:
         self._first_weights = hash_weights(self.model) if processes.is_first else b""
         nn.Module.to(self.model, self.device)  # transformers' own `to` is untyped
         # Embeddings and output layer are asked for around the network's own pass.
-        self.objective = _Objective(self.model)
+        self.objective = _Objective(self.model, self._compute)
         processes.shard(self.objective, find_blocks(self.model), config.device)
-        self.optimizer = Optimizer(
-            self.model,
-            config.optimizer,
-            config.schedule,
-            config.device,
-            processes,
-            steps=config.loop.steps,
-        )
-        self.average: WeightAverage | None = None
-        if config.average:
-            self.average = WeightAverage(self.model.parameters(), config.average)
+        self.optimizer = self._make_optimizer()
+        self.average = self._make_average()
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Trains on one batch: this process's share of its micro-batches, one after the other.
@@ -273,7 +264,7 @@ class DiffusionRun:
         """
         nn.Module.train(self.model)
         timesteps, losses, sums, tokens = self._pass(step, trains=True)
-        self.optimizer.update(step)
+        self.optimizer.update(self._find_schedule_step(step))
         if self.average is not None:
             self.average.update()
         if self.timesteps.sampler is not None:
@@ -431,11 +422,43 @@ class DiffusionRun:
             )
             for view in timesteps.views
         ]
-        penalty = Penalty(kind="none") if is_valid else self.penalty
         with self.optimizer.autocast():
-            return self.objective(
-                self.process, ids.to(self.device), mask.to(self.device), start, views, penalty
+            return self._find_batch_losses(
+                ids.to(self.device), mask.to(self.device), start, views, is_valid=is_valid
             )
+
+    def _find_batch_losses(
+        self, ids: Tensor, mask: Tensor, start: Tensor, views: list[View], *, is_valid: bool
+    ) -> Any:
+        penalty = Penalty(kind="none") if is_valid else self.penalty
+        return self.objective(self.process, ids, mask, start, views, penalty)
+
+    # What distillation does in another way.
+
+    _compute: Callable[..., Losses] = staticmethod(compute_losses)
+
+    def _find_model(self) -> TextDiffusionModel:
+        """The model that is trained, as it starts."""
+        if self.config.model is None:
+            return make_model(self.config, self.tokenizer)
+        model = load_model(self.config.model)
+        model.config.distilled_timesteps = None  # what it forgets here
+        return model
+
+    def _find_schedule_step(self, step: int) -> int:
+        """Where a step stands in the schedule of the step size."""
+        return step
+
+    def _make_optimizer(self, steps: int | None = None) -> Optimizer:
+        config = self.config
+        return Optimizer(
+            self.model, config.optimizer, config.schedule, config.device, self.processes,
+            steps=steps or config.loop.steps,
+        )  # fmt: skip
+
+    def _make_average(self) -> WeightAverage | None:
+        decay = self.config.average
+        return WeightAverage(self.model.parameters(), decay) if decay else None
 
     def _give_back(self) -> None:
         """Divides sharded weights again, which stay whole after a pass that has no backward one."""
@@ -447,13 +470,21 @@ class DiffusionRun:
 class _Objective(nn.Module):
     """The losses of a model as one forward pass, for which sharded weights come together."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, compute: Callable[..., Losses]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.compute = model, compute
 
     def forward(self, *arguments: Any) -> Losses:
-        """Returns what `compute_losses` does."""
-        return compute_losses(self.model, *arguments)
+        """Returns what `compute` does for the model and the arguments."""
+        return self.compute(self.model, *arguments)
+
+
+def _choose_run(config: TrainConfig) -> type[DiffusionRun]:
+    if config.distill.teacher is None:
+        return DiffusionRun
+    from lmcore.diffusion.distillation import DistillationRun  # which builds on this module
+
+    return DistillationRun
 
 
 def _find_tokenizer(

@@ -95,6 +95,10 @@ class WeightAverage:
         finally:
             self._write(kept)
 
+    def write(self) -> None:
+        """Writes the averages into the parameters, for good."""
+        self._write(self.values)
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the averages, in the order of the parameters, and the number of updates."""
         return {"values": list(self.values), "update_count": self.update_count}

@@ -79,6 +79,15 @@ def train_command(
             help="Folder of the model to go on from; one from random weights by default.",
         ),
     ] = None,
+    distill: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            parser=name_of_file,
+            help="Folder of a teacher: its steps are halved, 64 to 4 by default, in place of "
+            "training; see `distill` in the recipe.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, whole(1, 2**40 - 1, text="When to end; as the recipe says by default.")
     ] = None,
@@ -101,7 +110,7 @@ def train_command(
         "model": model, "loop.steps": steps, "loop.seed": seed, "device.device": device,
         "device.threads": limit_threads(threads),
     }  # fmt: skip
-    config = _make_config(recipe, options, settings or [])
+    config = _make_config(recipe, options, settings or [], distill)
     files = _find_files(data, valid)
     given = {"tokenizer": tokenizer, "resume": resume}
     reading = {"form": data_format, "skip_bad_rows": skip_bad_rows}
@@ -121,13 +130,18 @@ def recipe_command(
     show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
 
 
-def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _make_config(
+    recipe: str, options: dict[str, Any], settings: list[str], teacher: str | None = None
+) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     with starting():
-        from lmcore.diffusion.recipes import RECIPES
+        from lmcore.diffusion.recipes import RECIPES, distilled
         from lmcore.training.config import choose_recipe
 
-    return choose_recipe(RECIPES, recipe, settings, options)
+    recipes = RECIPES
+    if teacher is not None and recipe in RECIPES:
+        recipes = {**RECIPES, recipe: lambda: distilled(RECIPES[recipe](), teacher)}
+    return choose_recipe(recipes, recipe, settings, options)
 
 
 def _find_files(data: str, valid: str | None) -> tuple[str, str | None]:
