@@ -1,0 +1,166 @@
+"""What claims on text diffusion share: a small model of generated paraphrases, and its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmcore.diffusion.pairs import Pair
+    from lmcore.diffusion.recipes import TrainConfig
+    from lmcore.diffusion.sampling import Sampler
+    from lmcore.diffusion.tokenization import TextTokenizer
+    from lmcore.diffusion.training import DiffusionRun
+    from lmcore.worlds.diffusion import Paraphrase
+
+TOTAL = 2000
+"""T, timesteps of the training."""
+SETTING = (
+    "A small model that is trained from nothing to say generated sentences again in other words; "
+    "each has three good answers. One text for each sentence, without a choice among several."
+)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Scale:
+    """Sizes of an experiment."""
+
+    pairs: int
+    tests: int
+    steps: int
+    """Of training, from nothing."""
+    more_steps: int
+    """Of each arm, from there."""
+    batch_size: int = 32
+    hidden_size: int = 128
+    slow_steps: tuple[int, ...] = ()
+    """Numbers of steps that the whole process is compared with."""
+
+
+def list_pairs(world: Sequence[Paraphrase]) -> list[Pair]:
+    """Returns sources with the targets that were drawn.
+
+    Args:
+        world: generated ones.
+    """
+    from lmcore.diffusion.pairs import Pair
+
+    return [Pair(one.source, one.target) for one in world]
+
+
+def make_config(seed: int, scale: Scale) -> TrainConfig:
+    """Returns the settings of training from nothing, without a penalty.
+
+    Args:
+        seed: of everything random.
+        scale: of the experiment.
+    """
+    from lmcore.diffusion.recipes import tiny
+    from lmcore.training.config import change
+
+    return change(
+        tiny(),
+        {
+            "loop.seed": seed, "loop.steps": scale.steps, "batch_size": scale.batch_size,
+            "micro_batch_size": scale.batch_size, "shape.hidden_size": scale.hidden_size,
+            "shape.ffn_size": 4 * scale.hidden_size, "schedule.kind": "constant",
+            "schedule.warmup_steps": min(100, scale.steps // 2), "schedule.final_share": 0.0,
+            "device.device": "cpu",
+        },
+    )  # fmt: skip
+
+
+def train_run(
+    config: TrainConfig, pairs: Sequence[Pair], tokenizer: TextTokenizer, steps: int
+) -> DiffusionRun:
+    """Returns a run after its steps.
+
+    Args:
+        config: the settings.
+        pairs: to train on.
+        tokenizer: of the texts.
+        steps: how many.
+    """
+    from lmcore.diffusion.training import DiffusionRun
+
+    run = DiffusionRun(config, pairs, tokenizer=tokenizer)
+    for step in range(1, steps + 1):
+        run.step(step)
+    return run
+
+
+def keep_steps(schedule: str, steps: int) -> list[int]:
+    """Returns which of 2,000 steps are kept.
+
+    Args:
+        schedule: adaptive, uniform or quadratic.
+        steps: how many.
+
+    Example:
+        >>> keep_steps("adaptive", 4), keep_steps("quadratic", 4)
+        ([0, 667, 1334, 1999], [0, 1250, 1833, 1999])
+    """
+    from lmcore.ops.schedule import adaptive_timesteps, space_timesteps
+
+    if schedule == "adaptive":
+        return sorted(adaptive_timesteps(TOTAL, steps))
+    spec: str | list[int] = f"x2_{steps}" if schedule == "quadratic" else [steps]
+    found: list[int] = space_timesteps(TOTAL, spec).tolist()
+    return found
+
+
+def sample_texts(
+    run: DiffusionRun,
+    tests: Sequence[Paraphrase],
+    kept: Sequence[int],
+    seed: int,
+    sampler: Sampler | None = None,
+) -> tuple[float, float]:
+    """Returns the share of texts that are good and their mean BLEU-4, both in per cent.
+
+    Args:
+        run: whose averaged model makes them.
+        tests: their sources, and what is good.
+        kept: timesteps of 2,000, in ascending order.
+        seed: of the noise.
+        sampler: the authors' if None.
+    """
+    import torch
+    from torch import nn
+
+    from lmcore.diffusion.data import encode_pairs
+    from lmcore.diffusion.process import Process
+    from lmcore.diffusion.sampling import Sampler, sample_tokens
+    from lmcore.ops.ngrams import sentence_bleu
+    from lmcore.ops.schedule import make_betas, space_betas
+
+    betas = space_betas(make_betas("sqrt", TOTAL), kept)
+    process = Process(betas, kept, total_steps=TOTAL)
+    encoded = encode_pairs(list_pairs(tests), run.tokenizer, run.config.length)
+    ids, mask = torch.from_numpy(encoded.ids).long(), torch.from_numpy(encoded.target_mask)
+    with run.averaged() as model:
+        nn.Module.eval(model)
+        found = sample_tokens(
+            model, process, ids, mask, seed=seed, rows=range(len(tests)),
+            sampler=sampler or Sampler(),
+        )  # fmt: skip
+    texts = [
+        run.tokenizer.decode(row[length:], skip_special_tokens=True)
+        for row, length in zip(found.tolist(), encoded.source_lengths.tolist(), strict=True)
+    ]
+    good = [text in one.good for text, one in zip(texts, tests, strict=True)]
+    bleu = sentence_bleu(texts, [one.good for one in tests], threads=1)[:, 3]
+    return 100 * float(np.mean(good)), 100 * float(bleu.mean())
+
+
+def name_scores(name: str, values: tuple[float, float]) -> dict[str, float]:
+    """Returns what `sample_texts` gave under the names `<name>/good` and `<name>/bleu`.
+
+    Args:
+        name: of the texts.
+        values: the two numbers.
+    """
+    return {f"{name}/good": values[0], f"{name}/bleu": values[1]}
