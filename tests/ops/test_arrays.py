@@ -16,6 +16,8 @@ from lmcore.ops.lcs import longest_common_subsequence
 from lmcore.ops.negatives import Batch, SequenceSampler
 from lmcore.ops.philox import random_bits
 from lmcore.ops.ranking import rank_targets, ranking_metrics
+from lmcore.ops.schedule import shift_timesteps
+from lmcore.ops.vocabulary import rank_ids
 from lmcore.reference import false_negatives as false_negatives_reference
 from lmcore.reference import negatives as negatives_reference
 from lmcore.reference import ranking as ranking_reference
@@ -401,3 +403,11 @@ def test_draws_take_the_memory_of_their_result(call: str) -> None:
     """256 MiB come out; a copy beside them would need as much again."""
     items = 256 if "2**25, dtype" in call else 0
     assert run_with_memory(f"print({call}.nbytes >> 20)", items + 350) == "256\n"
+
+
+@pytest.mark.parametrize("call", [rank_ids, lambda view: shift_timesteps(view, 9, seed=0, step=0)])
+def test_a_view_of_more_objects_than_there_can_be(call: Callable[[Any], Any]) -> None:
+    """Each of them would be looked at, one after the other."""
+    view = np.broadcast_to(np.array([0], dtype=object), (2**40,))
+    with pytest.raises(MemoryError, match=f"not enough memory for {2**40} values"):
+        call(view)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Makes the error of a number that does not fit: from its index, and the number itself.
 Refuse: TypeAlias = Callable[[tuple[int, ...], int], Exception]
+# Of 8 bytes each; more are a view of few.
+_MOST_OBJECTS = 1 << 32
 
 
 def check_int(
@@ -230,6 +232,8 @@ def _as_objects(name: str, values: ArrayLike, array: NDArray[Any]) -> NDArray[An
     import numpy as np
 
     objects = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
+    if objects.dtype == object and objects.size >= _MOST_OBJECTS:  # a view: each would be looked at
+        raise MemoryError(f"not enough memory for {objects.size} values")
     if objects.dtype != object or not all(
         isinstance(item, (int, np.integer)) and not isinstance(item, bool) for item in objects.flat
     ):
