@@ -1,8 +1,10 @@
 """The commands `lmcore diffusion ...`."""
 
+from lmcore.cli.diffusion.sample import sample_command
 from lmcore.cli.diffusion.train import recipe_command, train_command
 from lmcore.cli.failures import make_app
 
 app = make_app()
 app.command("train")(train_command)
 app.command("recipe")(recipe_command)
+app.command("sample")(sample_command)
