@@ -105,6 +105,8 @@ def test_proportions() -> None:
         (("adp_20", 20), "steps must not be given with the schedule 'adp_20'"),
         (("best", 5), "schedule must be one of adaptive, uniform, quadratic, ddim, or a spec"),
         (("", 5), "schedule must be one of"),
+        (("-1",), "schedule must be one of"),
+        (("adp_5,5",), "schedule must be one of"),
         (("adp_61",), "61"),
         (("ddim", 59), "59"),
     ],
@@ -260,7 +262,10 @@ def test_rows_are_as_long_as_in_training(generator: TextGenerator, tmp_path: Pat
     loaded = load_generator(tmp_path, Generation(steps=3), device="cpu")
     assert loaded.length == 20
     with pytest.raises(ValueError, match="length must be at most the 64 positions of the model"):
-        TextGenerator(generator.model, TOKENIZER)
+        TextGenerator(generator.model, TOKENIZER, Generation(length=65))
+    assert TextGenerator(generator.model, TOKENIZER).length == 64
+    paper = make_model(small(**{"shape.positions": 512}), TOKENIZER)
+    assert TextGenerator(paper, TOKENIZER).length == 128
     with pytest.raises(StrictDataclassError, match="row_length must be at least 1 and at most"):
         type(model.config)(row_length=513)
 

@@ -52,7 +52,7 @@ class Generation:
     """Sources that are answered together."""
     length: int | None = None
     """Positions of a row: source, target and padding. None for as many as the model was trained
-    with, and 128 where it does not say."""
+    with; where it does not say, 128, or all it has if these are fewer."""
     target_tokens: int | None = None
     """Room that a source leaves for a target that is not known, `[CLS]` counted and `[SEP]` not,
     unless it is shorter itself; None for half of the row."""
@@ -135,7 +135,8 @@ class TextGenerator:
         generation: Generation | None = None,
     ) -> None:
         self.generation = generation = Generation() if generation is None else generation
-        self.length = generation.length or model.config.row_length or _LENGTH
+        known = model.config.row_length or min(_LENGTH, model.config.max_position_embeddings)
+        self.length = generation.length or known
         check_fit(model, tokenizer, self.length)
         nn.Module.eval(model)  # transformers' own is untyped
         self.model = model
@@ -388,8 +389,10 @@ def find_precision(device: str = "auto", precision: str = "auto") -> torch.dtype
     return torch.bfloat16 if found == "bfloat16" else torch.float32
 
 
-def narrow_denoiser(model: TextDiffusionModel, kind: torch.dtype) -> None:
-    """Converts all of a model but its words: what is rounded to and read stays as exact as it was.
+def narrow_denoiser(model: TextDiffusionModel, kind: torch.dtype) -> TextDiffusionModel:
+    """Returns a model with all of its weights converted but its words.
+
+    What latents are rounded to and read by stays as exact as it was.
 
     Args:
         model: of text diffusion; changed in place.
@@ -401,7 +404,7 @@ def narrow_denoiser(model: TextDiffusionModel, kind: torch.dtype) -> None:
         ...     vocab_size=9, latent_size=4, hidden_size=8, num_hidden_layers=1,
         ...     num_attention_heads=2, intermediate_size=16, time_size=4,
         ... ))
-        >>> narrow_denoiser(model, torch.bfloat16)
+        >>> model = narrow_denoiser(model, torch.bfloat16)
         >>> model.position_embeddings.weight.dtype, model.lm_head.weight.dtype
         (torch.bfloat16, torch.float32)
     """
@@ -409,3 +412,4 @@ def narrow_denoiser(model: TextDiffusionModel, kind: torch.dtype) -> None:
     for name, module in modules.items():
         if name not in _WORDS:
             module.to(kind)
+    return model

@@ -13,6 +13,7 @@ The first three always sample from the last timestep, T - 1, on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
@@ -26,6 +27,7 @@ from lmcore.ops.schedule import (
 )
 
 SCHEDULES = ("adaptive", "uniform", "quadratic", "ddim")
+_SPECIFICATION = re.compile("(adp_|x2_|ddim)[0-9]{1,20}|[0-9]{1,20}(, *[0-9]{1,20})*")
 STEPS = 20
 """That are taken where none are named: the authors' `adp_20`."""
 
@@ -105,7 +107,7 @@ def make_process(config: TextDiffusionConfig, timesteps: Sequence[int]) -> Proce
 
 
 def _read_specification(total: int, specification: str, steps: int | None) -> list[int]:
-    if not any(character.isdigit() for character in specification):
+    if not _SPECIFICATION.fullmatch(specification):
         raise ValueError(
             f"schedule must be one of {', '.join(SCHEDULES)}, or a specification such as adp_20, "
             f"x2_10, ddim50 or 10,20: got {specification!r:.60}"
