@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from browser import open_page
 from commands import check_line, finish, run_here, start
@@ -358,6 +359,7 @@ def test_bad_input_is_one_line(folder: Path, model: Path) -> None:
         ({"source": "names.csv"}, ["names.csv: the file holds no rows"]),
         ({"source": "other.csv"}, ["other.csv:1: expected columns src and trg, or mr and ref"]),
         ({"source": "folder"}, ["folder: Is a directory"]),
+        ({"out": "folder/"}, ["folder/: the names of outputs must begin with something"]),
         ({"out": "none/out"}, ["none/out.seed0.jsonl: No such file or directory"]),
         ({"more": ["--format", "xml"]}, ["format must be one of auto, jsonl, tsv, csv"]),
         ({"more": ["--steps", 61]}, ["steps must be from 1 to the 60 timesteps", "got 61"]),
@@ -410,4 +412,10 @@ def test_models_of_another_kind_are_one_line(folder: Path, model: Path) -> None:
     shutil.copytree(model, bare)
     (bare / "tokenizer.json").unlink()
     check_line(sample(bare), "tokenizer.json: No such file or directory")
+    weights = load_file(model / "model.safetensors")
+    weights["position_embeddings.weight"][0, 0] = torch.nan
+    broken = folder / "broken"
+    shutil.copytree(model, broken)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    check_line(sample(broken), "the model's estimates are not finite: it cannot be used")
     assert not [*folder.glob("out*")]

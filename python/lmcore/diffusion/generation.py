@@ -229,15 +229,28 @@ class TextGenerator:
             questions: of `encode`.
             seed: of the noise, below 2**64.
             callback: called with what each step has made, as for `sample_tokens`.
+
+        Raises:
+            FloatingPointError: latents are not finite, and no text could be read from them.
         """
         if not questions:
             return []
         ids, mask = self.stack(questions)
+        finite: list[Tensor] = []
+
+        def look(step: Step) -> None:
+            if step.step == 0:
+                finite.append(step.latents.isfinite().all())
+            if callback is not None:
+                callback(step)
+
         tokens = sample_tokens(
             self.model, self.process, ids, mask, seed=seed,
             rows=[question.row for question in questions], sampler=self.generation.sampler,
-            callback=callback,
+            callback=look,
         )  # fmt: skip
+        if not finite[0]:
+            raise FloatingPointError("the model's estimates are not finite: it cannot be used")
         rows = tokens.tolist()
         return [row[len(own.given) :] for row, own in zip(rows, questions, strict=True)]
 

@@ -247,8 +247,8 @@ def name_outputs(out: str | os.PathLike[str], seeds: Sequence[int]) -> dict[int,
         seeds: each once.
 
     Raises:
-        ValueError: there are none, one stands there twice or is out of its range, or several go to
-            standard output.
+        ValueError: there are none, one stands there twice or is out of its range, several go to
+            standard output, or there is nothing to begin names with.
 
     Example:
         >>> name_outputs("out", [3]), name_outputs("a.jsonl.gz", [0])
@@ -268,6 +268,8 @@ def name_outputs(out: str | os.PathLike[str], seeds: Sequence[int]) -> dict[int,
         return {seeds[0]: name}
     end = ".gz" if name.endswith(".gz") else ""
     begin = name.removesuffix(".gz").removesuffix(".jsonl")
+    if not os.path.basename(begin):  # noqa: PTH119 - a Path takes the `/` off
+        raise ValueError(f"{name}: the names of outputs must begin with something")
     return {seed: f"{begin}.seed{seed}.jsonl{end}" for seed in seeds}
 
 
