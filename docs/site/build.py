@@ -24,7 +24,13 @@ OUT = ROOT / "site"
 
 # Every document stands here; those of a folder in the order of the alphabet.
 NAVIGATION = {
-    "Guides": ["docs/ner.md", "docs/openba.md", "docs/compression.md", "docs/recsys.md"],
+    "Guides": [
+        "docs/ner.md",
+        "docs/openba.md",
+        "docs/compression.md",
+        "docs/diffusion.md",
+        "docs/recsys.md",
+    ],
     "Results": ["docs/claims.md", "docs/speed.md", "docs/results/README.md"],
     "From paper to code": ["docs/papers/*.md"],
     "Why and how": [

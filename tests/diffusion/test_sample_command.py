@@ -274,6 +274,28 @@ def test_another_recipe_or_input_is_refused(
     assert sample(model, *more, "--steps", 5)[0] == 0  # nothing is left of the run before
 
 
+def test_a_run_that_was_written_over_says_so(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a command that starts anew while this one is at its second seed."""
+    from lmcore.diffusion.generation import TextGenerator
+
+    generate = load_generator(model, Generation(steps=4, batch_size=9), device="cpu")
+    answer, batches = TextGenerator.answer, list[int]()
+
+    def meet(*arguments: Any, **options: Any) -> Any:
+        batches.extend([1] * bool(arguments[1]))
+        if sum(batches) == 2:
+            batches.append(9)
+            other = sample(model, "--seeds", 2, "--steps", 5, "--no-resume")
+            check_line(other, "out.seed1.jsonl: another process is writing it")
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(TextGenerator, "answer", meet)
+    with pytest.raises(FileExistsError, match=r"out\.seed0\.jsonl: it is there, made with another"):
+        sample_files(generate, "in.jsonl", "out", seeds=[0, 1])
+
+
 def test_what_is_whole_is_looked_at(folder: Path) -> None:
     file = folder / "a.jsonl"
     file.write_text("{}")

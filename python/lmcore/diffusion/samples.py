@@ -233,6 +233,9 @@ def sample_files(
                 generator, file, target, seed=seed, form=form, resume=resume, name=name, **options
             )
             outputs[seed].save(asdict(done[seed]))
+    for seed, output in outputs.items():
+        if output.load() is None:
+            raise FileExistsError(f"{targets[seed]}: has changed since it was written")
     for output in outputs.values():
         output.remove()
     return done
