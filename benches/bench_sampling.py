@@ -27,7 +27,7 @@ from lmcore.training.config import change
 from lmcore.worlds.diffusion import list_tokens, make_world
 from timing import Row, compare, print_conditions, save
 
-TEXTS, SEED, LENGTH = 16, 5, 32
+TEXTS, SEED, LENGTH = 32, 5, 32
 GOALS = {20: "90x", 10: "180x"}
 CASE = f"{TEXTS} texts, rows of {LENGTH}, 2 layers of 128"
 

@@ -245,6 +245,25 @@ def test_a_stopped_run_goes_on(
     assert len([*folder.iterdir()]) == 7
 
 
+def test_a_stopped_table_goes_on(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of its columns are read again; a group that was begun is made whole."""
+    rows = [f"{row['src']},{row['trg']}" for row in read_rows("in.jsonl") for _ in range(3)]
+    Path("in.csv").write_text("\n".join(["mr,ref", *rows]))
+    generate = load_generator(model, Generation(steps=4, batch_size=2), device="cpu")
+    options: dict[str, Any] = {"group_references": True}
+    sample_files(generate, "in.csv", "whole", **options)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(Stop):
+            sample_files(generate, "in.csv", "out", **options)
+    done = sample_files(generate, "in.csv", "out", **options)[0]
+    assert (done.rows, done.resumed_rows, done.sampled) == (27, 12, 5)
+    assert Path("out.seed0.jsonl").read_bytes() == Path("whole.seed0.jsonl").read_bytes()
+    assert [len(row["references"]) for row in read_rows("out.seed0.jsonl")] == [3] * 9
+
+
 def test_another_recipe_or_input_is_refused(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
