@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import authors_sampling as authors
-from lmcore.diffusion import Generation, TextDiffusionModel, TextGenerator, load_generator
+from lmcore.diffusion import SamplingConfig, TextDiffusionModel, TextGenerator, load_generator
 from lmcore.diffusion.models import make_model, save_model
 from lmcore.diffusion.noise import SamplingNoise
 from lmcore.diffusion.pairs import Pair
@@ -63,7 +63,7 @@ def compare_steps(folder: Path, total: int, sources: list[str]) -> list[Row]:
     """Returns rows of the whole process against few steps, once they give the authors' tokens."""
     counts = {"2000": total, "20": 20, "10": 10}
     generators: dict[str, TextGenerator] = {
-        name: load_generator(folder, Generation(steps=steps), device="cpu")
+        name: load_generator(folder, SamplingConfig(steps=steps), device="cpu")
         for name, steps in counts.items()
     }
     few = generators["20"]
@@ -75,8 +75,8 @@ def compare_steps(folder: Path, total: int, sources: list[str]) -> list[Row]:
         return lambda: generators[name](sources, seed=SEED)
 
     def load_and_answer(name: str) -> Callable[[], object]:
-        generation: Any = Generation(steps=counts[name])
-        return lambda: load_generator(folder, generation, device="cpu")(sources, seed=SEED)
+        sampling: Any = SamplingConfig(steps=counts[name])
+        return lambda: load_generator(folder, sampling, device="cpu")(sources, seed=SEED)
 
     rows: list[Row] = []
     for made, what in ((answer, "loaded"), (load_and_answer, "with loading")):

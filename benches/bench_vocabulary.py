@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 import authors_vocabulary as authors
 from lmcore.ops.philox import random_uniform
 from lmcore.ops.vocabulary import count_ids, rank_ids, remap_ids
-from timing import Row, compare, print_conditions, save
+from timing import Row, compare, print_conditions, save, scale
 
 SIZE = 250_000
 COUNT = 10**7 if "--small" in sys.argv[1:] else 10**8
@@ -37,16 +36,6 @@ def make_ids(is_shuffled: bool = False) -> NDArray[np.int32]:
         assert part.shape == (PART,)
         ids[start : start + PART] = order[part] if is_shuffled else part
     return ids
-
-
-def scale(row: Row, factor: int) -> Row:
-    """Returns a row whose opponent had so many times as much to do, and takes so long."""
-    names = [
-        f"{name}_{part}" for name in ("opponent", "ratio") for part in ("median", "p20", "p80")
-    ]
-    larger = replace(row, **{name: factor * getattr(row, name) for name in names})
-    print(f"scaled by {factor}: {larger.opponent_median:.4g} ms, {larger.ratio_median:.4g}x")
-    return larger
 
 
 def check(ids: NDArray[np.int32], table: NDArray[np.int64]) -> None:

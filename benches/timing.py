@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import lmcore
@@ -106,6 +106,21 @@ def measure_peak(call: Callable[[], object]) -> int:
     before = _kilobytes("VmRSS")
     call()
     return (_kilobytes("VmHWM") - before) // 1024
+
+
+def scale(row: Row, factor: float) -> Row:
+    """Returns a row whose opponent had so many times as much to do, and takes so long.
+
+    Args:
+        row: as it was timed.
+        factor: how many times as much.
+    """
+    names = [
+        f"{name}_{part}" for name in ("opponent", "ratio") for part in ("median", "p20", "p80")
+    ]
+    larger = replace(row, **{name: factor * getattr(row, name) for name in names})
+    print(f"scaled by {factor}: {larger.opponent_median:.4g} ms, {larger.ratio_median:.4g}x")
+    return larger
 
 
 def save(concept: str, rows: Sequence[Row]) -> None:

@@ -112,23 +112,25 @@ def find_nearest(latents: Tensor, table: Tensor, mask: Tensor | None, shares: in
     if not shares:
         shares = max(_count_processors(latents.device) * _PROGRAMS // blocks, 1)
     share = triton.cdiv(triton.cdiv(words, shares), _WORDS) * _WORDS
-    _nearest_kernel[(blocks, triton.cdiv(words, share))](
-        latents,
-        table,
-        None if mask is None else mask.contiguous().view(torch.uint8),
-        keys,
-        positions,
-        words,
-        size,
-        *latents.stride(),
-        *table.stride(),
-        share,
-        HAS_MASK=mask is not None,
-        WIDEN=_INTERPRETED,
-        BLOCK_P=_POSITIONS,
-        BLOCK_V=_WORDS,
-        BLOCK_E=min(max(triton.next_power_of_2(size), 16), 64),
-    )
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(latents):
+        _nearest_kernel[(blocks, triton.cdiv(words, share))](
+            latents,
+            table,
+            None if mask is None else mask.contiguous().view(torch.uint8),
+            keys,
+            positions,
+            words,
+            size,
+            *latents.stride(),
+            *table.stride(),
+            share,
+            HAS_MASK=mask is not None,
+            WIDEN=_INTERPRETED,
+            BLOCK_P=_POSITIONS,
+            BLOCK_V=_WORDS,
+            BLOCK_E=min(max(triton.next_power_of_2(size), 16), 64),
+        )
     return torch.where(keys == _NONE, -1, keys & 0xFFFFFFFF)
 
 

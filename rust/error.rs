@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
-    denoising, entities, examples, false_negatives, matching, negatives, predictions, vocabulary,
-    words,
+    denoising, entities, examples, false_negatives, matching, negatives, ngrams, predictions,
+    vocabulary, words,
 };
 
 /// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
@@ -190,6 +190,9 @@ pub enum Error {
     /// A problem of the vocabulary alone.
     #[error(transparent)]
     Vocabulary(#[from] vocabulary::Problem),
+    /// A problem of the n-grams alone.
+    #[error(transparent)]
+    Ngrams(#[from] ngrams::Problem),
     /// The caller asked to stop: the work ends at once.
     #[error("stopped by the caller")]
     Stopped,
@@ -257,6 +260,7 @@ impl Error {
             Self::Examples(problem) => problem.kind(),
             Self::FalseNegatives(problem) => problem.kind(),
             Self::Vocabulary(problem) => problem.kind(),
+            Self::Ngrams(problem) => problem.kind(),
             Self::Stopped | Self::Raised => Kind::Caller,
         }
     }

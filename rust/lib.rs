@@ -11,6 +11,7 @@
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
 //! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
+//! | [`ngrams`] | n-grams of words: counts, BLEU, the candidate that others agree with most | Bridge-Gap Diffusion, its evaluator |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //! | [`schedule`] | noise schedules of diffusion, neighbours by noise, timesteps of a batch | Bridge-Gap Diffusion |
@@ -33,6 +34,7 @@ pub mod lines;
 pub mod matching;
 pub mod memory;
 pub mod negatives;
+pub mod ngrams;
 pub mod philox;
 pub mod predictions;
 pub mod ranking;

@@ -6,6 +6,9 @@ mod unicode;
 pub use strings::{Interner, StringRows, Strings, StringsRef};
 pub use unicode::{is_alphanumeric, is_mark, is_space, lowercase, push_lowercase};
 
+use crate::error::Result;
+use crate::interrupt::Steps;
+
 /// Memory that a short `String` takes, with what keeps account of it.
 pub(crate) const STRING_BYTES: usize = 64;
 /// Bytes of a text that is long enough to ask the caller meanwhile.
@@ -40,4 +43,33 @@ pub fn find_near(bytes: &[u8], start: usize, first: u8, second: u8) -> Option<us
         next += 16;
     }
     memchr::memchr2(first, second, bytes.get(next..)?).map(|offset| next + offset)
+}
+
+/// Where the first character at or after `start` stands for which something holds, or the end.
+///
+/// A long text is looked at a part at a time: one word may be as long as the text.
+///
+/// # Errors
+/// The caller stops.
+#[inline]
+pub fn find_character(
+    text: &str,
+    mut start: usize,
+    steps: &mut Steps,
+    holds: impl Fn(char) -> bool,
+) -> Result<usize> {
+    loop {
+        let mut end = text.len().min(start.saturating_add(LONG_TEXT));
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        if let Some(length) = text[start..end].find(&holds) {
+            return Ok(start + length);
+        }
+        if end == text.len() {
+            return Ok(end);
+        }
+        steps.take(LONG_TEXT)?;
+        start = end;
+    }
 }

@@ -7,7 +7,7 @@
 use crate::error::{Kind, Result, quote};
 use crate::interrupt::Steps;
 use crate::memory;
-use crate::text::{LONG_TEXT, StringsRef, is_alphanumeric, is_mark, is_space};
+use crate::text::{StringsRef, find_character, is_alphanumeric, is_mark, is_space};
 
 /// Finding a word costs as much as so many machine words that are looked at.
 const FOUND_STEPS: usize = 16;
@@ -148,22 +148,8 @@ fn starts_run(character: char) -> bool {
         && !is_unspaced(character)
 }
 
-fn end_of_run(text: &str, mut start: usize, steps: &mut Steps) -> Result<usize> {
-    loop {
-        // A part at a time: one word may be as long as the text.
-        let mut end = text.len().min(start.saturating_add(LONG_TEXT));
-        while !text.is_char_boundary(end) {
-            end += 1;
-        }
-        if let Some(length) = text[start..end].find(|c| !starts_run(c)) {
-            return Ok(start + length);
-        }
-        if end == text.len() {
-            return Ok(end);
-        }
-        steps.take(LONG_TEXT)?;
-        start = end;
-    }
+fn end_of_run(text: &str, start: usize, steps: &mut Steps) -> Result<usize> {
+    find_character(text, start, steps, |character| !starts_run(character))
 }
 
 fn end_of_character(text: &str, start: usize) -> usize {

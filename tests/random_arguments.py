@@ -12,6 +12,7 @@ import torch
 from lmcore.ops.denoising import EXCESS_RULES, KINDS, DenoisedBatch, Denoiser, SpecialIds
 from lmcore.ops.entities import SCHEMES
 from lmcore.ops.negatives import DISTRIBUTIONS, ORDERS, Batch, PackedBatch
+from lmcore.ops.ngrams import SMOOTHINGS
 from lmcore.ops.ranking import TIES
 from lmcore.ops.schedule import SCHEDULES
 from wild_values import integers
@@ -291,6 +292,9 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         kind = s.choice([np.uint16, np.int32, np.int64, np.uint32])
         return integers(s, s.choice([0, 3, 17, 300]), 0, 9, kind)
 
+    def line_texts(s: random.Random, count: int) -> list[str]:
+        return [" ".join(sentence(s)) for _ in range(count)]
+
     def remapped(s: random.Random) -> list[Any]:
         ids = ids_of(s)
         out = np.zeros(ids.shape, s.choice([np.uint16, np.int32, np.int64]))
@@ -348,6 +352,21 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "add_losses": lambda s: (lambda h, n: [
             *h, integers(s, n, 0, len(h[1])), integers(s, n, 0, 9, np.float64)
         ])(loss_histories(s), s.randrange(9)),
+        "sentence_bleu": lambda s: [
+            *(lambda n: (line_texts(s, n), [line_texts(s, s.randrange(1, 4)) for _ in range(n)]))(
+                s.randrange(4)
+            ),
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS), threads(s)),
+        ],
+        "self_bleu": lambda s: [
+            *(lambda n: (line_texts(s, n), integers(s, s.randrange(4), 0, n)))(s.randrange(2, 6)),
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS)),
+        ],
+        "choose_candidates": lambda s: [
+            [line_texts(s, s.randrange(1, 12)) for _ in range(s.randrange(4))],
+            *(s.randrange(1, 17), s.choice(SMOOTHINGS), threads(s)),
+        ],
+        "count_ngrams": lambda s: [line_texts(s, s.randrange(5)), s.randrange(1, 17)],
         "Denoising": denoising_settings,
         "Denoising.plan": denoised_plan,
         "Denoising.write": denoised_write,
@@ -571,6 +590,10 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "schedule.LossAwareSampler.weigh": lambda _: ([], {}),
         "schedule.LossAwareSampler.state_dict": lambda _: ([], {}),
         "schedule.LossAwareSampler.load_state_dict": loss_state,
+        "ngrams.sentence_bleu": as_core("sentence_bleu", "order", "smoothing", "threads"),
+        "ngrams.self_bleu": as_core("self_bleu", "order", "smoothing"),
+        "ngrams.choose_candidates": as_core("choose_candidates", "order", "smoothing", "threads"),
+        "ngrams.count_ngrams": as_core("count_ngrams", "order"),
         "denoising.plan_batch": denoised,
         "denoising.denoise_batch": lambda s: denoised(s, "rows", "encoder_width", "out", "threads"),
         "denoising.denoise_packed": lambda s: denoised(s, "rows", "threads"),

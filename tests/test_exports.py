@@ -100,6 +100,7 @@ CLASSES: dict[str, type] = {
         lmcore.recsys,
         *TRAINING,
         *COMPRESSION,
+        *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
     if inspect.isclass(value)

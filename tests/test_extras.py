@@ -84,6 +84,7 @@ def test_import_names_the_missing_extra(name: str, package: str) -> None:
     "code",
     [
         "import lmcore; lmcore.recsys",
+        "from lmcore.diffusion import Process",
         "from lmcore.ner import BackTokenizer; BackTokenizer.from_pretrained('x')",
         "from lmcore.reproduce import reproduce; reproduce(['four_arms'], out='{folder}')",
     ],

@@ -30,6 +30,7 @@ ARRAY_CONCEPTS = [
     "false_negatives",
     "ranking",
     "vocabulary",
+    "ngrams",
     "schedule",
 ]
 TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]

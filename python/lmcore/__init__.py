@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from lmcore import compression, diffusion, ner, openba, ops, recsys, training
 
 __all__ = [
-    "__version__",
-    "compression",
-    "diffusion",
-    "ner",
-    "openba",
-    "ops",
-    "recsys",
-    "training",
-]
+    "__version__", "compression", "diffusion", "ner", "openba", "ops", "recsys", "training",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

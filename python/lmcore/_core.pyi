@@ -42,11 +42,13 @@ __all__ = [
     "align_file",
     "align_row",
     "align_words",
+    "choose_candidates",
     "classify_errors",
     "compute_quality",
     "count_entities",
     "count_entities_batch",
     "count_ids",
+    "count_ngrams",
     "decode_spans",
     "draw_by_loss",
     "draw_neighbours",
@@ -72,6 +74,8 @@ __all__ = [
     "remap_ids",
     "score_examples",
     "score_files",
+    "self_bleu",
+    "sentence_bleu",
     "shift_timesteps",
     "split_words",
     "weigh_timesteps",
@@ -369,6 +373,23 @@ def list_excluded(
 def ranking_metrics(
     ranks: NDArray[np.float64], cutoffs: list[int], /
 ) -> tuple[list[float], list[float], float]: ...
+def sentence_bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    order: int,
+    smoothing: str,
+    threads: int | None,
+    /,
+) -> NDArray[np.float64]: ...
+def self_bleu(
+    texts: Sequence[str], rows: NDArray[np.int64], order: int, smoothing: str, /
+) -> NDArray[np.float64]: ...
+def choose_candidates(
+    groups: Sequence[Sequence[str]], order: int, smoothing: str, threads: int | None, /
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def count_ngrams(
+    texts: Sequence[str], order: int, /
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]: ...
 def count_ids(
     ids: NDArray[np.integer[Any]],
     counts: NDArray[np.int64],

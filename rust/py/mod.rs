@@ -12,6 +12,7 @@ mod hooks;
 mod lcs;
 mod matching;
 mod negatives;
+mod ngrams;
 mod philox;
 mod predictions;
 mod ranking;
@@ -44,6 +45,8 @@ mod _core {
     use super::matching::{align_words, match_labels, match_labels_batch, parse_generation};
     #[pymodule_export]
     use super::negatives::SequenceSampler;
+    #[pymodule_export]
+    use super::ngrams::{choose_candidates, count_ngrams, self_bleu, sentence_bleu};
     #[pymodule_export]
     use super::philox::{philox4x32, random_below, random_bits, random_uniform};
     #[pymodule_export]

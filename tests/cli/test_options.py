@@ -37,7 +37,7 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove", "scores",
+    "prove", "scores", "output", "perplexity", "bertscore",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -56,6 +56,8 @@ FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh",
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
+    "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
+    "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
     "ner score": ["ROWS"],
     "ner align": ["ROWS", "ALIGNED"],
     "ner data": ["ROWS", "ALIGNED"],
@@ -159,7 +161,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "diffusion").mkdir()
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
+    generated = {"recover": "a b", "reference": "a c", "source": "b"}
     return {
+        "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
         "TARGETS": str(targets),
         "DIFFUSION": str(folder / "diffusion"),

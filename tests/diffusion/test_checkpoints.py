@@ -42,6 +42,21 @@ def test_a_file_becomes_a_folder(tmp_path: Path, state: dict[str, Tensor]) -> No
         convert_checkpoint(path, tmp_path / "model", **options)
 
 
+def test_a_folder_is_whole_or_not_there(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path, state)
+
+    def fill(model: Any, folder: Path) -> None:
+        (folder / "config.json").touch()
+        raise OSError("no space is left")
+
+    monkeypatch.setattr(TextDiffusionModel, "save_pretrained", fill)
+    with pytest.raises(OSError, match="no space is left"):
+        convert_checkpoint(path, tmp_path / "model", num_attention_heads=4)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_what_was_loaded_trains(tmp_path: Path, state: dict[str, Tensor]) -> None:
     model = load_checkpoint(save(tmp_path, state), num_attention_heads=4)
     assert not model.training

@@ -19,7 +19,6 @@ from lmcore.diffusion import (
     compute_losses,
     load_checkpoint,
     sample_latents,
-    shift_timesteps,
 )
 from lmcore.diffusion.sampling import read_tokens
 from tiny_diffusion import respace, sqrt_betas
@@ -92,12 +91,6 @@ def test_every_term_of_the_loss(
         torch.testing.assert_close(found.penalty, at("term|l2"), **NEAR)
         assert found.penalized.tolist() == at("penalty_mask").tolist()
         assert 0 < found.penalized.sum() < len(found.penalized)
-
-
-def test_steps_that_are_shifted(golden: Any) -> None:
-    up = golden("loss|l2|randn_like_2") > 0
-    found = shift_timesteps(golden("loss|l2|t"), up, 10, STEPS)
-    assert found.tolist() == golden("loss|l2|t_neighbour").tolist()
 
 
 def test_the_whole_chain_of_sampling(model: TextDiffusionModel, golden: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,13 +15,13 @@ from lmcore.diffusion import (
     TextDiffusionModel,
     View,
     compute_losses,
-    shift_timesteps,
 )
 from lmcore.diffusion.objective import find_penalized, weigh_losses
-from tiny_diffusion import draw, make_model, sqrt_betas
+from tiny_diffusion import draw, make_model
 
 STEPS = 40
-PROCESS = Process(sqrt_betas(STEPS))
+# Of whose clean latents a third is left at the last step, so that its term matters.
+PROCESS = Process(np.linspace(0.01, 0.05, STEPS))
 IDS = torch.arange(36).view(3, 12) % 30
 MASK = (torch.arange(12) >= torch.tensor([[5], [2], [11]])).contiguous()
 START = draw(3, 12, 6, seed=1)
@@ -149,16 +150,6 @@ def test_nll_is_computed_where_it_is_asked_for(model: TextDiffusionModel) -> Non
     found = run(model, Penalty(), with_nll=True).nll
     assert found is not None
     assert not found.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("up", "gap", "expected"),
-    [([True] * 4, 3, [3, 8, 39, 39]), ([False] * 4, 3, [0, 2, 35, 36]),
-     ([True, False, True, False], 100, [39, 0, 39, 0])],
-)  # fmt: skip
-def test_shifted_steps_stop_at_the_ends(up: list[bool], gap: int, expected: list[int]) -> None:
-    found = shift_timesteps(torch.tensor([0, 5, 38, 39]), torch.tensor(up), gap, STEPS)
-    assert found.tolist() == expected
 
 
 def test_weights_of_timesteps() -> None:

@@ -11,8 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from lmcore.diffusion import (
-    Generation,
     Sampler,
+    SamplingConfig,
     TextDiffusionModel,
     TextGenerator,
     choose_timesteps,
@@ -23,10 +23,11 @@ from lmcore.diffusion import (
 )
 from lmcore.diffusion.chains import Chain, render_chains
 from lmcore.diffusion.data import encode_pairs
-from lmcore.diffusion.generation import find_precision, narrow_denoiser
 from lmcore.diffusion.models import make_model, save_model
 from lmcore.diffusion.noise import SamplingNoise
 from lmcore.diffusion.pairs import Pair, PairParser, PairReader
+from lmcore.diffusion.precision import find_precision, narrow_denoiser
+from lmcore.diffusion.sampling import read_tokens
 from lmcore.ops.schedule import ADAPTIVE_DECAY, make_betas, space_timesteps
 from tiny_diffusion import make_pairs, make_tokenizer, small
 
@@ -49,12 +50,12 @@ def make_lively_model() -> TextDiffusionModel:
 @pytest.fixture(scope="module")
 def generator() -> TextGenerator:
     return TextGenerator(
-        make_lively_model(), TOKENIZER, Generation(steps=5, length=32, batch_size=4)
+        make_lively_model(), TOKENIZER, SamplingConfig(steps=5, length=32, batch_size=4)
     )
 
 
 def change(generator: TextGenerator, **changes: Any) -> TextGenerator:
-    return TextGenerator(generator.model, TOKENIZER, replace(generator.generation, **changes))
+    return TextGenerator(generator.model, TOKENIZER, replace(generator.sampling, **changes))
 
 
 # Timesteps.
@@ -129,6 +130,25 @@ def test_a_row_depends_on_neither_batch_nor_place(generator: TextGenerator) -> N
     assert generator(SOURCES[4:5], seed=7) == expected[4:5]
     assert generator([SOURCES[0], *SOURCES[:2]], seed=7) == [expected[0], *expected[:2]]
     assert generator(SOURCES, seed=8) != expected
+
+
+def test_noise_is_another_for_each_source(generator: TextGenerator) -> None:
+    rows = [question.row for question in generator.encode(PAIRS)]
+    assert len({*rows}) == len(PAIRS)
+    assert all(0 <= row < 1 << 31 for row in rows)
+
+
+def test_no_step_waits_for_the_device(generator: TextGenerator) -> None:
+    """A meta tensor has no values: reading one is an error, and waiting is reading one."""
+    with torch.device("meta"):
+        model = make_model(small(), TOKENIZER)
+    seen: list[Tensor] = []
+    tokens, finite = TextGenerator(model, TOKENIZER, generator.sampling).compute(
+        generator.encode(PAIRS), 1, lambda step: seen.append(read_tokens(model, step.estimates))
+    )
+    assert (tokens.shape, len(seen)) == ((9, 32), 5)
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(finite)
 
 
 def test_all_tokens_of_a_row_are_its_own(generator: TextGenerator) -> None:
@@ -255,14 +275,15 @@ def test_pairs_may_lack_targets_where_that_is_asked_for(tmp_path: Path) -> None:
 def test_rows_are_as_long_as_in_training(generator: TextGenerator, tmp_path: Path) -> None:
     model = make_model(small(), TOKENIZER)
     assert (
-        TextGenerator(make_model(small(), TOKENIZER), TOKENIZER, Generation(length=9)).length == 9
+        TextGenerator(make_model(small(), TOKENIZER), TOKENIZER, SamplingConfig(length=9)).length
+        == 9
     )
     model.config.row_length = 20
     save_model(model, TOKENIZER, tmp_path)
-    loaded = load_generator(tmp_path, Generation(steps=3), device="cpu")
+    loaded = load_generator(tmp_path, SamplingConfig(steps=3), device="cpu")
     assert loaded.length == 20
     with pytest.raises(ValueError, match="length must be at most the 64 positions of the model"):
-        TextGenerator(generator.model, TOKENIZER, Generation(length=65))
+        TextGenerator(generator.model, TOKENIZER, SamplingConfig(length=65))
     assert TextGenerator(generator.model, TOKENIZER).length == 64
     paper = make_model(small(**{"shape.positions": 512}), TOKENIZER)
     assert TextGenerator(paper, TOKENIZER).length == 128
@@ -272,8 +293,8 @@ def test_rows_are_as_long_as_in_training(generator: TextGenerator, tmp_path: Pat
 
 def test_texts_of_functions_and_folders_are_equal(generator: TextGenerator, tmp_path: Path) -> None:
     save_model(generator.model, TOKENIZER, tmp_path)
-    loaded = load_generator(tmp_path, generator.generation, device="cpu")
-    given = {"seed": 4, "generation": generator.generation}
+    loaded = load_generator(tmp_path, generator.sampling, device="cpu")
+    given = {"seed": 4, "sampling": generator.sampling}
     assert loaded(SOURCES, seed=4) == generate_texts(generator.model, TOKENIZER, SOURCES, **given)
 
 
@@ -283,7 +304,7 @@ def test_bfloat16_leaves_words_as_they_are(generator: TextGenerator) -> None:
     assert model.lm_head.weight is model.word_embedding.weight
     assert torch.equal(model.lm_head.weight, generator.model.lm_head.weight)
     assert model.position_embeddings.weight.dtype == torch.bfloat16
-    texts = TextGenerator(model, TOKENIZER, generator.generation)(SOURCES)
+    texts = TextGenerator(model, TOKENIZER, generator.sampling)(SOURCES)
     assert all(isinstance(text, str) for text in texts)
     assert find_precision("cpu", "auto") == torch.float32
     with pytest.raises(ValueError, match="precision bfloat16: cpu lacks it here"):
@@ -305,7 +326,7 @@ def test_bfloat16_leaves_words_as_they_are(generator: TextGenerator) -> None:
 )
 def test_settings_out_of_range(settings: Any, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text):
-        Generation(**settings)
+        SamplingConfig(**settings)
 
 
 # Chains.

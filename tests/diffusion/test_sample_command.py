@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from browser import open_page
 from commands import check_line, finish, run_here, start
 from lmcore._finished import FinishedOutput
-from lmcore.diffusion import Generation, load_generator
+from lmcore.diffusion import SamplingConfig, load_generator
 from lmcore.diffusion.models import make_model, save_model
+from lmcore.diffusion.outputs import name_outputs
 from lmcore.diffusion.pairs import Pair
-from lmcore.diffusion.samples import name_outputs, sample_files
+from lmcore.diffusion.samples import sample_files
 from lmcore.worlds.diffusion import make_world
 from stopped_runs import wait_for_change
 from tiny_diffusion import make_tokenizer, small
@@ -29,14 +30,14 @@ SMALL = ["--threads", "1", "--device", "cpu", "--steps", "4", "--batch-size", "2
 # The third batch waits for the signal that ends it.
 SLOW = """
 import time
-import lmcore.diffusion.generation as generation
+import lmcore.diffusion.texts as texts
 import lmcore._row_stream as row_stream
-answer, batches = generation.TextGenerator.answer, []
+answer, batches = texts.TextGenerator.answer, []
 def wait(*arguments, **options):
     batches.append(1)
     time.sleep(60 * (len(batches) > 2))
     return answer(*arguments, **options)
-generation.TextGenerator.answer = wait
+texts.TextGenerator.answer = wait
 row_stream.RowStream.__init__.__kwdefaults__["save_seconds"] = 0.0
 """
 
@@ -91,7 +92,7 @@ def test_files_of_seeds(folder: Path, model: Path) -> None:
     before = {name: Path(name).read_bytes() for name in names}
     assert sample(model, "--seeds", 1, "--seed", 8, "--batch-size", 64, out="one")[0] == 0
     assert Path("one.seed8.jsonl").read_bytes() == before["out.seed8.jsonl"]
-    generate = load_generator(model, Generation(steps=4), device="cpu")
+    generate = load_generator(model, SamplingConfig(steps=4), device="cpu")
     questions = generate.encode(Pair(row["src"], row["trg"]) for row in pairs)
     answers = generate.answer(questions, 7)
     recovered = [row["recover"] for row in read_rows("out.seed7.jsonl")]
@@ -209,7 +210,7 @@ class Stop(BaseException):
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets so many batches through."""
-    from lmcore.diffusion.generation import TextGenerator
+    from lmcore.diffusion.texts import TextGenerator
 
     answer, left = TextGenerator.answer, [count]
 
@@ -227,7 +228,7 @@ def test_a_stopped_run_goes_on(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     """Five batches a seed: within the first, the second, between them, and in the third."""
-    generate = load_generator(model, Generation(steps=4, batch_size=2), device="cpu")
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=2), device="cpu")
     sample_files(generate, "in.jsonl", "whole", seeds=[0, 1, 2])
     with monkeypatch.context() as patch:
         stop_after(batches, patch)
@@ -251,7 +252,7 @@ def test_a_stopped_table_goes_on(
     """The names of its columns are read again; a group that was begun is made whole."""
     rows = [f"{row['src']},{row['trg']}" for row in read_rows("in.jsonl") for _ in range(3)]
     Path("in.csv").write_text("\n".join(["mr,ref", *rows]))
-    generate = load_generator(model, Generation(steps=4, batch_size=2), device="cpu")
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=2), device="cpu")
     options: dict[str, Any] = {"group_references": True}
     sample_files(generate, "in.csv", "whole", **options)
     with monkeypatch.context() as patch:
@@ -268,7 +269,7 @@ def test_another_recipe_or_input_is_refused(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    generate = load_generator(model, Generation(steps=4, batch_size=2), device="cpu")
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=2), device="cpu")
     with monkeypatch.context() as patch:
         stop_after(7, patch)
         with pytest.raises(Stop):
@@ -297,9 +298,9 @@ def test_a_run_that_was_written_over_says_so(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a command that starts anew while this one is at its second seed."""
-    from lmcore.diffusion.generation import TextGenerator
+    from lmcore.diffusion.texts import TextGenerator
 
-    generate = load_generator(model, Generation(steps=4, batch_size=9), device="cpu")
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=9), device="cpu")
     answer, batches = TextGenerator.answer, list[int]()
 
     def meet(*arguments: Any, **options: Any) -> Any:

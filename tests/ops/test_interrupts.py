@@ -38,6 +38,26 @@ CALLS = {
         "[vocabulary.remap_ids(ids, [-1], fill=2, report=True, out=out, threads={threads})"
         " for _ in range(99)]",
     ),
+    "sentence_bleu": (
+        "texts = ['a b c d ' * 9] * 2**14; rows = [[text] * 4 for text in texts]",
+        "[ngrams.sentence_bleu(texts, rows, order=16, threads={threads}) for _ in range(99)]",
+    ),
+    "self_bleu": (
+        "texts = ['a b c d ' * 9] * 2**15",
+        "[ngrams.self_bleu(texts, order=16) for _ in range(99)]",
+    ),
+    "choose_candidates": (
+        "groups = [['a b c d ' * 9] * 2000] * 2",
+        "[ngrams.choose_candidates(groups, threads={threads}) for _ in range(99)]",
+    ),
+    "count_ngrams": (
+        "texts = [' '.join(map(str, (k, k % 7, k % 99))) for k in range(2**20)]",
+        "[ngrams.count_ngrams(texts, order=16) for _ in range(99)]",
+    ),
+    "a word as long as its text": (
+        "texts = ['a' * 2**29]",
+        "[ngrams.count_ngrams(texts) for _ in range(99)]",
+    ),
     "candidates": (
         "s = negatives.SequenceSampler([0, 3], [1, 2, 4], 100_000)",
         "s.candidates(np.ones(5_000, int), 100_000)",
@@ -107,7 +127,7 @@ CODE = """
 import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
-from lmcore.ops import denoising, false_negatives, negatives, philox, ranking, schedule
+from lmcore.ops import denoising, false_negatives, negatives, ngrams, philox, ranking, schedule
 from lmcore.ops import vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}

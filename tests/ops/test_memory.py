@@ -17,7 +17,7 @@ import json, os, resource, sys
 from pathlib import Path
 import numpy  # what reads its first array imports it
 from lmcore import _core
-from lmcore.ops import entities, lcs, matching, predictions, words
+from lmcore.ops import entities, lcs, matching, ngrams, predictions, words
 
 def used():
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +46,7 @@ def limited(call, most, steps=8, least=8 << 20):
 ROW = """
 size = 100_000
 w = [f"word{k % 5000}" for k in range(size)]
+big = " ".join(w) * 10
 other = [*w[: size // 2], *w[: size // 2 : -1], "more"]
 row = {
     "label_list": ["x"], "words": w, "labels": ["B-x", "I-x", "O", "O"] * (size // 4),
@@ -98,6 +99,10 @@ def test_core_refuses_views_of_any_size() -> None:
         "matching.align_words(w, other)",
         "predictions.score_examples([row])",
         "predictions.score_examples([row], worst=1, threads=2)",
+        "ngrams.sentence_bleu([big], [[big]])",
+        "ngrams.self_bleu([big, big])",
+        "ngrams.choose_candidates([[big, big]], threads=2)",
+        "ngrams.count_ngrams([big])",
     ],
 )
 def test_refused_memory_of_one_row(call: str) -> None:

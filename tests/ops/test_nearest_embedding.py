@@ -103,6 +103,15 @@ def test_words_are_nearest_to_themselves(way: Any, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_distances_below_zero_are_zero(way: Any) -> None:
+    """Rounding makes one of them zero and the other one less, in any order of the sums."""
+    latents, table = torch.tensor([[3575.59375]]), torch.tensor([[3575.703125], [3575.609375]])
+    squares = table.square() + latents.square()
+    assert (squares - 2 * latents * table).tolist() == [[0.0], [-2.0]]
+    assert run(way, latents, table).tolist() == [0]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_positions_that_are_left_out(way: Any) -> None:
     latents = whole_numbers(3, 67, 4, seed=1, dtype=torch.float32)
     table = whole_numbers(9, 4, seed=2, dtype=torch.float32)

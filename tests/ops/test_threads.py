@@ -16,6 +16,7 @@ from lmcore.ops.entities import count_entities_batch
 from lmcore.ops.examples import write_examples_batch
 from lmcore.ops.matching import match_labels_batch
 from lmcore.ops.negatives import SequenceSampler
+from lmcore.ops.ngrams import choose_candidates, sentence_bleu
 from lmcore.ops.predictions import align_file, score_examples, score_files
 from lmcore.ops.ranking import rank_targets
 from lmcore.ops.vocabulary import count_ids, remap_ids
@@ -56,6 +57,12 @@ def calls(tmp_path: Path) -> dict[str, Call]:
         "SequenceSampler": sample,
         "count_ids": lambda threads: count_ids([1, 0, 1], 2, threads=threads).counts.tolist(),
         "remap_ids": lambda threads: remap_ids([1, 0, 1], [1, 0], threads=threads).ids.tolist(),
+        "sentence_bleu": lambda threads: sentence_bleu(
+            texts, [[*row] for row in words], threads=threads
+        ).tolist(),
+        "choose_candidates": lambda threads: choose_candidates(
+            words, threads=threads
+        ).sums.tolist(),
     }
 
 
@@ -70,6 +77,8 @@ NAMES = [
     "SequenceSampler",
     "count_ids",
     "remap_ids",
+    "sentence_bleu",
+    "choose_candidates",
 ]
 
 

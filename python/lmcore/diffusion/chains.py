@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lmcore import _page
-from lmcore.diffusion.generation import Question, TextGenerator
 from lmcore.diffusion.pairs import PairReader
 from lmcore.diffusion.sampling import Step, read_tokens
+from lmcore.diffusion.texts import Question, TextGenerator
 
 # Above this a chain's earlier lines are folded.
 _LINES = 60
@@ -52,14 +52,14 @@ def trace_chains(
         seed: of the noise, below 2**64.
 
     Example:
-        >>> from lmcore.diffusion.generation import Generation
+        >>> from lmcore.diffusion.texts import SamplingConfig
         >>> from lmcore.diffusion.models import make_model
         >>> from lmcore.diffusion.pairs import Pair
         >>> from lmcore.diffusion.recipes import tiny
         >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
         >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"])
         >>> generator = TextGenerator(
-        ...     make_model(tiny(), tokenizer), tokenizer, Generation(steps=2, length=8))
+        ...     make_model(tiny(), tokenizer), tokenizer, SamplingConfig(steps=2, length=8))
         >>> [chain] = trace_chains(generator, generator.encode([Pair("a", "")]))
         >>> chain.timesteps, len(chain.texts)
         ((1999, 667), 2)
@@ -109,13 +109,13 @@ def trace_file(
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from lmcore.diffusion.generation import Generation
+        >>> from lmcore.diffusion.texts import SamplingConfig
         >>> from lmcore.diffusion.models import make_model
         >>> from lmcore.diffusion.recipes import tiny
         >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
         >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"])
         >>> generator = TextGenerator(
-        ...     make_model(tiny(), tokenizer), tokenizer, Generation(steps=2, length=8))
+        ...     make_model(tiny(), tokenizer), tokenizer, SamplingConfig(steps=2, length=8))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "a.jsonl")
         ...     _ = file.write_text('{"src": "a"}')

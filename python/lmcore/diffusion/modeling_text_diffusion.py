@@ -147,7 +147,16 @@ class _Intermediate(nn.Module):
 
 
 class TextDiffusionLayer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each normalised after the addition, as in BERT."""
+    """Attention and feed-forward, each normalised after the addition, as in BERT.
+
+    Args:
+        config: the sizes.
+
+    Example:
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> TextDiffusionLayer(TextDiffusionConfig(**sizes))(torch.zeros(1, 3, 8)).shape
+        torch.Size([1, 3, 8])
+    """
 
     def __init__(self, config: TextDiffusionConfig) -> None:
         super().__init__()
@@ -156,7 +165,14 @@ class TextDiffusionLayer(GradientCheckpointingLayer):
         self.output = _Output(config, config.intermediate_size)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns `[B, L, D]` for `[B, L, D]`."""
+        """Returns states with what the layer adds.
+
+        Args:
+            states: `[B, L, D]`.
+
+        Returns:
+            `[B, L, D]`.
+        """
         states = self.attention(states)
         result: Tensor = self.output(self.intermediate(states), states)
         return result
@@ -364,9 +380,8 @@ class TextDiffusionModel(PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             initialization.normal_(module.weight)
         elif isinstance(module, nn.Linear):
-            # Its weight may be tied, and starts as the embedding then.
-            if module is not self.lm_head:
-                initialization.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            # The output layer's is replaced by the table of words.
+            initialization.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = module.in_features**-0.5
             initialization.uniform_(module.bias, -bound, bound)
 

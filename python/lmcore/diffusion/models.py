@@ -169,6 +169,16 @@ def save_model(
 
     Raises:
         OSError: a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.diffusion.recipes import tiny
+        >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
+        >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(make_model(tiny(), tokenizer), tokenizer, Path(folder))
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['config.json', 'model.safetensors', 'tokenizer.json']
     """
     weights: dict[str, Tensor] = {}
     for name, value in gather_weights(model).items():

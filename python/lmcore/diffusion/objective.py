@@ -103,27 +103,6 @@ class Losses(NamedTuple):
     None unless it was asked for."""
 
 
-def shift_timesteps(timesteps: Tensor, up: Tensor, gap: int, steps: int) -> Tensor:
-    """Returns steps that lie `gap` away, those beyond the ends at the ends.
-
-    Source: the released `make_t_similar`.
-
-    Args:
-        timesteps: `[B]` int64 below T.
-        up: `[B]` bool: towards more noise.
-        gap: at least 1.
-        steps: T.
-
-    Returns:
-        `[B]` int64.
-
-    Example:
-        >>> shift_timesteps(torch.tensor([1, 20]), torch.tensor([False, True]), 10, 200).tolist()
-        [0, 30]
-    """
-    return (timesteps + torch.where(up, gap, -gap)).clamp(0, steps - 1)
-
-
 def find_penalized(penalty: Penalty, views: Sequence[View], steps: int) -> Tensor:
     """Returns for which rows a penalty counts: those that have a step nearby.
 

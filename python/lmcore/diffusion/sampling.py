@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.noise import SamplingNoise
-from lmcore.diffusion.process import Process, check_mask
+from lmcore.diffusion.process import TIME_RANGE, Process, check_mask
 from lmcore.ops.nearest_embedding import nearest_embedding
 
 Solver: TypeAlias = Literal["ancestral", "ddim", "dpm_solver"]
@@ -259,7 +259,7 @@ def sample_latents(
     check_mask(mask, sources)
     table, sources, targets = table.float(), sources.float(), mask[..., None]
     latents = torch.where(targets, start.float(), sources)
-    times = process.timestep_map * (1000.0 / process.total_steps)
+    times = process.timestep_map * (TIME_RANGE / process.total_steps)
     previous: Tensor | None = None
     with torch.no_grad():
         for step in reversed(range(process.steps)):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcore.diffusion.data import EncodedPairs, encode_pairs
+from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.models import (
     check_fit,
     find_blocks,
@@ -271,8 +272,30 @@ class DiffusionRun:
             `loss` and its parts, means over the batch: `error` of the estimates, `embedding`,
             and `penalty` over those rows that have one; `tokens` of this process.
         """
-        config, size = self.config, self.config.micro_batch_size
         nn.Module.train(self.model)
+        timesteps, losses, sums, tokens = self._pass(step, trains=True)
+        self.optimizer.update(step)
+        if self.average is not None:
+            self.average.update()
+        if self.timesteps.sampler is not None:
+            self.timesteps.update(timesteps.views[0], losses.cpu().numpy())
+        return {**self._describe(timesteps, losses, sums), "tokens": torch.tensor(tokens)}
+
+    def measure(self, step: int) -> dict[str, Tensor]:
+        """Returns what `step` says of a batch, for the weights as they are, and trains nothing.
+
+        Args:
+            step: from 1.
+        """
+        nn.Module.eval(self.model)
+        with torch.no_grad():
+            timesteps, losses, sums, _ = self._pass(step, trains=False)
+        self._give_back()
+        return self._describe(timesteps, losses, sums)
+
+    def _pass(self, step: int, *, trains: bool) -> tuple[BatchTimesteps, Tensor, Tensor, int]:
+        """The loss of each row of a batch, sums of its parts, and this process's tokens."""
+        config, size = self.config, self.config.micro_batch_size
         indices = np.array(self.batches.find(step, slice(config.batch_size)))
         timesteps = self.timesteps.draw(step, config.batch_size)
         losses = torch.zeros(config.batch_size, dtype=torch.float64, device=self.device)
@@ -283,9 +306,9 @@ class DiffusionRun:
                 continue
             part = slice(first, min(first + size, config.batch_size))
             found = self._find_losses(indices[part], timesteps, part, (step, number))
-            weights = torch.from_numpy(timesteps.weights[part]).to(self.device)
-            weighted = (found.loss * weights.float()).sum() / config.batch_size
-            self.optimizer.backward(weighted)
+            if trains:
+                weights = torch.from_numpy(timesteps.weights[part]).to(self.device)
+                self.optimizer.backward((found.loss * weights.float()).sum() / config.batch_size)
             losses[part] = found.loss.detach().double()
             error, parts = found.mse.detach().double(), found.penalized
             penalty = torch.where(parts, found.penalty.detach().double(), 0.0)
@@ -294,20 +317,19 @@ class DiffusionRun:
                 parts.double().sum(),
             ])  # fmt: skip
             rows += part.stop - part.start
-        self.optimizer.update(step)
-        if self.average is not None:
-            self.average.update()
         losses, sums = self.processes.sum(losses), self.processes.sum(sums)
-        if self.timesteps.sampler is not None:
-            self.timesteps.update(timesteps.views[0], losses.cpu().numpy())
+        return timesteps, losses, sums, rows * config.length
+
+    def _describe(
+        self, timesteps: BatchTimesteps, losses: Tensor, sums: Tensor
+    ) -> dict[str, Tensor]:
         weights = torch.from_numpy(timesteps.weights).to(losses.device)
-        views = self.penalty.views
+        count = self.config.batch_size * self.penalty.views
         return {
             "loss": (losses * weights).mean(),
-            "error": sums[0] / (config.batch_size * views),
-            "embedding": sums[1] / (config.batch_size * views),
+            "error": sums[0] / count,
+            "embedding": sums[1] / count,
             "penalty": sums[2] / sums[3].clamp(min=1),
-            "tokens": torch.tensor(rows * config.length),
         }
 
     def validate(self) -> dict[str, float]:
@@ -327,7 +349,7 @@ class DiffusionRun:
         spread = (np.arange(count) * total + total // 2) // count
         timesteps = BatchTimesteps(views=(spread,), weights=np.ones(count))
         loss = error = 0.0
-        with self._averaged(), torch.no_grad():
+        with self.averaged(), torch.no_grad():
             nn.Module.eval(self.model)
             for number, first in enumerate(range(0, count, size)):
                 part = slice(first, min(first + size, count))
@@ -340,13 +362,20 @@ class DiffusionRun:
             self._give_back()
         return {"loss": loss / count, "error": error / count}
 
+    def averaged(self) -> AbstractContextManager[TextDiffusionModel]:
+        """Returns a context that gives the model with its averaged weights."""
+        if self.average is None:
+            return nullcontext(self.model)
+        held: Any = self.average.swapped_into(self.model)
+        return held  # type: ignore[no-any-return]
+
     def save_model(self, folder: Path) -> None:
         """Writes the averaged model and its tokenizer.
 
         Args:
             folder: where to.
         """
-        with self._averaged():
+        with self.averaged():
             save_model(self.model, self.tokenizer, folder, is_first=self.processes.is_first)
 
     def state_dict(self) -> dict[str, Any]:
@@ -414,9 +443,6 @@ class DiffusionRun:
         sharded: Any = self.objective
         if hasattr(sharded, "reshard"):
             sharded.reshard()
-
-    def _averaged(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.average is None else self.average.swapped_into(self.model)
 
 
 class _Objective(nn.Module):

@@ -1,10 +1,17 @@
 """All claims, in the order of the report: one module per claim, one folder per system."""
 
-from lmcore.reproduce import compression, ner, openba, recsys
+from lmcore.reproduce import compression, diffusion, ner, openba, recsys
 from lmcore.reproduce.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
-    claim.id: claim for claim in (*ner.CLAIMS, *openba.CLAIMS, *compression.CLAIMS, *recsys.CLAIMS)
+    claim.id: claim
+    for claim in (
+        *ner.CLAIMS,
+        *openba.CLAIMS,
+        *compression.CLAIMS,
+        *diffusion.CLAIMS,
+        *recsys.CLAIMS,
+    )
 }
 
 

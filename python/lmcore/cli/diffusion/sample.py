@@ -26,8 +26,8 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import say
 
 if TYPE_CHECKING:
-    from lmcore.diffusion.generation import Generation, TextGenerator
     from lmcore.diffusion.samples import SampleSummary
+    from lmcore.diffusion.texts import SamplingConfig, TextGenerator
 
 
 def sample_command(
@@ -183,13 +183,13 @@ def _prepare(
 ) -> Callable[[], TextGenerator]:
     """What loads the model; settings that no model could have are refused before."""
     with starting():
-        from lmcore.diffusion.generation import Generation, load_generator
         from lmcore.diffusion.sampling import Sampler
+        from lmcore.diffusion.texts import SamplingConfig, load_generator
 
     if solved["eta"] and solved["solver"] != "ddim":
         raise ValueError(f"eta goes with the solver ddim: got {solved['solver']!r:.60}")
-    generation: Generation = Generation(sampler=Sampler(**solved), **settings)
-    return lambda: load_generator(model, generation, **place)
+    sampling: SamplingConfig = SamplingConfig(sampler=Sampler(**solved), **settings)
+    return lambda: load_generator(model, sampling, **place)
 
 
 def _sample(
@@ -205,8 +205,9 @@ def _sample(
 ) -> None:
     from tqdm import tqdm
 
+    from lmcore.diffusion.outputs import check_outputs, name_outputs, read_again
     from lmcore.diffusion.pairs import find_form
-    from lmcore.diffusion.samples import check_outputs, name_outputs, read_again, sample_files
+    from lmcore.diffusion.samples import sample_files
     from lmcore.training.processes import use_threads
 
     options["form"] = find_form(source, options["form"])
@@ -258,9 +259,9 @@ def _say_summary(generator: TextGenerator, done: dict[int, SampleSummary], secon
         f"{rows} rows sampled with {len(done)} {'seed' if len(done) == 1 else 'seeds'}{before}, "
         f"{first.bad_rows} skipped: {len(generator.timesteps)} steps{speed}"
     )
-    asked, found = generator.generation.steps, len(generator.timesteps)
+    asked, found = generator.sampling.steps, len(generator.timesteps)
     if asked is not None and found < asked:
-        say(f"{asked} steps were asked for: of {generator.generation.schedule} {found} differ")
+        say(f"{asked} steps were asked for: of {generator.sampling.schedule} {found} differ")
     if most.cut_sources or most.cut_targets:
         say(
             f"{most.cut_sources} sources and {most.cut_targets} references do not fit into "

@@ -83,7 +83,7 @@ def train_command(
         int | None, whole(1, 2**40 - 1, text="When to end; as the recipe says by default.")
     ] = None,
     seed: Annotated[
-        int | None, whole(0, 2**64 - 1, text="Of everything random; 109 by default.")
+        int | None, whole(0, 2**64 - 1, text="Of everything random; as the recipe says by default.")
     ] = None,
     device: Device = None,
     threads: Threads = None,
@@ -103,8 +103,9 @@ def train_command(
     }  # fmt: skip
     config = _make_config(recipe, options, settings or [])
     files = _find_files(data, valid)
-    given = {"tokenizer": tokenizer, "resume": resume, "progress": not quiet}
-    _train(config, files, out, data_format, skip_bad_rows=skip_bad_rows, **given)
+    given = {"tokenizer": tokenizer, "resume": resume}
+    reading = {"form": data_format, "skip_bad_rows": skip_bad_rows}
+    _train(config, files, out, reading, progress=not quiet, **given)
 
 
 def recipe_command(
@@ -146,9 +147,8 @@ def _train(
     config: TrainConfig,
     files: tuple[str, str | None],
     out: str,
-    form: str,
+    reading: dict[str, Any],
     *,
-    skip_bad_rows: bool,
     progress: bool,
     **given: Any,
 ) -> None:
@@ -157,8 +157,7 @@ def _train(
         from lmcore.diffusion.training import train
 
     is_first = is_first_process()
-    read = {"form": form, "skip_bad_rows": skip_bad_rows, "is_first": is_first}
-    pairs, valid = (_read(file, **read) if file else [] for file in files)
+    pairs, valid = (_read(file, reading, is_first) if file else [] for file in files)
     given |= {"valid": valid, "data_path": files[0], "valid_path": files[1]}
     result = train(config, pairs, out, progress=progress and is_first, **given)
     if is_first:
@@ -174,10 +173,10 @@ def _train(
         )
 
 
-def _read(file: str, *, form: str, skip_bad_rows: bool, is_first: bool) -> list[Pair]:
+def _read(file: str, reading: dict[str, Any], is_first: bool) -> list[Pair]:
     from lmcore.diffusion.pairs import PairReader
 
-    reader = PairReader(file, form=form, skip_bad_rows=skip_bad_rows)
+    reader = PairReader(file, **reading)
     pairs = list(reader)
     for row in reader.listed_bad_rows if is_first else ():
         say(f"skipped {row}")

@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +19,17 @@ from lmcore.diffusion.data import SHORTEST, begin_row, find_kept_lengths, read_t
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.models import check_fit, load_model, load_tokenizer_of
 from lmcore.diffusion.pairs import Pair
+from lmcore.diffusion.precision import find_precision, narrow_denoiser
 from lmcore.diffusion.sampling import Sampler, Step, sample_tokens
 from lmcore.diffusion.spacing import choose_timesteps, make_process
 from lmcore.diffusion.tokenization import TextTokenizer
-from lmcore.training.config import DeviceConfig
-from lmcore.training.processes import choose_precision, find_device
+from lmcore.training.processes import find_device
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 _LENGTH = 128
-_WORDS = ("word_embedding", "lm_head")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Generation:
+class SamplingConfig:
     """How texts are generated; the defaults are the authors' 20 steps.
 
     Raises:
@@ -104,7 +101,7 @@ class TextGenerator:
     Args:
         model: it is put into evaluation mode.
         tokenizer: of the model.
-        generation: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
+        sampling: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
 
     Attributes:
         timesteps: to sample with, the noisiest first.
@@ -121,7 +118,7 @@ class TextGenerator:
         >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
         >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"])
         >>> generate = TextGenerator(
-        ...     make_model(tiny(), tokenizer), tokenizer, Generation(steps=4, length=16))
+        ...     make_model(tiny(), tokenizer), tokenizer, SamplingConfig(steps=4, length=16))
         >>> generate.timesteps
         [1999, 1334, 667, 0]
         >>> len(generate(["a b", "b"], seed=1))
@@ -132,18 +129,18 @@ class TextGenerator:
         self,
         model: TextDiffusionModel,
         tokenizer: TextTokenizer,
-        generation: Generation | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> None:
-        self.generation = generation = Generation() if generation is None else generation
+        self.sampling = sampling = SamplingConfig() if sampling is None else sampling
         known = model.config.row_length or min(_LENGTH, model.config.max_position_embeddings)
-        self.length = generation.length or known
+        self.length = sampling.length or known
         check_fit(model, tokenizer, self.length)
         nn.Module.eval(model)  # transformers' own is untyped
         self.model = model
         self.tokenizer = tokenizer
         self.timesteps = choose_timesteps(
-            model.config.diffusion_steps, generation.schedule, generation.steps,
-            generation.proportions,
+            model.config.diffusion_steps, sampling.schedule, sampling.steps,
+            sampling.proportions,
         )  # fmt: skip
         self.process = make_process(model.config, self.timesteps)
 
@@ -166,8 +163,8 @@ class TextGenerator:
         """
         questions = self.encode(Pair(source, "") for source in sources)
         answers = []
-        for first in range(0, len(questions), self.generation.batch_size):
-            part = questions[first : first + self.generation.batch_size]
+        for first in range(0, len(questions), self.sampling.batch_size):
+            part = questions[first : first + self.sampling.batch_size]
             answers += self.answer(part, seed)
             if progress is not None:
                 progress(len(part))
@@ -204,7 +201,7 @@ class TextGenerator:
             source: ids of the text, at least one.
             target: ids of its target; none where it is not known.
         """
-        room = self.generation.target_tokens or self.length // 2
+        room = self.sampling.target_tokens or self.length // 2
         assumed = 1 + len(target) if target else room
         kept, kept_target = find_kept_lengths(1 + len(source), assumed, self.length)
         unknown = self.tokenizer.unknown
@@ -235,6 +232,29 @@ class TextGenerator:
         """
         if not questions:
             return []
+        tokens, finite = self.compute(questions, seed, callback)
+        # Here alone the device is waited for.
+        if not finite:
+            raise FloatingPointError("the model's estimates are not finite: it cannot be used")
+        rows = tokens.tolist()
+        return [row[len(own.given) :] for row, own in zip(rows, questions, strict=True)]
+
+    def compute(
+        self,
+        questions: Sequence[Question],
+        seed: int,
+        callback: Callable[[Step], object] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the tokens of a batch without waiting for the device.
+
+        Args:
+            questions: as for `answer`, at least one.
+            seed: as for `answer`.
+            callback: as for `answer`.
+
+        Returns:
+            `[B, L]` int64, and `[]` bool, whether the latents that they were read from are finite.
+        """
         ids, mask = self.stack(questions)
         finite: list[Tensor] = []
 
@@ -246,13 +266,10 @@ class TextGenerator:
 
         tokens = sample_tokens(
             self.model, self.process, ids, mask, seed=seed,
-            rows=[question.row for question in questions], sampler=self.generation.sampler,
+            rows=[question.row for question in questions], sampler=self.sampling.sampler,
             callback=look,
         )  # fmt: skip
-        if not finite[0]:
-            raise FloatingPointError("the model's estimates are not finite: it cannot be used")
-        rows = tokens.tolist()
-        return [row[len(own.given) :] for row, own in zip(rows, questions, strict=True)]
+        return tokens, finite[0]
 
     def stack(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Returns questions as a batch.
@@ -295,7 +312,7 @@ class TextGenerator:
 
     def describe(self) -> str:
         """Returns in a line how texts are made."""
-        settings, sampler = self.generation, self.generation.sampler
+        settings, sampler = self.sampling, self.sampling.sampler
         solver = f"{sampler.solver} with eta {sampler.eta:g}" if sampler.eta else sampler.solver
         rounded = "rounded to words" if sampler.clamp else "not rounded"
         steps = f"{len(self.timesteps)} of {self.process.total_steps} steps, {settings.schedule}"
@@ -308,7 +325,7 @@ def generate_texts(
     sources: Sequence[str],
     *,
     seed: int = 0,
-    generation: Generation | None = None,
+    sampling: SamplingConfig | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[str]:
     """Returns a text for each source.
@@ -320,7 +337,7 @@ def generate_texts(
         tokenizer: of the model.
         sources: any number; a longer one than the row has room for is cut at its end.
         seed: of the noise, below 2**64; another one gives another text.
-        generation: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
+        sampling: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
         progress: called with the number of sources of each batch that is done.
 
     Raises:
@@ -332,19 +349,19 @@ def generate_texts(
         >>> from lmcore.diffusion.recipes import tiny
         >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
         >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"])
-        >>> generation = Generation(steps=2, length=8)
+        >>> sampling = SamplingConfig(steps=2, length=8)
         >>> model = make_model(tiny(), tokenizer)
-        >>> one = generate_texts(model, tokenizer, ["a", "b a"], generation=generation)
-        >>> two = generate_texts(model, tokenizer, ["b a", "a"], generation=generation)
+        >>> one = generate_texts(model, tokenizer, ["a", "b a"], sampling=sampling)
+        >>> two = generate_texts(model, tokenizer, ["b a", "a"], sampling=sampling)
         >>> one == two[::-1]
         True
     """
-    return TextGenerator(model, tokenizer, generation)(sources, seed=seed, progress=progress)
+    return TextGenerator(model, tokenizer, sampling)(sources, seed=seed, progress=progress)
 
 
 def load_generator(
     name: str | os.PathLike[str],
-    generation: Generation | None = None,
+    sampling: SamplingConfig | None = None,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -354,7 +371,7 @@ def load_generator(
     Args:
         name: as `save_pretrained` writes a model, with its tokenizer; or of a training run, whose
             best model it is.
-        generation: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
+        sampling: how texts are generated; 20 steps of Adaptive Decay Sampling if None.
         device: as for `lmcore.training.processes.find_device`.
         precision: of the network, `float32` or `bfloat16`; `auto` is bfloat16 on a GPU that has
             it. Words are looked up, rounded to and read in float32.
@@ -372,57 +389,7 @@ def load_generator(
     place = find_device(device)
     kind = find_precision(device, precision)
     model = load_model(name)
-    generator = TextGenerator(model, load_tokenizer_of(name), generation)
+    generator = TextGenerator(model, load_tokenizer_of(name), sampling)
     narrow_denoiser(model, kind)
     nn.Module.to(model, place)  # transformers' own `to` is untyped
     return generator
-
-
-def find_precision(device: str = "auto", precision: str = "auto") -> torch.dtype:
-    """Returns the type in which a device shall compute.
-
-    Args:
-        device: as for `lmcore.training.processes.find_device`.
-        precision: one of `PRECISIONS`.
-
-    Raises:
-        ValueError: there is no such precision, or bfloat16 is asked for where there is none.
-
-    Example:
-        >>> find_precision("cpu")
-        torch.float32
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}: got {precision!r:.60}")
-    if precision == "float32":
-        return torch.float32
-    found = choose_precision(DeviceConfig(precision="bfloat16", device=device)).precision
-    if found != "bfloat16" and precision == "bfloat16":
-        raise ValueError(f"precision bfloat16: {find_device(device).type} lacks it here")
-    return torch.bfloat16 if found == "bfloat16" else torch.float32
-
-
-def narrow_denoiser(model: TextDiffusionModel, kind: torch.dtype) -> TextDiffusionModel:
-    """Returns a model with all of its weights converted but its words.
-
-    What latents are rounded to and read by stays as exact as it was.
-
-    Args:
-        model: of text diffusion; changed in place.
-        kind: of its other weights.
-
-    Example:
-        >>> from lmcore.diffusion import TextDiffusionConfig
-        >>> model = TextDiffusionModel(TextDiffusionConfig(
-        ...     vocab_size=9, latent_size=4, hidden_size=8, num_hidden_layers=1,
-        ...     num_attention_heads=2, intermediate_size=16, time_size=4,
-        ... ))
-        >>> model = narrow_denoiser(model, torch.bfloat16)
-        >>> model.position_embeddings.weight.dtype, model.lm_head.weight.dtype
-        (torch.bfloat16, torch.float32)
-    """
-    modules: dict[str, Any] = dict(model.named_children())
-    for name, module in modules.items():
-        if name not in _WORDS:
-            module.to(kind)
-    return model

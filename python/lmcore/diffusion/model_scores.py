@@ -1,0 +1,238 @@
+"""Scores of generated texts that a model gives: perplexity, and BERTScore.
+
+Both take folders of models that are here; nothing is fetched. The package `bert-score` has had no
+release since 2023 and brings pandas and matplotlib for a matching of a few lines, so BERTScore is
+written here; its rule for marks of the tokenizer is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lmcore._extras import optional_imports
+
+with optional_imports():
+    import torch
+    import transformers
+    from torch import Tensor
+    from torch.nn.functional import cross_entropy, normalize
+
+    from lmcore.training.checkpoint import no_bars
+    from lmcore.training.processes import find_device
+
+
+class Perplexity(NamedTuple):
+    """How much texts surprise a model."""
+
+    value: float
+    """At least 1."""
+    left_out: int
+    """Texts of a single token, which have none."""
+
+
+class BertScores(NamedTuple):
+    """Means over all pairs."""
+
+    precision: float
+    """How well each token of an output is matched in its reference."""
+    recall: float
+    """How well each token of a reference is matched in the output."""
+    f1: float
+    """The mean of each pair's harmonic mean of both."""
+
+
+def compute_perplexity(
+    texts: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    batch_size: int = 16,
+    device: str = "auto",
+) -> Perplexity:
+    """Returns the perplexity that a causal language model gives texts, each with the same weight.
+
+    exp of the mean over texts of the mean negative log-likelihood of a text's tokens behind its
+    first one, in float32; a text of one token has none and is left out. So the evaluator of
+    Bridge-Gap Diffusion (arXiv 2305.04465) has it with GPT-2. No token is put before a text but
+    what the tokenizer itself adds, which is none for GPT-2.
+
+    Args:
+        texts: one or more.
+        folder: of a model and its tokenizer.
+        batch_size: texts at once; the result does not depend on it but for rounding.
+        device: as for `lmcore.training.processes.find_device`.
+
+    Raises:
+        ImportError: transformers is not installed.
+        OSError: a file cannot be read.
+        ValueError: no text of two tokens, a folder that holds no such model, or a text with more
+            tokens than the model takes.
+
+    Example:
+        >>> compute_perplexity(["a"], "nowhere")
+        Traceback (most recent call last):
+        ValueError: nowhere: no such folder of a model
+    """
+    if not texts:
+        raise ValueError("texts must hold at least one text")
+    tokenizer, model = _load(folder, transformers.AutoModelForCausalLM, device)
+
+    def compute(tokens: Tensor, mask: Tensor) -> list[float]:
+        logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        means: list[float] = ((losses * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)).tolist()
+        return means
+
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    _check_lengths(rows, model, folder)
+    scored = [row for row in rows if len(row) > 1]
+    if not scored:
+        raise ValueError("texts must hold one of two tokens at least")
+    losses = _by_length(scored, batch_size, model.device, compute)
+    return Perplexity(math.exp(sum(losses) / len(losses)), len(rows) - len(scored))
+
+
+def compute_bert_scores(
+    outputs: Sequence[str],
+    references: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    layer: int | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+) -> BertScores:
+    """Returns how well tokens of outputs and references match as an encoder sees them.
+
+    Each token is matched with the one of the other text whose hidden state has the largest cosine.
+    Marks that the tokenizer adds can be matched, and do not count; there is neither weighting by
+    document frequency nor a baseline.
+
+    Source: Zhang et al., "BERTScore", ICLR 2020, equations 1 to 3.
+
+    Args:
+        outputs: N texts.
+        references: N texts.
+        folder: of a model and its tokenizer; of an encoder-decoder the encoder is taken.
+        layer: whose states are compared, 0 for the embeddings; the last one if None.
+        batch_size: texts at once; the result does not depend on it but for rounding.
+        device: as for `lmcore.training.processes.find_device`.
+
+    Raises:
+        ImportError: transformers is not installed.
+        OSError: a file cannot be read.
+        ValueError: no texts, lengths that differ, a folder that holds no such model, a layer that
+            it does not have, or a text with more tokens than it takes.
+
+    Example:
+        >>> compute_bert_scores(["a"], ["a"], "nowhere")
+        Traceback (most recent call last):
+        ValueError: nowhere: no such folder of a model
+    """
+    if not outputs:
+        raise ValueError("outputs must hold at least one text")
+    if len(outputs) != len(references):
+        raise ValueError(
+            "outputs and references must have the same length: "
+            f"got {len(outputs)} and {len(references)}"
+        )
+    tokenizer, model = _load(folder, transformers.AutoModel, device)
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    texts = list(dict.fromkeys([*outputs, *references]))
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    _check_lengths(rows, model, folder)
+    marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+    def compute(tokens: Tensor, mask: Tensor) -> list[Tensor]:
+        found = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+        states = found.hidden_states
+        if layer is not None and not 0 <= layer < len(states):
+            raise ValueError(f"layer must be at least 0 and at most {len(states) - 1}: got {layer}")
+        chosen = normalize(states[-1 if layer is None else layer].float(), dim=-1).cpu()
+        lengths = mask.sum(1).tolist()
+        return [row[:length] for row, length in zip(chosen, lengths, strict=True)]
+
+    states = dict(zip(texts, _by_length(rows, batch_size, model.device, compute), strict=True))
+    counted = {
+        text: torch.tensor([token not in marks for token in row])
+        for text, row in zip(texts, rows, strict=True)
+    }
+    pairs = [
+        _match(states[one], states[other], counted[one], counted[other])
+        for one, other in zip(outputs, references, strict=True)
+    ]
+    return BertScores(*(sum(scores) / len(pairs) for scores in zip(*pairs, strict=True)))
+
+
+def _match(output: Tensor, reference: Tensor, own: Tensor, other: Tensor) -> BertScores:
+    if not own.any() or not other.any():
+        return BertScores(0.0, 0.0, 0.0)
+    cosines = output @ reference.T
+    precision = float(cosines.amax(1)[own].mean())
+    recall = float(cosines.amax(0)[other].mean())
+    both = precision + recall
+    return BertScores(precision, recall, 2 * precision * recall / both if both > 0 else 0.0)
+
+
+def _load(folder: str | os.PathLike[str], kind: Any, device: str) -> tuple[Any, Any]:
+    """Returns the tokenizer and the model of a folder."""
+    place = os.fspath(folder)
+    if not os.path.isdir(place):  # noqa: PTH112 - the name is not changed
+        raise ValueError(f"{place}: no such folder of a model")
+    where = find_device(device)
+    try:
+        with no_bars():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+            model, found = kind.from_pretrained(
+                place, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # what stands in a folder may fail in any way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{place}: no model that can be loaded: {reason:.200}") from error
+    # A pooler stands beside the states, which do not come through it.
+    if missing := sorted(name for name in found["missing_keys"] if "pooler." not in name):
+        raise ValueError(f"{place}: lacks {missing[0]}: it would be random")
+    return tokenizer, model.eval().to(where)
+
+
+def _check_lengths(
+    rows: Sequence[Sequence[int]], model: Any, folder: str | os.PathLike[str]
+) -> None:
+    most = getattr(model.config, "max_position_embeddings", None)
+    for index, row in enumerate(rows):
+        if most is not None and len(row) > most:
+            raise ValueError(
+                f"texts[{index}] has {len(row)} tokens: {os.fspath(folder)} takes at most {most}"
+            )
+
+
+def _by_length(
+    rows: list[list[int]],
+    batch_size: int,
+    device: torch.device,
+    compute: Callable[[Tensor, Tensor], list[Any]],
+) -> list[Any]:
+    """Returns a result for each row, computed in batches of rows of similar length."""
+    results: list[Any] = [None] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    with torch.inference_mode():
+        for indices in _parts(order, batch_size):
+            width = len(rows[indices[-1]])
+            tokens = torch.zeros(len(indices), width, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for place, index in enumerate(indices):
+                tokens[place, : len(rows[index])] = torch.tensor(rows[index])
+                mask[place, : len(rows[index])] = 1
+            found = compute(tokens.to(device), mask.to(device))
+            for index, result in zip(indices, found, strict=True):
+                results[index] = result
+    return results
+
+
+def _parts(items: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
