@@ -16,10 +16,8 @@ from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
 from lmcore.compression.record import Record, write_record
-from lmcore.diffusion.models import make_model as make_diffusion
+from lmcore.diffusion.models import make_model as make_diffusion_model
 from lmcore.diffusion.models import save_model
-from lmcore.diffusion.recipes import tiny
-from lmcore.diffusion.tokenization import make_bert_tokenizer
 from lmcore.ner.models import make_model, make_tokenizer
 from lmcore.ner.recipes import ScratchConfig
 from lmcore.recsys.recipes import TrainConfig
@@ -27,6 +25,8 @@ from lmcore.training.config import Between, change
 from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
+from tiny_diffusion import make_tokenizer as make_words
+from tiny_diffusion import small
 from tiny_generation import save_pair
 
 ATTEMPTS = [
@@ -42,13 +42,14 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
+    "schedule", "solver",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
-    "groups", "key", "column", "name", "keep_per",
+    "groups", "key", "column", "name", "keep_per", "proportions",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
-    "swiglu_rule", "tied", "plain", "drop", "logits", "latency",
+    "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -72,6 +73,7 @@ COMPLETE: dict[str, list[str]] = {
     "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],
+    "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -157,8 +159,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     targets = write_rows(folder / "targets.jsonl", [{"src": "the thief", "trg": "the robber"}])
     (folder / "words.txt").write_text("".join(f"{token}\n" for token in list_tokens()))
-    words = make_bert_tokenizer(list_tokens())
-    save_model(make_diffusion(tiny(), words), words, folder / "diffusion")
+    (folder / "diffusion").mkdir()
+    save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     return {
@@ -166,6 +168,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
         "TARGETS": str(targets),
+        "DIFFUSION": str(folder / "diffusion"),
         "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),

@@ -19,6 +19,7 @@ from lmcore.diffusion.registration import register_auto_classes
 from lmcore.diffusion.scoring import FileScores, score_file, score_texts
 
 if TYPE_CHECKING:
+    from lmcore.diffusion.chains import Chain, render_chains, trace_chains, trace_file
     from lmcore.diffusion.checkpoints import convert_checkpoint, load_checkpoint
     from lmcore.diffusion.collator import PairCollator
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
@@ -36,43 +37,60 @@ if TYPE_CHECKING:
     from lmcore.diffusion.process import Process
     from lmcore.diffusion.profile_plots import plot_profiles
     from lmcore.diffusion.profiling import make_profile
+    from lmcore.diffusion.samples import SampleSummary, sample_file, sample_files
     from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
+    from lmcore.diffusion.spacing import choose_timesteps, make_process
+    from lmcore.diffusion.texts import SamplingConfig, TextGenerator, generate_texts, load_generator
     from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
     from lmcore.diffusion.training import TrainResult, train
 
 # What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
 _LAZY = {
     "BertScores": "model_scores",
+    "Chain": "chains",
     "Halving": "distillation",
     "Losses": "objective",
     "PairCollator": "collator",
     "Penalty": "objective",
     "Perplexity": "model_scores",
     "Process": "process",
+    "SampleSummary": "samples",
     "Sampler": "sampling",
+    "SamplingConfig": "texts",
     "SamplingNoise": "noise",
     "Step": "sampling",
     "TextDiffusionConfig": "configuration_text_diffusion",
     "TextDiffusionModel": "modeling_text_diffusion",
+    "TextGenerator": "texts",
     "TextTokenizer": "tokenization",
     "TrainResult": "training",
     "View": "objective",
+    "choose_timesteps": "spacing",
     "compute_bert_scores": "model_scores",
     "compute_losses": "objective",
     "compute_perplexity": "model_scores",
     "convert_checkpoint": "checkpoints",
+    "generate_texts": "texts",
     "load_checkpoint": "checkpoints",
+    "load_generator": "texts",
     "load_model": "models",
     "load_tokenizer": "tokenization",
+    "make_process": "spacing",
     "make_profile": "profiling",
     "plot_profiles": "profile_plots",
+    "render_chains": "chains",
+    "sample_file": "samples",
+    "sample_files": "samples",
     "sample_latents": "sampling",
     "sample_tokens": "sampling",
+    "trace_chains": "chains",
+    "trace_file": "chains",
     "train": "training",
 }
 
 __all__ = [
     "BertScores",
+    "Chain",
     "ChoiceSummary",
     "Curve",
     "FileScores",
@@ -87,33 +105,45 @@ __all__ = [
     "Process",
     "Profile",
     "References",
+    "SampleSummary",
     "Sampler",
+    "SamplingConfig",
     "SamplingNoise",
     "Step",
     "TextDiffusionConfig",
     "TextDiffusionModel",
+    "TextGenerator",
     "TextTokenizer",
     "TrainResult",
     "View",
     "adaptive_timesteps",
     "choose_candidates",
+    "choose_timesteps",
     "compute_bert_scores",
     "compute_losses",
     "compute_perplexity",
     "convert_checkpoint",
     "find_proportions",
+    "generate_texts",
     "group_references",
     "load_checkpoint",
+    "load_generator",
     "load_model",
     "load_tokenizer",
+    "make_process",
     "make_profile",
     "plot_profiles",
     "read_profile",
     "remove_marks",
+    "render_chains",
+    "sample_file",
+    "sample_files",
     "sample_latents",
     "sample_tokens",
     "score_file",
     "score_texts",
+    "trace_chains",
+    "trace_file",
     "train",
     "write_profile",
 ]

@@ -101,7 +101,7 @@ def encode_pairs(
             lost = 2 + len(source) + len(target) - sum(kept)
             shortened += lost > 0
             cut += lost
-            first = [tokenizer.start, *source[: kept[0] - 1], tokenizer.end, tokenizer.end]
+            first = begin_row(source, kept[0], tokenizer)
             whole = [*first, tokenizer.start, *target[: kept[1] - 1], tokenizer.end]
             ids[row, : len(whole)] = whole
             given[row] = len(first)
@@ -113,6 +113,23 @@ def encode_pairs(
         source_lengths=np.concatenate(lengths) if lengths else np.empty(0, np.int32),
         shortened=shortened, cut_tokens=cut, unknown_tokens=unknown,
     )  # fmt: skip
+
+
+def begin_row(source: Sequence[int], kept: int, tokenizer: TextTokenizer) -> list[int]:
+    """Returns the ids of a row that are given: those of the source, and its separator.
+
+    Args:
+        source: its ids.
+        kept: how many of them stay, the one before the text counted.
+        tokenizer: of the texts.
+
+    Example:
+        >>> from lmcore.diffusion.tokenization import make_bert_tokenizer
+        >>> tokenizer = make_bert_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"])
+        >>> begin_row([4, 5, 5], 3, tokenizer)
+        [2, 4, 5, 3, 3]
+    """
+    return [tokenizer.start, *source[: kept - 1], tokenizer.end, tokenizer.end]
 
 
 def find_kept_lengths(source: int, target: int, length: int) -> tuple[int, int]:

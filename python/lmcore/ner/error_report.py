@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from lmcore import _tables
+from lmcore import _page, _tables
 from lmcore._text import escape as show
 from lmcore.ner import page
 from lmcore.ner.errors import KINDS, ErrorExample, ErrorReport
@@ -68,22 +68,22 @@ def render_errors(reports: Mapping[str, ErrorReport]) -> str:
         f"<p>Scheme <b>{first.scheme}</b>. Shares of the gold entities.</p>",
     ]
     if len(reports) > 1:
-        parts.append(page.table(_head("file"), _shares_of_files(reports, escape)))
-        parts.append(page.table(_head("type"), _shares_of_types(reports, escape)))
+        parts.append(_page.table(_head("file"), _shares_of_files(reports, escape)))
+        parts.append(_page.table(_head("type"), _shares_of_types(reports, escape)))
     for name, report in reports.items():
         parts.append(f"<h2>{escape(name)}</h2>")
         if len(reports) == 1:
-            parts.append(page.table(_head("data set"), _datasets(report, escape)))
-            parts.append(page.table(_head("type"), _types(report, escape)))
+            parts.append(_page.table(_head("data set"), _datasets(report, escape)))
+            parts.append(_page.table(_head("type"), _types(report, escape)))
         if report.confusions:
             parts.append("<h2>Types that were taken for others</h2>")
             head = ("gold", "predicted", "count")
-            parts.append(page.table(head, _confusions(report, escape)))
+            parts.append(_page.table(head, _confusions(report, escape)))
         for kind in KINDS:
             if report.examples.get(kind):
                 parts.append(f"<h2>{kind.capitalize()}: {_MEANING[kind]}</h2>")
                 parts += [_section(example) for example in report.examples[kind]]
-    return page.render("Missed entities", parts)
+    return _page.render("Missed entities", parts)
 
 
 def _head(first: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
-from lmcore import _tables
+from lmcore import _page, _tables
 from lmcore._text import escape as show
 from lmcore.ner import page
 from lmcore.ner.breakdown import COUNTINGS, Breakdown
@@ -127,12 +127,12 @@ def render_html(scores: Scores, details: Mapping[str, Breakdown] | None = None) 
     parts = [
         "<h1>Named entity scores</h1>",
         f"<p>Scheme <b>{scores.scheme}</b>. Precision, recall and F1 in percent.</p>",
-        page.table(
+        _page.table(
             ["data set", "rows", "precision", "recall", "F1", "gold", "predicted", "correct"],
             quality,
         ),
         "<h2>How the generated words were matched</h2>",
-        page.table(
+        _page.table(
             [
                 "data set", "exact", "subsequence", "lcs", "omitted", "added", "replaced",
                 "invalid labels", "empty",
@@ -142,17 +142,17 @@ def render_html(scores: Scores, details: Mapping[str, Breakdown] | None = None) 
         f"<p class=note>{_MATCHING}. {_WORDS}. Invalid labels are outside the row's list; "
         "empty rows hold no labelled word.</p>",
         "<h2>Gold entities that were missed</h2>",
-        page.table(["data set", "gold", "unlabelled", "noisy", "boundary"], missed),
+        _page.table(["data set", "gold", "unlabelled", "noisy", "boundary"], missed),
         "<p class=note>By position. Unlabelled: no predicted entity touches it. Noisy: only "
         "entities of other types do. Boundary: one of its type does, with another extent.</p>",
     ]  # fmt: skip
     if named := _invalid_labels(scores):
         parts.append("<h2>Generated labels outside of the types</h2>")
-        parts.append(page.table(["label", "count"], [[escape(a), _count(n)] for a, n in named]))
+        parts.append(_page.table(["label", "count"], [[escape(a), _count(n)] for a, n in named]))
     for name, part in (details or {}).items():
         for title, (body, head) in (("By type", _types(part, escape)),
                                     ("Matches in part", _partial(part))):  # fmt: skip
-            parts += [f"<h2>{title}: {escape(name)}</h2>", page.table(head, body)]
+            parts += [f"<h2>{title}: {escape(name)}</h2>", _page.table(head, body)]
     if any(dataset.worst for dataset in datasets):
         parts.append(
             "<p class=note>✓ right: the gold and the predicted entity have the same place and "
@@ -165,7 +165,7 @@ def render_html(scores: Scores, details: Mapping[str, Breakdown] | None = None) 
     if scores.bad_rows:
         rows = "".join(f"<li>{escape(row)}</li>" for row in scores.listed_bad_rows)
         parts.append(f"<h2>Skipped rows: {scores.bad_rows}</h2><ul class=bad>{rows}</ul>")
-    return page.render("Named entity scores", parts)
+    return _page.render("Named entity scores", parts)
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -227,7 +227,7 @@ def _sentence(dataset: DatasetScores, sentence: WorstSentence) -> str:
         f"<section><header><span>{escape(location)}</span>"
         f"<span>{sentence.wrong} wrong · {sentence.matching}</span></header>"
         f"<div class=list>{listed}</div>"
-        f"{page.fold(pair, summary, is_long=page.is_long(sentence.words))}"
+        f"{_page.fold(pair, summary, is_long=page.is_long(sentence.words))}"
         f"<details><summary>generated text</summary><p>{' '.join(words)}</p>{report}</details>"
         "</section>"
     )
