@@ -168,7 +168,6 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
         "TARGETS": str(targets),
-        "DIFFUSION": str(folder / "diffusion"),
         "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),
         "CONFIG": str(folder / "config.json"),
