@@ -460,4 +460,20 @@ def test_models_of_another_kind_are_one_line(folder: Path, model: Path) -> None:
     shutil.copytree(model, broken)
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     check_line(sample(broken), "the model's estimates are not finite: it cannot be used")
+    del weights["position_embeddings.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    check_line(sample(broken), "broken: its weights lack position_embeddings.weight")
+    (broken / "model.safetensors").write_bytes(b"x" * 99)
+    check_line(sample(broken), "broken: not a model: ")
+    config = json.loads((model / "config.json").read_text())
+    for changes, text in (
+        ({"row_length": 65}, "row_length must be at least 1 and at most max_position_embeddings"),
+        ({"row_length": "x"}, "Field 'row_length' expected int"),
+        ({"latent_size": 9}, "broken: not a model: "),
+        ({"diffusion_steps": 10_000}, "steps must be at least 1 and at most 9999: got 10000"),
+        ({"noise_schedule": "none"}, "name must be one of linear, cosine, sqrt"),
+    ):
+        shutil.copy(model / "model.safetensors", broken)
+        (broken / "config.json").write_text(json.dumps({**config, **changes}))
+        check_line(sample(broken), text)
     assert not [*folder.glob("out*")]
