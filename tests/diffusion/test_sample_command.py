@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from browser import open_page
 from commands import check_line, finish, run_here, start
 from lmcore._finished import FinishedOutput
+from lmcore._row_stream import RowStream
 from lmcore.diffusion import SamplingConfig, load_generator
 from lmcore.diffusion.models import make_model, save_model
 from lmcore.diffusion.outputs import name_outputs
@@ -244,6 +245,26 @@ def test_a_stopped_run_goes_on(
         name = f"seed{seed}.jsonl"
         assert Path(f"out.{name}").read_bytes() == Path(f"whole.{name}").read_bytes()
     assert len([*folder.iterdir()]) == 7
+
+
+def test_a_stopped_run_goes_on_behind_a_whole_batch(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches are then those of a run that was not stopped."""
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=4), device="cpu")
+    write, written = RowStream.write, list[int]()
+
+    def limited(*arguments: Any) -> None:
+        write(*arguments)
+        written.append(1)
+        if len(written) == 6:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowStream, "write", limited)
+        with pytest.raises(Stop):
+            sample_files(generate, "in.jsonl", "out")
+    assert sample_files(generate, "in.jsonl", "out")[0].resumed_rows == 4
 
 
 def test_a_stopped_table_goes_on(
