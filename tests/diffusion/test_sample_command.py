@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from browser import open_page
 from commands import check_line, finish, run_here, start
 from lmcore._finished import FinishedOutput
+from lmcore._row_stream import RowStream
 from lmcore.diffusion import SamplingConfig, load_generator
 from lmcore.diffusion.models import make_model, save_model
 from lmcore.diffusion.outputs import name_outputs
@@ -246,6 +247,26 @@ def test_a_stopped_run_goes_on(
     assert len([*folder.iterdir()]) == 7
 
 
+def test_a_stopped_run_goes_on_behind_a_whole_batch(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches are then those of a run that was not stopped."""
+    generate = load_generator(model, SamplingConfig(steps=4, batch_size=4), device="cpu")
+    write, written = RowStream.write, list[int]()
+
+    def limited(*arguments: Any) -> None:
+        write(*arguments)
+        written.append(1)
+        if len(written) == 6:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowStream, "write", limited)
+        with pytest.raises(Stop):
+            sample_files(generate, "in.jsonl", "out")
+    assert sample_files(generate, "in.jsonl", "out")[0].resumed_rows == 4
+
+
 def test_a_stopped_table_goes_on(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,4 +481,20 @@ def test_models_of_another_kind_are_one_line(folder: Path, model: Path) -> None:
     shutil.copytree(model, broken)
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     check_line(sample(broken), "the model's estimates are not finite: it cannot be used")
+    del weights["position_embeddings.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    check_line(sample(broken), "broken: its weights lack position_embeddings.weight")
+    (broken / "model.safetensors").write_bytes(b"x" * 99)
+    check_line(sample(broken), "broken: not a model: ")
+    config = json.loads((model / "config.json").read_text())
+    for changes, text in (
+        ({"row_length": 65}, "row_length must be at least 1 and at most max_position_embeddings"),
+        ({"row_length": "x"}, "Field 'row_length' expected int"),
+        ({"latent_size": 9}, "broken: not a model: "),
+        ({"diffusion_steps": 10_000}, "steps must be at least 1 and at most 9999: got 10000"),
+        ({"noise_schedule": "none"}, "name must be one of linear, cosine, sqrt"),
+    ):
+        shutil.copy(model / "model.safetensors", broken)
+        (broken / "config.json").write_text(json.dumps({**config, **changes}))
+        check_line(sample(broken), text)
     assert not [*folder.glob("out*")]

@@ -79,13 +79,26 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> TextDiffusionMod
         raise FileNotFoundError(2, "no such folder of a model", os.fspath(path))
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: not a model: there is no config.json in it")
-    kind = read_json(folder / "config.json", "a configuration").get("model_type")
+    content = read_json(folder / "config.json", "a configuration")
+    kind = content.get("model_type") if isinstance(content, dict) else None
     if kind != TextDiffusionConfig.model_type:
         raise ValueError(f"{folder}: expected a model of text_diffusion, got one of {kind!s:.60}")
-    with no_bars():
-        model: TextDiffusionModel = TextDiffusionModel.from_pretrained(
-            folder, dtype=torch.float32, **options
-        )
+    try:
+        with no_bars():
+            loaded: Any = TextDiffusionModel.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **options
+            )
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # a folder that is something else makes a loader fail in any way
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        raise ValueError(f"{folder}: not a model: {reason}"[:500]) from error
+    model: TextDiffusionModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:  # they would be random
+        raise ValueError(f"{folder}: its weights lack {missing[0]}")
     return model
 
 
