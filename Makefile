@@ -49,7 +49,7 @@ demo:  ## Measure the papers' claims here: a table and report/index.html
 
 test:  ## Run every test
 	$(SET_UP) developer-environment core-tests wheel
-	LMCORE_WHEEL="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(ARGS)
+	LMCORE_WHEEL="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/python -m pytest -q --durations=25 --durations-min=4 $(SIDE_BY_SIDE) $(ARGS)
 
 # What ships has neither debug assertions nor checks of overflow: the tests run without them too.
 AS_SHIPPED := $(foreach check,debug-assertions overflow-checks,\

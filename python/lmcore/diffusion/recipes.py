@@ -353,16 +353,16 @@ def tiny() -> TrainConfig:
         TrainConfig(),
         shape=shape,
         length=32,
-        batch_size=64,
-        micro_batch_size=64,
+        batch_size=32,
+        micro_batch_size=32,
         validation_pairs=256,
-        average=0.99,
+        average=0.98,
         timesteps="uniform",
         penalty=PenaltyConfig(kind="none"),
-        optimizer=OptimizerConfig(lr=1e-3, clip_norm=1.0),
+        optimizer=OptimizerConfig(lr=3e-3, clip_norm=1.0),
         schedule=ScheduleConfig(kind="linear", warmup_steps=100, final_share=0.05),
     )
-    changes = {"loop.steps": 1500, "loop.validate_every_steps": 250, "loop.log_every_steps": 50}
+    changes = {"loop.steps": 1000, "loop.validate_every_steps": 250, "loop.log_every_steps": 50}
     return change(config, {**changes, "loop.seed": 0})
 
 

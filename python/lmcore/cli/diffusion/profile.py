@@ -157,7 +157,11 @@ def _check(
     if len(names) > MOST:
         raise ValueError(f"--against may be given {MOST - 1} times: got {len(against)}")
     folders = (Path(names[0]), find_model(names[0]))
-    inputs = [data, *against, *(file for f in folders if f.is_dir() for file in f.iterdir())]
+    inputs: list[str | Path] = [
+        data,
+        *against,
+        *(file for f in folders if f.is_dir() for file in f.iterdir()),
+    ]
     for name in (out, *([] if plot is None else [plot])):
         find_output(name, inputs)
     if plot is not None:

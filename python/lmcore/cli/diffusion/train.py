@@ -92,7 +92,7 @@ def train_command(
         int | None, whole(1, 2**40 - 1, text="When to end; as the recipe says by default.")
     ] = None,
     seed: Annotated[
-        int | None, whole(0, 2**64 - 1, text="Of everything random; 109 by default.")
+        int | None, whole(0, 2**64 - 1, text="Of everything random; as the recipe says by default.")
     ] = None,
     device: Device = None,
     threads: Threads = None,

@@ -35,7 +35,7 @@ class _Scale:
     """Of training, from nothing."""
     more_steps: int
     """Of each arm, from there."""
-    batch_size: int = 64
+    batch_size: int = 32
     hidden_size: int = 128
     slow_steps: tuple[int, ...] = ()
     """Numbers of steps that the whole process is compared with."""
@@ -125,7 +125,7 @@ def _go_on(config: TrainConfig, folder: str, weight: float, scale: _Scale) -> Tr
         config,
         {
             "model": folder, "penalty.kind": "l2_noise_random", "penalty.weight": weight,
-            "loop.steps": scale.more_steps, "optimizer.lr": 5e-4, "schedule.warmup_steps": 0,
+            "loop.steps": scale.more_steps, "optimizer.lr": 1e-3, "schedule.warmup_steps": 0,
             # Other batches and other noise than before, the same in both arms.
             "loop.seed": config.loop.seed + 1000,
         },
