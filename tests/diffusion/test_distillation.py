@@ -225,6 +225,18 @@ def test_the_averaged_student_is_the_next_teacher(teacher: Path) -> None:
     assert not words.requires_grad
 
 
+@pytest.mark.parametrize(
+    "changes", [{"average": 0.0}, {"device.precision": "bfloat16"}, {"device.recompute": True}]
+)
+def test_other_ways_to_compute_halve_as_well(teacher: Path, changes: dict[str, Any]) -> None:
+    plain, run = make_run(teacher, average=0.0), make_run(teacher, **changes)
+    for step in range(1, 6):
+        expected, values = plain.step(step), run.step(step)
+        assert float(values["loss"]) == pytest.approx(float(expected["loss"]), rel=0.2)
+    assert run.process.steps == 2
+    assert np.isfinite(run.validate()["error"])
+
+
 def test_distillation_learns(teacher: Path) -> None:
     changes = {"loop.steps": 80, "distill.halvings": 1, "distill.first_steps": 2}
     changes |= {"batch_size": 12, "micro_batch_size": 12, "optimizer.lr": 0.01}

@@ -157,13 +157,9 @@ def _check(
     if len(names) > MOST:
         raise ValueError(f"--against may be given {MOST - 1} times: got {len(against)}")
     folders = (Path(names[0]), find_model(names[0]))
-    inputs: list[str | Path] = [
-        data,
-        *against,
-        *(file for f in folders if f.is_dir() for file in f.iterdir()),
-    ]
+    files = [file for f in folders if f.is_dir() for file in f.iterdir()]
     for name in (out, *([] if plot is None else [plot])):
-        find_output(name, inputs)
+        find_output(name, [data, *against, *files])
     if plot is not None:
         find_plot_form(plot)
         if Path(plot) == Path(out):
