@@ -28,9 +28,10 @@ from lmcore.diffusion.data import EncodedPairs, encode_pairs
 from lmcore.diffusion.models import save_model
 from lmcore.diffusion.noise import SamplingNoise
 from lmcore.diffusion.objective import Penalty, View, compute_losses
-from lmcore.diffusion.profile import find_gap, summarize_sections
+from lmcore.diffusion.profile import find_gap
 from lmcore.diffusion.profile_plots import plot_profiles
 from lmcore.diffusion.profiling import plan_profile
+from lmcore.diffusion.proportions import summarize_sections
 from lmcore.ops import schedule
 from lmcore.worlds.diffusion import list_tokens, make_world
 from tiny_diffusion import make_model, make_pairs, make_tokenizer

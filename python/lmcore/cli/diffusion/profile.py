@@ -142,8 +142,9 @@ def _check(
         from typing import get_args
 
         from lmcore._files import find_output
-        from lmcore.diffusion.profile import By, read_profile
+        from lmcore.diffusion.profile import read_profile
         from lmcore.diffusion.profile_plots import MOST, find_plot_form
+        from lmcore.diffusion.proportions import By
         from lmcore.training.manifest import find_model
 
     against = names[1:]
@@ -234,7 +235,7 @@ def _write(
 
 def _show(found: Profile, sections: int, by: str, *, as_json: bool) -> None:
     from lmcore._tables import format_table
-    from lmcore.diffusion.profile import find_proportions, summarize_sections
+    from lmcore.diffusion.proportions import find_proportions, summarize_sections
 
     shares = find_proportions(found, sections, by)  # type: ignore[arg-type]
     rows = summarize_sections(found, sections)
