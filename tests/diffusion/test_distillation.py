@@ -207,10 +207,13 @@ def test_the_averaged_student_is_the_next_teacher(teacher: Path) -> None:
     for step in (1, 2, 3):
         run.step(step)
         assert all(torch.equal(p, first[n]) for n, p in run.teacher.named_parameters())
+    assert run.optimizer.adam.param_groups[0]["lr"] > 0
     assert run.average is not None
     averages = [value.clone() for value in run.average.values]
     assert run.validate() == {}
     assert int(run.step(4)["student_steps"]) == 2
+    # The warm-up begins anew, and with it a step size of 0.
+    assert run.optimizer.adam.param_groups[0]["lr"] == 0
     changed = [not torch.equal(p, first[n]) for n, p in run.teacher.named_parameters()]
     assert any(changed)
     for value, p in zip(averages, run.teacher.parameters(), strict=True):
@@ -219,6 +222,19 @@ def test_the_averaged_student_is_the_next_teacher(teacher: Path) -> None:
     assert set(run.validate()) == {"loss", "error"}
     words = dict(run.model.named_parameters())["word_embedding.weight"]
     assert torch.equal(words, first["word_embedding.weight"])
+    assert not words.requires_grad
+
+
+@pytest.mark.parametrize(
+    "changes", [{"average": 0.0}, {"device.precision": "bfloat16"}, {"device.recompute": True}]
+)
+def test_other_ways_to_compute_halve_as_well(teacher: Path, changes: dict[str, Any]) -> None:
+    plain, run = make_run(teacher, average=0.0), make_run(teacher, **changes)
+    for step in range(1, 6):
+        expected, values = plain.step(step), run.step(step)
+        assert float(values["loss"]) == pytest.approx(float(expected["loss"]), rel=0.2)
+    assert run.process.steps == 2
+    assert np.isfinite(run.validate()["error"])
 
 
 def test_distillation_learns(teacher: Path) -> None:
@@ -281,12 +297,13 @@ def test_the_best_model_is_one_of_the_last_halving_and_says_its_steps(
 
 
 def test_another_teacher_is_another_run(teacher: Path, tmp_path: Path) -> None:
-    train(settings(teacher), PAIRS, tmp_path / "run", valid=VALID)
+    changes = {"schedule.kind": "constant", "schedule.final_share": 0.0}
+    train(settings(teacher, **changes), PAIRS, tmp_path / "run", valid=VALID)
     torch.manual_seed(1)
     save_model(make_model(small(), TOKENIZER), TOKENIZER, tmp_path / "other")
     with pytest.raises(FileExistsError, match="data"):
-        train(settings(tmp_path / "other"), PAIRS, tmp_path / "run", valid=VALID)
-    longer = settings(teacher, **{"loop.steps": 8})
+        train(settings(tmp_path / "other", **changes), PAIRS, tmp_path / "run", valid=VALID)
+    longer = settings(teacher, **changes, **{"loop.steps": 8})
     with pytest.raises(FileExistsError, match=r"loop\.steps"):
         train(longer, PAIRS, tmp_path / "run", valid=VALID)
 

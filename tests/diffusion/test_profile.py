@@ -28,9 +28,10 @@ from lmcore.diffusion.data import EncodedPairs, encode_pairs
 from lmcore.diffusion.models import save_model
 from lmcore.diffusion.noise import SamplingNoise
 from lmcore.diffusion.objective import Penalty, View, compute_losses
-from lmcore.diffusion.profile import find_gap, summarize_sections
+from lmcore.diffusion.profile import find_gap
 from lmcore.diffusion.profile_plots import plot_profiles
 from lmcore.diffusion.profiling import plan_profile
+from lmcore.diffusion.proportions import summarize_sections
 from lmcore.ops import schedule
 from lmcore.worlds.diffusion import list_tokens, make_world
 from tiny_diffusion import make_model, make_pairs, make_tokenizer
@@ -189,10 +190,10 @@ def test_chains_are_those_of_sampling(clamp: bool) -> None:
         passes.append(model(latents, times))
         return passes[-1]
 
-    text = model.embed(ids).detach()
+    text, rounded = model.embed(ids).detach(), []
     sample_latents(
         denoise, process, model.word_embedding.weight, text, mask, start=noise.start(),
-        noise=noise, sampler=sampler,
+        noise=noise, sampler=sampler, callback=lambda step: rounded.append(step.estimates),
     )  # fmt: skip
 
     def compare(one: Tensor, other: Tensor) -> float:
@@ -204,6 +205,15 @@ def test_chains_are_those_of_sampling(clamp: bool) -> None:
     assert found.travel is not None
     ways = [compare(one, two) for one, two in pairwise(passes)]
     assert found.travel == pytest.approx([*ways, 0.0], rel=1e-5)
+    # The neighbour sees what the sampler made of the estimate, with noise of its own.
+    whole, neighbours = Process(betas), module._choose_neighbours(betas, 0.05)
+    for step, f, own, distance in zip(kept, passes, rounded[::-1], found.distance, strict=True):
+        times = torch.full((5,), int(neighbours[step]))
+        drawn = noise(module._CHAIN_NEIGHBOUR + step)
+        shown = whole.add_noise(torch.where(mask[..., None], own, text), times, drawn, mask)
+        with torch.no_grad():
+            other = model(shown, whole.scale_times(times))
+        assert distance == pytest.approx(compare(f, other), rel=1e-4)
 
 
 def test_a_batch_changes_nothing_and_a_seed_does(profile: Profile) -> None:
@@ -465,6 +475,10 @@ def test_what_the_command_refuses(folder: Path, tmp_path: Path) -> None:
         assert [file.name for file in tmp_path.iterdir()] == ["ten.json"], more
     twice = ["--against", tmp_path / "ten.json", "--against", f"{tmp_path}/ten.json"]
     check_line(run_here(*give(folder, out, *twice, "--plot", tmp_path / "a.svg")), "named twice")
+    svg = tmp_path / "a.svg"
+    check_line(run_here(*give(folder, svg, "--plot", svg)), "must be two files")
+    weights = folder / "model" / "config.json"
+    check_line(run_here(*give(folder, weights)), "config.json: the output is an input too")
     given = give(folder, folder / "valid.jsonl")
     given[3] = folder / "valid.jsonl"
     check_line(run_here(*given), "the output is an input too")

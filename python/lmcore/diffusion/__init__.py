@@ -7,14 +7,8 @@ from lmcore._extras import optional_imports
 from lmcore.diffusion.generations import Generation, remove_marks
 from lmcore.diffusion.mbr import ChoiceSummary, choose_candidates
 from lmcore.diffusion.pairs import Pair, PairReader, References, group_references
-from lmcore.diffusion.profile import (
-    Curve,
-    Profile,
-    adaptive_timesteps,
-    find_proportions,
-    read_profile,
-    write_profile,
-)
+from lmcore.diffusion.profile import Curve, Profile, read_profile, write_profile
+from lmcore.diffusion.proportions import adaptive_timesteps, find_proportions
 from lmcore.diffusion.registration import register_auto_classes
 from lmcore.diffusion.scoring import FileScores, score_file, score_texts
 

@@ -142,8 +142,10 @@ def _check(
         from typing import get_args
 
         from lmcore._files import find_output
-        from lmcore.diffusion.profile import By, read_profile
+        from lmcore.diffusion.profile import read_profile
         from lmcore.diffusion.profile_plots import MOST, find_plot_form
+        from lmcore.diffusion.proportions import By
+        from lmcore.training.manifest import find_model
 
     against = names[1:]
     if by not in get_args(By):
@@ -155,10 +157,14 @@ def _check(
             raise ValueError(f"{name}: the profile is named twice")
     if len(names) > MOST:
         raise ValueError(f"--against may be given {MOST - 1} times: got {len(against)}")
+    folders = (Path(names[0]), find_model(names[0]))
+    files = [file for f in folders if f.is_dir() for file in f.iterdir()]
     for name in (out, *([] if plot is None else [plot])):
-        find_output(name, [data, *against])
+        find_output(name, [data, *against, *files])
     if plot is not None:
         find_plot_form(plot)
+        if Path(plot) == Path(out):
+            raise ValueError(f"{plot}: the profile and the figure must be two files")
     short = [Path(name).name for name in names]
     shown = short if len({*short, ""}) > len(names) else names
     return dict(zip(shown, [None, *map(read_profile, against)], strict=True))
@@ -229,7 +235,7 @@ def _write(
 
 def _show(found: Profile, sections: int, by: str, *, as_json: bool) -> None:
     from lmcore._tables import format_table
-    from lmcore.diffusion.profile import find_proportions, summarize_sections
+    from lmcore.diffusion.proportions import find_proportions, summarize_sections
 
     shares = find_proportions(found, sections, by)  # type: ignore[arg-type]
     rows = summarize_sections(found, sections)
