@@ -39,7 +39,7 @@ def measure_derived_steps(seed: int, size: Size) -> Measurement:
         `gain` is BLEU-4 of `distance/3` minus that of the constants, the mean over all steps.
     """
     from lmcore.diffusion.data import encode_pairs
-    from lmcore.diffusion.profile import adaptive_timesteps, find_proportions
+    from lmcore.diffusion.proportions import adaptive_timesteps, find_proportions
     from lmcore.diffusion.profiling import make_profile
     from lmcore.diffusion.tokenization import make_bert_tokenizer
     from lmcore.ops.schedule import ADAPTIVE_DECAY
