@@ -2,14 +2,17 @@
 
 import tempfile
 
-import torch
-
-from lmcore.diffusion import Pair, Process, load_model, sample_tokens, score_texts, train
-from lmcore.diffusion.data import encode_pairs
+from lmcore.diffusion import (
+    Pair,
+    SamplingConfig,
+    TextGenerator,
+    load_model,
+    score_texts,
+    train,
+)
 from lmcore.diffusion.recipes import tiny
 from lmcore.diffusion.tokenization import make_bert_tokenizer
 from lmcore.ops.ngrams import choose_candidates
-from lmcore.ops.schedule import adaptive_timesteps, make_betas, space_betas
 from lmcore.training.config import change
 from lmcore.worlds.diffusion import list_tokens, make_world
 
@@ -24,21 +27,13 @@ tokenizer = make_bert_tokenizer(list_tokens())
 
 with tempfile.TemporaryDirectory() as folder:
     result = train(change(tiny(), SETTINGS), pairs[:2000], folder, tokenizer=tokenizer)
-    model = load_model(folder).eval()
+    model = load_model(folder)
 print(f"trained {result.steps} steps; loss {result.history[-1]['loss']:.3f}")
 
-# Five of 2,000 steps, most of them where there is much noise.
-kept = sorted(adaptive_timesteps(2000, STEPS))
-process = Process(space_betas(make_betas("sqrt", 2000), kept), kept, total_steps=2000)
-rows = encode_pairs(pairs[2000:], tokenizer, 32)
-ids, mask = torch.from_numpy(rows.ids).long(), torch.from_numpy(rows.target_mask)
-texts = []
-for seed in range(SEEDS):
-    found = sample_tokens(model, process, ids, mask, seed=seed, rows=range(TESTS))
-    texts.append([
-        tokenizer.decode(row[length:], skip_special_tokens=True)
-        for row, length in zip(found.tolist(), rows.source_lengths.tolist(), strict=True)
-    ])  # fmt: skip
+# Five of 2,000 steps, most of them where there is much noise; another text with each seed.
+generate = TextGenerator(model, tokenizer, SamplingConfig(steps=STEPS))
+sources = [pair.source for pair in pairs[2000:]]
+texts = [generate(sources, seed=seed) for seed in range(SEEDS)]
 
 # Of the texts of a source, the one that the others agree with most.
 choices = choose_candidates(list(zip(*texts, strict=True)))

@@ -373,3 +373,25 @@ def test_pages_escape_what_comes_from_data() -> None:
     long = Chain(source="s", reference="", timesteps=tuple(range(99, -1, -1)),
                  texts=tuple(map(str, range(100))))  # fmt: skip
     assert "40 earlier lines" in render_chains([long], title="t")
+
+
+# A model that was distilled.
+
+
+def test_a_distilled_model_samples_with_its_own_timesteps(generator: TextGenerator) -> None:
+    model = make_lively_model()
+    with pytest.raises(ValueError, match="the model was not distilled"):
+        TextGenerator(model, TOKENIZER, SamplingConfig(schedule="distilled"))
+    model.config.distilled_timesteps = [29, 59]
+    own = TextGenerator(model, TOKENIZER, SamplingConfig(schedule="distilled", length=32))
+    assert own.timesteps == [59, 29]
+    assert own.sampling.sampler == Sampler(solver="ddim", clamp=False)
+    rounded = Sampler(solver="ddim")
+    other = TextGenerator(model, TOKENIZER, replace(own.sampling, sampler=rounded))
+    assert other.sampling.sampler == rounded
+    alike = SamplingConfig(schedule="uniform", steps=2, length=32, sampler=own.sampling.sampler)
+    plain = TextGenerator(model, TOKENIZER, alike)
+    assert plain.timesteps == [59, 0]
+    assert plain(SOURCES) != own(SOURCES)
+    with pytest.raises(ValueError, match="steps and proportions must not be given"):
+        TextGenerator(model, TOKENIZER, SamplingConfig(schedule="distilled", steps=2))

@@ -22,11 +22,11 @@ from lmcore.diffusion.pairs import Pair
 from lmcore.diffusion.process import Process
 from lmcore.diffusion.profile import Curve, Profile
 from lmcore.diffusion.sampling import Sampler, Step, sample_latents
+from lmcore.diffusion.spacing import make_process
 from lmcore.ops.schedule import (
     adaptive_timesteps,
     find_neighbours,
     make_betas,
-    space_betas,
 )
 from lmcore.training.checkpoint import hash_weights
 from lmcore.training.processes import find_device
@@ -236,9 +236,7 @@ class _Study:
         self.process = Process(betas, device=self.table.device)
         self.neighbours = _choose_neighbours(betas, tolerance)
         self.processes = [
-            self.process
-            if len(kept) == len(betas)
-            else Process(space_betas(betas, kept), kept, total_steps=len(betas))
+            self.process if len(kept) == len(betas) else make_process(config, kept)
             for kept in plan.chains
         ]
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 from lmcore.diffusion.data import SHORTEST, begin_row, find_kept_lengths, read_targets
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.models import check_fit, load_model, load_tokenizer_of
@@ -26,6 +27,8 @@ from lmcore.diffusion.tokenization import TextTokenizer
 from lmcore.training.processes import find_device
 
 _LENGTH = 128
+DISTILLED = "distilled"
+"""The schedule of a model that was distilled."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -40,7 +43,8 @@ class SamplingConfig:
     steps: int | None = None
     """N, at most T; 20 if None. A specification as `schedule` has its own."""
     schedule: str = "adaptive"
-    """Which timesteps these are, as for `choose_timesteps`."""
+    """Which timesteps these are, as for `choose_timesteps`; or `distilled`: those for which the
+    model was distilled, by DDIM without rounding unless `sampler` says otherwise."""
     proportions: tuple[float, ...] | None = None
     """Of the steps of `adaptive`, the share of each section, from the least noise to the most."""
     sampler: Sampler = field(default_factory=Sampler)
@@ -138,10 +142,15 @@ class TextGenerator:
         nn.Module.eval(model)  # transformers' own is untyped
         self.model = model
         self.tokenizer = tokenizer
-        self.timesteps = choose_timesteps(
-            model.config.diffusion_steps, sampling.schedule, sampling.steps,
-            sampling.proportions,
-        )  # fmt: skip
+        if sampling.schedule == DISTILLED:
+            self.timesteps = _find_distilled(model.config, sampling)
+            if sampling.sampler == Sampler():
+                self.sampling = replace(sampling, sampler=Sampler(solver="ddim", clamp=False))
+        else:
+            self.timesteps = choose_timesteps(
+                model.config.diffusion_steps, sampling.schedule, sampling.steps,
+                sampling.proportions,
+            )  # fmt: skip
         self.process = make_process(model.config, self.timesteps)
 
     def __call__(
@@ -393,3 +402,11 @@ def load_generator(
     narrow_denoiser(model, kind)
     nn.Module.to(model, place)  # transformers' own `to` is untyped
     return generator
+
+
+def _find_distilled(config: TextDiffusionConfig, sampling: SamplingConfig) -> list[int]:
+    if sampling.steps is not None or sampling.proportions is not None:
+        raise ValueError(f"steps and proportions must not be given with the schedule {DISTILLED}")
+    if config.distilled_timesteps is None:
+        raise ValueError(f"the model was not distilled: it has no schedule {DISTILLED}")
+    return sorted(config.distilled_timesteps, reverse=True)

@@ -67,10 +67,10 @@ def sample_command(
     schedule: Annotated[
         str,
         typer.Option(
-            metavar="adaptive|uniform|quadratic|ddim|SPEC",
+            metavar="adaptive|uniform|quadratic|ddim|distilled|SPEC",
             parser=plain_text,
             help="Which timesteps these are; SPEC such as adp_20, x2_10, ddim50 or 10,20 is that "
-            "of the authors' code.",
+            "of the authors' code; distilled those of a distilled model, by DDIM unrounded.",
         ),
     ] = "adaptive",
     proportions: Annotated[

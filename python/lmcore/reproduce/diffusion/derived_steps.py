@@ -39,8 +39,8 @@ def measure_derived_steps(seed: int, size: Size) -> Measurement:
         `gain` is BLEU-4 of `distance/3` minus that of the constants, the mean over all steps.
     """
     from lmcore.diffusion.data import encode_pairs
-    from lmcore.diffusion.proportions import adaptive_timesteps, find_proportions
     from lmcore.diffusion.profiling import make_profile
+    from lmcore.diffusion.proportions import adaptive_timesteps, find_proportions
     from lmcore.diffusion.tokenization import make_bert_tokenizer
     from lmcore.ops.schedule import ADAPTIVE_DECAY
     from lmcore.worlds.diffusion import list_tokens, make_world

@@ -132,13 +132,11 @@ def sample_texts(
     from torch import nn
 
     from lmcore.diffusion.data import encode_pairs
-    from lmcore.diffusion.process import Process
     from lmcore.diffusion.sampling import Sampler, sample_tokens
+    from lmcore.diffusion.spacing import make_process
     from lmcore.ops.ngrams import sentence_bleu
-    from lmcore.ops.schedule import make_betas, space_betas
 
-    betas = space_betas(make_betas("sqrt", TOTAL), kept)
-    process = Process(betas, kept, total_steps=TOTAL)
+    process = make_process(run.model.config, kept)
     encoded = encode_pairs(list_pairs(tests), run.tokenizer, run.config.length)
     ids, mask = torch.from_numpy(encoded.ids).long(), torch.from_numpy(encoded.target_mask)
     with run.averaged() as model:
