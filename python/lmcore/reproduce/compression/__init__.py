@@ -1,5 +1,15 @@
 """Claims of OpenBA-V2."""
 
-from lmcore.reproduce.compression import sentence_pairs, spread_layers, vocabulary_size
+from lmcore.reproduce.compression import (
+    importance,
+    sentence_pairs,
+    spread_layers,
+    vocabulary_size,
+)
 
-CLAIMS = (*spread_layers.CLAIMS, *vocabulary_size.CLAIMS, *sentence_pairs.CLAIMS)
+CLAIMS = (
+    *spread_layers.CLAIMS,
+    *importance.CLAIMS,
+    *vocabulary_size.CLAIMS,
+    *sentence_pairs.CLAIMS,
+)

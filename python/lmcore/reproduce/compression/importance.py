@@ -172,7 +172,7 @@ CLAIMS = (
         describe=_describe,
         rule="Of heads, inner units and channels alike: by gradients, the loss is lower than by "
         "chance by more than the spread.",
-        expected="reproduced",
+        expected="not reproduced",
         sizes=("tiny", "full"),
         holds=gradients_lose_less,
         plot=_plot,
