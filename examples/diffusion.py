@@ -18,7 +18,7 @@ from lmcore.worlds.diffusion import list_tokens, make_world
 
 STEPS, SEEDS, TESTS = 5, 3, 40
 # More steps make better texts: this is a first look that takes seconds.
-SETTINGS = {"loop.steps": 200, "schedule.warmup_steps": 20, "average": 0.9, "device.threads": 1}
+SETTINGS = {"loop.steps": 120, "schedule.warmup_steps": 20, "average": 0.9, "device.threads": 1}
 
 # Generated sentences with a paraphrase; each has three good ones.
 world = make_world(seed=0, pairs=2000 + TESTS).pairs
