@@ -200,7 +200,9 @@ def test_a_model_of_another_kind_is_one_line(folder: Path, tmp_path: Path) -> No
     check_line(run_here(*given), "bert: expected a model of text_diffusion, got one of bert")
 
 
-def test_an_exploding_loss_is_one_line(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("timesteps", ["uniform", "loss_aware"])
+def test_an_exploding_loss_is_one_line(folder: Path, tmp_path: Path, timesteps: str) -> None:
     given = [*arguments(folder, tmp_path / "run"), "--quiet", "--set", "optimizer.lr=1e30"]
     given += ["--set", "optimizer.clip_norm=null", "--set", "schedule.warmup_steps=0"]
+    given += ["--set", f"timesteps={timesteps}"]
     check_line(run_here(*given), "loss", "of step 2 is not finite; a smaller lr may help")

@@ -267,7 +267,8 @@ class DiffusionRun:
         self.optimizer.update(self._find_schedule_step(step))
         if self.average is not None:
             self.average.update()
-        if self.timesteps.sampler is not None:
+        # Losses that are not finite end the run by name, behind this step.
+        if self.timesteps.sampler is not None and bool(losses.isfinite().all()):
             self.timesteps.update(timesteps.views[0], losses.cpu().numpy())
         return {**self._describe(timesteps, losses, sums), "tokens": torch.tensor(tokens)}
 
