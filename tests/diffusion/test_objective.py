@@ -16,7 +16,7 @@ from lmcore.diffusion import (
     View,
     compute_losses,
 )
-from lmcore.diffusion.objective import find_penalized, weigh_losses
+from lmcore.diffusion.objective import find_penalized
 from tiny_diffusion import draw, make_model
 
 STEPS = 40
@@ -150,17 +150,6 @@ def test_nll_is_computed_where_it_is_asked_for(model: TextDiffusionModel) -> Non
     found = run(model, Penalty(), with_nll=True).nll
     assert found is not None
     assert not found.requires_grad
-
-
-def test_weights_of_timesteps() -> None:
-    losses = torch.tensor([1.0, 3.0], requires_grad=True)
-    found = weigh_losses(losses, torch.tensor([2.0, 0.5]))
-    assert found.item() == 1.75
-    found.backward()
-    assert losses.grad is not None
-    assert losses.grad.tolist() == [1.0, 0.25]
-    with pytest.raises(ValueError, match=r"weights must have the shape \[2\]: got \[1\]"):
-        weigh_losses(losses, torch.ones(1))
 
 
 @pytest.mark.parametrize(

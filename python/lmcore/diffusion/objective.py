@@ -208,30 +208,6 @@ def compute_losses(
     return Losses(loss, mse, errors, embedding, prior, apart, penalized, nll)
 
 
-def weigh_losses(losses: Tensor, weights: Tensor) -> Tensor:
-    """Returns the mean of losses after the weights of their timesteps.
-
-    Args:
-        losses: `[B]`.
-        weights: `[B]`, 1 / (T p) of timesteps that were drawn with probability p.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: shapes differ.
-
-    Example:
-        >>> weigh_losses(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0]))
-        tensor(2.)
-    """
-    if losses.shape != weights.shape:
-        raise ValueError(
-            f"weights must have the shape {list(losses.shape)}: got {list(weights.shape)}"
-        )
-    return (losses * weights).mean()
-
-
 def _penalize(penalty: Penalty, predictions: Sequence[Tensor]) -> Tensor:
     """The weighted penalty of each row, `[B]`."""
     own, *others = predictions
