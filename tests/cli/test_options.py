@@ -37,7 +37,8 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill",
+    "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
+    "checkpoint", "similarity", "fluency",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -45,17 +46,21 @@ CHOICES = {
     "schedule", "solver",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
-    "groups", "key", "column", "name", "keep_per", "proportions",
+    "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
+    "words", "unpickle",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
+    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
+    "detox train-scorer": ["LABELLED", "--out", "RUN"],
+    "detox evaluate": ["SCORES"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
     "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
     "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
@@ -163,7 +168,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
+    (folder / "lexicon.txt").write_text("blap\n")
+    labelled = write_rows(folder / "labelled.jsonl", [{"text": "a blap", "label": 1}])
     return {
+        "LEXICON": str(folder / "lexicon.txt"),
+        "LABELLED": str(labelled),
+        "SCORES": str(write_rows(folder / "scores.jsonl", [{"scores": [0.5]}])),
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),

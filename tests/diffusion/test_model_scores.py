@@ -11,8 +11,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 from commands import check_line, run_here
+from lmcore._folder_models import load_folder
 from lmcore.diffusion import compute_bert_scores, compute_perplexity
-from lmcore.diffusion.model_scores import _load
 from lmcore.ner.models import make_tokenizer
 
 TEXTS = ["a b", "a", "c a b b a", "b c", "a c c"]
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.inference_mode()
 def test_perplexity_is_that_of_a_loop(folder: Path) -> None:
-    tokenizer, model = _load(folder / "decoder", type_of("AutoModelForCausalLM"), "cpu")
+    tokenizer, model = load_folder(folder / "decoder", type_of("AutoModelForCausalLM"), "cpu")
     means = []
     for text in TEXTS:
         row = tokenizer(text)["input_ids"]
@@ -59,7 +59,7 @@ def test_perplexity_is_that_of_a_loop(folder: Path) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", [None, 0, 1])
 def test_bert_scores_are_those_of_a_loop(folder: Path, layer: int | None) -> None:
-    tokenizer, model = _load(folder / "encoder", type_of("AutoModel"), "cpu")
+    tokenizer, model = load_folder(folder / "encoder", type_of("AutoModel"), "cpu")
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
     def look(text: str) -> tuple[list[int], torch.Tensor]:
