@@ -112,6 +112,7 @@ class LexiconScorer:
     def _match(self, words: Sequence[Word], index: int) -> int:
         """How many words from there on are a phrase of the list; 0 if none is."""
         for length in self._lengths.get(words[index].form, ()):
-            if tuple(word.form for word in words[index : index + length]) in self._phrases:
-                return length
+            forms = tuple(word.form for word in words[index : index + length])
+            if forms in self._phrases:  # at the end of a text it may be a shorter one
+                return len(forms)
         return 0
