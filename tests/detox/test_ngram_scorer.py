@@ -109,7 +109,7 @@ def test_soft_labels_are_learned_and_calibrated() -> None:
     labels = [float(number % 2 and number % 8 == 1) for number in range(800)]
     scorer = train_scorer(texts, labels, bits=14)
     new = range(801, 1000)
-    assert scorer([f"maybe word{n}" for n in new]).mean() == pytest.approx(0.25, abs=0.05)
+    assert scorer([f"maybe word{n}" for n in new]).mean() == pytest.approx(0.25, abs=0.08)
     assert scorer([f"never word{n}" for n in new]).mean() < 0.05
     assert scorer.report["expected_calibration_error"] < 0.08
 

@@ -49,7 +49,7 @@ def test_rows_get_scores_and_words(folder: Path, tmp_path: Path) -> None:
     scores = NgramScorer.load(folder)(texts).tolist()
     for row, before, text, score in zip(made, rows, texts, scores, strict=True):
         words = row.pop("toxic_words")
-        assert row == {**before, "toxicity": score}
+        assert row == {**before, "toxicity": round(score, 6)}
         assert all(text[word["start"] : word["end"]] == word["word"] for word in words)
     assert errors == (f"3 rows scored, 0 skipped: 2 of 3 above 0.5, mean {sum(scores) / 3:.4f}\n")
     assert b"\x1b" not in out.read_bytes()

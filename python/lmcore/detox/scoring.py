@@ -14,6 +14,8 @@ from lmcore.detox.scorers import Explainer, Scorer, check_scores
 from lmcore.detox.toxicity import TOXIC_ABOVE
 
 _ROWS = 256
+# Of what is written: further ones hang on how a CPU computes exp.
+_DIGITS = 6
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -53,6 +55,8 @@ def score_file(
     progress: Callable[[int], object] | None = None,
 ) -> ScoreSummary:
     r"""Writes the rows of a file with `toxicity`, and on demand `toxic_words`, in their order.
+
+    Scores are written with six digits.
 
     Args:
         scorer: texts to numbers from 0 to 1. Rows of an earlier start are gone on with where the
@@ -99,7 +103,7 @@ def score_file(
             texts = [parse_prompt(row.value, form, field=field).text for row in block]
             found = check_scores(scorer(texts), texts).tolist() if texts else []
             for row, text, score in zip(block, texts, found, strict=True):
-                made = {**row.value, "toxicity": score}
+                made = {**row.value, "toxicity": round(score, _DIGITS)}
                 stream.write(row, made | ({"toxic_words": explain(text)} if explain else {}))
             stream.release()
             scores.extend(found)
@@ -142,6 +146,6 @@ def _find_explain(scorer: Scorer) -> Callable[[str], Sequence[dict[str, Any]]]:
     def explain(text: str) -> list[dict[str, Any]]:
         words = [word for word in scorer.explain(text) if word.weight > 0]
         words.sort(key=lambda word: -word.weight)
-        return [{**word._asdict(), "weight": round(word.weight, 6)} for word in words]
+        return [{**word._asdict(), "weight": round(word.weight, _DIGITS)} for word in words]
 
     return explain

@@ -93,20 +93,10 @@ def score_command(
     Rows stand in the order of the input. A killed run goes on where it was. With --json the
     summary goes to standard output.
     """
-    options: dict[str, Any] = {
-        "label": label,
-        "checkpoint": checkpoint,
-        "unpickle": unpickle,
-        "cache": cache,
-    }
-    options |= {"device": device, "batch_size": batch_size}
-    settings: dict[str, Any] = {
-        "form": data_format,
-        "field": field,
-        "words": words,
-        "resume": resume,
-    }
-    settings |= {"skip_bad_rows": skip_bad_rows}
+    options: dict[str, Any] = {"label": label, "checkpoint": checkpoint, "unpickle": unpickle}
+    options |= {"cache": cache, "device": device, "batch_size": batch_size}
+    settings: dict[str, Any] = {"form": data_format, "field": field, "words": words}
+    settings |= {"resume": resume, "skip_bad_rows": skip_bad_rows}
     _check_target(target, as_json=as_json)
     summary = _score(scorer, options, source, target, settings, quiet=quiet)
     _say_summary(summary, as_json=as_json)
