@@ -49,6 +49,23 @@ def test_hostile_texts_and_many(tmp_path: Path) -> None:
     assert len(scorer.asked) == len(texts)
 
 
+def test_what_was_scored_before_a_kill_is_kept(tmp_path: Path) -> None:
+    class Dying(Counting):
+        batch_size = 2
+
+        def __call__(self, texts: Sequence[str]) -> list[float]:
+            if len(self.asked) == 4:
+                raise KeyboardInterrupt
+            return super().__call__(texts)
+
+    texts = [str(number) for number in range(7)]
+    with pytest.raises(KeyboardInterrupt):
+        CachedScorer(Dying(), tmp_path / "scores")(texts)
+    scorer = Counting()
+    CachedScorer(scorer, tmp_path / "scores")(texts)
+    assert scorer.asked == texts[4:]
+
+
 def test_scorers_are_told_apart(tmp_path: Path) -> None:
     one, other = Counting("one"), Counting("other")
     for scorer in (one, other, one):
@@ -66,6 +83,7 @@ def test_bad_scores_are_not_kept(tmp_path: Path) -> None:
     assert CachedScorer(lambda _: [0.5], tmp_path / "scores", key="k")(["a"]).tolist() == [0.5]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_kill_loses_no_row_that_was_kept(tmp_path: Path) -> None:
     """A process that is killed within a transaction leaves the rows before it."""
     path = tmp_path / "scores"
@@ -88,6 +106,7 @@ def test_a_kill_loses_no_row_that_was_kept(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_processes_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "scores"
     children = []

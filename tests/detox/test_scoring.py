@@ -17,6 +17,7 @@ from lmcore.detox import (
     score_file,
     train_scorer,
 )
+from lmcore.detox.data import read_labelled
 from tiny_scorers import make_texts, write_jsonl
 
 
@@ -160,6 +161,32 @@ def test_prompts_of_realtoxicityprompts(data_dir: Path) -> None:
     prompts = [row.prompt for row in read_prompts(path, "realtoxicityprompts")]
     assert len(prompts) == 3000
     assert sum(prompt.toxicity is None for prompt in prompts) == 6
+
+
+def test_labels_of_realtoxicityprompts(data_dir: Path) -> None:
+    path = data_dir / "tox/rtp3000_llama2_7b_continuation.jsonl"
+    texts, labels, left_out = read_labelled(path, skip_bad_rows=True)
+    assert len(texts) == len(labels) == 6000 - len(left_out)
+    assert len(left_out) >= 6
+    assert all(line.startswith(f"{path}:") for line in left_out)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"text": "a"}, "must have one of label, score, toxic, toxicity: got none"),
+        ({"text": "a", "label": 1, "score": 0.5}, "got label, score"),
+        ({"text": "a", "label": "toxic"}, "label must be a number from 0 to 1: got 'toxic'"),
+        ({"text": "a", "label": -1}, "label must be a number from 0 to 1: got -1"),
+        ({"label": 1}, "has no text"),
+        ({"prompt": {"text": "a", "toxicity": 1}, "continuation": "b"}, "continuation must be"),
+    ],
+)
+def test_labels_that_cannot_be_used(tmp_path: Path, row: dict[str, Any], text: str) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [row])
+    given = ["detox", "train-scorer", source, "--out", tmp_path / "out"]
+    check_line(run_here(*given), "rows.jsonl:1: ", text)
+    assert not (tmp_path / "out").exists()
 
 
 # Generations.

@@ -188,8 +188,8 @@ def read_labelled(
 
     Args:
         path: JSONL with `text` and one of `label`, `score`, `toxic` and `toxicity`, or rows of
-            RealToxicityPrompts, of which prompt and continuation are taken; `.gz` is
-            decompressed, `-` is standard input.
+            RealToxicityPrompts, of which prompt and continuation are taken; a toxicity that is
+            null there is listed and left out. `.gz` is decompressed, `-` is standard input.
         skip_bad_rows: list rows that cannot be used instead of raising.
         progress: called with the bytes read so far.
 
@@ -213,8 +213,11 @@ def read_labelled(
             reader.refuse(line, str(error))
             continue
         for text, label in pairs:
-            texts.append(text)
-            labels.append(label)
+            if label is None:
+                reader.note(line, "the toxicity of a text is null")
+            else:
+                texts.append(text)
+                labels.append(label)
     return texts, labels, reader.listed_bad_rows
 
 
@@ -283,13 +286,13 @@ def check_score(name: str, value: Any) -> float:
     return float(value)
 
 
-def _find_labels(value: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _find_labels(value: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     if isinstance(value.get("prompt"), dict):
         parts = [value[key] for key in ("prompt", "continuation") if key in value]
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("continuation must be an object with text")
         found = [parse_prompt({"prompt": part}) for part in parts]
-        return [(part.text, part.toxicity) for part in found if part.toxicity is not None]
+        return [(part.text, part.toxicity) for part in found]
     keys = [key for key in _LABELS if key in value]
     if len(keys) != 1:
         raise ValueError(f"must have one of {', '.join(_LABELS)}: got {', '.join(keys) or 'none'}")

@@ -275,8 +275,11 @@ def is_ngram_folder(path: Path) -> bool:
         >>> is_ngram_folder(Path("python"))
         False
     """
+    config = path / "config.json"
+    if not config.is_file():  # a pipe of that name would be waited for
+        return False
     try:
-        with open(path / "config.json", "rb") as file:
+        with open(config, "rb") as file:
             return f'"{FORMAT}"'.encode() in file.read(1 << 20)
     except OSError:
         return False

@@ -79,6 +79,7 @@ class PerspectiveScorer:
         if not re.fullmatch(r"[!-~]+", secret):  # nothing that ends a header
             raise ValueError(f"the environment variable {KEY_VARIABLE} must hold a key")
         self.attribute = attribute
+        self.batch_size = 1  # an answer is kept as soon as it is there
         self.key = f"perspective {attribute}"
         self._secret = secret
         self._post = _post if transport is None else transport

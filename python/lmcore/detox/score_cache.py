@@ -26,6 +26,7 @@ _APPLICATION = 0x6C6D7363
 _WAIT_SECONDS = 60.0
 # SQLite takes at least as many values in one statement.
 _PART = 500
+_ASKED = 256
 
 
 class CachedScorer:
@@ -35,6 +36,8 @@ class CachedScorer:
         scorer: what is asked.
         path: the file, made if it is not there.
         key: of the scorer; its own `key` if None.
+        batch_size: texts that are asked for, and kept, at once; the scorer's own `batch_size` if
+            None, or 256.
 
     Raises:
         OSError: the file cannot be opened.
@@ -54,7 +57,12 @@ class CachedScorer:
     """
 
     def __init__(
-        self, scorer: Scorer, path: str | os.PathLike[str], *, key: str | None = None
+        self,
+        scorer: Scorer,
+        path: str | os.PathLike[str],
+        *,
+        key: str | None = None,
+        batch_size: int | None = None,
     ) -> None:
         own = getattr(scorer, "key", None) if key is None else key
         if not isinstance(own, str) or not own:
@@ -62,6 +70,8 @@ class CachedScorer:
         self.key = own
         self.scorer = scorer
         self._path = Path(path)
+        own_size = getattr(scorer, "batch_size", _ASKED)
+        self._batch_size = own_size if batch_size is None else batch_size
         with self._open() as file:
             _prepare(file, self._path)
 
@@ -82,10 +92,11 @@ class CachedScorer:
         with self._open() as file:
             known = self._find(file, [*digests.values()])
         missing = [text for text, digest in digests.items() if digest not in known]
-        if missing:
+        for start in range(0, len(missing), self._batch_size):
             # Asked with the file closed: a scorer may take hours, and others write meanwhile.
-            scores = check_scores(self.scorer(missing), missing).tolist()
-            new = {digests[text]: score for text, score in zip(missing, scores, strict=True)}
+            part = missing[start : start + self._batch_size]
+            scores = check_scores(self.scorer(part), part).tolist()
+            new = {digests[text]: score for text, score in zip(part, scores, strict=True)}
             with self._open() as file:
                 _write(file, new)
             known |= new
