@@ -81,6 +81,8 @@ pub enum Stream {
     StartNoise = 184,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
+    /// Which generations judges compare, and on which side each stands.
+    JudgedPairs = 221,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

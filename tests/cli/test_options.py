@@ -38,7 +38,7 @@ ATTEMPTS = [
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
-    "checkpoint", "similarity", "fluency",
+    "checkpoint", "similarity", "fluency", "sheet", "answers",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",

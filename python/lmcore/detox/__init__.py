@@ -13,6 +13,7 @@ from lmcore.detox.perspective import PerspectiveScorer
 from lmcore.detox.score_cache import CachedScorer
 from lmcore.detox.scorers import Scorer, WordWeight, check_scores, load_scorer
 from lmcore.detox.scoring import ScoreSummary, score_file
+from lmcore.detox.sheet import Judgement, read_answers, write_sheet
 from lmcore.detox.similarity import load_similarity, ngram_similarity
 from lmcore.detox.toxicity import (
     MaximumToxicity,
@@ -36,6 +37,7 @@ __all__ = [
     "ClassifierScorer",
     "Evaluation",
     "Generations",
+    "Judgement",
     "LexiconScorer",
     "MaximumToxicity",
     "NgramScorer",
@@ -54,11 +56,13 @@ __all__ = [
     "ngram_similarity",
     "parse_generations",
     "parse_prompt",
+    "read_answers",
     "read_prompts",
     "score_file",
     "toxic_prompt_share",
     "toxic_sample_share",
     "train_scorer",
+    "write_sheet",
 ]
 
 

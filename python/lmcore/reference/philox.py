@@ -87,6 +87,8 @@ class Stream(IntEnum):
     """What sampling a text by diffusion starts with."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
+    JUDGED_PAIRS = 221
+    """Which generations judges compare, and on which side each stands."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

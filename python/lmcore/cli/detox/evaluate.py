@@ -21,7 +21,7 @@ from lmcore.cli.options import AsJson, Device, SkipBadRows, name_of_file, plain_
 from lmcore.cli.terminal import say, show, show_json
 
 if TYPE_CHECKING:
-    from lmcore.detox import Evaluation
+    from lmcore.detox import Evaluation, Judgement
 
 
 def evaluate_command(
@@ -77,6 +77,31 @@ def evaluate_command(
     ] = None,
     batch_size: Annotated[int, whole(1, 65536, text="Texts that a model reads together.")] = 16,
     device: Device = None,
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAGE.html",
+            parser=name_of_file,
+            help="Write a blind comparison with --against for human judges, and its key, or read "
+            "--answers; nothing is measured then.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", parser=name_of_file, help="Generations of another system for --sheet."
+        ),
+    ] = None,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="What a judge saved of --sheet; any number of times.",
+        ),
+    ] = None,
+    pairs: Annotated[int, whole(1, 100_000, text="Of --sheet, one for a prompt.")] = 50,
+    seed: Annotated[int, whole(0, 2**64 - 1, text="Of the pairs of --sheet.")] = 0,
     skip_bad_rows: SkipBadRows = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,9 +113,50 @@ def evaluate_command(
     options: dict[str, Any] = {"label": label, "checkpoint": checkpoint, "unpickle": unpickle}
     options |= {"cache": cache, "batch_size": batch_size, "device": device}
     folders = {"perplexity": perplexity, "similarity": similarity, "fluency": fluency}
+    if _compare(source, sheet, against, answers, pairs=pairs, seed=seed, as_json=as_json):
+        return
     done = _evaluate(source, scorer, options, folders, fluency_label, skip_bad_rows=skip_bad_rows)
     _warn(done)
     _show_values(done, as_json=as_json)
+
+
+def _compare(
+    source: str,
+    sheet: str | None,
+    against: str | None,
+    answers: list[str] | None,
+    *,
+    pairs: int,
+    seed: int,
+    as_json: bool,
+) -> bool:
+    """Whether a page for judges was written, or answers were read."""
+    if sheet is None:
+        if against is not None or answers:
+            raise ValueError("--against and --answers go with --sheet")
+        return False
+    if (against is None) == (not answers):
+        raise ValueError("--sheet needs --against, to be written, or --answers, to be read")
+    from lmcore.detox import read_answers, write_sheet
+
+    if against is not None:
+        count = write_sheet(source, against, sheet, pairs=pairs, seed=seed)
+        say(f"{count} pairs: judges get {sheet} alone, the key stands beside it")
+    else:
+        _show_answers(read_answers(sheet, answers or []), as_json=as_json)
+    return True
+
+
+def _show_answers(judgements: list[Judgement], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from lmcore._tables import format_table
+
+    if as_json:
+        show_json([asdict(judgement) for judgement in judgements])
+        return
+    rows = [[str(_format(value)) for value in asdict(one).values()] for one in judgements]
+    show("\n".join(format_table(rows, [*asdict(judgements[0])])))
 
 
 def _evaluate(
@@ -169,7 +235,7 @@ def _show_values(done: Evaluation, *, as_json: bool) -> None:
     show("\n".join(format_table(rows, ("measure", "value"))))
 
 
-def _format(value: float | None) -> str:
-    if value is None:
-        return "-"
+def _format(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
