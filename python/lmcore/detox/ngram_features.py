@@ -74,8 +74,7 @@ def hash_words(words: Sequence[Word], bits: int) -> Iterator[tuple[int, tuple[in
         for feature in _hash_word(word.form):
             yield feature & mask, (index,)
         if index:
-            pair = f"2 {words[index - 1].form} {word.form}"
-            yield crc32(pair.encode("utf-8", "surrogatepass")) & mask, (index - 1, index)
+            yield _hash_pair(words[index - 1].form, word.form) & mask, (index - 1, index)
 
 
 def hash_texts(texts: Sequence[str], bits: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -96,14 +95,23 @@ def hash_texts(texts: Sequence[str], bits: int) -> tuple[NDArray[np.int64], NDAr
     import numpy as np
 
     counts, parts = [0], [np.zeros(0, np.int32)]
+    mask = (1 << bits) - 1
     for text in texts:
-        found = {feature for feature, _ in hash_words(find_words(text), bits)}
-        counts.append(len(found))
-        parts.append(np.fromiter(sorted(found), np.int32, len(found)))
+        forms = [_fold(word) for word in _WORD.findall(text)]
+        found = set(map(_hash_pair, forms, forms[1:]))
+        found.update(*map(_hash_word, forms))
+        # Distinct checksums may become one number.
+        distinct = np.unique(np.fromiter(found, np.int64, len(found)) & mask)
+        counts.append(len(distinct))
+        parts.append(distinct.astype(np.int32))
     return np.cumsum(counts), np.concatenate(parts)
 
 
 def _fold(word: str) -> str:
+    return _fold_short(word) if len(word) <= _CACHED_LENGTH else _fold_any(word)
+
+
+def _fold_any(word: str) -> str:
     form = word if word.isascii() else unicodedata.normalize("NFKC", word)
     return _RUN.sub(r"\1\1", form.lower().translate(_INVISIBLE))
 
@@ -124,6 +132,10 @@ def _hash_pieces(form: str) -> tuple[int, ...]:
     return tuple(features)
 
 
-@lru_cache(maxsize=1 << 16)
-def _hash_short(form: str) -> tuple[int, ...]:
-    return _hash_pieces(form)
+def _hash_pair(form: str, after: str) -> int:
+    return crc32(f"2 {form} {after}".encode("utf-8", "surrogatepass"))
+
+
+# Few words make most of a text.
+_fold_short = lru_cache(maxsize=1 << 16)(_fold_any)
+_hash_short = lru_cache(maxsize=1 << 16)(_hash_pieces)

@@ -31,7 +31,9 @@ def ngram_similarity(texts: Sequence[str], others: Sequence[str]) -> list[float]
         [1.0, 0.0]
     """
     _check_lengths(texts, others)
-    return [_cosine(_count(one), _count(other)) for one, other in zip(texts, others, strict=True)]
+    # A prompt has many samples: what comes again is counted once.
+    counts = {text: _count(text) for text in dict.fromkeys(others)}
+    return [_cosine(_count(one), counts[other]) for one, other in zip(texts, others, strict=True)]
 
 
 def load_similarity(
@@ -86,13 +88,13 @@ def _count(text: str) -> Counter[str]:
     spaced = f" {' '.join(text.lower().split())} "
     counts: Counter[str] = Counter()
     for size in _SIZES:
-        counts.update(spaced[start : start + size] for start in range(len(spaced) - size + 1))
+        counts.update([spaced[start : start + size] for start in range(len(spaced) - size + 1)])
     return counts
 
 
 def _cosine(one: Counter[str], other: Counter[str]) -> float:
     if one == other:
         return 1.0
-    shared = sum(count * other[ngram] for ngram, count in one.items() if ngram in other)
-    lengths = (sum(count * count for count in counts.values()) for counts in (one, other))
+    shared = sum(one[ngram] * other[ngram] for ngram in one.keys() & other.keys())
+    lengths = (sum([count * count for count in counts.values()]) for counts in (one, other))
     return shared / math.sqrt(math.prod(lengths))
