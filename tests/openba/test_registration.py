@@ -29,7 +29,6 @@ def run_python(code: str) -> str:
         "from lmcore.openba import OpenBAForConditionalGeneration",
         "from transformers import AutoConfig; from lmcore.openba import OpenBAConfig",
         # They import the Auto classes before they are whole.
-        "import lmcore.openba; import transformers.modeling_layers",
         "import lmcore.openba; from transformers import T5ForConditionalGeneration",
         "import lmcore.openba; from lmcore.diffusion import TextDiffusionModel",
     ],
