@@ -116,7 +116,7 @@ def test_a_classifier_learns_what_words_say(model: Any, per_position: bool) -> N
     classifier, again = (make_classifier(per_position=per_position) for _ in range(2))
     settings: Any = {"steps": 60, "batch_size": 8, "lr": 1e-2, "seed": 5}
     losses = train_classifier(classifier, model, Process(BETAS), ids, mask, labels, **settings)
-    assert losses[-10:].mean() < 0.7 * losses[:10].mean()
+    assert losses[-10:].mean() < 0.8 * losses[:10].mean()
     assert not classifier.training
     clean = model.embed(ids).detach()
     logits = classifier(clean, torch.zeros(16))
@@ -285,6 +285,7 @@ def test_no_guided_step_waits_for_a_device(per_position: bool) -> None:
         ({"steps": 1.5}, TypeError, "steps must be an int: got float"),
         ({"step_size": -0.1}, ValueError, "step_size must be at least 0 and finite: got -0.1"),
         ({"step_size": math.nan}, ValueError, "step_size must be at least 0 and finite: got nan"),
+        ({"epsilon": 0.0}, ValueError, "epsilon must be above 0 and finite: got 0.0"),
         ({"fluency": math.inf}, ValueError, "fluency must be at least 0 and finite: got inf"),
     ],
 )
@@ -339,6 +340,31 @@ def test_texts_that_no_classifier_learns(model: Any, change: Any, kind: Any, tex
     with pytest.raises(kind) as error:
         train_classifier(make_classifier(), model, Process(BETAS), **given)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("label", [-1, LABELS, 2**40])
+def test_labels_that_there_are_not(model: Any, label: int) -> None:
+    labels = torch.full((2, 12), UNLABELLED)
+    labels[1, 3] = label
+    with pytest.raises(IndexError, match=rf"labels must be below 4: got {label} at \[1, 3\]"):
+        train_classifier(
+            make_classifier(per_position=True), model, Process(BETAS), TEXT, MASK, labels, steps=1
+        )
+
+
+def test_rare_labels_start_as_rare_as_they_are(model: Any) -> None:
+    """What no text has is unlikely from the first step on."""
+    labels = torch.zeros(2, LABELS, dtype=torch.bool)
+    labels[0, 0] = labels[:, 1] = True
+    classifier = make_classifier()
+    settings: Any = {"steps": 1, "lr": 1e-12}
+    train_classifier(classifier, model, Process(BETAS), TEXT, MASK, labels, **settings)
+    assert classifier.head.bias.sigmoid().tolist() == pytest.approx([0.5, 0.999, 0.001, 0.001])
+    kept = classifier.head.bias.clone()
+    train_classifier(
+        classifier, model, Process(BETAS), TEXT, MASK, ~labels, start_at_shares=False, **settings
+    )
+    torch.testing.assert_close(classifier.head.bias, kept)
 
 
 def test_classifiers_of_other_sizes(model: Any) -> None:

@@ -8,6 +8,8 @@ they are, so that its gradient can guide a chain (`lmcore.diffusion.guidance`).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,13 +29,14 @@ from lmcore.training.seeding import seed_torch
 
 UNLABELLED = -100
 """The label of a position that says nothing."""
+_LEAST_SHARE = 1e-3
 
 
 class LatentClassifier(nn.Module):
     """Returns logits of labels for noisy latents: of the text, or of each position.
 
-    A text may have any number of its labels, each with a probability of its own; a position has
-    exactly one.
+    A text may have any number of its labels, each with a probability of its own, whose logit is a
+    smooth maximum over its positions; a position has exactly one.
 
     Source: Diffusion-LM (arXiv 2205.14217), section 5.1: a classifier on latents and timestep.
 
@@ -105,8 +108,11 @@ class LatentClassifier(nn.Module):
         states = self.dropout(self.LayerNorm(states))
         for layer in self.layer:
             states = layer(states)
-        logits: Tensor = self.head(states if self.per_position else states.mean(1))
-        return logits
+        logits: Tensor = self.head(states)
+        if self.per_position:
+            return logits
+        # A smooth maximum: what says that a text has a label may stand at one position.
+        return logits.logsumexp(1) - math.log(logits.shape[1])
 
     def find_log_probabilities(self, latents: Tensor, timesteps: Tensor, targets: Tensor) -> Tensor:
         """Returns log p(c | x) of the targets c of each row.
@@ -139,6 +145,24 @@ class LatentClassifier(nn.Module):
         found = torch.where(targets.all(-1), 0.0, allowed - logits.logsumexp(-1))
         return found.sum(1)
 
+    def check_labels(self, labels: Tensor, rows: tuple[int, int]) -> None:
+        """Checks the type and shape of labels.
+
+        Args:
+            labels: as for `compute_losses`.
+            rows: B and L.
+
+        Raises:
+            TypeError: labels have another type.
+            ValueError: they have another shape.
+        """
+        kind = torch.int64 if self.per_position else torch.bool
+        shape = [rows[0], rows[1] if self.per_position else self.labels]
+        if labels.dtype != kind:
+            raise TypeError(f"labels must be of {str(kind)[6:]}: got {labels.dtype}")
+        if list(labels.shape) != shape:
+            raise ValueError(f"labels must have the shape {shape}: got {list(labels.shape)}")
+
     def compute_losses(self, latents: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """Returns the cross-entropy of each row's labels, the mean over labels or positions.
 
@@ -156,12 +180,7 @@ class LatentClassifier(nn.Module):
             ValueError: shapes do not fit.
         """
         logits = self(latents, timesteps).float()
-        kind = torch.int64 if self.per_position else torch.bool
-        shape = logits.shape[:2]
-        if labels.dtype != kind:
-            raise TypeError(f"labels must be of {str(kind)[6:]}: got {labels.dtype}")
-        if labels.shape != shape:
-            raise ValueError(f"labels must have the shape {list(shape)}: got {list(labels.shape)}")
+        self.check_labels(labels, (len(latents), latents.shape[1]))
         if not self.per_position:
             losses = functional.binary_cross_entropy_with_logits(
                 logits, labels.float(), reduction="none"
@@ -185,6 +204,7 @@ def train_classifier(
     batch_size: int = 32,
     lr: float = 1e-3,
     seed: int = 0,
+    start_at_shares: bool = True,
 ) -> Tensor:
     """Returns the loss of each step of training a classifier on noised latents, in memory.
 
@@ -204,12 +224,15 @@ def train_classifier(
         batch_size: texts of a step.
         lr: of AdamW, which falls in a line to 0.
         seed: of order and noise.
+        start_at_shares: whether the biases of the output begin where each label is as likely as it
+            is frequent; else rare labels take most of a short training to become so.
 
     Returns:
         `[steps]` float32.
 
     Raises:
         FloatingPointError: a loss is not finite; the text names the step.
+        IndexError: an id or a label lies outside its range.
         TypeError: the mask or labels have another type.
         ValueError: shapes do not fit, there is no text or no step, or the sizes of classifier and
             model differ.
@@ -236,6 +259,8 @@ def train_classifier(
         ScheduleConfig(kind="linear", warmup_steps=min(50, steps // 2)),
         DeviceConfig(device=device.type), Processes(device=device), steps=steps,
     )  # fmt: skip
+    if start_at_shares:
+        _set_biases(classifier, labels)
     classifier.train()
     losses = []
     for step in range(1, steps + 1):
@@ -258,6 +283,18 @@ def train_classifier(
     return found
 
 
+@torch.no_grad()
+def _set_biases(classifier: LatentClassifier, labels: Tensor) -> None:
+    """Makes each label as likely as it is frequent, one that never comes a rare one."""
+    if classifier.per_position:
+        counts = labels[labels != UNLABELLED].bincount(minlength=classifier.labels)
+        shares = (counts / counts.sum().clamp(min=1)).clamp(min=_LEAST_SHARE)
+        classifier.head.bias.copy_(shares.log())
+    else:
+        shares = labels.float().mean(0).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+        classifier.head.bias.copy_(shares.logit())
+
+
 def _check_texts(
     classifier: LatentClassifier,
     model: TextDiffusionModel,
@@ -276,6 +313,15 @@ def _check_texts(
     for name, tensor in (("mask", mask), ("labels", labels)):
         if len(tensor) != len(ids):
             raise ValueError(f"{name} must have {len(ids)} rows: got {len(tensor)}")
+    classifier.check_labels(labels, (len(ids), ids.shape[1]))
+    if classifier.per_position:
+        wrong = (labels != UNLABELLED) & ((labels < 0) | (labels >= classifier.labels))
+        if wrong.any():
+            row, place = wrong.nonzero()[0].tolist()
+            raise IndexError(
+                f"labels must be below {classifier.labels}: "
+                f"got {int(labels[row, place])} at {[row, place]}"
+            )
 
 
 def _no_tensors(rows: list[int]) -> dict[str, Tensor]:

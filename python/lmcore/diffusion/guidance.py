@@ -16,22 +16,21 @@ from torch import Tensor
 from lmcore.diffusion.classifier import LatentClassifier
 from lmcore.diffusion.sampling import Draft
 
-# Where a gradient has always been 0, nothing is divided by 0.
-_LEAST = 1e-10
-
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class GuidanceConfig:
     """How far, and how, latents are drawn; the defaults are near the authors'.
 
-    Adagrad moves each number of the latents by about `step_size` in its first step whatever the
-    size of the gradient is; `fluency` says which gradients are large enough to win.
+    Adagrad moves each number of the latents by about `step_size` in its first step, whatever the
+    size of its gradient is, unless that is below `epsilon`.
 
     Attributes:
         steps: of Adagrad on the latents of each step of the chain; 0: no guidance.
         step_size: of Adagrad, at least 0, in units of the latents; 0: no guidance.
         fluency: lambda, at least 0, of log p(x_{t-1} | x_t), which holds the latents to where the
             chain would have gone.
+        epsilon: above 0, of Adagrad. A large one leaves alone what the target says little of, which
+            else is moved as far as the rest, off the texts that the model knows.
 
     Raises:
         TypeError: `steps` is no int.
@@ -45,6 +44,7 @@ class GuidanceConfig:
     steps: int = 3
     step_size: float = 0.1
     fluency: float = 0.01
+    epsilon: float = 1e-10
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or isinstance(self.steps, bool):
@@ -55,6 +55,8 @@ class GuidanceConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite: got {value}")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be above 0 and finite: got {self.epsilon}")
 
 
 class ClassifierGuide:
@@ -133,7 +135,7 @@ class ClassifierGuide:
         for _ in range(config.steps):
             gradient = self.find_gradient(draft, latents)
             squares = squares + gradient.square()
-            latents = latents + config.step_size * gradient / (squares.sqrt() + _LEAST)
+            latents = latents + config.step_size * gradient / (squares.sqrt() + config.epsilon)
         return latents
 
     def find_gradient(self, draft: Draft, latents: Tensor) -> Tensor:
