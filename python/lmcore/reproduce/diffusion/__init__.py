@@ -1,5 +1,15 @@
 """Claims of Bridge-Gap Diffusion."""
 
-from lmcore.reproduce.diffusion import derived_steps, distilled_steps, few_steps
+from lmcore.reproduce.diffusion import (
+    controlled_texts,
+    derived_steps,
+    distilled_steps,
+    few_steps,
+)
 
-CLAIMS = (*few_steps.CLAIMS, *derived_steps.CLAIMS, *distilled_steps.CLAIMS)
+CLAIMS = (
+    *few_steps.CLAIMS,
+    *derived_steps.CLAIMS,
+    *distilled_steps.CLAIMS,
+    *controlled_texts.CLAIMS,
+)
