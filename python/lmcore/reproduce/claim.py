@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["reproduced", "not reproduced", "measured", "not run"]
@@ -21,6 +21,8 @@ class Measurement:
     """Named numbers of one run of an experiment with one seed."""
 
     values: Mapping[str, float]
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """To read, by what they were made of and by how."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -171,6 +173,8 @@ class ResultRow:
     """Time of all seeds, one after the other."""
     kept: int = 0
     """How many of its measurements are those of an earlier run."""
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Those of the first seed."""
 
 
 def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
@@ -265,6 +269,7 @@ def make_row(
         plots=claim.plot(estimates),
         seeds=tuple(seeds),
         seconds=seconds,
+        texts=measurements[0].texts,
     )
 
 
