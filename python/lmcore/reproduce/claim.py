@@ -131,6 +131,8 @@ class Claim:
     describe_speed: Callable[[Estimates], str] | None = None
     """The speed row; lines are kept."""
     plot: Callable[[Estimates], tuple[Plot, ...]] = lambda _: ()
+    read_original: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """The name of texts to read to what they were made of, such as source and reference."""
 
     def __post_init__(self) -> None:
         if (self.holds is None) != (self.expected == "measured"):
@@ -175,6 +177,8 @@ class ResultRow:
     """How many of its measurements are those of an earlier run."""
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Those of the first seed."""
+    originals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What they were made of, for the page alone: it may belong to others."""
 
 
 def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
@@ -259,6 +263,7 @@ def make_row(
             f"got {len(measurements)} and {len(seeds)}"
         )
     estimates = estimate(measurements)
+    texts = measurements[0].texts
     return ResultRow(
         **_describe(claim),
         measured=claim.describe(estimates),
@@ -269,7 +274,8 @@ def make_row(
         plots=claim.plot(estimates),
         seeds=tuple(seeds),
         seconds=seconds,
-        texts=measurements[0].texts,
+        texts=texts,
+        originals={name: claim.read_original(name) for name in texts},
     )
 
 

@@ -98,7 +98,7 @@ def _format_texts(row: ResultRow) -> str:
     for name, texts in row.texts.items():
         listed = "".join(
             f"<dt>{html.escape(how)}</dt><dd>{html.escape(text)}</dd>"
-            for how, text in texts.items()
+            for how, text in {**row.originals[name], **texts}.items()
         )
         parts.append(f"<h3>{html.escape(name)}</h3><dl>{listed}</dl>")
     if not parts:

@@ -21,7 +21,13 @@ from lmcore.reproduce.diffusion.paraphrasing import (
     sample_ids,
     train_run,
 )
-from lmcore.reproduce.diffusion.text_pairs import SplitPairs, TextSet, read_split, read_words
+from lmcore.reproduce.diffusion.text_pairs import (
+    SplitPairs,
+    TextSet,
+    read_original,
+    read_split,
+    read_words,
+)
 
 if TYPE_CHECKING:
     from lmcore.diffusion.training import DiffusionRun
@@ -264,6 +270,7 @@ def _make_claim(name: str) -> Claim:
         sizes=("tiny", "full"),
         holds=few_steps_suffice,
         plot=_plot,
+        read_original=partial(read_original, texts),
     )
 
 

@@ -110,6 +110,20 @@ def read_split(
     )
 
 
+def read_original(texts: TextSet, place: str) -> dict[str, str]:
+    """Returns the source and the first reference of a question, as they stand in their file.
+
+    Args:
+        texts: the data set.
+        place: of the question.
+
+    Raises:
+        OSError: a file of `LMCORE_DATA` cannot be read.
+    """
+    found = next(pair for other, pair in _read_pairs(texts) if other == place)
+    return {"source": found.source, "reference": found.target}
+
+
 def read_words(ids: Sequence[int], tokenizer: TextTokenizer) -> str:
     """Returns the words of a text that was made, up to its end.
 
