@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmcore.reproduce.arms import one_thread
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
+from lmcore.reproduce.claim import (
+    Claim,
+    Estimates,
+    Measurement,
+    Panel,
+    Plot,
+    Series,
+    Size,
+    Verdict,
+)
 from lmcore.reproduce.diffusion.paraphrasing import (
     ARMS,
     Scale,
@@ -54,6 +63,10 @@ _SETS = {
         folder="text/e2e", files=("devset.csv", "testset_w_refs.csv"), length=60, blanks="[]"
     ),
     "iwslt14": TextSet(folder="text/iwslt14", files=("valid.jsonl", "test.jsonl"), length=40),
+}
+# Of the sets whose numbers were measured: no report has the others.
+_VERDICTS: dict[str, Verdict] = {
+    "qqp": "not reproduced",
 }
 _WHAT = {
     "qqp": "Paraphrases of questions (QQP)",
@@ -265,7 +278,7 @@ def _make_claim(name: str) -> Claim:
         describe=_describe,
         rule=f"{_FULL} uniform steps are better than 20 adaptive ones in BLEU-2 by no more than "
         "the spread of the difference.",
-        expected="reproduced",
+        expected=_VERDICTS.get(name, "reproduced"),
         needs=(f"data:{texts.folder}",),
         sizes=("tiny", "full"),
         holds=few_steps_suffice,
@@ -274,4 +287,4 @@ def _make_claim(name: str) -> Claim:
     )
 
 
-CLAIMS = tuple(map(_make_claim, _SETS))
+CLAIMS = tuple(map(_make_claim, _VERDICTS))
