@@ -5,6 +5,7 @@ from lmcore.reproduce.diffusion import (
     derived_steps,
     distilled_steps,
     few_steps,
+    real_texts,
 )
 
 CLAIMS = (
@@ -12,4 +13,5 @@ CLAIMS = (
     *derived_steps.CLAIMS,
     *distilled_steps.CLAIMS,
     *controlled_texts.CLAIMS,
+    *real_texts.CLAIMS,
 )
