@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from lmcore._extras import optional_imports
+from lmcore.diffusion.scoring import list_references
 
 with optional_imports():
     import torch
@@ -95,7 +97,7 @@ def compute_perplexity(
 
 def compute_bert_scores(
     outputs: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     folder: str | os.PathLike[str],
     *,
     layer: int | None = None,
@@ -112,7 +114,8 @@ def compute_bert_scores(
 
     Args:
         outputs: N texts.
-        references: N texts.
+        references: N times a text, or several, of which for each of the three the best counts, as
+            the package `bert-score` has it.
         folder: of a model and its tokenizer; of an encoder-decoder the encoder is taken.
         layer: whose states are compared, 0 for the embeddings; the last one if None.
         batch_size: texts at once; the result does not depend on it but for rounding.
@@ -121,8 +124,9 @@ def compute_bert_scores(
     Raises:
         ImportError: transformers is not installed.
         OSError: a file cannot be read.
-        ValueError: no texts, lengths that differ, a folder that holds no such model, a layer that
-            it does not have, or a text with more tokens than it takes.
+        ValueError: no texts, lengths that differ, an output without references, a folder that
+            holds no such model, a layer that it does not have, or a text with more tokens than it
+            takes.
 
     Example:
         >>> compute_bert_scores(["a"], ["a"], "nowhere")
@@ -136,10 +140,13 @@ def compute_bert_scores(
             "outputs and references must have the same length: "
             f"got {len(outputs)} and {len(references)}"
         )
+    several = list_references(references)
+    if [] in several:
+        raise ValueError(f"references[{several.index([])}] must hold at least one text")
     tokenizer, model = load_folder(folder, transformers.AutoModel, device)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    texts = list(dict.fromkeys([*outputs, *references]))
+    texts = list(dict.fromkeys([*outputs, *chain.from_iterable(several)]))
     rows = [tokenizer(text)["input_ids"] for text in texts]
     check_lengths(rows, model, folder)
     marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -160,11 +167,13 @@ def compute_bert_scores(
         text: torch.tensor([token not in marks for token in row])
         for text, row in zip(texts, rows, strict=True)
     }
-    pairs = [
-        _match(states[one], states[other], counted[one], counted[other])
-        for one, other in zip(outputs, references, strict=True)
-    ]
-    return BertScores(*(sum(scores) / len(pairs) for scores in zip(*pairs, strict=True)))
+
+    def compare(one: str, others: list[str]) -> BertScores:
+        found = (_match(states[one], states[o], counted[one], counted[o]) for o in others)
+        return BertScores(*map(max, zip(*found, strict=True)))
+
+    best = [compare(*pair) for pair in zip(outputs, several, strict=True)]
+    return BertScores(*(sum(scores) / len(best) for scores in zip(*best, strict=True)))
 
 
 def _match(output: Tensor, reference: Tensor, own: Tensor, other: Tensor) -> BertScores:
