@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import check_line, run_here
+from lmcore._files import FolderLock
 from lmcore.detox import NgramScorer, train_scorer
 from lmcore.detox.calibration import compute_auroc
 from lmcore.detox.ngram_features import find_words, hash_texts
@@ -258,3 +259,13 @@ def test_foreign_files_are_refused(folder: Path, tmp_path: Path) -> None:
         check_line(run_here("detox", "score", texts, "--scorer", place), str(place))
     (old / "config.json").write_text('"lmcore-ngram-scorer"' + "[" * 10**5)
     check_line(run_here("detox", "score", texts, "--scorer", old), "config.json")
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path: Path, scorer: NgramScorer) -> None:
+    scorer.save(tmp_path / "out")
+    source = write_labelled(tmp_path / "rows.jsonl")
+    with FolderLock(tmp_path / "out", doing="writing a scorer").hold():
+        given = ["detox", "train-scorer", source, "--out", tmp_path / "out", "--bits", 12]
+        check_line(run_here(*given), "another process is writing a scorer into it")
+        assert NgramScorer.load(tmp_path / "out").key == scorer.key
+    assert run_here(*given)[0] == 0
