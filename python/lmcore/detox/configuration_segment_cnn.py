@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from lmcore.detox.objective import SPAN_LOSSES
+from lmcore.detox.registration import register_auto_classes
 from lmcore.ops.segments import MOST_SIZE
 
 
@@ -56,3 +57,6 @@ class SegmentCNNConfig(BertConfig):
                 f"max_length must be at least {self.segment_size + 2} and at most {2**20}: "
                 f"got {self.max_length}"
             )
+
+
+register_auto_classes()

@@ -177,11 +177,14 @@ def load_segment_cnn(path: str | os.PathLike[str], **options: Any) -> SegmentCNN
     return model
 
 
-def load_weights(path: str | os.PathLike[str], **options: Any) -> tuple[SegmentCNNModel, list[str]]:
+def load_weights(
+    path: str | os.PathLike[str], *, segment_size: int | None = None, **options: Any
+) -> tuple[SegmentCNNModel, list[str]]:
     """Returns a Segment-CNN with the weights of a folder, and the names of those that it lacks.
 
     Args:
         path: a folder of a Segment-CNN, or of a BERT, whose judgement is then random.
+        segment_size: of a BERT that becomes a Segment-CNN; None: pairs.
         options: of `from_pretrained`.
 
     Raises:
@@ -211,7 +214,10 @@ def load_weights(path: str | os.PathLike[str], **options: Any) -> tuple[SegmentC
         )
     try:
         with no_bars():
-            config = SegmentCNNConfig(**{k: v for k, v in content.items() if k != "model_type"})
+            fields = {name: value for name, value in content.items() if name != "model_type"}
+            if segment_size is not None:
+                fields.setdefault("segment_size", segment_size)
+            config = SegmentCNNConfig(**fields)
             loaded: Any = SegmentCNNModel.from_pretrained(
                 folder, config=config, dtype=torch.float32, output_loading_info=True, **options
             )

@@ -19,21 +19,23 @@ def register_auto_classes() -> None:
 
 
 def _register_config() -> None:
-    from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
+    from lmcore.detox import configuration_segment_cnn as configuration
 
-    module = sys.modules[f"{AUTO}.configuration_auto"]
-    module.AutoConfig.register(SegmentCNNConfig.model_type, SegmentCNNConfig, exist_ok=True)
+    # The import of BERT's sizes imports this module of transformers, and ends here again.
+    if not hasattr(configuration, "SegmentCNNConfig"):
+        return
+    module, kind = sys.modules[f"{AUTO}.configuration_auto"], configuration.SegmentCNNConfig
+    module.AutoConfig.register(kind.model_type, kind, exist_ok=True)
 
 
 def _register_model() -> None:
     from lmcore.detox import modeling_segment_cnn as models
-    from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
 
     # The import of the model imports this module of transformers on its way, and ends here again.
     if not hasattr(models, "SegmentCNNModel"):
         return
-    module = sys.modules[f"{AUTO}.modeling_auto"]
-    module.AutoModel.register(SegmentCNNConfig, models.SegmentCNNModel, exist_ok=True)
+    module, kind = sys.modules[f"{AUTO}.modeling_auto"], models.SegmentCNNModel
+    module.AutoModel.register(kind.config_class, kind, exist_ok=True)
 
 
 _REGISTER: dict[str, Callable[[], None]] = {
