@@ -226,7 +226,7 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    systems = ["compression", "diffusion", "ner", "openba", "ops", "recsys", "training"]
+    systems = ["compression", "detox", "diffusion", "ner", "openba", "ops", "recsys", "training"]
     assert lmcore.__all__ == ["__version__", *systems]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
@@ -251,7 +251,10 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    [lmcore.compression, lmcore.diffusion, lmcore.ner, lmcore.openba, lmcore.recsys],
+    [
+        lmcore.compression, lmcore.detox, lmcore.diffusion, lmcore.ner, lmcore.openba,
+        lmcore.recsys,
+    ],  # fmt: skip
     ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:

@@ -5,25 +5,71 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._extras import optional_imports
 from lmcore.detox.registration import register_auto_classes
+from lmcore.detox.span_scores import SpanScores, score_characters, score_pairs, score_spans
 
 if TYPE_CHECKING:
     from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
+    from lmcore.detox.masking import MaskedText, mask_texts, mask_tokens
     from lmcore.detox.modeling_segment_cnn import SegmentCNNModel, load_segment_cnn
     from lmcore.detox.objective import compute_span_loss
+    from lmcore.detox.span_collator import SpanCollator
+    from lmcore.detox.span_files import SpanSummary, find_spans_file, mask_file
+    from lmcore.detox.span_labels import SpanExample, read_labelled, score_segments
+    from lmcore.detox.span_training import SpanTrainResult, train_spans
+    from lmcore.detox.spans import Span, SpanFinder, TextSpans, load_span_finder
+    from lmcore.detox.tokenization import SegmentTokenizer
 
 # What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
 _LAZY = {
+    "MaskedText": "masking",
     "SegmentCNNConfig": "configuration_segment_cnn",
     "SegmentCNNModel": "modeling_segment_cnn",
+    "SegmentTokenizer": "tokenization",
+    "Span": "spans",
+    "SpanCollator": "span_collator",
+    "SpanExample": "span_labels",
+    "SpanFinder": "spans",
+    "SpanSummary": "span_files",
+    "SpanTrainResult": "span_training",
+    "TextSpans": "spans",
     "compute_span_loss": "objective",
+    "find_spans_file": "span_files",
     "load_segment_cnn": "modeling_segment_cnn",
+    "load_span_finder": "spans",
+    "mask_file": "span_files",
+    "mask_texts": "masking",
+    "mask_tokens": "masking",
+    "read_labelled": "span_labels",
+    "score_segments": "span_labels",
+    "train_spans": "span_training",
 }
 
 __all__ = [
+    "MaskedText",
     "SegmentCNNConfig",
     "SegmentCNNModel",
+    "SegmentTokenizer",
+    "Span",
+    "SpanCollator",
+    "SpanExample",
+    "SpanFinder",
+    "SpanScores",
+    "SpanSummary",
+    "SpanTrainResult",
+    "TextSpans",
     "compute_span_loss",
+    "find_spans_file",
     "load_segment_cnn",
+    "load_span_finder",
+    "mask_file",
+    "mask_texts",
+    "mask_tokens",
+    "read_labelled",
+    "score_characters",
+    "score_pairs",
+    "score_segments",
+    "score_spans",
+    "train_spans",
 ]
 
 register_auto_classes()

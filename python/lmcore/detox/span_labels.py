@@ -15,7 +15,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -233,6 +233,59 @@ def label_offsets(
     return labels
 
 
+def find_text(row: Mapping[str, Any], keys: Sequence[str] = _TEXT_KEYS) -> str:
+    """Returns the text of a row.
+
+    Args:
+        row: of a file.
+        keys: the first of them that the row has; `prompt` may be an object with `text`, as in
+            RealToxicityPrompts.
+
+    Raises:
+        ValueError: there is none, it is no text, or it is blank.
+
+    Example:
+        >>> find_text({"prompt": {"text": "So I", "toxicity": 0.1}})
+        'So I'
+    """
+    key = next((key for key in keys if key in row), None)
+    if key is None:
+        raise ValueError(f"{keys[0]} is missing")
+    value = row[key]
+    if key == "prompt" and isinstance(value, Mapping):
+        key, value = "prompt.text", value.get("text")
+    if not isinstance(value, str):
+        raise ValueError(f"{key} must be a text: got {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{key} must not be empty")
+    return value
+
+
+def find_number(row: Mapping[str, Any], key: str) -> float | None:
+    """Returns a score of a row, or of its `prompt`; None where there is none.
+
+    Args:
+        row: of a file.
+        key: such as `toxicity`.
+
+    Raises:
+        ValueError: it is no number from 0 to 1.
+
+    Example:
+        >>> find_number({"prompt": {"text": "So I", "toxicity": 0.1}}, "toxicity")
+        0.1
+    """
+    prompt = row.get("prompt")
+    value = row.get(key)
+    if value is None and isinstance(prompt, Mapping):
+        value = prompt.get(key)
+    if value is None:
+        return None
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{key} must be a number from 0 to 1: got {value!r:.60}")
+    return float(value)
+
+
 class _Parsed(NamedTuple):
     """What a row holds."""
 
@@ -359,7 +412,7 @@ def _parse_pairs(reader: RowReader) -> Iterator[_Parsed]:
     for line, content in reader.contents():
         try:
             row = parse_row(content)
-            text = _find_text(row, ("content", "text"))
+            text = find_text(row, ("content", "text"))
             tokens = row.get("tokenize_content")
             if tokens is not None and not _is_list(tokens, str):
                 raise ValueError("tokenize_content must be a list of texts")
@@ -378,7 +431,7 @@ def _parse_pairs(reader: RowReader) -> Iterator[_Parsed]:
 def _parse_texts(reader: RowReader) -> Iterator[_Parsed]:
     for line, content in reader.contents():
         try:
-            text = _find_text(parse_row(content), _TEXT_KEYS)
+            text = find_text(parse_row(content), _TEXT_KEYS)
         except ValueError as error:
             reader.refuse(line, str(error))
             continue
@@ -438,21 +491,6 @@ def _read_records(reader: RowReader) -> Iterator[tuple[int, list[str]]]:
             if values:
                 yield line, values
             line = records.line_num + 1
-
-
-def _find_text(row: dict[str, Any], keys: Sequence[str]) -> str:
-    key = next((key for key in keys if key in row), None)
-    if key is None:
-        raise ValueError(f"{keys[0]} is missing")
-    value = row[key]
-    # RealToxicityPrompts has the text of a prompt within.
-    if key == "prompt" and isinstance(value, dict):
-        key, value = "prompt.text", value.get("text")
-    if not isinstance(value, str):
-        raise ValueError(f"{key} must be a text: got {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{key} must not be empty")
-    return value
 
 
 def _is_number(value: Any) -> bool:

@@ -214,7 +214,7 @@ class SpanRun:
         _check_batch(config, processes.data_count)
         if not examples:
             raise ValueError("there are no texts to train on")
-        self.tokenizer = _find_tokenizer(tokenizer, config.model)
+        self.tokenizer = find_tokenizer(tokenizer, config.model)
         size, length = config.segment_size, config.max_length
         self.collator = SpanCollator(self.tokenizer, length, size)
         self.examples, self.cut = cut_examples(examples, length, size)
@@ -476,9 +476,24 @@ def _count_labels(examples: Sequence[SpanExample], size: int) -> tuple[int, int]
     return toxic, sum(max(0, len(example.ids) + 3 - size) for example in examples) - toxic
 
 
-def _find_tokenizer(
+def find_tokenizer(
     tokenizer: str | os.PathLike[str] | SegmentTokenizer | None, model: str | None
 ) -> SegmentTokenizer:
+    """Returns a tokenizer: one that is given, that of a file, or that of a model.
+
+    Args:
+        tokenizer: or its file; None: that of the model.
+        model: its folder.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no tokenizer, or neither is given.
+
+    Example:
+        >>> find_tokenizer(None, None)
+        Traceback (most recent call last):
+        ValueError: tokenizer must be given where no model is: got none
+    """
     if isinstance(tokenizer, SegmentTokenizer):
         return tokenizer
     if tokenizer is not None:

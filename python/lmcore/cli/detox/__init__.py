@@ -1,0 +1,12 @@
+"""The commands `lmcore detox ...`."""
+
+from lmcore.cli.detox.mask import mask_command
+from lmcore.cli.detox.spans import spans_command
+from lmcore.cli.detox.train_spans import span_recipe_command, train_spans_command
+from lmcore.cli.failures import make_app
+
+app = make_app()
+app.command("train-spans")(train_spans_command)
+app.command("span-recipe")(span_recipe_command)
+app.command("spans")(spans_command)
+app.command("mask")(mask_command)
