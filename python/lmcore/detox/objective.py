@@ -78,6 +78,7 @@ def compute_span_loss(
         3.1192
     """
     with optional_imports():
+        import torch
         from torch.nn import functional
 
     weight = find_toxic_weight(kind, toxic_weight)
@@ -85,19 +86,20 @@ def compute_span_loss(
         raise ValueError(
             f"span_logits must have the shape {[*labels.shape, 2]}: got {list(span_logits.shape)}"
         )
-    scores = span_logits.softmax(-1) if kind == "authors" else span_logits
-    losses = functional.cross_entropy(
-        scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    toxic = labels.flatten() == 1
-    other = labels.flatten() == 0
+    toxic, other = labels == 1, labels == 0
+    # Of two classes the cross entropy is softplus of how far the other one is ahead, and the
+    # difference of two probabilities is tanh of half the difference of their logits.
+    ahead = span_logits[..., 1] - span_logits[..., 0]
+    if kind == "authors":
+        ahead = torch.tanh(ahead / 2)
+    losses = functional.softplus(torch.where(toxic, -ahead, ahead))
     # No branch and no number leaves the device.
     toxic_count, other_count = (
         (toxic.sum().clamp(min=1), other.sum().clamp(min=1))
         if counts is None
         else (max(1, counts[0]), max(1, counts[1]))
     )
-    toxic_loss = (losses * toxic).sum() / toxic_count
-    other_loss = (losses * other).sum() / other_count
+    toxic_loss = torch.where(toxic, losses, 0.0).sum() / toxic_count
+    other_loss = torch.where(other, losses, 0.0).sum() / other_count
     loss: Tensor = (weight * toxic_loss + other_loss) * _SHARE
     return loss
