@@ -20,6 +20,7 @@ import lmcore.compression
 import lmcore.compression.families
 import lmcore.compression.pieces
 import lmcore.cost
+import lmcore.detox
 import lmcore.diffusion
 import lmcore.ner.extraction
 import lmcore.openba
@@ -50,6 +51,7 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
+DETOX = import_all(lmcore.detox)
 DIFFUSION = import_all(lmcore.diffusion)
 COMPRESSION = [
     module
@@ -86,6 +88,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         *OPENBA,
         *COST,
         *COMPRESSION,
+        *DETOX,
         *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
@@ -100,6 +103,7 @@ CLASSES: dict[str, type] = {
         lmcore.recsys,
         *TRAINING,
         *COMPRESSION,
+        *DETOX,
         *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
@@ -112,6 +116,7 @@ WORKERS = {
     if name.startswith(
         (
             "lmcore.compression.",
+            "lmcore.detox.",
             "lmcore.diffusion.",
             "lmcore.openba.",
             "lmcore.recsys.",
@@ -252,9 +257,13 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 @pytest.mark.parametrize(
     "package",
     [
-        lmcore.compression, lmcore.detox, lmcore.diffusion, lmcore.ner, lmcore.openba,
+        lmcore.compression,
+        lmcore.detox,
+        lmcore.diffusion,
+        lmcore.ner,
+        lmcore.openba,
         lmcore.recsys,
-    ],  # fmt: skip
+    ],
     ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:

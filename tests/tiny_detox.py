@@ -1,6 +1,7 @@
 """Small Segment-CNNs: one that knows which tokens are toxic, without any training."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,3 +60,11 @@ def make_finder(**settings: Any) -> SpanFinder:
     tokenizer = make_words()
     changes = {name: settings.pop(name) for name in ("segment_size",) if name in settings}
     return SpanFinder(make_oracle(tokenizer, **changes), tokenizer, **settings)
+
+
+def save_segment_cnn(folder: Path) -> Path:
+    """Writes the oracle and its tokenizer."""
+    tokenizer = make_words()
+    make_oracle(tokenizer).save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder

@@ -9,7 +9,7 @@ import pytest
 
 from commands import check_line, run_here
 from lmcore.detox import SpanFinder, find_spans_file, mask_file
-from tiny_detox import WORDS, make_finder, make_oracle, make_words
+from tiny_detox import WORDS, make_finder, save_segment_cnn
 
 TEXTS = [
     "You are a FOOL, you", "you are nice", "BAD İ 北京坏人 so", "bad", "you " * 100 + "bad so",
@@ -23,11 +23,7 @@ def finder() -> SpanFinder:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("segment_cnn")
-    tokenizer = make_words()
-    make_oracle(tokenizer).save_pretrained(place)
-    tokenizer.save(place)
-    return place
+    return save_segment_cnn(tmp_path_factory.mktemp("segment_cnn"))
 
 
 def write(path: Path, rows: Sequence[Any]) -> Path:

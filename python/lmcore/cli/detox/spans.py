@@ -90,7 +90,7 @@ def spans_command(
     on where it was.
     """
     settings = {"threshold": threshold, "window": window, "overlap": overlap}
-    settings |= {"batch_tokens": batch_tokens, "device": device or "auto"}
+    settings |= {"batch_tokens": batch_tokens, "device": "auto" if device is None else device}
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume}
     done = run_finder("find_spans_file", model, (source, out), settings, rows, threads, quiet)
     say_summary(done, "spans")
