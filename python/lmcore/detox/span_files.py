@@ -204,7 +204,7 @@ def _write_rows(
     step: tuple[str, Sequence[str]],
     work: Work,
     count: Callable[[dict[str, Any]], int],
-    options: dict[str, bool],
+    options: dict[str, Any],
     block_rows: int,
     progress: SpanProgress | None,
     more: Callable[[], dict[str, int]],

@@ -256,7 +256,7 @@ class SpanRun:
             `loss` and its parts over the batch, `text` and `spans`; `tokens` of this process.
         """
         config = self.config
-        self.model.train()
+        nn.Module.train(self.model)
         whole = [self.examples[k] for k in self.batches.find(step, slice(config.batch_size))]
         counts = _count_labels(whole, config.segment_size)
         indices = self.batches.find(step, share_rows(config.batch_size, self.processes))
@@ -296,7 +296,7 @@ class SpanRun:
         check_weights(self.model)
         if not self.valid:
             return {}
-        self.model.eval()
+        nn.Module.eval(self.model)
         counts = torch.zeros(4, dtype=torch.int64, device=self.device)
         order = sorted(range(len(self.valid)), key=lambda index: -len(self.valid[index].ids))
         size, processes = self.config.micro_batch_size, self.processes
@@ -394,7 +394,7 @@ class SpanRun:
 
 def _make_model(config: SpanTrainConfig, tokenizer: SegmentTokenizer) -> SegmentCNNModel:
     """The model that is trained, as it starts."""
-    settings = {
+    settings: dict[str, Any] = {
         "segment_size": config.segment_size, "span_loss": config.span_loss,
         "toxic_weight": config.toxic_weight, "max_length": config.max_length,
     }  # fmt: skip

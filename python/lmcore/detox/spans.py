@@ -122,7 +122,8 @@ class SpanFinder:
             raise ValueError(f"threshold must be at least 0 and below 1: got {threshold}")
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1: got {batch_tokens}")
-        self.model, self.tokenizer, self.threshold = model.eval(), tokenizer, threshold
+        nn.Module.eval(model)  # transformers' own is untyped
+        self.model, self.tokenizer, self.threshold = model, tokenizer, threshold
         self.window, self.overlap, self.batch_tokens = window, overlap, batch_tokens
 
     def find(self, texts: Sequence[str]) -> list[TextSpans]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def mask_command(
     A row is that of the input with masked and masks, their number. A prompt that is not toxic by
     its own score passes as it is; of one without a score the model alone decides.
     """
-    settings = {"threshold": threshold, "window": window, "overlap": overlap}
+    settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
     settings |= {"batch_tokens": batch_tokens, "device": "auto" if device is None else device}
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume, "form": form}
     rows |= {"prompt_threshold": None if every else prompt_threshold}

@@ -89,7 +89,7 @@ def spans_command(
     A row is that of the input with spans, span_texts, span_scores and text_score. A killed run goes
     on where it was.
     """
-    settings = {"threshold": threshold, "window": window, "overlap": overlap}
+    settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
     settings |= {"batch_tokens": batch_tokens, "device": "auto" if device is None else device}
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume}
     done = run_finder("find_spans_file", model, (source, out), settings, rows, threads, quiet)
