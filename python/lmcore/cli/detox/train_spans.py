@@ -47,7 +47,6 @@ def train_spans_command(
         str,
         typer.Option(
             metavar="segment_cnn|tiny",
-            parser=plain_text,
             help="segment_cnn (the paper's; name a folder of BERT as --model), tiny (a small model "
             "from random weights, minutes on two cores).",
         ),
