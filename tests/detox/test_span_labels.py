@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lmcore.detox import read_labelled, score_segments
-from lmcore.detox.span_labels import find_span_form, label_offsets
+from lmcore.detox.span_labels import label_offsets
+from lmcore.detox.span_rows import find_span_form
 from lmcore.detox.tokenization import load_tokenizer
 from tiny_detox import make_words
 

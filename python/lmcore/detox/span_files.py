@@ -15,7 +15,7 @@ from typing import Any
 from lmcore._row_stream import RowStream
 from lmcore._rows import Row
 from lmcore.detox.masking import MASK_FORMS, mask_texts
-from lmcore.detox.span_labels import find_number, find_text
+from lmcore.detox.span_rows import find_number, find_text
 from lmcore.detox.spans import SpanFinder
 from lmcore.training.fingerprint import fingerprint_model
 

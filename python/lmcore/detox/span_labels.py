@@ -11,29 +11,22 @@ A row may say what its tokens are (`tokenize_content`); else they are the tokeni
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lmcore._json import parse_json
-from lmcore._rows import RowReader, parse_row
-from lmcore._streams import open_input
+from lmcore._rows import RowReader
+from lmcore.detox.span_rows import LabelledRow, find_span_form, read_rows
 from lmcore.detox.tokenization import SegmentTokenizer
 from lmcore.ops.segments import list_segments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SPAN_FORMS = ("auto", "pairs", "semeval", "texts")
-_COLUMNS = ("spans", "text")
-_TEXT_KEYS = ("text", "content", "prompt")
 # Texts that a scorer sees at once.
 _BLOCK = 4096
 
@@ -67,35 +60,6 @@ class LabelledTexts:
     """Segments that a scorer has seen; None where there was none."""
 
 
-def find_span_form(path: str | os.PathLike[str], form: str = "auto", *, scored: bool) -> str:
-    """Returns the form of a file: that which was given, or what its name says.
-
-    Args:
-        path: the file.
-        form: one of `SPAN_FORMS`.
-        scored: whether a scorer makes the labels.
-
-    Raises:
-        ValueError: there is no such form, or a scorer and labels do not go together.
-
-    Example:
-        >>> find_span_form("a.csv", scored=False), find_span_form("a.jsonl", scored=True)
-        ('semeval', 'texts')
-    """
-    if form not in SPAN_FORMS:
-        raise ValueError(f"format must be one of {', '.join(SPAN_FORMS)}: got {form!r:.60}")
-    if form == "auto":
-        is_csv = os.fspath(path).lower().removesuffix(".gz").endswith(".csv")
-        form = "texts" if scored else "semeval" if is_csv else "pairs"
-    if (form == "texts") != scored:
-        raise ValueError(
-            "the format texts needs a scorer, which makes its labels"
-            if form == "texts"
-            else f"a scorer goes with the format texts: got {form}"
-        )
-    return form
-
-
 def read_labelled(
     path: str | os.PathLike[str],
     tokenizer: SegmentTokenizer,
@@ -112,7 +76,7 @@ def read_labelled(
     Args:
         path: the file; `.gz` is decompressed, `-` is standard input.
         tokenizer: of the texts.
-        form: one of `SPAN_FORMS`.
+        form: one of `lmcore.detox.span_rows.SPAN_FORMS`.
         scorer: makes the labels of the form `texts`.
         threshold: a segment or a text is toxic whose score is above.
         segment_size: n, tokens of a segment.
@@ -140,7 +104,7 @@ def read_labelled(
         return _score_all(reader, tokenizer, scorer, threshold, segment_size, progress)
     examples = [
         example
-        for part in _split(_PARSERS[form](reader))
+        for part in _split(read_rows(reader, form))
         for example in _label_all(part, reader, tokenizer, threshold, segment_size)
     ]
     if not examples and not reader.bad_rows:
@@ -233,74 +197,8 @@ def label_offsets(
     return labels
 
 
-def find_text(row: Mapping[str, Any], keys: Sequence[str] = _TEXT_KEYS) -> str:
-    """Returns the text of a row.
-
-    Args:
-        row: of a file.
-        keys: the first of them that the row has; `prompt` may be an object with `text`, as in
-            RealToxicityPrompts.
-
-    Raises:
-        ValueError: there is none, it is no text, or it is blank.
-
-    Example:
-        >>> find_text({"prompt": {"text": "So I", "toxicity": 0.1}})
-        'So I'
-    """
-    key = next((key for key in keys if key in row), None)
-    if key is None:
-        raise ValueError(f"{keys[0]} is missing")
-    value = row[key]
-    if key == "prompt" and isinstance(value, Mapping):
-        key, value = "prompt.text", value.get("text")
-    if not isinstance(value, str):
-        raise ValueError(f"{key} must be a text: got {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{key} must not be empty")
-    return value
-
-
-def find_number(row: Mapping[str, Any], key: str) -> float | None:
-    """Returns a score of a row, or of its `prompt`; None where there is none.
-
-    Args:
-        row: of a file.
-        key: such as `toxicity`.
-
-    Raises:
-        ValueError: it is no number from 0 to 1.
-
-    Example:
-        >>> find_number({"prompt": {"text": "So I", "toxicity": 0.1}}, "toxicity")
-        0.1
-    """
-    prompt = row.get("prompt")
-    value = row.get(key)
-    if value is None and isinstance(prompt, Mapping):
-        value = prompt.get(key)
-    if value is None:
-        return None
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"{key} must be a number from 0 to 1: got {value!r:.60}")
-    return float(value)
-
-
-class _Parsed(NamedTuple):
-    """What a row holds."""
-
-    line: int
-    text: str
-    tokens: list[str] | None = None
-    scores: list[float] | None = None
-    """Of each segment."""
-    spans: list[int] | None = None
-    """Toxic characters."""
-    toxic: float | None = None
-
-
 def _label_all(
-    rows: list[_Parsed],
+    rows: list[LabelledRow],
     reader: RowReader,
     tokenizer: SegmentTokenizer,
     threshold: float,
@@ -340,7 +238,7 @@ def _score_all(
 ) -> LabelledTexts:
     """The examples of rows that a scorer labels."""
     texts, rows = [], []
-    for part in _split(_parse_texts(reader)):
+    for part in _split(read_rows(reader, "texts")):
         encoded = tokenizer.encode([row.text for row in part])
         for row, tokens in zip(part, encoded, strict=True):
             if not tokens.ids:
@@ -396,9 +294,9 @@ def _check_scores(scores: Any, texts: Sequence[str]) -> NDArray[np.float64]:
     return found
 
 
-def _split(rows: Iterator[_Parsed]) -> Iterator[list[_Parsed]]:
+def _split(rows: Iterator[LabelledRow]) -> Iterator[list[LabelledRow]]:
     """Rows in blocks, which are tokenised together."""
-    block: list[_Parsed] = []
+    block: list[LabelledRow] = []
     for row in rows:
         block.append(row)
         if len(block) == _BLOCK:
@@ -406,104 +304,3 @@ def _split(rows: Iterator[_Parsed]) -> Iterator[list[_Parsed]]:
             block = []
     if block:
         yield block
-
-
-def _parse_pairs(reader: RowReader) -> Iterator[_Parsed]:
-    for line, content in reader.contents():
-        try:
-            row = parse_row(content)
-            text = find_text(row, ("content", "text"))
-            tokens = row.get("tokenize_content")
-            if tokens is not None and not _is_list(tokens, str):
-                raise ValueError("tokenize_content must be a list of texts")
-            scores = row.get("score")
-            if not _is_list(scores, (int, float)) or not all(0 <= s <= 1 for s in scores or ()):
-                raise ValueError("score must be a list of numbers from 0 to 1")
-            toxic = row.get("toxic")
-            if toxic is not None and not (_is_number(toxic) and 0 <= toxic <= 1):
-                raise ValueError(f"toxic must be a number from 0 to 1: got {toxic!r:.60}")
-        except ValueError as error:
-            reader.refuse(line, str(error))
-            continue
-        yield _Parsed(line, text, tokens=tokens, scores=scores, toxic=toxic)
-
-
-def _parse_texts(reader: RowReader) -> Iterator[_Parsed]:
-    for line, content in reader.contents():
-        try:
-            text = find_text(parse_row(content), _TEXT_KEYS)
-        except ValueError as error:
-            reader.refuse(line, str(error))
-            continue
-        yield _Parsed(line, text)
-
-
-def _parse_semeval(reader: RowReader) -> Iterator[_Parsed]:
-    names: list[str] | None = None
-    for line, values in _read_records(reader):
-        if names is None:
-            names = values
-            if not set(_COLUMNS) <= set(names):
-                raise ValueError(
-                    f"{reader.name}:{line}: expected columns spans and text: got {names!r:.80}"
-                )
-            continue
-        try:
-            yield _parse_record(line, dict(zip(names, values, strict=False)), len(names), values)
-        except ValueError as error:
-            reader.refuse(line, str(error))
-
-
-def _parse_record(line: int, row: dict[str, str], columns: int, values: list[str]) -> _Parsed:
-    if len(values) != columns:
-        raise ValueError(f"expected {columns} columns: got {len(values)}")
-    try:
-        spans = parse_json(row["spans"])
-    except ValueError:
-        spans = None
-    if not _is_list(spans, int):
-        raise ValueError(f"spans must be a list of places of characters: got {row['spans']!r:.60}")
-    text = row["text"]
-    outside = next((place for place in spans if not 0 <= place < len(text)), None)
-    if outside is not None:
-        raise ValueError(
-            f"spans must be from 0 to {len(text) - 1}, the last character: got {outside}"
-        )
-    return _Parsed(line, text, spans=spans)
-
-
-def _read_records(reader: RowReader) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV file with the line that each begins in; fields may hold line breaks."""
-    with open_input(reader.path) as source:
-        text = io.TextIOWrapper(source.file, encoding="utf-8-sig", newline="")
-        records = csv.reader(text, strict=True)
-        line = 1
-        while True:
-            try:
-                values = next(records, None)
-            except csv.Error as error:
-                reader.refuse(line, f"not a record of CSV: {error}")
-                values = []
-            except UnicodeDecodeError:
-                raise ValueError(f"{reader.name}:{line}: not UTF-8") from None
-            if values is None:
-                return
-            if values:
-                yield line, values
-            line = records.line_num + 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: Any, kind: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, kind) and not isinstance(item, bool) for item in value
-    )
-
-
-_PARSERS: dict[str, Callable[[RowReader], Iterator[_Parsed]]] = {
-    "pairs": _parse_pairs,
-    "semeval": _parse_semeval,
-}
