@@ -4,9 +4,9 @@ Importing transformers' models takes seconds and needs torch, while much of a sy
 without.  So nothing is imported here: each part is registered when the module of transformers that
 keeps it has been imported, whether that was before or comes later.
 
-Modules of transformers import each other, so that ours, which import them in turn, have to wait
-until the outermost one is whole: `transformers.modeling_layers` imports the Auto classes before it
-has defined what it is imported for.
+Modules of transformers import each other, and ours import them, so that a registration has to wait
+until the outermost one of both is whole: `transformers.modeling_layers` imports the Auto classes
+before it has defined what it is imported for.
 """
 
 import importlib.abc
@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 AUTO = "transformers.models.auto"
-_PACKAGE = "transformers."
+_PACKAGES = ("transformers.", "lmcore.")
 
 _waiting: dict[str, list[Callable[[], None]]] = {}
 
 
 class _Imports(threading.local):
-    """What a thread is importing of transformers: how deep, and what is whole by now."""
+    """What a thread is importing of both packages: how deep, and what is whole by now."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -51,13 +51,15 @@ def register_after_import(registers: Mapping[str, Callable[[], None]]) -> None:
         if register not in known:
             known.append(register)
         if name in sys.modules:
-            register()
+            _imports.whole.append(name)
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
+    if _imports.depth == 0:
+        _register_whole()
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the modules of transformers where Python finds them, and follows their imports."""
+    """Finds the modules of both packages where Python finds them, and follows their imports."""
 
     def __init__(self) -> None:
         self._finding: set[str] = set()
@@ -65,7 +67,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        known = name in _waiting or name.startswith(_PACKAGE)
+        known = name in _waiting or name.startswith(_PACKAGES)
         if not known or name in self._finding:
             return None
         self._finding.add(name)

@@ -25,6 +25,7 @@ from lmcore.training.config import Between, change
 from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
+from tiny_detox import save_segment_cnn
 from tiny_diffusion import make_tokenizer as make_words
 from tiny_diffusion import small
 from tiny_generation import save_pair
@@ -47,11 +48,13 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
+    "scorer",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
     "words", "unpickle",
+    "every",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -61,6 +64,10 @@ COMPLETE: dict[str, list[str]] = {
     "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
     "detox train-scorer": ["LABELLED", "--out", "RUN"],
     "detox evaluate": ["SCORES"],
+    "detox mask": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox span-recipe": ["tiny"],
+    "detox spans": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox train-spans": ["SCORED", "--recipe", "tiny", "--model", "SEGMENTS", "--out", "RUN"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
     "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
     "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
@@ -166,6 +173,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "words.txt").write_text("".join(f"{token}\n" for token in list_tokens()))
     (folder / "diffusion").mkdir()
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
+    save_segment_cnn(folder / "segments")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     (folder / "lexicon.txt").write_text("blap\n")
@@ -177,6 +185,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
+        "PROMPTS": str(write_rows(folder / "prompts.jsonl", [{"prompt": "you are bad"}])),
+        "SCORED": str(write_rows(folder / "scored.jsonl", [{"content": "you are", "score": [0]}])),
+        "SEGMENTS": str(folder / "segments"),
         "TARGETS": str(targets),
         "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),
