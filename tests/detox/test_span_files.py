@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from commands import check_line, run_here
-from lmcore.detox import SpanFinder, find_spans_file, mask_file
+from lmcore.detox import SpanFinder, find_spans_file, load_span_finder, mask_file
 from tiny_detox import WORDS, make_finder, save_segment_cnn
 
 TEXTS = [
@@ -127,6 +127,16 @@ def test_rows_that_cannot_be_used(tmp_path: Path, finder: SpanFinder, row: Any, 
     done = find_spans_file(finder, source, target, skip_bad_rows=True)
     assert (done.rows, done.listed_bad_rows) == (2, [f"{source}:2: {text}"])
     assert [row["text"] for row in read(target)] == ["bad so", "you"]
+
+
+def test_a_narrow_model_finds_the_same(folder: Path) -> None:
+    wide = load_span_finder(folder, device="cpu").find(TEXTS)
+    narrow = load_span_finder(folder, device="cpu", precision="bfloat16").find(TEXTS)
+    for expected, got in zip(wide, narrow, strict=True):
+        assert got.labels.tolist() == expected.labels.tolist()
+        assert got.scores == pytest.approx(expected.scores, abs=0.05)
+    with pytest.raises(ValueError, match=r"^precision must be one of float32, bfloat16: got 'x'$"):
+        load_span_finder(folder, precision="x")
 
 
 # Commands.
