@@ -81,6 +81,10 @@ pub enum Stream {
     StartNoise = 184,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
+    /// What a model in training continues its chains with, to be contrasted with.
+    ChainAnchors = 227,
+    /// Chains that a model writes for a prompt.
+    ChainSamples = 228,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

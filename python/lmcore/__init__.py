@@ -14,10 +14,11 @@ TYPE_CHECKING = False  # importing `typing` takes longer than all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from lmcore import compression, diffusion, ner, openba, ops, recsys, training
+    from lmcore import compression, detox, diffusion, ner, openba, ops, recsys, training
 
 __all__ = [
-    "__version__", "compression", "diffusion", "ner", "openba", "ops", "recsys", "training",
+    "__version__", "compression", "detox", "diffusion", "ner", "openba", "ops", "recsys",
+    "training",
 ]  # fmt: skip
 
 

@@ -87,6 +87,10 @@ class Stream(IntEnum):
     """What sampling a text by diffusion starts with."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
+    CHAIN_ANCHORS = 227
+    """What a model in training continues its chains with, to be contrasted with."""
+    CHAIN_SAMPLES = 228
+    """Chains that a model writes for a prompt."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E
