@@ -67,7 +67,8 @@ def test_the_gradient_reaches_all_but_absent_texts() -> None:
     candidates = torch.randn(2, 4, 4, requires_grad=True)
     present = torch.tensor([[True, True, True, True], [True, False, True, False]])
     contrastive_loss(anchors, candidates, present).sum().backward()  # type: ignore[no-untyped-call]
-    assert anchors.grad is not None and candidates.grad is not None
+    assert anchors.grad is not None
+    assert candidates.grad is not None
     assert bool((anchors.grad.abs().sum(1) > 1e-4).all())
     assert ((candidates.grad.abs().sum(2) > 1e-4) == present).all()
     # A step along it draws the clean one nearer, and pushes a toxic one away.

@@ -61,7 +61,7 @@ def test_shares_of_many_draws() -> None:
 
 
 def test_a_wide_nucleus_is_found_beside_narrow_ones() -> None:
-    """Rows with more likely tokens than are looked at first get all of theirs, and no other does."""
+    """A row with more likely tokens than are looked at first gets all of its own, and no other."""
     flat, sharp = torch.zeros(1, 1000), torch.zeros(1, 1000)
     sharp[0, 700] = 30.0
     draws = [0.999, 0.5]

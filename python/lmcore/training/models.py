@@ -188,10 +188,12 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     with optional_imports():
         import peft
 
-    linear: dict[str, None] = {}
+    # By name, whether its matrix is stored the other way round, as GPT-2's are.
+    linear: dict[str, bool] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            linear.setdefault(name.rpartition(".")[2])
+        is_turned = type(module).__name__ == "Conv1D"
+        if isinstance(module, nn.Linear) or is_turned:
+            linear.setdefault(name.rpartition(".")[2], is_turned)
     for target in config.targets or ():
         if target not in linear:
             raise ValueError(
@@ -210,6 +212,7 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number does
         lora_dropout=config.dropout,
         target_modules=targets,
+        fan_in_fan_out=any(linear[name] for name in targets or linear),
     )
     with _no_reminders():
         return peft.get_peft_model(model, settings)
