@@ -20,6 +20,7 @@ import lmcore.compression
 import lmcore.compression.families
 import lmcore.compression.pieces
 import lmcore.cost
+import lmcore.detox
 import lmcore.diffusion
 import lmcore.ner.extraction
 import lmcore.openba
@@ -50,6 +51,7 @@ TRAINING = import_all(lmcore.training)
 RECSYS = import_all(lmcore.recsys)
 OPENBA = import_all(lmcore.openba)
 COST = import_all(lmcore.cost)
+DETOX = import_all(lmcore.detox)
 DIFFUSION = import_all(lmcore.diffusion)
 COMPRESSION = [
     module
@@ -86,6 +88,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         *OPENBA,
         *COST,
         *COMPRESSION,
+        *DETOX,
         *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
@@ -94,12 +97,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
     for module in [
+        lmcore.detox,
         lmcore.diffusion,
         lmcore.ner,
         lmcore.openba,
         lmcore.recsys,
         *TRAINING,
         *COMPRESSION,
+        *DETOX,
         *DIFFUSION,
     ]
     for name, value in ((name, getattr(module, name)) for name in public_names(module))
@@ -112,6 +117,7 @@ WORKERS = {
     if name.startswith(
         (
             "lmcore.compression.",
+            "lmcore.detox.",
             "lmcore.diffusion.",
             "lmcore.openba.",
             "lmcore.recsys.",
@@ -226,7 +232,7 @@ def test_working_classes_have_examples(name: str) -> None:
 
 
 def test_top_level_names() -> None:
-    systems = ["compression", "diffusion", "ner", "openba", "ops", "recsys", "training"]
+    systems = ["compression", "detox", "diffusion", "ner", "openba", "ops", "recsys", "training"]
     assert lmcore.__all__ == ["__version__", *systems]
     assert lmcore.__version__ == _core.__version__
     for name in lmcore.__all__:
@@ -251,7 +257,14 @@ def test_packages_with_torch_are_imported_at_first_use() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    [lmcore.compression, lmcore.diffusion, lmcore.ner, lmcore.openba, lmcore.recsys],
+    [
+        lmcore.compression,
+        lmcore.detox,
+        lmcore.diffusion,
+        lmcore.ner,
+        lmcore.openba,
+        lmcore.recsys,
+    ],
     ids=lambda p: p.__name__,
 )
 def test_names_of_systems(package: ModuleType) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 
+import tiny_chains
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
@@ -42,20 +43,25 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
-    "schedule", "solver",
+    "schedule", "solver", "grammar",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
-    "groups", "key", "column", "name", "keep_per", "proportions",
+    "groups", "key", "column", "name", "keep_per", "proportions", "field",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
+    "check",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
+    "detox chains": ["CONTINUED", "ALIGNED"],
+    "detox generate": ["WRITER", "TEXT", "ALIGNED"],
+    "detox recipe": ["tiny"],
+    "detox train": ["tiny", "--data", "CHAINS", "--out", "RUN"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
     "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
     "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],
@@ -162,8 +168,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "diffusion").mkdir()
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
+    continued = {"prompt": "a", "generation": ["b", "c"], "cont_toxicity": [0.1, 0.9]}
+    chain = tiny_chains.make_row("sea", None)
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     return {
+        "CONTINUED": str(write_rows(folder / "continued.jsonl", [continued])),
+        "CHAINS": str(write_rows(folder / "chains.jsonl", [chain])),
+        "WRITER": str(tiny_chains.save("gpt2", folder / "writer")),
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lmcore._extras import optional_imports
-from lmcore.detox.chain_files import ChainSummary, check_chains, make_chains
+from lmcore.detox.chain_files import ChainSummary, check_chains, find_grammar, make_chains
 from lmcore.detox.chain_rows import ChainRow, find_problem, read_chain_row
-from lmcore.detox.chains import GRAMMARS, PAPER, STUDENT, Chain, ChainError
+from lmcore.detox.chains import Chain, ChainError
 from lmcore.detox.selection import Selection, make_training_row, select_generations
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ _LAZY = {
 }
 
 __all__ = [
-    "GRAMMARS",
-    "PAPER",
-    "STUDENT",
     "Chain",
     "ChainCollator",
     "ChainError",
@@ -49,6 +46,7 @@ __all__ = [
     "WritingSummary",
     "check_chains",
     "contrastive_loss",
+    "find_grammar",
     "find_problem",
     "generate_file",
     "load_writer",

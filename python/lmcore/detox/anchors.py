@@ -82,6 +82,23 @@ def sample_anchors(
 
     Raises:
         ValueError: there is not a row of noise for each of the batch.
+
+    Example:
+        >>> from lmcore.detox.chain_collator import ChainCollator
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer
+        >>> tokenizer = make_tokenizer(["# Text: hello"], 300)
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), tokenizer)
+        >>> text = ("# Text: hi # Let's detoxify step by step. # The context is non-toxic. "
+        ...     "# Generation: oh #")
+        >>> row = {"output": text, "cont_generation": ["oh", "no"]}
+        >>> batch = ChainCollator(tokenizer, model)([row])
+        >>> config = ContrastiveConfig(anchor_tokens=3)
+        >>> noise = torch.tensor([[0.1, 0.5, 0.9]])
+        >>> anchors = sample_anchors(model, batch, noise, config, pad=0, end=1)
+        >>> anchors.ids.shape, anchors.mask.sum().item()
+        (torch.Size([1, 24]), 3)
     """
     rows = batch["template_ids"]
     if noise.shape != (len(rows), config.anchor_tokens):
@@ -129,6 +146,23 @@ def contrast(
 
     Returns:
         `[groups]` float32; rows without a toxic continuation are no group.
+
+    Example:
+        >>> from lmcore.detox.chain_collator import ChainCollator
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer
+        >>> tokenizer = make_tokenizer(["# Text: hello"], 300)
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), tokenizer)
+        >>> text = ("# Text: hi # Let's detoxify step by step. # The context is non-toxic. "
+        ...     "# Generation: oh #")
+        >>> row = {"output": text, "cont_generation": ["oh", "no"]}
+        >>> batch = ChainCollator(tokenizer, model)([row])
+        >>> config = ContrastiveConfig(anchor_tokens=3)
+        >>> noise = torch.tensor([[0.1, 0.5, 0.9]])
+        >>> anchors = sample_anchors(model, batch, noise, config, pad=0, end=1)
+        >>> contrast(model, batch, anchors, config).shape
+        torch.Size([1])
     """
     present = batch["continuation_mask"].any(-1)
     groups = find_groups(batch)
@@ -155,6 +189,20 @@ def find_groups(batch: Mapping[str, Tensor]) -> Tensor:
 
     Args:
         batch: of `ChainCollator`.
+
+    Example:
+        >>> from lmcore.detox.chain_collator import ChainCollator
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer
+        >>> tokenizer = make_tokenizer(["# Text: hello"], 300)
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), tokenizer)
+        >>> text = ("# Text: hi # Let's detoxify step by step. # The context is non-toxic. "
+        ...     "# Generation: oh #")
+        >>> row = {"output": text, "cont_generation": ["oh", "no"]}
+        >>> batch = ChainCollator(tokenizer, model)([row])
+        >>> find_groups(batch)
+        tensor([True])
     """
     present = batch["continuation_mask"].any(-1)
     if not present.shape[1]:
@@ -172,6 +220,20 @@ def find_states(
         ids: `[texts, length]` int64.
         mask: `[texts, length]`, 1 for tokens.
         source: ids and mask of what an encoder reads, `[texts, source]` each.
+
+    Example:
+        >>> from lmcore.detox.chain_collator import ChainCollator
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer
+        >>> tokenizer = make_tokenizer(["# Text: hello"], 300)
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), tokenizer)
+        >>> text = ("# Text: hi # Let's detoxify step by step. # The context is non-toxic. "
+        ...     "# Generation: oh #")
+        >>> row = {"output": text, "cont_generation": ["oh", "no"]}
+        >>> batch = ChainCollator(tokenizer, model)([row])
+        >>> find_states(model, batch["input_ids"], batch["attention_mask"]).shape[-1]
+        8
     """
     options: dict[str, Any] = {"output_hidden_states": True, "use_cache": False}
     if source is not None:

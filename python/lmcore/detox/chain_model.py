@@ -69,25 +69,42 @@ class ContrastiveModel(nn.Module):
         # By template: the call in which its anchor was sampled, and the anchor.
         self._known: dict[bytes, tuple[int, Tensor, Tensor]] = {}
 
+    # Trainer takes any `**more` for a promise to divide the loss by the tokens of all its steps.
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **groups: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        template_ids: Tensor | None = None,
+        template_mask: Tensor | None = None,
+        continuation_ids: Tensor | None = None,
+        continuation_mask: Tensor | None = None,
     ) -> dict[str, Any]:
         """Returns `loss`, what it consists of, and how many groups there were.
 
         Args:
-            input_ids: `[rows, source]` int64.
+            input_ids: `[rows, source]` int64, as the other tensors of `ChainCollator`.
             attention_mask: `[rows, source]` int64.
             labels: `[rows, target]` int64.
-            groups: the other tensors of `ChainCollator`; without them it is cross entropy alone.
+            template_ids: `[rows, template]` int64; without all of these four it is cross entropy
+                alone.
+            template_mask: `[rows, template]` int64.
+            continuation_ids: `[rows, continuations, length]` int64.
+            continuation_mask: `[rows, continuations, length]` int64.
         """
         loss = self.model(
             input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False
         ).loss
         found: dict[str, Any] = {"loss": loss, "cross_entropy": loss.detach(), "groups": 0}
+        groups = {
+            "template_ids": template_ids, "template_mask": template_mask,
+            "continuation_ids": continuation_ids, "continuation_mask": continuation_mask,
+        }  # fmt: skip
+        given = {name: value for name, value in groups.items() if value is not None}
         weight = self.contrastive.weight
-        if not (self.training and weight and "continuation_mask" in groups):
+        if not (self.training and weight and len(given) == len(groups)):
             return found
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **groups}
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **given}
         used = find_groups(batch)
         if not used.any():
             return found

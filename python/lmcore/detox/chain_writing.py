@@ -249,6 +249,19 @@ def load_writer(
     Raises:
         ImportError: it is an adapter, and peft is not installed.
         ValueError: it cannot be loaded, or the device does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer, save_model
+        >>> tokenizer = make_tokenizer(["# Text: hello"], 300)
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), tokenizer)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, tokenizer, Path(folder))
+        ...     load_writer(folder, device="cpu").count_tokens("hello") > 0
+        True
     """
     chosen = find_device(device)
     return ChainWriter(load_model(model).to(chosen), load_tokenizer(model), sampling)

@@ -147,6 +147,16 @@ def sample_tokens(
 
     Raises:
         ValueError: the model is not made for generating.
+
+    Example:
+        >>> from lmcore.detox.models import make_model
+        >>> from lmcore.detox.recipes import ScratchConfig
+        >>> from lmcore.training.models import make_tokenizer
+        >>> model = make_model(ScratchConfig(hidden_size=8, heads=1), make_tokenizer(["a"], 300))
+        >>> inputs = {"input_ids": torch.tensor([[5]]), "attention_mask": torch.tensor([[1]])}
+        >>> choose = NucleusChoice(draw_noise(1, 228, [0], 4))
+        >>> sample_tokens(model, inputs, choose, pad=0, end=None, max_new_tokens=4).shape
+        torch.Size([1, 4])
     """
     is_encoder_decoder = bool(model.config.is_encoder_decoder)
     given = inputs.get("decoder_input_ids") if is_encoder_decoder else inputs["input_ids"]

@@ -76,6 +76,15 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Any:
 
     Raises:
         ValueError: it cannot be loaded, or has no token for padding or the end of a text.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, make_tokenizer(["Ada"], 300), Path(folder))
+        ...     load_tokenizer(folder).padding_side
+        'right'
     """
     source = find_model(name)
     with _refusing(source, "a tokenizer"), no_bars():
@@ -100,6 +109,15 @@ def load_model(name: str | os.PathLike[str]) -> Any:
     Raises:
         ImportError: there is an adapter, and peft is not installed.
         ValueError: it cannot be loaded, is no such model, or lacks weights.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, make_tokenizer(["Ada"], 300), Path(folder))
+        ...     load_model(folder).config.n_embd
+        4
     """
     source = find_model(name)
     if (Path(source) / _ADAPTER).is_file():
@@ -130,6 +148,12 @@ def name_loss(model: Any) -> Any:
 
     Args:
         model: of transformers.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> name_loss(model).loss_type
+        'ForCausalLM'
     """
     if getattr(model, "loss_type", "") is None:
         model.loss_type = "ForCausalLM"
@@ -184,6 +208,13 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         ImportError: peft is not installed.
         ValueError: the model has no layer of such a name, it is no linear one, or peft knows
             none for this kind of model.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> model = add_lora(model, LoraConfig(rank=2, targets=("c_attn",)))
+        >>> sum(p.numel() for p in model.parameters() if p.requires_grad)  # 2 * (4 + 12)
+        32
     """
     with optional_imports():
         import peft
@@ -229,6 +260,13 @@ def recompute_layers(model: Any) -> None:
 
     Raises:
         ValueError: it is not built for that.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> recompute_layers(model)
+        >>> model.is_activation_checkpointing
+        True
     """
     if not model.supports_gradient_checkpointing:
         raise ValueError(f"device.recompute must be false: a {type(model).__name__} cannot do it")
@@ -248,6 +286,11 @@ def check_fit(model: Any, sequences: Iterable[Sequence[int] | NDArray[Any]], lim
 
     Raises:
         ValueError: it does not.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> check_fit(model, [[1, 299]], "max_tokens")
     """
     size = model.get_input_embeddings().num_embeddings
     most, longest = 0, 0
@@ -272,6 +315,12 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
 
     Args:
         model: of transformers, or what `add_lora` returned.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> len(find_blocks(model))
+        1
     """
     base: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
     names = set(base._no_split_modules or ())
@@ -292,6 +341,15 @@ def save_model(
 
     Raises:
         OSError: a file cannot be written.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, make_tokenizer(["Ada"], 300), Path(folder))
+        ...     Path(folder, "model.safetensors").exists()
+        True
     """
     weights = {
         name: value.full_tensor() if isinstance(value, DTensor) else value
@@ -382,6 +440,10 @@ def no_reports() -> Iterator[None]:
 
     What weights a model lacks is said by our error, and not by a table before it; and a row that
     has ended is filled up with padding, which a step of generation takes for a missing mask.
+
+    Example:
+        >>> with no_reports():
+        ...     pass
     """
     from transformers.utils import logging
 
