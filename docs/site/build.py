@@ -28,6 +28,7 @@ NAVIGATION = {
         "docs/ner.md",
         "docs/openba.md",
         "docs/compression.md",
+        "docs/detox.md",
         "docs/diffusion.md",
         "docs/recsys.md",
     ],
