@@ -54,7 +54,7 @@ TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "datas
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
-    "words", "unpickle", "every", "check",
+    "words", "unpickle", "every", "check", "released",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.

@@ -94,5 +94,7 @@ def test_the_command() -> None:
     code, output, _ = run_here("detox", "recipe", "gpt2_xl", "--set", "contrastive.weight=0.5")
     assert code == 0
     assert json.loads(output)["contrastive"]["weight"] == 0.5
+    code, output, _ = run_here("detox", "recipe", "tiny", "--released")
+    assert json.loads(output) == config_to_dict(released(tiny()))
     check_line(run_here("detox", "recipe", "gpt3"), "RECIPE must be one of tiny, gpt2_xl")
     check_line(run_here("detox", "recipe", "tiny", "--set", "speed=1"), "speed")

@@ -231,7 +231,7 @@ print(json.dumps(out))
 
 def test_two_processes_train_as_one(folders: dict[str, Path], tmp_path: Path) -> None:
     """Also with sharded weights, where both generate and contrast as often."""
-    base = {**SMALL, "batch_size": 4, "loop.steps": 4}
+    base = {**SMALL, "batch_size": 4, "loop.steps": 4, "contrastive.anchor_tokens": 3}
     arms = [
         (sharding, str(folders["still"]), {**base, "device.sharding": sharding})
         for sharding in ("none", "full")

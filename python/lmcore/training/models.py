@@ -250,7 +250,7 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
 
 
 def recompute_layers(model: Any) -> None:
-    """Lets each layer be computed again in the backward pass rather than kept.
+    """Returns nothing, and lets layers be computed again in the backward pass rather than kept.
 
     It is transformers' own way, which keeps caches of attention apart; the room's is for plain
     blocks.

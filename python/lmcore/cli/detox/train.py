@@ -25,6 +25,15 @@ from lmcore.cli.terminal import is_first_process, say, show_json
 if TYPE_CHECKING:
     from lmcore.detox.recipes import TrainConfig
 
+_Released = Annotated[
+    bool,
+    typer.Option(
+        "--released",
+        help="The contrastive term as the released code has it: weight 0.5, padding in the mean, "
+        "anchors in every step.",
+    ),
+]
+
 
 def train_command(
     recipe: Annotated[
@@ -65,6 +74,7 @@ def train_command(
     seed: Annotated[
         int | None, whole(0, 2**64 - 1, text="Of everything random; 42 by default.")
     ] = None,
+    released: _Released = False,
     device: Device = None,
     threads: Threads = None,
     settings: Settings = None,
@@ -82,7 +92,7 @@ def train_command(
         "model": model, "epochs": epochs, "loop.seed": seed, "device.device": device,
         "device.threads": limit_threads(threads),
     }  # fmt: skip
-    config = _make_config(recipe, options, settings or [])
+    config = _make_config(recipe, options, settings or [], released)
     rows = _read_rows(data, skip_bad_rows)
     given = {"valid": [] if valid is None else _read_rows(valid, skip_bad_rows), "resume": resume}
     paths = {"data_path": data, "valid_path": valid}
@@ -93,22 +103,29 @@ def recipe_command(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="One of the names that `train` takes.")
     ] = "gpt2_xl",
+    released: _Released = False,
     settings: Settings = None,
 ) -> None:
     """Print the settings of a recipe as JSON."""
     with starting():
         from lmcore.training.config import config_to_dict
 
-    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
+    config = _make_config(recipe, {}, settings or [], released)
+    show_json(config_to_dict(config), indent=2)
 
 
-def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _make_config(
+    recipe: str, options: dict[str, Any], settings: list[str], released: bool
+) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     with starting():
-        from lmcore.detox.recipes import RECIPES
+        from lmcore.detox import recipes
         from lmcore.training.config import choose_recipe
 
-    return choose_recipe(RECIPES, recipe, settings, options)
+    known = recipes.RECIPES
+    if released and recipe in known:
+        known = {**known, recipe: lambda: recipes.released(recipes.RECIPES[recipe]())}
+    return choose_recipe(known, recipe, settings, options)
 
 
 def _read_rows(path: str, skip_bad_rows: bool) -> list[dict[str, Any]]:
