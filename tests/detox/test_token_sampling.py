@@ -126,3 +126,22 @@ def test_a_row_ends_when_it_is_done() -> None:
     )
     assert found.shape == (2, 3)
     assert found[0, 2] == 0
+
+
+def test_settings_of_the_model_do_not_count() -> None:
+    """Such as those of a summariser, which repeats no tokens and does not end early."""
+    tokenizer = tiny_chains.make_words()
+    model = tiny_chains.make_gpt2(tokenizer)
+    inputs = {"input_ids": torch.tensor([[5, 6]]), "attention_mask": torch.tensor([[1, 1]])}
+
+    def sample() -> list[int]:
+        choose = NucleusChoice(draw_noise(3, 228, [1], 12), temperature=0.1)
+        found = sample_tokens(model, inputs, choose, pad=0, end=1, max_new_tokens=12)
+        tokens: list[int] = found[0].tolist()
+        return tokens
+
+    expected = sample()
+    own = model.generation_config
+    own.no_repeat_ngram_size, own.suppress_tokens = 1, [*expected]
+    assert sample() == expected
+    assert model.generation_config is own

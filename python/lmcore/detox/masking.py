@@ -142,3 +142,43 @@ def mask_texts(
         )
         for one, (text, count) in zip(found, masked, strict=True)
     ]
+
+
+def mask_prompts(
+    finder: SpanFinder,
+    texts: Sequence[str],
+    scores: Sequence[float | None],
+    *,
+    form: str = "pieces",
+    prompt_threshold: float | None = 0.5,
+) -> tuple[list[MaskedText], int]:
+    """Returns prompts with masks in place of their toxic spans, and how many were asked about.
+
+    Source: Detox-Chain (arXiv 2308.08295), section 3.1 of the specification.
+
+    Args:
+        finder: finds the spans.
+        texts: of prompts.
+        scores: toxicity of each, where it is known; one that is not above the threshold is passed
+            on as it is, and of one without a score the model alone decides.
+        form: one of `MASK_FORMS`.
+        prompt_threshold: prompts are masked whose own score is above; None: all are.
+
+    Raises:
+        ValueError: there is no such form, or there is not a score for each text.
+
+    Example:
+        >>> mask_prompts(None, [], [])
+        ([], 0)
+    """
+    asked = [
+        prompt_threshold is None or score is None or score > prompt_threshold
+        for _, score in zip(texts, scores, strict=True)
+    ]
+    chosen = [text for text, is_asked in zip(texts, asked, strict=True) if is_asked]
+    found = iter(mask_texts(finder, chosen, form=form) if chosen else ())
+    masked = [
+        next(found) if is_asked else MaskedText(text=text, masked=text, masks=0, toxicity=None)
+        for text, is_asked in zip(texts, asked, strict=True)
+    ]
+    return masked, len(chosen)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmcore.detox.chains import PAPER, Chain, Grammar
+from lmcore.detox.scorers import Scorer, check_scores
 
 #: Of a prompt's continuations the cleanest is kept, and so many of the most toxic ones.
 MOST_TOXIC = 3
@@ -71,6 +72,74 @@ def select_generations(
         return None
     negatives = tuple(text for found, text in ranked[-MOST_TOXIC:] if found > toxic)
     return Selection(positive=positive, positive_score=score, negatives=negatives)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ScoredText:
+    """A text's continuations with their scores, and which of them a chain may be made of."""
+
+    samples: tuple[str, ...]
+    scores: tuple[float, ...]
+    """Of each; 0 for one of white space alone."""
+    kept: tuple[str, ...]
+    """The cleanest, then at most three of the most toxic ones, from the least toxic to the most."""
+    kept_scores: tuple[float, ...]
+
+
+def keep_extremes(
+    texts: Sequence[str], scores: Sequence[float]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Returns the least toxic text and the three most toxic ones, with their scores.
+
+    They are sorted by toxicity, equal ones by text. Of fewer than four each is kept once; texts of
+    white space alone are left out.
+
+    Source: section 3.4 of the specification, `[g0, g-3, g-2, g-1]`.
+
+    Args:
+        texts: continuations of one prompt.
+        scores: toxicity of each, from 0 to 1.
+
+    Raises:
+        ValueError: there is not a score for each text.
+
+    Example:
+        >>> keep_extremes(["a", "b", "c", "d", "e"], [0.5, 0.1, 0.2, 0.3, 0.4])
+        (('b', 'd', 'e', 'a'), (0.1, 0.3, 0.4, 0.5))
+    """
+    pairs = zip(scores, texts, strict=True)
+    ranked = sorted((score, text) for score, text in pairs if text.strip())
+    kept = ranked[:1] + ranked[max(1, len(ranked) - MOST_TOXIC) :]
+    return tuple(text for _, text in kept), tuple(score for score, _ in kept)
+
+
+def score_samples(samples: Sequence[Sequence[str]], scorer: Scorer) -> list[ScoredText]:
+    """Returns the continuations of texts with their scores, and the extremes of each text.
+
+    Args:
+        samples: of each text.
+        scorer: is given each distinct continuation once, and none of white space alone.
+
+    Raises:
+        TypeError: the scorer returned something that is no number.
+        ValueError: it returned something else than numbers from 0 to 1.
+
+    Example:
+        >>> [found] = score_samples([["a", " ", "bb"]], lambda texts: [len(t) / 4 for t in texts])
+        >>> found.scores, found.kept
+        ((0.25, 0.0, 0.5), ('a', 'bb'))
+    """
+    distinct = list(dict.fromkeys(text for own in samples for text in own if text.strip()))
+    values = check_scores(scorer(distinct), distinct).tolist() if distinct else []
+    known = dict(zip(distinct, values, strict=True))
+    found = []
+    for own in samples:
+        scores = tuple(known.get(text, 0.0) for text in own)
+        kept, kept_scores = keep_extremes(own, scores)
+        found.append(
+            ScoredText(samples=tuple(own), scores=scores, kept=kept, kept_scores=kept_scores)
+        )
+    return found
 
 
 def make_training_row(row: Mapping[str, Any], grammar: Grammar = PAPER) -> dict[str, Any] | Left:

@@ -1,26 +1,23 @@
 """Files of texts to files of spans and of masked texts, row by row.
 
-A block of rows is a function of the input alone, so that a run that was killed goes on behind the
-last whole block and ends with the same bytes: how numbers are rounded depends on what stands in a
-batch.
+A run that was killed goes on behind its last whole block, and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmcore._row_stream import RowStream
-from lmcore._rows import Row
-from lmcore.detox.masking import MASK_FORMS, mask_texts
+from lmcore._rows import Row, parse_row
+from lmcore.detox.data import find_form, parse_line
+from lmcore.detox.masking import MASK_FORMS, mask_prompts
+from lmcore.detox.row_blocks import BlockProgress, check_absent, write_blocks
 from lmcore.detox.span_rows import find_number, find_text
 from lmcore.detox.spans import SpanFinder
 from lmcore.training.fingerprint import fingerprint_model
-
-SpanProgress = Callable[[int], object]
-"""Called with the rows of each block that is done."""
 
 # Rows that are sorted by length together.
 _BLOCK_ROWS = 1024
@@ -58,7 +55,7 @@ def find_spans_file(
     resume: bool = True,
     skip_bad_rows: bool = False,
     block_rows: int = _BLOCK_ROWS,
-    progress: SpanProgress | None = None,
+    progress: BlockProgress | None = None,
 ) -> SpanSummary:
     r"""Writes the toxic spans of each text of a file, in the order of the input.
 
@@ -67,8 +64,8 @@ def find_spans_file(
 
     Args:
         finder: a model and its settings.
-        source: JSONL with `text`, `content` or `prompt` (a text, or an object with `text`); `.gz`
-            is decompressed, `-` is standard input.
+        source: JSONL with `text`, `content` or `prompt` (a text, or an object with `text`), or
+            plain lines, if its name ends with `.txt`; `.gz` is decompressed, `-` is standard input.
         target: where the rows go, as JSONL; `-` is standard output.
         resume: go on where an earlier run ended; otherwise start anew.
         skip_bad_rows: count and list rows that cannot be used instead of raising.
@@ -128,7 +125,7 @@ def mask_file(
     resume: bool = True,
     skip_bad_rows: bool = False,
     block_rows: int = _BLOCK_ROWS,
-    progress: SpanProgress | None = None,
+    progress: BlockProgress | None = None,
 ) -> SpanSummary:
     r"""Writes each prompt of a file with masks in place of its toxic spans.
 
@@ -174,21 +171,15 @@ def mask_file(
         raise ValueError(f"form must be one of {', '.join(MASK_FORMS)}: got {form!r:.60}")
     passed = 0
 
-    def is_asked(row: Row) -> bool:
-        score = find_number(row.value, "toxicity")
-        return prompt_threshold is None or score is None or score > prompt_threshold
-
     def work(rows: Sequence[Row]) -> list[dict[str, Any]]:
         nonlocal passed
-        asked = [row for row in rows if is_asked(row)]
-        passed += len(rows) - len(asked)
-        masked = iter(mask_texts(finder, [find_text(row.value) for row in asked], form=form))
-        return [
-            {"masked": (one := next(masked)).masked, "masks": one.masks}
-            if is_asked(row)
-            else {"masked": find_text(row.value), "masks": 0}
-            for row in rows
-        ]
+        texts = [find_text(row.value) for row in rows]
+        scores = [find_number(row.value, "toxicity") for row in rows]
+        found, asked = mask_prompts(
+            finder, texts, scores, form=form, prompt_threshold=prompt_threshold
+        )
+        passed += len(rows) - asked
+        return [{"masked": one.masked, "masks": one.masks} for one in found]
 
     return _write_rows(
         finder, source, target, (f"mask {form} {prompt_threshold}", _MASK_KEYS), work,
@@ -206,38 +197,32 @@ def _write_rows(
     count: Callable[[dict[str, Any]], int],
     options: dict[str, Any],
     block_rows: int,
-    progress: SpanProgress | None,
+    progress: BlockProgress | None,
     more: Callable[[], dict[str, int]],
 ) -> SpanSummary:
     """Writes rows with what `work` adds to them, a block at a time."""
-    if block_rows < 1:
-        raise ValueError(f"block_rows must be at least 1: got {block_rows}")
     name, keys = step
     recipe = {
         "step": name, "block_rows": block_rows, **finder.describe(),
         "model": fingerprint_model(finder.model, finder.tokenizer),
     }  # fmt: skip
     toxic = spans = 0
-    with RowStream(source, target, recipe, by_block=True, **options) as stream:
-        block: list[Row] = []
 
-        def finish() -> None:
-            nonlocal toxic, spans
-            usable = [row for row in block if _is_usable(stream, row, keys)]
-            for row, added in zip(usable, work(usable), strict=True):
-                stream.write(row, {**row.value, **added})
-                toxic += count(added) > 0
-                spans += count(added)
-            stream.release()
-            if progress is not None and block:
-                progress(len(block))
-            block.clear()
+    def check(row: Mapping[str, Any]) -> None:
+        find_text(row)
+        find_number(row, "toxicity")
+        check_absent(row, keys)
 
-        for row in stream:
-            block.append(row)
-            if len(block) == block_rows:
-                finish()
-        finish()
+    def add(rows: Sequence[Row]) -> list[dict[str, Any]]:
+        nonlocal toxic, spans
+        made = work(rows)
+        toxic += sum(count(added) > 0 for added in made)
+        spans += sum(map(count, made))
+        return made
+
+    parse = parse_line if find_form(source) == "lines" else parse_row
+    with RowStream(source, target, recipe, by_block=True, parse=parse, **options) as stream:
+        write_blocks(stream, block_rows, check, add, progress)
     return SpanSummary(
         rows=stream.rows,
         resumed_rows=stream.resumed_rows,
@@ -247,16 +232,3 @@ def _write_rows(
         spans=spans,
         **more(),
     )
-
-
-def _is_usable(stream: RowStream, row: Row, keys: Sequence[str]) -> bool:
-    try:
-        find_text(row.value)
-        find_number(row.value, "toxicity")
-        present = next((key for key in keys if key in row.value), None)
-        if present is not None:
-            raise ValueError(f"{present} stands in the row, and would be written over")
-    except ValueError as error:
-        stream.refuse(row, str(error))
-        return False
-    return True

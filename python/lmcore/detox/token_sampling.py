@@ -6,7 +6,8 @@ numbers are rounded may depend on the size of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -161,7 +162,6 @@ def sample_tokens(
     is_encoder_decoder = bool(model.config.is_encoder_decoder)
     given = inputs.get("decoder_input_ids") if is_encoder_decoder else inputs["input_ids"]
     length = 1 if given is None else given.shape[1]
-    # Nothing of the model's own settings, which may ask for other tokens.
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -173,7 +173,7 @@ def sample_tokens(
     more: dict[str, Any] = {}
     if is_done is not None:
         more["stopping_criteria"] = StoppingCriteriaList([_Stop(length, is_done)])
-    with torch.no_grad(), no_reports():
+    with torch.no_grad(), no_reports(), _own_settings_put_off(model):
         ids: Tensor = model.generate(
             **inputs,
             generation_config=settings,
@@ -182,3 +182,14 @@ def sample_tokens(
             **more,
         )
     return ids[:, length:]
+
+
+@contextmanager
+def _own_settings_put_off(model: Any) -> Iterator[None]:
+    """The model's own settings may ask for other tokens, and stand in for what is not given."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
