@@ -17,7 +17,14 @@ from lmcore.detox.registration import register_auto_classes
 from lmcore.detox.score_cache import CachedScorer
 from lmcore.detox.scorers import Scorer, WordWeight, check_scores, load_scorer
 from lmcore.detox.scoring import ScoreSummary, score_file
-from lmcore.detox.selection import Selection, make_training_row, select_generations
+from lmcore.detox.selection import (
+    ScoredText,
+    Selection,
+    keep_extremes,
+    make_training_row,
+    score_samples,
+    select_generations,
+)
 from lmcore.detox.sheet import Judgement, read_answers, write_sheet
 from lmcore.detox.similarity import load_similarity, ngram_similarity
 from lmcore.detox.span_scores import SpanScores, score_characters, score_pairs, score_spans
@@ -34,17 +41,27 @@ if TYPE_CHECKING:
     from lmcore.detox.chain_writing import ChainSampling, ChainWriter, load_writer
     from lmcore.detox.classifier_scorer import ClassifierScorer
     from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
+    from lmcore.detox.continuing import (
+        ContinuationSampling,
+        ContinuedText,
+        TextContinuer,
+        load_continuer,
+    )
     from lmcore.detox.contrastive import contrastive_loss, pool_states
     from lmcore.detox.detoxify_scorer import load_detoxify
+    from lmcore.detox.filling import FilledText, FillSampling, MaskFiller, load_filler
     from lmcore.detox.generation import WritingSummary, generate_file
     from lmcore.detox.masking import MaskedText, mask_texts, mask_tokens
     from lmcore.detox.modeling_segment_cnn import SegmentCNNModel, load_segment_cnn
     from lmcore.detox.objective import compute_span_loss
+    from lmcore.detox.pipeline import PipelineSummary, run_steps
+    from lmcore.detox.rephrasing import RephrasedText, RephraseRule, rephrase_texts
     from lmcore.detox.span_collator import SpanCollator
     from lmcore.detox.span_files import SpanSummary, find_spans_file, mask_file
     from lmcore.detox.span_labels import SpanExample, read_labelled, score_segments
     from lmcore.detox.span_training import SpanTrainResult, train_spans
     from lmcore.detox.spans import Span, SpanFinder, TextSpans, load_span_finder
+    from lmcore.detox.steps import ContinueStep, FillStep, MaskStep, SelectStep
     from lmcore.detox.tokenization import SegmentTokenizer
     from lmcore.detox.training import TrainResult, train
 
@@ -54,17 +71,30 @@ _LAZY = {
     "ChainSampling": "chain_writing",
     "ChainWriter": "chain_writing",
     "ClassifierScorer": "classifier_scorer",
+    "ContinuationSampling": "continuing",
+    "ContinueStep": "steps",
+    "ContinuedText": "continuing",
     "ContrastiveModel": "chain_model",
+    "FillSampling": "filling",
+    "FillStep": "steps",
+    "FilledText": "filling",
+    "MaskFiller": "filling",
+    "MaskStep": "steps",
     "MaskedText": "masking",
+    "PipelineSummary": "pipeline",
+    "RephraseRule": "rephrasing",
+    "RephrasedText": "rephrasing",
     "SegmentCNNConfig": "configuration_segment_cnn",
     "SegmentCNNModel": "modeling_segment_cnn",
     "SegmentTokenizer": "tokenization",
+    "SelectStep": "steps",
     "Span": "spans",
     "SpanCollator": "span_collator",
     "SpanExample": "span_labels",
     "SpanFinder": "spans",
     "SpanSummary": "span_files",
     "SpanTrainResult": "span_training",
+    "TextContinuer": "continuing",
     "TextSpans": "spans",
     "TrainResult": "training",
     "WritingSummary": "generation",
@@ -72,7 +102,9 @@ _LAZY = {
     "contrastive_loss": "contrastive",
     "find_spans_file": "span_files",
     "generate_file": "generation",
+    "load_continuer": "continuing",
     "load_detoxify": "detoxify_scorer",
+    "load_filler": "filling",
     "load_segment_cnn": "modeling_segment_cnn",
     "load_span_finder": "spans",
     "load_writer": "chain_writing",
@@ -81,6 +113,8 @@ _LAZY = {
     "mask_tokens": "masking",
     "pool_states": "contrastive",
     "read_labelled": "span_labels",
+    "rephrase_texts": "rephrasing",
+    "run_steps": "pipeline",
     "score_segments": "span_labels",
     "train": "training",
     "train_spans": "span_training",
@@ -96,21 +130,34 @@ __all__ = [
     "ChainSummary",
     "ChainWriter",
     "ClassifierScorer",
+    "ContinuationSampling",
+    "ContinueStep",
+    "ContinuedText",
     "ContrastiveModel",
     "Evaluation",
+    "FillSampling",
+    "FillStep",
+    "FilledText",
     "Generations",
     "Judgement",
     "LexiconScorer",
+    "MaskFiller",
+    "MaskStep",
     "MaskedText",
     "MaximumToxicity",
     "NgramScorer",
     "PerspectiveScorer",
+    "PipelineSummary",
     "Prompt",
+    "RephraseRule",
+    "RephrasedText",
     "ScoreSummary",
+    "ScoredText",
     "Scorer",
     "SegmentCNNConfig",
     "SegmentCNNModel",
     "SegmentTokenizer",
+    "SelectStep",
     "Selection",
     "Span",
     "SpanCollator",
@@ -119,6 +166,7 @@ __all__ = [
     "SpanScores",
     "SpanSummary",
     "SpanTrainResult",
+    "TextContinuer",
     "TextSpans",
     "TrainResult",
     "WordWeight",
@@ -134,7 +182,10 @@ __all__ = [
     "find_problem",
     "find_spans_file",
     "generate_file",
+    "keep_extremes",
+    "load_continuer",
     "load_detoxify",
+    "load_filler",
     "load_scorer",
     "load_segment_cnn",
     "load_similarity",
@@ -153,9 +204,12 @@ __all__ = [
     "read_chain_row",
     "read_labelled",
     "read_prompts",
+    "rephrase_texts",
+    "run_steps",
     "score_characters",
     "score_file",
     "score_pairs",
+    "score_samples",
     "score_segments",
     "score_spans",
     "select_generations",

@@ -169,18 +169,10 @@ class ChainWriter:
             temperature=self.sampling.temperature,
         )  # fmt: skip
         most = _PLAIN_TOKENS if plain else self.sampling.max_new_tokens
-        found = self.sampler.sample(
+        return self.sampler.sample(
             sources, draws, [most] * len(sources),
             is_done=None if plain else lambda _, tokens: self._is_whole(tokens),
         )  # fmt: skip
-        return [self._cut(tokens) for tokens in found]
-
-    def _cut(self, tokens: list[int]) -> list[int]:
-        """Without what stands behind the end of a chain."""
-        for index, token in enumerate(tokens):
-            if token in self._marks and self._is_whole(tokens[: index + 1]):
-                return tokens[: index + 1]
-        return tokens
 
     def _is_whole(self, tokens: list[int]) -> bool:
         return tokens[-1] in self._marks and self.grammar.is_whole(self.sampler.show(tokens))

@@ -204,7 +204,9 @@ class MaskFiller:
                 f"has {text.masks} masks, and the filler reads {count}: "
                 f"{names[0]} stands in the text itself"
             )
-        self.sampler.check_room(len(ids), self._limit(len(ids), text.masks), "a text")
+        # What the decoder begins with takes positions as well; the last token takes none.
+        most = len(ids) + _GROWTH * text.masks - 1
+        self.sampler.check_room(len(ids), most, "a text")
         return ids
 
     def _is_over(self, tokens: list[int], masks: int) -> bool:

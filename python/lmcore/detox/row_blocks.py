@@ -12,8 +12,8 @@ from typing import Any
 from lmcore._row_stream import RowStream
 from lmcore._rows import Row
 
-BlockWork = Callable[[Sequence[Row]], Sequence[Mapping[str, Any]]]
-"""Rows of a block to what is added to each."""
+BlockWork = Callable[[Sequence[Row]], Sequence[Mapping[str, Any] | ValueError]]
+"""Rows of a block to what is added to each, or what is wrong with it."""
 BlockProgress = Callable[[int], object]
 """Called with the rows of each block that is done."""
 
@@ -78,7 +78,10 @@ def write_blocks(
         usable = [row for row in block if _is_usable(stream, row, check)]
         if usable:
             for row, added in zip(usable, work(usable), strict=True):
-                stream.write(row, {**row.value, **added})
+                if isinstance(added, ValueError):
+                    stream.refuse(row, str(added))
+                else:
+                    stream.write(row, {**row.value, **added})
         stream.release()
         if progress is not None and block:
             progress(len(block))

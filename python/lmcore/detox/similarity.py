@@ -42,7 +42,7 @@ def load_similarity(
     """Returns the similarity of an encoder: the cosine of the means of its last hidden states.
 
     Where the folder is one of sentence-transformers whose pooling takes the first token, that
-    token's state is taken.
+    token's state is taken. It has a `key`, a digest of all that its values depend on.
 
     Args:
         folder: of a model and its tokenizer.
@@ -59,6 +59,7 @@ def load_similarity(
         ValueError: nowhere: no such folder of a model
     """
     from lmcore.detox.model_scores import embed_texts, load_encoder
+    from lmcore.training.fingerprint import fingerprint_model
 
     encoder = load_encoder(folder, device)
 
@@ -74,6 +75,8 @@ def load_similarity(
         values: list[float] = (one * other).sum(-1).clip(-1, 1).tolist()
         return values
 
+    key = f"{fingerprint_model(encoder.model, encoder.tokenizer)} {encoder.takes_first}"
+    compare.key = key  # type: ignore[attr-defined]  # of a function, as scorers have one
     return compare
 
 

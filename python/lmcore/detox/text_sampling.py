@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lmcore._extras import optional_imports
@@ -141,9 +142,10 @@ class TextSampler:
             pad=pad, end=end, max_new_tokens=longest,
             is_done=is_over if is_done is not None or min(limits) < longest else None,
         )  # fmt: skip
+        rows = zip(found.tolist(), limits, strict=True)
         return [
-            cut_tokens(tokens[:limit], end)
-            for tokens, limit in zip(found.tolist(), limits, strict=True)
+            cut_tokens(tokens[:limit], end, None if is_done is None else partial(is_done, row))
+            for row, (tokens, limit) in enumerate(rows)
         ]
 
     def show(self, tokens: Sequence[int]) -> str:
@@ -158,15 +160,21 @@ class TextSampler:
         return text
 
 
-def cut_tokens(tokens: list[int], end: int) -> list[int]:
-    """Returns tokens without what stands behind their end.
+def cut_tokens(
+    tokens: list[int], end: int, is_done: Callable[[list[int]], bool] | None = None
+) -> list[int]:
+    """Returns tokens without what stands behind their end: padding, where others went on.
 
     Args:
         tokens: ids.
         end: id of the end of a text.
+        is_done: of tokens, whether they are at their end as well.
 
     Example:
-        >>> cut_tokens([5, 1, 0, 0], 1), cut_tokens([5, 6], 1)
+        >>> cut_tokens([5, 1, 0, 0], 1), cut_tokens([5, 6, 0], 1, lambda tokens: tokens[-1] == 6)
         ([5, 1], [5, 6])
     """
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+    for count, token in enumerate(tokens, 1):
+        if token == end or (is_done is not None and is_done(tokens[:count])):
+            return tokens[:count]
+    return tokens

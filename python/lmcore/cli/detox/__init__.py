@@ -1,10 +1,14 @@
 """The commands `lmcore detox ...`."""
 
 from lmcore.cli.detox.chains import chains_command
+from lmcore.cli.detox.continuing import continue_command
 from lmcore.cli.detox.evaluate import evaluate_command
+from lmcore.cli.detox.fill import fill_command
 from lmcore.cli.detox.generate import generate_command
 from lmcore.cli.detox.mask import mask_command
+from lmcore.cli.detox.run import detox_command
 from lmcore.cli.detox.score import score_command
+from lmcore.cli.detox.select import select_command
 from lmcore.cli.detox.spans import spans_command
 from lmcore.cli.detox.train import recipe_command, train_command
 from lmcore.cli.detox.train_scorer import train_scorer_command
@@ -18,6 +22,10 @@ app.command("train-spans")(train_spans_command)
 app.command("span-recipe")(span_recipe_command)
 app.command("spans")(spans_command)
 app.command("mask")(mask_command)
+app.command("fill")(fill_command)
+app.command("continue")(continue_command)
+app.command("select")(select_command)
+app.command("run")(detox_command)
 app.command("chains")(chains_command)
 app.command("train")(train_command)
 app.command("recipe")(recipe_command)

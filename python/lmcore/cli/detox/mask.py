@@ -21,26 +21,29 @@ from lmcore.cli.detox.spans import (
 )
 from lmcore.cli.options import Device, Quiet, SkipBadRows, Threads, decimal, plain_text
 
+MaskForm = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        metavar="pieces|text",
+        parser=plain_text,
+        help="Masks in the tokens as BERT writes them, in lower case as the authors have it, or in "
+        "the text as it was given.",
+    ),
+]
+PromptThreshold = Annotated[
+    float, decimal(0.0, 1.0, text="Prompts are masked whose own toxicity is above.")
+]
+Every = Annotated[bool, typer.Option("--all", help="Mask prompts whatever their own toxicity.")]
+
 
 def mask_command(
     source: Source,
     out: Target,
     model: SpanModel,
-    form: Annotated[
-        str,
-        typer.Option(
-            metavar="pieces|text",
-            parser=plain_text,
-            help="Masks in the tokens as BERT writes them, in lower case as the authors have it, "
-            "or in the text as it was given.",
-        ),
-    ] = "pieces",
-    prompt_threshold: Annotated[
-        float, decimal(0.0, 1.0, text="Prompts are masked whose own toxicity is above.")
-    ] = 0.5,
-    every: Annotated[
-        bool, typer.Option("--all", help="Mask prompts whatever their own toxicity.")
-    ] = False,
+    form: MaskForm = "pieces",
+    prompt_threshold: PromptThreshold = 0.5,
+    every: Every = False,
     threshold: Threshold = 0.5,
     window: Window = None,
     overlap: Overlap = None,
