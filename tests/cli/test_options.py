@@ -13,6 +13,7 @@ import pytest
 import typer
 
 import tiny_chains
+import tiny_fillers
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
@@ -49,7 +50,6 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "scorer",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -205,7 +205,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "SCORES": str(write_rows(folder / "scores.jsonl", [{"scores": [0.5]}])),
         "CONTINUED": str(write_rows(folder / "continued.jsonl", [continued])),
         "CHAINS": str(write_rows(folder / "chains.jsonl", [chain])),
-        "BART": str(folder / "nowhere"),
+        "BART": str(tiny_fillers.save("bart", folder / "bart")),
         "WRITER": str(tiny_chains.save("gpt2", folder / "writer")),
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),

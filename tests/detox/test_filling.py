@@ -130,6 +130,11 @@ def test_what_a_text_begins_with() -> None:
     filler = MaskFiller(model, tokenizer)
     given: list[Any] = []
     generate = model.generate
-    model.generate = lambda **options: given.append(options) or generate(**options)
+
+    def watch(**options: Any) -> Any:
+        given.append(options)
+        return generate(**options)
+
+    model.generate = watch
     filler.fill([mask("a <MASK>")], [1])
     assert given[0]["decoder_input_ids"].tolist() == [[tokenizer.eos_token_id, 5]]

@@ -6,7 +6,7 @@ from lmcore.cli.detox.evaluate import evaluate_command
 from lmcore.cli.detox.fill import fill_command
 from lmcore.cli.detox.generate import generate_command
 from lmcore.cli.detox.mask import mask_command
-from lmcore.cli.detox.run import detox_command
+from lmcore.cli.detox.run import run_command
 from lmcore.cli.detox.score import score_command
 from lmcore.cli.detox.select import select_command
 from lmcore.cli.detox.spans import spans_command
@@ -25,7 +25,7 @@ app.command("mask")(mask_command)
 app.command("fill")(fill_command)
 app.command("continue")(continue_command)
 app.command("select")(select_command)
-app.command("run")(detox_command)
+app.command("run")(run_command)
 app.command("chains")(chains_command)
 app.command("train")(train_command)
 app.command("recipe")(recipe_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcore.cli.detox.spans import ResumeRows, Target
 from lmcore.cli.detox.step_options import (
@@ -16,10 +16,14 @@ from lmcore.cli.detox.step_options import (
     Seed,
     Temperature,
     TopP,
+    apply_steps,
     make_continue_step,
-    run_command,
 )
 from lmcore.cli.options import Device, Quiet, SkipBadRows, Threads
+
+if TYPE_CHECKING:
+    from lmcore.detox import Scorer
+    from lmcore.detox.steps import Step
 
 
 def continue_command(
@@ -45,10 +49,8 @@ def continue_command(
     A row is that of the input with generations, without what they continue. A killed run goes on
     where it was, and ends with the same bytes.
     """
-    settings: dict[str, Any] = {"samples": samples, "max_new_tokens": max_new_tokens, "seed": seed}
-    settings |= {"top_p": top_p, "temperature": temperature, "batch_size": batch_size}
-    rows = {"field": field, "form": data_format, "skip_bad_rows": skip_bad_rows, "resume": resume}
-    run_command(
-        lambda place, _: [make_continue_step(model, settings, place)],
-        (source, target), rows, device=device, threads=threads, quiet=quiet,
-    )  # fmt: skip
+    apply_steps(_make, {**locals()})
+
+
+def _make(given: dict[str, Any], _: Scorer | None, device: str) -> list[Step]:
+    return [make_continue_step(given, device)]

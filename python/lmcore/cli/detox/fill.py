@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcore.cli.detox.scorer_options import Cache, Checkpoint, Label, Unpickle
 from lmcore.cli.detox.spans import ResumeRows, Target
@@ -20,10 +20,14 @@ from lmcore.cli.detox.step_options import (
     SimilarityModel,
     Temperature,
     TopP,
+    apply_steps,
     make_fill_step,
-    run_command,
 )
 from lmcore.cli.options import Device, Quiet, SkipBadRows, Threads
+
+if TYPE_CHECKING:
+    from lmcore.detox import Scorer
+    from lmcore.detox.steps import Step
 
 
 def fill_command(
@@ -56,19 +60,8 @@ def fill_command(
     Of a prompt for which no attempt gives one, the least toxic text is written and marked. A killed
     run goes on where it was, and ends with the same bytes.
     """
-    folders = {"filler": filler, "similarity": similarity}
-    settings: dict[str, Any] = {"attempts": attempts, "threshold": clean_threshold, "seed": seed}
-    settings |= {"top_p": top_p, "temperature": temperature, "batch_size": batch_size}
-    settings |= {"least_similarity": least_similarity}
-    judge: dict[str, Any] = {
-        "name": scorer,
-        "label": label,
-        "checkpoint": checkpoint,
-        "unpickle": unpickle,
-    }
-    judge |= {"cache": cache, "batch_size": batch_size}
-    rows = {"field": field, "form": data_format, "skip_bad_rows": skip_bad_rows, "resume": resume}
-    run_command(
-        lambda place, found: [make_fill_step(folders, found, settings, place)] if found else [],
-        (source, target), rows, judge, device=device, threads=threads, quiet=quiet,
-    )  # fmt: skip
+    apply_steps(_make, {**locals()})
+
+
+def _make(given: dict[str, Any], scorer: Scorer | None, device: str) -> list[Step]:
+    return [make_fill_step(given, scorer, device)]

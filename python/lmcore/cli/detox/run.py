@@ -34,20 +34,19 @@ from lmcore.cli.detox.step_options import (
     SimilarityModel,
     Temperature,
     TopP,
+    apply_steps,
     make_continue_step,
     make_fill_step,
-    run_command,
+    make_mask_step,
 )
 from lmcore.cli.options import Device, Quiet, SkipBadRows, Threads, name_of_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lmcore.detox import Scorer
     from lmcore.detox.steps import Step
 
 
-def detox_command(
+def run_command(
     source: Prompts,
     target: Target,
     spans: Annotated[
@@ -97,44 +96,15 @@ def detox_command(
     A row is that of the input with what each step adds, so that `lmcore detox evaluate` and
     `lmcore detox chains` take it. A killed run goes on where it was, and ends with the same bytes.
     """
-    finder: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
-    finder |= {"batch_tokens": batch_tokens, "precision": precision}
-    masks = {"form": form, "prompt_threshold": None if every else prompt_threshold}
-    settings: dict[str, Any] = {"attempts": attempts, "threshold": clean_threshold, "seed": seed}
-    settings |= {"top_p": top_p, "temperature": temperature, "batch_size": batch_size}
-    settings |= {"least_similarity": least_similarity, "samples": samples}
-    settings |= {"max_new_tokens": max_new_tokens}
-    folders = {"spans": spans, "filler": filler, "model": model, "similarity": similarity}
-    judge: dict[str, Any] = {
-        "name": scorer,
-        "label": label,
-        "checkpoint": checkpoint,
-        "unpickle": unpickle,
-    }
-    judge |= {"cache": cache, "batch_size": batch_size}
-    rows = {"field": field, "form": data_format, "skip_bad_rows": skip_bad_rows, "resume": resume}
-    make = _plan(folders, finder, masks, settings)
-    given: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet}
-    run_command(make, (source, target), rows, judge, **given)
+    apply_steps(_make, {**locals()})
 
 
-def _plan(
-    folders: dict[str, Any],
-    finder: dict[str, Any],
-    masks: dict[str, Any],
-    settings: dict[str, Any],
-) -> Callable[[str, Scorer | None], list[Step]]:
-    """What makes the steps, of a device and a scorer."""
+def _make(given: dict[str, Any], scorer: Scorer | None, device: str) -> list[Step]:
+    from lmcore.detox import SelectStep
 
-    def make(device: str, scorer: Scorer | None) -> list[Step]:
-        from lmcore.detox import MaskStep, SelectStep, load_span_finder
-
-        assert scorer is not None
-        return [
-            MaskStep(finder=load_span_finder(folders["spans"], device=device, **finder), **masks),
-            make_fill_step(folders, scorer, settings, device),
-            make_continue_step(folders["model"], settings, device),
-            SelectStep(scorer=scorer),
-        ]
-
-    return make
+    return [
+        make_mask_step(given, device),
+        make_fill_step(given, scorer, device),
+        make_continue_step(given, device),
+        SelectStep(scorer=scorer),
+    ]

@@ -13,8 +13,8 @@ from lmcore.cli.detox.step_options import (
     Field,
     Format,
     Rows,
+    apply_steps,
     check_scorer_device,
-    run_command,
 )
 from lmcore.cli.options import Device, Quiet, SkipBadRows, name_of_file
 
@@ -51,17 +51,12 @@ def select_command(
     The cleanest and the three most toxic ones of a prompt, under the authors' keys: generation,
     cont_toxicity, and of a prompt with masks mask_prompt and recover_prompt.
     """
+    given = {**locals()}
     check_scorer_device(device, scorer)
-    judge: dict[str, Any] = {"name": scorer, "label": label, "checkpoint": checkpoint}
-    judge |= {"unpickle": unpickle, "cache": cache, "batch_size": batch_size}
-    rows = {"field": field, "form": data_format, "skip_bad_rows": skip_bad_rows, "resume": resume}
-    given = None if scorer is None else judge
-    if given is None and (label or checkpoint or unpickle or cache):
-        raise ValueError("options of a scorer need --scorer")
-    run_command(_make, (source, target), rows, given, device=device, quiet=quiet)
+    apply_steps(_make, given)
 
 
-def _make(_: str, scorer: Scorer | None) -> list[Step]:
+def _make(_: dict[str, Any], scorer: Scorer | None, device: str) -> list[Step]:
     from lmcore.detox import SelectStep
 
     return [SelectStep(scorer=scorer)]

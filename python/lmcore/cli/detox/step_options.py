@@ -127,44 +127,60 @@ _TEXTS = {
 }
 
 
-def make_fill_step(
-    folders: dict[str, Any], scorer: Scorer, settings: dict[str, Any], device: str
-) -> Step:
+def make_mask_step(given: dict[str, Any], device: str) -> Step:
+    """Returns the step that masks prompts.
+
+    Args:
+        given: options by their names.
+        device: of the model.
+    """
+    from lmcore.detox import MaskStep, load_span_finder
+
+    names = ("threshold", "window", "overlap", "batch_tokens", "precision")
+    finder = load_span_finder(
+        given["spans"], device=device, **{name: given[name] for name in names}
+    )
+    above = None if given["every"] else given["prompt_threshold"]
+    return MaskStep(finder=finder, form=given["form"], prompt_threshold=above)
+
+
+def make_fill_step(given: dict[str, Any], scorer: Scorer | None, device: str) -> Step:
     """Returns the step that fills masks.
 
     Args:
-        folders: `filler`, and `similarity` or None.
+        given: options by their names.
         scorer: of texts.
-        settings: of its rule and of sampling.
         device: of models.
     """
     from lmcore.detox import FillSampling, FillStep, RephraseRule, load_filler, load_similarity
 
+    assert scorer is not None
     names = ("batch_size", "top_p", "temperature")
-    sampling = FillSampling(**{name: settings[name] for name in names})
-    names = ("attempts", "threshold", "least_similarity")
-    rule = RephraseRule(**{name: settings[name] for name in names})
-    filler = load_filler(check_folder(folders["filler"]), sampling, device=device)
-    more: dict[str, Any] = {"rule": rule, "seed": settings["seed"]}
-    if folders["similarity"] is not None:
-        more["similarity"] = load_similarity(folders["similarity"], device=device)
+    sampling = FillSampling(**{name: given[name] for name in names})
+    rule = RephraseRule(
+        attempts=given["attempts"], threshold=given["clean_threshold"],
+        least_similarity=given["least_similarity"],
+    )  # fmt: skip
+    filler = load_filler(check_folder(given["filler"]), sampling, device=device)
+    more: dict[str, Any] = {"rule": rule, "seed": given["seed"]}
+    if given["similarity"] is not None:
+        more["similarity"] = load_similarity(given["similarity"], device=device)
     return FillStep(filler=filler, scorer=scorer, **more)
 
 
-def make_continue_step(folder: str, settings: dict[str, Any], device: str) -> Step:
+def make_continue_step(given: dict[str, Any], device: str) -> Step:
     """Returns the step that continues texts.
 
     Args:
-        folder: of the language model.
-        settings: of sampling, and `seed`.
+        given: options by their names.
         device: of the model.
     """
     from lmcore.detox import ContinuationSampling, ContinueStep, load_continuer
 
     names = ("samples", "max_new_tokens", "batch_size", "top_p", "temperature")
-    sampling = ContinuationSampling(**{name: settings[name] for name in names})
-    continuer = load_continuer(check_folder(folder), sampling, device=device)
-    return ContinueStep(continuer=continuer, seed=settings["seed"])
+    sampling = ContinuationSampling(**{name: given[name] for name in names})
+    continuer = load_continuer(check_folder(given["model"]), sampling, device=device)
+    return ContinueStep(continuer=continuer, seed=given["seed"])
 
 
 def check_folder(name: str) -> str:
@@ -188,26 +204,14 @@ def check_folder(name: str) -> str:
     return name
 
 
-def run_command(
-    make: Callable[[str, Scorer | None], Sequence[Step]],
-    files: tuple[str, str],
-    rows: dict[str, Any],
-    scorer: dict[str, Any] | None = None,
-    *,
-    device: str | None = None,
-    threads: int | None = None,
-    quiet: bool = False,
+def apply_steps(
+    make: Callable[[dict[str, Any], Scorer | None, str], Sequence[Step]], given: dict[str, Any]
 ) -> None:
     """Runs steps over a file, and says what they did on standard error.
 
     Args:
-        make: the steps, of the device of models and the scorer.
-        files: input and output.
-        rows: options of `run_steps`.
-        scorer: `name` and options of `open_scorer`, if there is one.
-        device: of models; the best one by default.
-        threads: of torch.
-        quiet: whether there is no bar.
+        make: the steps, of the options, the scorer, if there is one, and the device of models.
+        given: options by their names.
     """
     with starting():
         from tqdm import tqdm
@@ -217,17 +221,30 @@ def run_command(
         from lmcore.detox.data import find_form
         from lmcore.training.processes import use_threads
 
-    source, target = files
-    find_form(source, rows["form"])
+    source, target, device = given["source"], given["target"], given["device"]
+    find_form(source, given["data_format"])
     if target != "-":
         find_output(target, [] if source == "-" else [source])
-    with use_threads(limit_threads(threads)):
-        judge = None if scorer is None else open_scorer(**scorer, device=device)
-        steps = make("auto" if device is None else device, judge)
-        with tqdm(unit=" rows", disable=True if quiet else None, leave=False) as bar:
-            done = run_steps(steps, source, target, progress=bar.update, **rows)
-    say_windows(judge)
+    rows = {name: given[name] for name in ("field", "skip_bad_rows", "resume")}
+    with use_threads(limit_threads(given.get("threads"))):
+        scorer = _open_scorer(given)
+        steps = make(given, scorer, "auto" if device is None else device)
+        with tqdm(unit=" rows", disable=True if given["quiet"] else None, leave=False) as bar:
+            done = run_steps(
+                steps, source, target, form=given["data_format"], progress=bar.update, **rows
+            )
+    say_windows(scorer)
     _say_summary(done)
+
+
+def _open_scorer(given: dict[str, Any]) -> Scorer | None:
+    names = ("label", "checkpoint", "unpickle", "cache")
+    if given.get("scorer") is not None:
+        options = {name: given[name] for name in (*names, "device", "batch_size")}
+        return open_scorer(given["scorer"], **options)
+    if any(given.get(name) for name in names):
+        raise ValueError("options of a scorer need --scorer")
+    return None
 
 
 def check_scorer_device(device: str | None, scorer: str | None) -> None:
