@@ -207,3 +207,24 @@ def test_train_command(tmp_path: Path, folder: Path) -> None:
     ]  # fmt: skip
     _, output, _ = run_here("detox", "span-recipe", "tiny")
     assert json.loads(output)["span_loss"] == "corrected"
+
+
+def test_train_command_with_a_scorer(tmp_path: Path, folder: Path) -> None:
+    """A lexicon makes the labels, and both commands take the model in bfloat16."""
+    source = write(tmp_path / "in.jsonl", [{"text": "you are bad"}, {"text": "you are nice"}])
+    lexicon, out = tmp_path / "toxic.txt", tmp_path / "run"
+    lexicon.write_text("bad\n")
+    code, output, errors = run_here(
+        "detox", "train-spans", source, "--out", out, "--recipe", "tiny", "--model", folder,
+        "--scorer", lexicon, "--device", "cpu", "--threads", "1", "--quiet", "--epochs", "1",
+        "--set", "batch_size=2", "--set", "max_length=16",
+    )  # fmt: skip
+    assert code == 0, errors
+    assert json.loads(output)["scored_segments"] == 3
+    options = ["--model", folder, "--device", "cpu", "--precision"]
+    for step in ("spans", "mask"):
+        target = tmp_path / f"{step}.jsonl"
+        code, _, errors = run_here("detox", step, source, target, *options, "bfloat16")
+        assert code == 0, errors
+        assert " 1 " in errors
+        check_line(run_here("detox", step, source, target, *options, "x"), "precision must be one")
