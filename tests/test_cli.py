@@ -25,6 +25,8 @@ COMMANDS = [
     ["ner", "score"],
     ["ner", "align"],
     ["ner", "data"],
+    ["detox"],
+    ["detox", "chains"],
     ["diffusion"],
     ["diffusion", "mbr"],
     ["diffusion", "profile"],

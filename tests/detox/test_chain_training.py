@@ -112,7 +112,8 @@ def test_a_term_that_cannot_run_is_refused(folders: dict[str, Path], tmp_path: P
     with pytest.raises(ValueError, match="none has a clean and a toxic continuation"):
         train(small(), lost, tmp_path / "a", model=folders["gpt2"])
     without = small(**{"contrastive.weight": 0.0, "loop.steps": 1})
-    assert train(without, lost, tmp_path / "b", model=folders["gpt2"]).groups == 0
+    plain = train(without, lost, tmp_path / "b", model=folders["gpt2"])
+    assert (plain.groups, str(plain.counts)) == (0, "")
     few = train(small(**{"loop.steps": 1}), ROWS[:4], tmp_path / "c", model=folders["gpt2"])
     assert (few.groups, few.counts.without_negatives) == (3, 1)
     assert str(few.counts) == "of 4 rows: 1 chains have no toxic continuation to contrast with"

@@ -251,6 +251,9 @@ class ChainRun:
         )
         self.encoded = self._encode("rows", rows)
         self.counts = replace(self.collator.counts)
+        if not config.contrastive.weight:  # nothing is contrasted, so nothing is missing
+            unused = ("without_negatives", "long_templates", "cut_continuations")
+            self.counts = replace(self.counts, **dict.fromkeys(unused, 0))
         self.valid = self._encode("valid", valid) if valid else []
         self._check_rows()
         self.batches = ExampleBatches(
