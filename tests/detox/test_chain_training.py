@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tiny_chains
 import workers
-from lmcore.detox import training
+from lmcore.detox import anchor_window
 from lmcore.detox.anchors import Anchors, contrast
 from lmcore.detox.recipes import TrainConfig, released, tiny
 from lmcore.detox.training import ChainRun, train
@@ -76,7 +76,7 @@ def test_the_losses(kind: str, tmp_path: Path) -> None:
     values = run.step(1)
     run.optimizer.adam.zero_grad()
     loss = run.model(**{n: batch[n] for n in ("input_ids", "attention_mask", "labels")}).loss
-    anchors = run._pad_anchors([run._anchors.get((1, row), ([0], 1)) for row in range(5)])
+    anchors = run.anchors.find([(1, row) if i.has_group else None for row, i in enumerate(items)])
     term = contrast(run.model, batch, anchors, config.contrastive)
     assert len(term) == values["groups"] == sum(len(item.continuations) > 1 for item in items)
     assert values["cross_entropy"].item() == pytest.approx(loss.item(), abs=1e-5)
@@ -125,13 +125,13 @@ def test_anchors_are_sampled_every_few_steps(
     """For all steps of a window, by the model at its beginning, whatever the batches are."""
     kept: dict[int, list[Any]] = {3: [], 100: []}
     calls: list[int] = []
-    sample = training.sample_anchors
+    sample = anchor_window.sample_anchors
 
     def count(model: Any, batch: Any, noise: Tensor, *rest: Any, **more: Any) -> Anchors:
         calls.append(len(noise))
         return sample(model, batch, noise, *rest, **more)
 
-    monkeypatch.setattr(training, "sample_anchors", count)
+    monkeypatch.setattr(anchor_window, "sample_anchors", count)
     for size in (3, 100):
         run = ChainRun(small(model=str(folders["still"]), anchor_batch_size=size), ROWS)
         sampled = []
@@ -139,7 +139,7 @@ def test_anchors_are_sampled_every_few_steps(
             calls.clear()
             run.step(step)
             sampled.append(sum(calls))
-            kept[size].append(dict(run._anchors))
+            kept[size].append(dict(run.anchors.known))
         assert [bool(number) for number in sampled] == [True, False, False] * 2 + [True]
         assert sampled[0] == len(kept[size][0])
         assert {step for step, _ in kept[size][0]} == {1, 2, 3}
