@@ -15,6 +15,7 @@
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
 //! | [`schedule`] | noise schedules of diffusion, neighbours by noise, timesteps of a batch | Bridge-Gap Diffusion |
+//! | [`segments`] | runs of tokens: the distinct ones of a corpus, and masks in place of toxic ones | Detox-Chain, its section 2 |
 //! | [`vocabulary`] | how often ids occur, their rank, and their new ids | `OpenBA-V2`, section on its vocabulary |
 //!
 //! [`text`], [`append`], [`labels`], [`lines`], [`rows`], [`check`], [`memory`], [`threads`] and
@@ -40,6 +41,7 @@ pub mod predictions;
 pub mod ranking;
 pub mod rows;
 pub mod schedule;
+pub mod segments;
 pub mod text;
 pub mod threads;
 pub mod vocabulary;

@@ -81,6 +81,8 @@ pub enum Stream {
     StartNoise = 184,
     /// Rows of predictions that a bootstrap takes.
     ResampledRows = 201,
+    /// Which generations judges compare, and on which side each stands.
+    JudgedPairs = 221,
     /// What a model in training continues its chains with, to be contrasted with.
     ChainAnchors = 227,
     /// Chains that a model writes for a prompt.

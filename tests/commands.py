@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from typer.testing import CliRunner
 
+import warm
 from lmcore.cli import app
 
 #: A training run of a moment.
@@ -25,21 +26,35 @@ SMALL = [
 
 def start(*arguments: object, code: str = "", **options: Any) -> "subprocess.Popen[str]":
     """Starts `lmcore` after `code`; Ctrl-C works where the tests run in the background, too."""
-    begin = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"{code}\nfrom lmcore.cli import main\nmain()"
-    )
     settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen(
-        [sys.executable, "-c", begin, *map(str, arguments)],
+        [sys.executable, "-c", _begin(code), *map(str, arguments)],
         encoding="utf-8",
         errors="surrogateescape",
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+        env=_environment(),
         **settings,
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def start_warm(
+    *arguments: object, code: str = "", **options: Any
+) -> "warm.Process | subprocess.Popen[str]":
+    """The same where torch is imported already, and quickly so: for what does not test a start."""
+    return warm.start(_begin(code), *arguments, env=_environment(), **options)
+
+
+def _begin(code: str) -> str:
+    return (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"{code}\nfrom lmcore.cli import main\nmain()"
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def finish(process: "warm.Process | subprocess.Popen[str]") -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=120)
     return process.returncode, output, errors
 
@@ -47,6 +62,11 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 def run(*arguments: object, code: str = "", **options: Any) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command."""
     return finish(start(*arguments, code=code, **options))
+
+
+def run_warm(*arguments: object, code: str = "", **options: Any) -> tuple[int, str, str]:
+    """The same in a process of `start_warm`."""
+    return finish(start_warm(*arguments, code=code, **options))
 
 
 def check_line(result: tuple[int, str | None, str], *texts: str, code: int = 2) -> None:

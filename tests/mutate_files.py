@@ -62,6 +62,8 @@ KEYS = [
     "problem_type", "output_attentions", "transformers_version", "model_type", "data", "dataset",
 ]  # fmt: skip
 
+# How texts are scored.
+SCORED = ("--scorer", "{}/scorer", "--cache", "{}/kept")
 # The newest state of the run.
 STATE = "run/states/step-2"
 
@@ -127,6 +129,33 @@ def build(folder: Path) -> None:
     torch.save(weights, folder / "weights.pth")
     save_file(weights, folder / "weights.safetensors")
     write_large_model(folder)
+    write_toxicity(folder)
+
+
+def write_toxicity(folder: Path) -> None:
+    """Labelled texts, a scorer, a file of kept scores, generations and what judges are given."""
+    from commands import run_here
+    from lmcore.detox import write_sheet
+    from tiny_scorers import write_jsonl, write_labelled
+
+    write_labelled(folder / "labelled.jsonl", 30)
+    rows = [
+        {"prompt": {"text": f"a {n}", "toxicity": 0.2}, "generations": ["b", "blap"], "kind": kind}
+        for n, kind in enumerate(("explicit", "implicit", None))
+    ]
+    write_jsonl(folder / "generations.jsonl", rows)
+    commands = (
+        ("train-scorer", "labelled.jsonl", "--out", folder / "scorer", "--bits", 8),
+        ("score", "labelled.jsonl", folder / "scored.jsonl", *SCORED),
+    )
+    for name, source, *arguments in commands:
+        given = [str(part).replace("{}", str(folder)) for part in arguments]
+        code, _, errors = run_here("detox", name, folder / source, *given)
+        assert code == 0, errors
+    write_sheet(folder / "generations.jsonl", folder / "generations.jsonl", folder / "page.html")
+    key = json.loads((folder / "page.html.key.json").read_text())
+    answers = {name: ["left", "equal", None] for name in ("less toxic", "better text")}
+    write_jsonl(folder / "answers.json", [{"sheet": key["sheet"], "answers": answers}])
 
 
 def write_large_model(folder: Path) -> None:
@@ -301,7 +330,20 @@ def make_targets() -> dict[str, Target]:
         plan = ("--plan", "{}/plan.json")
         return command("compression", "prune", "{}/large", f"{{}}/{out}", *plan)
 
+    measure = command("detox", "evaluate", "{}/generations.jsonl", *SCORED, "--json")
+    answers = ("--sheet", "{}/page.html", "--answers", "{}/answers.json")
+    judge = command("detox", "evaluate", "{}/generations.jsonl", *answers)
     targets = [
+        Target("generations.jsonl", [
+            measure, command("detox", "score", "{}/generations.jsonl", *SCORED, "--words"),
+        ]),
+        Target("labelled.jsonl", [
+            command("detox", "train-scorer", "{}/labelled.jsonl", "--out", "{}/new", "--bits", "8")
+        ]),
+        Target("scorer/config.json", [measure]),
+        Target("kept", [measure]),
+        Target("page.html.key.json", [judge]),
+        Target("answers.json", [judge]),
         Target("rows.jsonl", [
             make_examples("rows.jsonl", "--skip-bad-rows"), command(*score),
             command(*score, "--skip-bad-rows", "--html", "{}/page.html", "--threads", "1"),
@@ -351,9 +393,9 @@ def make_targets() -> dict[str, Target]:
 
 
 def name_of(target: Target) -> str:
-    """What a target is called: the name of its file, of which `large` has some of its own."""
+    """What a target is called: the name of its file, or its place where another has that name."""
     path = Path(target.file)
-    return target.file if path.parts[0] == "large" else path.name
+    return target.file if path.parts[0] in ("large", "scorer") else path.name
 
 
 # Changes.

@@ -295,6 +295,12 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
     def line_texts(s: random.Random, count: int) -> list[str]:
         return [" ".join(sentence(s)) for _ in range(count)]
 
+    def segmented(s: random.Random) -> list[Any]:
+        lengths, size = [s.randrange(6) for _ in range(s.randrange(4))], s.randrange(1, 4)
+        offsets = np.cumsum([0, *lengths])
+        labels = integers(s, sum(max(0, length - size + 1) for length in lengths), 0, 2)
+        return [integers(s, sum(lengths), 0, 9), offsets, size, labels]
+
     def remapped(s: random.Random) -> list[Any]:
         ids = ids_of(s)
         out = np.zeros(ids.shape, s.choice([np.uint16, np.int32, np.int64]))
@@ -336,6 +342,8 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "count_ids": lambda s: [ids_of(s), np.zeros(9, np.int64), True, threads(s)],
         "rank_ids": lambda s: [integers(s, s.randrange(9), 0, 9)],
         "remap_ids": lambda s: remapped(s),
+        "list_segments": lambda s: segmented(s)[:3],
+        "mask_segments": lambda s: (lambda a: [*a[:2], a[3], 5, a[2], threads(s)])(segmented(s)),
         "make_betas": lambda s: [s.choice(list(SCHEDULES)), s.randrange(21, 99)],
         "find_neighbours": lambda s: [betas_of(s), s.choice([0.01, 0.05, 0.5])],
         "draw_neighbours": lambda s: [
@@ -565,6 +573,8 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             [integers(s, s.randrange(9), 0, 9), integers(s, 9, -1, 9)],
             {"fill": s.choice([None, 3]), "report": s.random() < 0.5, "threads": threads(s)},
         ),
+        "segments.list_segments": as_core("list_segments", "size"),
+        "segments.mask_segments": as_core("mask_segments", "size", "threads"),
         "schedule.make_betas": as_core("make_betas"),
         "schedule.space_timesteps": lambda s: ([s.choice([20, 50]), spec(s)], {}),
         "schedule.adaptive_timesteps": lambda s: (

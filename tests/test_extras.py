@@ -29,6 +29,7 @@ PathFinder.find_spec = staticmethod(find_installed)
 """
 # Later versions of typer bring pydantic themselves, and do not work without it.
 EVERY_EXTRA = tuple(p for packages in EXTRAS.values() for p in packages if p != "pydantic")
+WORDS = ((0, "nice"), (1, "blap"))
 OF_TRAINING = tuple(p for p in EXTRAS["train"] if p in EVERY_EXTRA)
 
 
@@ -58,6 +59,31 @@ def test_extras_bring_what_the_table_says() -> None:
 
 def test_base_install_is_light() -> None:
     assert requirement_names(PROJECT["dependencies"]) == {"numpy", "rich", "tqdm", "typer"}
+
+
+def test_toxicity_is_scored_without_extras(tmp_path: Path) -> None:
+    """The local scorer is trained and used, and generations are measured, without torch."""
+    rows = [f'{{"text": "{word} {n}", "label": {k}}}' for n in range(9) for k, word in WORDS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    generated = '{"prompt": "a", "generations": ["nice", "blap"]}'
+    (tmp_path / "made.jsonl").write_text(generated)
+    commands = [
+        ["train-scorer", "rows.jsonl", "--out", "scorer", "--bits", "10"],
+        ["score", "made.jsonl", "out.jsonl", "--scorer", "scorer", "--words"],
+        ["evaluate", "made.jsonl", "--scorer", "scorer", "--cache", "cache"],
+    ]
+    code = f"""
+import os, sys
+from lmcore.cli.commands import app
+os.chdir({str(tmp_path)!r})
+for command in {commands!r}:
+    app(["detox", *command], standalone_mode=False)
+assert not {{"torch", "transformers"}} & set(sys.modules)
+"""
+    done = run_without(EVERY_EXTRA, code)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.jsonl").exists()
+    assert "expected_maximum_toxicity" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ ARRAY_CONCEPTS = [
     "vocabulary",
     "ngrams",
     "schedule",
+    "segments",
 ]
 TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
+import warm
+
 # Now and then torch's threads abort a process that has done its work, while it ends: one in some
 # hundred. What is tested has ended before.
 END = """
@@ -16,7 +18,9 @@ os._exit(0)
 """
 
 
-def start(code: str, count: int, *arguments: object, **more: str) -> list["subprocess.Popen[str]"]:
+def start(
+    code: str, count: int, *arguments: object, **more: str
+) -> "list[warm.Process | subprocess.Popen[str]]":
     """Starts so many processes that run `code`, whose `sys.argv[1:]` are the arguments."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -26,16 +30,8 @@ def start(code: str, count: int, *arguments: object, **more: str) -> list["subpr
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path), **more,
     }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", code + END, *map(str, arguments)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        for rank in range(count)
-    ]
+    environments = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [warm.start(code + END, *arguments, env=each) for each in environments]
 
 
 def run(code: str, count: int, *arguments: object, **more: Any) -> list[str]:

@@ -3,18 +3,35 @@
 Importing transformers' models takes seconds and needs torch, while much of a system's package does
 without.  So nothing is imported here: each part is registered when the module of transformers that
 keeps it has been imported, whether that was before or comes later.
+
+Modules of transformers import each other, and ours import them, so that a registration has to wait
+until the outermost one of both is whole: `transformers.modeling_layers` imports the Auto classes
+before it has defined what it is imported for.
 """
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 AUTO = "transformers.models.auto"
+_PACKAGES = ("transformers.", "lmcore.")
 
 _waiting: dict[str, list[Callable[[], None]]] = {}
+
+
+class _Imports(threading.local):
+    """What a thread is importing of both packages: how deep, and what is whole by now."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.whole: list[str] = []
+
+
+_imports = _Imports()
 
 
 def register_after_import(registers: Mapping[str, Callable[[], None]]) -> None:
@@ -34,13 +51,15 @@ def register_after_import(registers: Mapping[str, Callable[[], None]]) -> None:
         if register not in known:
             known.append(register)
         if name in sys.modules:
-            register()
+            _imports.whole.append(name)
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
+    if _imports.depth == 0:
+        _register_whole()
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the modules that wait for a registration where Python finds them, and follows it."""
+    """Finds the modules of both packages where Python finds them, and follows their imports."""
 
     def __init__(self) -> None:
         self._finding: set[str] = set()
@@ -48,7 +67,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in _waiting or name in self._finding:
+        known = name in _waiting or name.startswith(_PACKAGES)
+        if not known or name in self._finding:
             return None
         self._finding.add(name)
         try:
@@ -60,9 +80,22 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         run = spec.loader.exec_module
 
         def run_and_register(module: ModuleType) -> None:
-            run(module)
-            for register in _waiting[name]:
-                register()
+            _imports.depth += 1
+            try:
+                run(module)
+            finally:
+                _imports.depth -= 1
+            if name in _waiting:
+                _imports.whole.append(name)
+            if _imports.depth == 0:
+                _register_whole()
 
         spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
         return spec
+
+
+def _register_whole() -> None:
+    """Registers for all modules that are imported by now; what it imports may add to them."""
+    while _imports.whole:
+        for register in _waiting[_imports.whole.pop(0)]:
+            register()

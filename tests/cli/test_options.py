@@ -26,6 +26,7 @@ from lmcore.training.config import Between, change
 from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
 from prediction_rows import VALID, write_rows
+from tiny_detox import save_segment_cnn
 from tiny_diffusion import make_tokenizer as make_words
 from tiny_diffusion import small
 from tiny_generation import save_pair
@@ -38,7 +39,8 @@ ATTEMPTS = [
 # How each option that holds no number is meant; a new one has to be named here.
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
-    "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill",
+    "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
+    "checkpoint", "similarity", "fluency", "sheet", "answers",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -46,11 +48,13 @@ CHOICES = {
     "schedule", "solver", "grammar",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
-    "groups", "key", "column", "name", "keep_per", "proportions", "field",
+    "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
+    "words", "unpickle",
+    "every",
     "check", "released",
 }  # fmt: skip
 
@@ -58,6 +62,13 @@ FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh",
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
+    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
+    "detox train-scorer": ["LABELLED", "--out", "RUN"],
+    "detox evaluate": ["SCORES"],
+    "detox mask": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox span-recipe": ["tiny"],
+    "detox spans": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox train-spans": ["SCORED", "--recipe", "tiny", "--model", "SEGMENTS", "--out", "RUN"],
     "detox chains": ["CONTINUED", "ALIGNED"],
     "detox generate": ["WRITER", "TEXT", "ALIGNED"],
     "detox recipe": ["tiny"],
@@ -167,17 +178,26 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "words.txt").write_text("".join(f"{token}\n" for token in list_tokens()))
     (folder / "diffusion").mkdir()
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
+    save_segment_cnn(folder / "segments")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
     continued = {"prompt": "a", "generation": ["b", "c"], "cont_toxicity": [0.1, 0.9]}
     chain = tiny_chains.make_row("sea", None)
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
+    (folder / "lexicon.txt").write_text("blap\n")
+    labelled = write_rows(folder / "labelled.jsonl", [{"text": "a blap", "label": 1}])
     return {
+        "LEXICON": str(folder / "lexicon.txt"),
+        "LABELLED": str(labelled),
+        "SCORES": str(write_rows(folder / "scores.jsonl", [{"scores": [0.5]}])),
         "CONTINUED": str(write_rows(folder / "continued.jsonl", [continued])),
         "CHAINS": str(write_rows(folder / "chains.jsonl", [chain])),
         "WRITER": str(tiny_chains.save("gpt2", folder / "writer")),
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),
+        "PROMPTS": str(write_rows(folder / "prompts.jsonl", [{"prompt": "you are bad"}])),
+        "SCORED": str(write_rows(folder / "scored.jsonl", [{"content": "you are", "score": [0]}])),
+        "SEGMENTS": str(folder / "segments"),
         "TARGETS": str(targets),
         "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import check_line, finish, run, run_here, start
+from commands import check_line, finish, run, run_here, run_warm, start_warm
 from lmcore.compression import read_counts
 from lmcore.worlds.openba import make_world, write_piece_file
 from stopped_runs import wait_for_change
@@ -70,7 +70,7 @@ def test_standard_input_and_ids(folder: Path) -> None:
     assert count("a.txt")[0] == 0
     whole = (folder / "o").read_bytes()
     with open("a.txt", "rb") as file:
-        assert run(*ARGUMENTS[:2], "-", *ARGUMENTS[3:], stdin=file)[0] == 0
+        assert run_warm(*ARGUMENTS[:2], "-", *ARGUMENTS[3:], stdin=file)[0] == 0
     assert (folder / "o").read_bytes() == whole
     assert (
         run_here("openba", "pack", "a.txt", "--tokenizer", "t", "--out", "p", "--length", 7)[0] == 0
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path) -> None:
     (folder / "o").unlink()
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         before = read_states(folder)
-        process = start(*ARGUMENTS, code=SLOW)
+        process = start_warm(*ARGUMENTS, code=SLOW)
         wait_for_state(folder, process, before)
         if number == signal.SIGINT:
             check_line(run_here(*ARGUMENTS), "o: another process is writing it")
@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path) -> None:
 @pytest.mark.alone
 def test_an_interrupt_does_not_wait_for_a_long_document(folder: Path) -> None:
     (folder / "a.txt").write_text("Ada met Otto in Alder. " * 400_000)
-    process = start(*ARGUMENTS)
+    process = start_warm(*ARGUMENTS)
     # It is read, and the tokenizer is at work, when the file of counts is there.
     end = time.monotonic() + 60
     while not list(folder.glob(".*.lmcore-rows")):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import warm
 from lmcore._files import FolderLock
 from lmcore.compression import shards
 from lmcore.compression.cuts import TensorCut, apply_cut
@@ -527,9 +528,9 @@ cut_checkpoint(
 
 def test_kill_in_the_middle(source: Path, target: Path) -> None:
     """A process that is killed where it stands, and one that goes on."""
-    command = [sys.executable, "-c", KILLED, source, target]
-    done = subprocess.run(command, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = warm.start(KILLED, source, target)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     assert (target / shards._PART).exists()
     assert not (target / INDEX).exists()
     cuts = [TensorCut(source=name, target=name) for name in TENSORS]

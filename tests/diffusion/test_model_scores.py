@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch.nn.functional import cosine_similarity
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 from commands import check_line, run_here
+from lmcore._folder_models import load_folder
 from lmcore.diffusion import compute_bert_scores, compute_perplexity
-from lmcore.diffusion.model_scores import _load
+from lmcore.diffusion.model_scores import BertScores
 from lmcore.ner.models import make_tokenizer
+from lmcore.reproduce.compression.sentence_pairs import find_model
 
 TEXTS = ["a b", "a", "c a b b a", "b c", "a c c"]
 
@@ -42,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.inference_mode()
 def test_perplexity_is_that_of_a_loop(folder: Path) -> None:
-    tokenizer, model = _load(folder / "decoder", type_of("AutoModelForCausalLM"), "cpu")
+    tokenizer, model = load_folder(folder / "decoder", type_of("AutoModelForCausalLM"), "cpu")
     means = []
     for text in TEXTS:
         row = tokenizer(text)["input_ids"]
@@ -59,7 +62,7 @@ def test_perplexity_is_that_of_a_loop(folder: Path) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", [None, 0, 1])
 def test_bert_scores_are_those_of_a_loop(folder: Path, layer: int | None) -> None:
-    tokenizer, model = _load(folder / "encoder", type_of("AutoModel"), "cpu")
+    tokenizer, model = load_folder(folder / "encoder", type_of("AutoModel"), "cpu")
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
     def look(text: str) -> tuple[list[int], torch.Tensor]:
@@ -88,6 +91,35 @@ def test_bert_scores_are_those_of_a_loop(folder: Path, layer: int | None) -> Non
         assert list(got) == pytest.approx(means, rel=1e-5)
 
 
+@torch.inference_mode()
+def test_bert_scores_of_a_trained_model() -> None:
+    """MiniLM, whose tokenizer's file cuts texts at 128 tokens: no token may be lost."""
+    try:
+        place = find_model()
+    except ImportError as error:
+        if os.environ.get("LMCORE_REQUIRE_DATA") == "1":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    tokenizer, model = load_folder(place, type_of("AutoModel"), "cpu")
+    outputs = ["how can i learn to cook ?", "a cat sat . " * 40, "unaffable"]
+    references = ["what is the best way to learn cooking ?", "the cat sat down . " * 50, "kind"]
+    expected = []
+    for pair in zip(outputs, references, strict=True):
+        rows = [tokenizer(text, return_tensors="pt") for text in pair]
+        own, gold = (
+            torch.nn.functional.normalize(model(**row).last_hidden_state[0], dim=-1) for row in rows
+        )
+        cosines = own @ gold.T
+        # [CLS] and [SEP] stand at the ends: they are looked at, and do not count.
+        found = (cosines.max(1).values[1:-1].mean(), cosines.max(0).values[1:-1].mean())
+        p, r = (value.item() for value in found)
+        expected.append((p, r, 2 * p * r / (p + r)))
+    assert tokenizer(outputs[1], return_tensors="pt")["input_ids"].shape[1] == 162
+    got = compute_bert_scores(outputs, references, place, device="cpu")
+    assert list(got) == pytest.approx([sum(v) / 3 for v in zip(*expected, strict=True)], rel=1e-5)
+    assert got.f1 < 0.95
+
+
 def type_of(name: str) -> Any:
     import transformers
 
@@ -97,6 +129,24 @@ def type_of(name: str) -> Any:
 def test_equal_texts_match_wholly(folder: Path) -> None:
     got = compute_bert_scores(TEXTS, TEXTS, folder / "encoder", device="cpu")
     assert list(got) == pytest.approx([1, 1, 1], rel=1e-6)
+
+
+def test_the_best_of_several_references_counts(folder: Path) -> None:
+    gold = [["a b", "c c a"], ["b"], ["c", "b b", "c a b"], ["b c a"], ["b", "a c"]]
+
+    def compute(outputs: list[str], references: list[Any]) -> BertScores:
+        return compute_bert_scores(outputs, references, folder / "encoder", device="cpu")
+
+    alone = [
+        [compute([text], [one]) for one in several]
+        for text, several in zip(TEXTS, gold, strict=True)
+    ]
+    best = [[max(values) for values in zip(*scores, strict=True)] for scores in alone]
+    means = [sum(values) / len(TEXTS) for values in zip(*best, strict=True)]
+    assert list(compute(TEXTS, gold)) == pytest.approx(means, rel=1e-5)
+    assert compute(["a b"], [["c"]]) == compute(["a b"], ["c"])
+    with pytest.raises(ValueError, match=r"^references\[1\] must hold at least one text$"):
+        compute(["a", "b"], ["a", []])
 
 
 def test_command(folder: Path, tmp_path: Path) -> None:

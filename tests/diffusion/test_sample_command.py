@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from browser import open_page
-from commands import check_line, finish, run_here, start
+from commands import check_line, finish, run_here, start_warm
 from lmcore._finished import FinishedOutput
 from lmcore._row_stream import RowStream
 from lmcore.diffusion import SamplingConfig, load_generator
@@ -363,7 +363,7 @@ def test_what_is_whole_is_looked_at(folder: Path) -> None:
 def test_killed_and_side_by_side(folder: Path, model: Path) -> None:
     arguments = ["diffusion", "sample", model, "in.jsonl", "out", *SMALL, "--seeds", 2]
     assert sample(model, "--seeds", 2, out="whole")[0] == 0
-    process = start(*arguments, code=SLOW)
+    process = start_warm(*arguments, code=SLOW)
     wait_for_change(lambda: [*folder.glob(".*.lmcore-state")], process, [])
     # The other one finds the file in the hands of the first.
     refused = sample(model, "--seeds", 2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from commands import check_line, finish, run, run_here, start
+from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.diffusion.models import load_model
 from lmcore.worlds.diffusion import list_tokens, make_world
 from tiny_diffusion import SMALL
@@ -110,7 +110,7 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
     longer = ["--quiet", "--steps", 40]
     whole = run_here(*arguments(folder, tmp_path / "whole"), *longer)
     out = tmp_path / "killed"
-    process = start(*arguments(folder, out), *longer)
+    process = start_warm(*arguments(folder, out), *longer)
     states = out / "states"
     while process.poll() is None and not [*states.glob("step-*")]:
         time.sleep(0.01)
@@ -127,10 +127,10 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
 def test_two_commands_into_one_folder(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     longer = ["--quiet", "--steps", 50_000, "--set", "loop.validate_every_steps=50000"]
-    first = start(*arguments(folder, out), *longer)
+    first = start_warm(*arguments(folder, out), *longer)
     while first.poll() is None and not (out / "recipe.json").exists():
         time.sleep(0.05)
-    check_line(run(*arguments(folder, out), *longer), "another process is training into it")
+    check_line(run_warm(*arguments(folder, out), *longer), "another process is training into it")
     first.send_signal(signal.SIGINT)
     code, _, errors = finish(first)
     assert (code, errors) == (130, "lmcore: interrupted\n")

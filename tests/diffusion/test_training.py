@@ -1,10 +1,7 @@
 """Training of text diffusion: its loss, its average, going on after a kill, and what is refused."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import warm
 from lmcore.diffusion.models import load_model
 from lmcore.diffusion.pairs import Pair
 from lmcore.diffusion.training import DiffusionRun, train
@@ -237,11 +235,7 @@ train(small(**{"loop.steps": 60}), make_pairs(20), sys.argv[1],
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     import time
 
-    paths = os.pathsep.join(sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(tmp_path / "killed")],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )
+    process = warm.start(_KILLED, tmp_path / "killed", stdout=None, stderr=None)
     states = tmp_path / "killed" / "states"
     while process.poll() is None and not [*states.glob("step-*")]:
         time.sleep(0.01)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands import check_line, finish, run_here, start
+from commands import check_line, finish, run_here, start_warm
 from tiny_generators import SENTENCES, TYPES, make_llama, make_t5, make_tokenizer
 
 SMALL = ["--constrained", "--threads", "1", "--device", "cpu", "--batch-size", "2"]
@@ -52,7 +52,9 @@ def test_what_it_writes_can_be_scored(tmp_path: Path, kind: str) -> None:
 
 
 def test_texts_from_standard_input(tmp_path: Path, model: Path) -> None:
-    process = start("ner", "predict", model, "-", "-", "--types", "person, city", *SMALL, stdin=-1)
+    process = start_warm(
+        "ner", "predict", model, "-", "-", "--types", "person, city", *SMALL, stdin=-1
+    )
     output, errors = process.communicate('{"text": "Ada met 東."}\n', timeout=120)
     assert process.returncode == 0
     row = json.loads(output)
@@ -120,10 +122,10 @@ def slow(self, sentences, **more):
 prediction.Predictor.predict = slow
 """
     given = ["ner", "predict", model, source]
-    result = finish(start(*given, whole, *SMALL, code=code.replace("PAUSE", "0")))
+    result = finish(start_warm(*given, whole, *SMALL, code=code.replace("PAUSE", "0")))
     assert result[0] == 0, result
     for _ in range(2):
-        process = start(*given, target, *SMALL, code=code.replace("PAUSE", "0.2"))
+        process = start_warm(*given, target, *SMALL, code=code.replace("PAUSE", "0.2"))
         assert process.stderr is not None
         with process.stderr as lines:
             while "block" not in lines.readline():
@@ -134,7 +136,7 @@ prediction.Predictor.predict = slow
         assert process.stdout is not None
         process.stdout.close()
     assert not target.exists()
-    code_, _, errors = finish(start(*given, target, *SMALL, code=code.replace("PAUSE", "0")))
+    code_, _, errors = finish(start_warm(*given, target, *SMALL, code=code.replace("PAUSE", "0")))
     assert code_ == 0
     assert "of them before" in errors
     assert target.read_bytes() == whole.read_bytes()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_models
-from commands import check_line, finish, run, run_here, start
+from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.ner.models import load_model
 
 SMALL = [
@@ -90,7 +90,7 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
     longer = ["--quiet", "--set", "loop.steps=40"]
     whole = run_here(*arguments(folder, tmp_path / "whole"), *longer)
     out = tmp_path / "killed"
-    process = start(*arguments(folder, out), *longer)
+    process = start_warm(*arguments(folder, out), *longer)
     states = out / "states"
     while process.poll() is None and not [*states.glob("step-*")]:
         time.sleep(0.01)
@@ -106,10 +106,10 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
 def test_two_commands_into_one_folder(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     longer = ["--quiet", "--set", "loop.steps=2000", "--set", "loop.validate_every_steps=2000"]
-    first = start(*arguments(folder, out), *longer)
+    first = start_warm(*arguments(folder, out), *longer)
     while first.poll() is None and not (out / "recipe.json").exists():
         time.sleep(0.05)
-    check_line(run(*arguments(folder, out), *longer), "another process is training into it")
+    check_line(run_warm(*arguments(folder, out), *longer), "another process is training into it")
     first.send_signal(signal.SIGINT)
     code, _, errors = finish(first)
     assert (code, errors) == (130, "lmcore: interrupted\n")

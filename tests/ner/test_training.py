@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_models
+import warm
 import workers
 from lmcore.ner import Generation, predict, score
 from lmcore.ner.collator import GNERCollator
@@ -275,13 +274,9 @@ def test_kill_nine(folders: dict[str, Path], rows: list[dict[str, Any]], tmp_pat
     config = small()
     whole = train(config, rows, tmp_path / "whole", dev=rows[:3], model=folders["t5"])
     out = tmp_path / "killed"
-    arguments = [str(out), str(folders["t5"]), "4", repr(SMALL)]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert done.returncode == -9
+    given = out, folders["t5"], 4, repr(SMALL)
+    killed = warm.start(KILLED, *given, stdout=None, stderr=None)
+    assert killed.wait() == -signal.SIGKILL
     again = train(config, rows, out, dev=rows[:3], model=folders["t5"])
     assert (again.resumed_after, again.best_value) == (3, whole.best_value)
     one, two = best_weights(tmp_path / "whole"), best_weights(out)

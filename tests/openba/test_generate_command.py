@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from commands import check_line, finish, run, run_here, start
+from commands import check_line, finish, run_here, run_warm, start, start_warm
 from lmcore.cli.terminal import show_part
 from lmcore.openba import Generation, TextGenerator
 from tiny_generation import PROMPTS, make_pair, save_pair
@@ -84,7 +84,7 @@ def test_rows_and_what_is_cut(folder: Path, model: Path) -> None:
     ]
     with open("in.jsonl", encoding="utf-8") as file:
         arguments = ["openba", "generate", model, "-", "--format", "jsonl", *SMALL]
-        result = run(*arguments, "--skip-bad-rows", stdin=file)
+        result = run_warm(*arguments, "--skip-bad-rows", stdin=file)
     assert (result[0], len(result[1].splitlines())) == (0, 1)
 
 
@@ -108,7 +108,7 @@ def test_a_text_that_is_longer_than_the_model_saw(folder: Path, model: Path) -> 
     """It is written, and a line says so once."""
     Path("two").write_text("Ada\nOtto\n")
     arguments = ["openba", "generate", model, "two", "--device", "cpu", "--threads", "1"]
-    code, output, errors = run(*arguments, "--max-new-tokens", "80", "--batch-size", "1")
+    code, output, errors = run_warm(*arguments, "--max-new-tokens", "80", "--batch-size", "1")
     assert (code, len(output.splitlines())) == (0, 2)
     first, *rest = errors.splitlines()
     assert first.startswith("lmcore: 65 positions are more than the 64 of decoder_max_seq_length")
@@ -119,7 +119,7 @@ def test_a_text_that_is_longer_than_the_model_saw(folder: Path, model: Path) -> 
 
 
 def test_lines_from_a_pipe(folder: Path, model: Path) -> None:
-    process = start("openba", "generate", model, *SMALL, stdin=subprocess.PIPE)
+    process = start_warm("openba", "generate", model, *SMALL, stdin=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     answers = TextGenerator(*make_pair(), Generation(max_new_tokens=6))(PROMPTS[:2])
@@ -131,14 +131,14 @@ def test_lines_from_a_pipe(folder: Path, model: Path) -> None:
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "")
     assert set(errors.splitlines()) <= {"the text was cut"}
-    result = run("openba", "generate", model, *SMALL, stdin=subprocess.DEVNULL)
+    result = run_warm("openba", "generate", model, *SMALL, stdin=subprocess.DEVNULL)
     assert result == (0, "", "")
 
 
 def test_a_line_that_is_not_utf8_ends_a_pipe(folder: Path, model: Path) -> None:
     Path("bad").write_bytes(b"Ada\n\xff\n")
     with open("bad", "rb") as file:
-        code, _, errors = run("openba", "generate", model, *SMALL, stdin=file)
+        code, _, errors = run_warm("openba", "generate", model, *SMALL, stdin=file)
     assert code == 2
     assert errors.splitlines()[-1] == "lmcore: standard input:2: not UTF-8 at byte 1"
 
@@ -208,17 +208,17 @@ def wait_for_rows(folder: Path, process: "subprocess.Popen[str]", count: int) ->
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, model: Path, number: int) -> None:
     arguments = ["openba", "generate", model, "in.txt", *SMALL, "--temperature", "1", "--quiet"]
-    assert run(*arguments, "--out", "whole.jsonl", code=SLOW)[0] == 0
+    assert run_warm(*arguments, "--out", "whole.jsonl", code=SLOW)[0] == 0
     arguments += ["--out", "out.jsonl"]
-    process = start(*arguments, code=SLOW)
+    process = start_warm(*arguments, code=SLOW)
     wait_for_rows(folder, process, 2)
     process.send_signal(number)
     code, output, errors = finish(process)
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
     assert (output, errors) == ("", "lmcore: interrupted\n" if number == signal.SIGINT else "")
     assert not Path("out.jsonl").exists()
-    check_line(run(*arguments, "--seed", "9", code=SLOW), "out.jsonl")
-    code, _, errors = run(*arguments, code=SLOW)
+    check_line(run_warm(*arguments, "--seed", "9", code=SLOW), "out.jsonl")
+    code, _, errors = run_warm(*arguments, code=SLOW)
     assert code == 0
     assert " of them before, 0 skipped" in errors
     assert Path("out.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()

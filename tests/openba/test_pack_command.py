@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import check_line, finish, run, run_here, start
+from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.openba import IndexedDataset, OpenBATokenizer
 from lmcore.worlds.openba import make_world, write_piece_file
 from stopped_runs import wait_for_change
@@ -70,7 +70,7 @@ def test_a_folder_of_a_tokenizer_and_standard_input(folder: Path) -> None:
     OpenBATokenizer("s.model").save_pretrained("t")
     arguments = ["openba", "pack", "-", "--tokenizer", "t", "--out", "o", "--no-resume"]
     with open("a.txt", "rb") as file:
-        assert run(*arguments, stdin=file)[0] == 0
+        assert run_warm(*arguments, stdin=file)[0] == 0
     assert outputs(folder)[:2] == expected
     (folder / "a.txt.gz").write_bytes(gzip.compress((folder / "a.txt").read_bytes()))
     assert pack("a.txt.gz")[0] == 0
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, number: int) -> No
         path.unlink()
     for _ in range(2):
         before = read_states(folder)
-        process = start(*ARGUMENTS, code=SLOW)
+        process = start_warm(*ARGUMENTS, code=SLOW)
         wait_for_state(folder, process, before)
         process.send_signal(number)
         code, output, errors = finish(process)
@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, number: int) -> No
 @pytest.mark.alone
 def test_an_interrupt_does_not_wait_for_a_long_document(folder: Path) -> None:
     (folder / "a.txt").write_text("Ada met Otto in Alder. " * 400_000)
-    process = start(*ARGUMENTS)
+    process = start_warm(*ARGUMENTS)
     # It is read, and the tokenizer is at work, when the file of tokens is there.
     end = time.monotonic() + 60
     while not list(folder.glob(".*.lmcore-rows")):
@@ -162,7 +162,7 @@ def test_an_interrupt_does_not_wait_for_a_long_document(folder: Path) -> None:
 
 
 def test_of_two_processes_one_goes_on(folder: Path) -> None:
-    first = start(*ARGUMENTS, code=SLOW)
+    first = start_warm(*ARGUMENTS, code=SLOW)
     wait_for_state(folder, first, [])
     check_line(run_here(*ARGUMENTS), "o.bin: another process is writing it")
     assert finish(first)[0] == 0
@@ -172,7 +172,7 @@ def test_of_two_processes_one_goes_on(folder: Path) -> None:
 
 
 def test_other_files_are_not_gone_on_with(folder: Path) -> None:
-    process = start(*ARGUMENTS, code=SLOW)
+    process = start_warm(*ARGUMENTS, code=SLOW)
     wait_for_state(folder, process, [])
     process.kill()
     process.communicate()

@@ -28,6 +28,9 @@ def run_python(code: str) -> str:
         "import transformers.models.auto.modeling_auto; import lmcore.openba",
         "from lmcore.openba import OpenBAForConditionalGeneration",
         "from transformers import AutoConfig; from lmcore.openba import OpenBAConfig",
+        # They import the Auto classes before they are whole.
+        "import lmcore.openba; from transformers import T5ForConditionalGeneration",
+        "import lmcore.openba; from lmcore.diffusion import TextDiffusionModel",
     ],
 )
 def test_any_order_of_imports(before: str) -> None:

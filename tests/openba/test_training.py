@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import warm
 from lmcore.openba import IndexedDataset, IndexedWriter, OpenBAForConditionalGeneration
 from lmcore.openba.models import load_model
 from lmcore.openba.objective import measure_losses, sum_losses
@@ -256,12 +254,7 @@ train(small(), make_texts(), sys.argv[1], tokenizer=make_tokenizer(), valid=make
 def test_kill_nine(tmp_path: Path) -> None:
     whole = train(small(), make_texts(), tmp_path / "whole", **GIVEN)
     out = tmp_path / "killed"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(out)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
+    assert warm.start(KILLED, out, stdout=None, stderr=None).wait() == -signal.SIGKILL
     again = train(small(), make_texts(), out, **GIVEN)
     assert (again.resumed_after, again.best_value) == (3, whole.best_value)
     assert again.history[3]["loss"] == whole.history[3]["loss"]

@@ -38,6 +38,15 @@ CALLS = {
         "[vocabulary.remap_ids(ids, [-1], fill=2, report=True, out=out, threads={threads})"
         " for _ in range(99)]",
     ),
+    "list_segments": (
+        "ids = np.arange(2**23) % 999_999; offsets = np.array([0, 2**23])",
+        "[segments.list_segments(ids, offsets) for _ in range(99)]",
+    ),
+    "mask_segments": (
+        "n = 2**18; ids = np.arange(n * 64); offsets = np.arange(0, n * 64 + 1, 64)"
+        "; labels = np.ones(n * 63, int)",
+        "[segments.mask_segments(ids, offsets, labels, 5, threads={threads}) for _ in range(99)]",
+    ),
     "sentence_bleu": (
         "texts = ['a b c d ' * 9] * 2**14; rows = [[text] * 4 for text in texts]",
         "[ngrams.sentence_bleu(texts, rows, order=16, threads={threads}) for _ in range(99)]",
@@ -128,7 +137,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
 from lmcore.ops import denoising, false_negatives, negatives, ngrams, philox, ranking, schedule
-from lmcore.ops import vocabulary
+from lmcore.ops import segments, vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

@@ -19,6 +19,7 @@ from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.ngrams import choose_candidates, sentence_bleu
 from lmcore.ops.predictions import align_file, score_examples, score_files
 from lmcore.ops.ranking import rank_targets
+from lmcore.ops.segments import mask_segments
 from lmcore.ops.vocabulary import count_ids, remap_ids
 from prediction_rows import VALID, write_rows
 
@@ -57,6 +58,9 @@ def calls(tmp_path: Path) -> dict[str, Call]:
         "SequenceSampler": sample,
         "count_ids": lambda threads: count_ids([1, 0, 1], 2, threads=threads).counts.tolist(),
         "remap_ids": lambda threads: remap_ids([1, 0, 1], [1, 0], threads=threads).ids.tolist(),
+        "mask_segments": lambda threads: mask_segments(
+            [1, 2, 3], [0, 3], [0, 1], 9, threads=threads
+        ).ids.tolist(),
         "sentence_bleu": lambda threads: sentence_bleu(
             texts, [[*row] for row in words], threads=threads
         ).tolist(),
@@ -77,6 +81,7 @@ NAMES = [
     "SequenceSampler",
     "count_ids",
     "remap_ids",
+    "mask_segments",
     "sentence_bleu",
     "choose_candidates",
 ]

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import socket
-import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import warm
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
 from lmcore.recsys.evaluation import load_model
 from lmcore.recsys.fingerprint import find_fingerprint
@@ -595,12 +595,7 @@ train(config, data, folder / "two")
         "PYTHONPATH": os.pathsep.join(sys.path),
     }  # fmt: skip
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", worker, str(tmp_path)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
+        warm.start(worker, tmp_path, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
     for process in workers:

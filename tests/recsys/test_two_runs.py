@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import SMALL, check_line, finish, start, write_pairs
+from commands import SMALL, check_line, finish, start_warm, write_pairs
 from lmcore.training.manifest import check_manifest
 
 
@@ -26,7 +26,7 @@ loop.seed_torch = seed_slowly
     processes = []
     for seed in (1, 2):
         arguments = ["plain", "--data", data, "--out", out, "--epochs", 6, *SMALL, "--seed", seed]
-        processes.append(start("recsys", "train", *arguments, code=slow))
+        processes.append(start_warm("recsys", "train", *arguments, code=slow))
         time.sleep(apart)
     ended = [finish(process) for process in processes]
     codes = [code for code, _, _ in ended]

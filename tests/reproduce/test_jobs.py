@@ -44,10 +44,14 @@ def test_what_is_printed_meanwhile_is_no_answer(
 ) -> None:
     code = "import os, json, sys, lmcore.reproduce.jobs as jobs\nmeasure = jobs._measure"
     shout = "os.system('echo one'); print('two', flush=True)"
-    patch = f"def loud(job):\n    {shout}\n    yield from measure(job)\njobs._measure = loud"
+    texts = {"pair 1": {"20 steps": "a\n\x1b b"}}  # they come with the numbers
+    add = f"result.kept.measurement.texts.update({texts!r})"
+    each = f"for result in measure(job):\n        {add}\n        yield result"
+    patch = f"def loud(job):\n    {shout}\n    {each}\njobs._measure = loud"
     monkeypatch.setattr("lmcore.reproduce.jobs._START", f"{code}\n{patch}\npass")
     (result,) = run_jobs([GOOD], 2)
     assert result.claim == "matching_rescue"
+    assert result.kept.measurement.texts == texts
     output, errors = capfd.readouterr()
     assert output == ""
     assert errors == "one\ntwo\n"

@@ -34,6 +34,13 @@ def test_numbers_come_back_as_they_were(file: Path) -> None:
     assert repr(found) == repr(KEPT)
 
 
+def test_texts_come_back_as_they_were(tmp_path: Path) -> None:
+    texts = {"pair 1": {"5 steps": "a\n\x1b b", "20 steps": ""}, "pair 2": {}}
+    kept = Kept(measurement=Measurement(values=VALUES, texts=texts), seconds=0.5)
+    keep_measurement(tmp_path, "a_claim", "quick", 1, CONDITIONS, kept)
+    assert repr(find(tmp_path)) == repr(kept)
+
+
 @given(values=st.dictionaries(st.text(max_size=5), st.floats(), max_size=5))
 def test_any_numbers_do(values: dict[str, float], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("kept")

@@ -11,7 +11,14 @@ from xml.etree import ElementTree
 import pytest
 
 from claims import CLAIM, INFO, PLOTS, row
-from lmcore.reproduce.claim import Panel, Plot, Series, make_absent_row
+from lmcore.reproduce.claim import (
+    Measurement,
+    Panel,
+    Plot,
+    Series,
+    make_absent_row,
+    make_row,
+)
 from lmcore.reproduce.page import format_html
 from lmcore.reproduce.plots import format_plot
 from lmcore.reproduce.report import format_json, write_report
@@ -135,6 +142,32 @@ def test_json_holds_every_number() -> None:
     assert "plots" not in saved
     assert content["run"]["command"] == "lmcore reproduce --seeds 2"
     assert content["run"]["size"] == "quick"
+
+
+TEXTS = {"pair <1>": {"5 steps": "a & b", "20 steps": ""}}
+
+
+def test_texts_to_read_are_those_of_the_first_seed() -> None:
+    runs = [Measurement(values={"score": 1.0}, texts=texts) for texts in (TEXTS, {})]
+    claim = dataclasses.replace(CLAIM, read_original=lambda name: {"source": f"of <{name}>"})
+    found = make_row(claim, runs, range(2), 1.0)
+    assert found.texts == TEXTS
+    page = format_html([found], INFO)
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert "<h3>pair &lt;1&gt;</h3>" in page
+    source = "<dt>source</dt><dd>of &lt;pair &lt;1&gt;&gt;</dd>"
+    assert f"{source}<dt>5 steps</dt><dd>a &amp; b</dd>" in page
+    # What they were made of belongs to others, and is in no file that is passed on.
+    content = format_json([found], INFO)
+    assert json.loads(content)["rows"][0]["texts"] == TEXTS
+    assert "source" not in json.loads(content)["rows"][0]["texts"]["pair <1>"]
+    assert "of <" not in content
+    assert "of &lt;" not in format_html([make_row(CLAIM, runs, range(2), 1.0)], INFO)
+    # What has none is written as before there were any.
+    assert "Texts to read" not in format_html([row(1.0, 1.2)], INFO)
+    assert "texts" not in json.loads(format_json([row(1.0, 1.2)], INFO))["rows"][0]
 
 
 NOT_RUN = make_absent_row(

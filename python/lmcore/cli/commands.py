@@ -18,7 +18,7 @@ PACKAGES = {
     "ner": "Named entities from generated text (GNER).",
     "openba": "Bilingual encoder-decoders, pre-trained by denoising (OpenBA).",
     "compression": "Smaller models: plans, pruning, vocabularies (OpenBA-V2).",
-    "detox": "Detoxification step by step (Detox-Chain).",
+    "detox": "Less toxic text: scores, masks, chains (Detox-Chain, CMD).",
     "diffusion": "Text diffusion in few steps (DiffuSeq, Bridge-Gap Diffusion).",
     "recsys": "Sequential recommendation (UFNRec).",
 }

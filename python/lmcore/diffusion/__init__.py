@@ -15,9 +15,11 @@ from lmcore.diffusion.scoring import FileScores, score_file, score_texts
 if TYPE_CHECKING:
     from lmcore.diffusion.chains import Chain, render_chains, trace_chains, trace_file
     from lmcore.diffusion.checkpoints import convert_checkpoint, load_checkpoint
+    from lmcore.diffusion.classifier import LatentClassifier, train_classifier
     from lmcore.diffusion.collator import PairCollator
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
     from lmcore.diffusion.distillation import Halving
+    from lmcore.diffusion.guidance import ClassifierGuide, GuidanceConfig
     from lmcore.diffusion.model_scores import (
         BertScores,
         Perplexity,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from lmcore.diffusion.profile_plots import plot_profiles
     from lmcore.diffusion.profiling import make_profile
     from lmcore.diffusion.samples import SampleSummary, sample_file, sample_files
-    from lmcore.diffusion.sampling import Sampler, Step, sample_latents, sample_tokens
+    from lmcore.diffusion.sampling import Draft, Sampler, Step, sample_latents, sample_tokens
     from lmcore.diffusion.spacing import choose_timesteps, make_process
     from lmcore.diffusion.texts import SamplingConfig, TextGenerator, generate_texts, load_generator
     from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
@@ -42,7 +44,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "BertScores": "model_scores",
     "Chain": "chains",
+    "ClassifierGuide": "guidance",
+    "Draft": "sampling",
+    "GuidanceConfig": "guidance",
     "Halving": "distillation",
+    "LatentClassifier": "classifier",
     "Losses": "objective",
     "PairCollator": "collator",
     "Penalty": "objective",
@@ -80,16 +86,21 @@ _LAZY = {
     "trace_chains": "chains",
     "trace_file": "chains",
     "train": "training",
+    "train_classifier": "classifier",
 }
 
 __all__ = [
     "BertScores",
     "Chain",
     "ChoiceSummary",
+    "ClassifierGuide",
     "Curve",
+    "Draft",
     "FileScores",
     "Generation",
+    "GuidanceConfig",
     "Halving",
+    "LatentClassifier",
     "Losses",
     "Pair",
     "PairCollator",
@@ -139,6 +150,7 @@ __all__ = [
     "trace_chains",
     "trace_file",
     "train",
+    "train_classifier",
     "write_profile",
 ]
 

@@ -1,4 +1,7 @@
-"""Rows of generated texts: `recover`, `reference` and `source`, as the authors' sampler writes."""
+"""Rows of generated texts: `recover`, `reference` and `source`, as the authors' sampler writes.
+
+A source that has several references has them all under `references`; `reference` is one of them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, NamedTuple
 from lmcore._rows import RowReader
 
 KEYS = ("recover", "reference", "source")
+SEVERAL = "references"
 # What DiffuSeq's tokenizer leaves in its texts.
 _MARKS = ("[CLS]", "[SEP]")
 _KINDS = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
@@ -20,7 +24,13 @@ class Generation(NamedTuple):
     line: int
     """Where it stands in its file, from 1."""
     value: dict[str, Any]
-    """Its object: `recover`, `reference` and `source` without marks, other keys as they are."""
+    """Its object: `recover`, `reference`, `source` and, where they stand there, `references`
+    without marks, other keys as they are."""
+
+    @property
+    def references(self) -> list[str]:
+        """All references; `reference` alone where there are no `references`."""
+        return list(self.value.get(SEVERAL, [self.value["reference"]]))
 
 
 def remove_marks(text: str) -> str:
@@ -61,8 +71,24 @@ def read_generations(path: str | os.PathLike[str]) -> Iterator[Generation]:
         for key in KEYS:
             if key not in value:
                 reader.refuse(line, f"{key}: missing")
-            if not isinstance(value[key], str):
-                kind = _KINDS.get(type(value[key]), "a number")
-                reader.refuse(line, f"{key}: expected a string, got {kind}")
-            value[key] = remove_marks(value[key])
+            value[key] = _clean(reader, line, key, value[key])
+        if SEVERAL in value:
+            texts = value[SEVERAL]
+            if not isinstance(texts, list):
+                reader.refuse(line, f"{SEVERAL}: expected a list, got {_name_kind(texts)}")
+            value[SEVERAL] = [
+                _clean(reader, line, f"{SEVERAL}[{k}]", text) for k, text in enumerate(texts)
+            ]
         yield Generation(line, value)
+
+
+def _clean(reader: RowReader, line: int, name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        reader.refuse(line, f"{name}: expected a string, got {_name_kind(text)}")
+    return remove_marks(text)
+
+
+def _name_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "a string"
+    return _KINDS.get(type(value), "a number")

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmcore._rows import RowWriter
 from lmcore._streams import name_input
-from lmcore.diffusion.generations import Generation, read_generations
+from lmcore.diffusion.generations import SEVERAL, Generation, read_generations
 from lmcore.ops import ngrams
 
 # Rows of each file that are held at once.
@@ -105,8 +105,8 @@ def _check_rows(rows: Sequence[Generation | None], names: list[str], number: int
     for name, row in zip(names, rows, strict=True):
         assert first is not None
         assert row is not None
-        for key in ("source", "reference"):
-            if row.value[key] != first.value[key]:
+        for key in ("source", "reference", SEVERAL):
+            if row.value.get(key) != first.value.get(key):
                 raise ValueError(
                     f"{name}:{row.line}: {key} is another than in {names[0]}:{first.line}; the "
                     "files must hold the same sources in the same order"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from lmcore._extras import optional_imports
+from lmcore.diffusion.scoring import list_references
 
 with optional_imports():
     import torch
@@ -20,8 +22,7 @@ with optional_imports():
     from torch import Tensor
     from torch.nn.functional import cross_entropy, normalize
 
-    from lmcore.training.checkpoint import no_bars
-    from lmcore.training.processes import find_device
+    from lmcore._folder_models import check_lengths, compute_by_length, load_folder
 
 
 class Perplexity(NamedTuple):
@@ -77,7 +78,7 @@ def compute_perplexity(
     """
     if not texts:
         raise ValueError("texts must hold at least one text")
-    tokenizer, model = _load(folder, transformers.AutoModelForCausalLM, device)
+    tokenizer, model = load_folder(folder, transformers.AutoModelForCausalLM, device)
 
     def compute(tokens: Tensor, mask: Tensor) -> list[float]:
         logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
@@ -86,17 +87,17 @@ def compute_perplexity(
         return means
 
     rows = [tokenizer(text)["input_ids"] for text in texts]
-    _check_lengths(rows, model, folder)
+    check_lengths(rows, model, folder)
     scored = [row for row in rows if len(row) > 1]
     if not scored:
         raise ValueError("texts must hold one of two tokens at least")
-    losses = _by_length(scored, batch_size, model.device, compute)
+    losses = compute_by_length(scored, batch_size, model.device, compute)
     return Perplexity(math.exp(sum(losses) / len(losses)), len(rows) - len(scored))
 
 
 def compute_bert_scores(
     outputs: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     folder: str | os.PathLike[str],
     *,
     layer: int | None = None,
@@ -113,7 +114,8 @@ def compute_bert_scores(
 
     Args:
         outputs: N texts.
-        references: N texts.
+        references: N times a text, or several, of which for each of the three the best counts, as
+            the package `bert-score` has it.
         folder: of a model and its tokenizer; of an encoder-decoder the encoder is taken.
         layer: whose states are compared, 0 for the embeddings; the last one if None.
         batch_size: texts at once; the result does not depend on it but for rounding.
@@ -122,8 +124,9 @@ def compute_bert_scores(
     Raises:
         ImportError: transformers is not installed.
         OSError: a file cannot be read.
-        ValueError: no texts, lengths that differ, a folder that holds no such model, a layer that
-            it does not have, or a text with more tokens than it takes.
+        ValueError: no texts, lengths that differ, an output without references, a folder that
+            holds no such model, a layer that it does not have, or a text with more tokens than it
+            takes.
 
     Example:
         >>> compute_bert_scores(["a"], ["a"], "nowhere")
@@ -137,12 +140,15 @@ def compute_bert_scores(
             "outputs and references must have the same length: "
             f"got {len(outputs)} and {len(references)}"
         )
-    tokenizer, model = _load(folder, transformers.AutoModel, device)
+    several = list_references(references)
+    if [] in several:
+        raise ValueError(f"references[{several.index([])}] must hold at least one text")
+    tokenizer, model = load_folder(folder, transformers.AutoModel, device)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    texts = list(dict.fromkeys([*outputs, *references]))
+    texts = list(dict.fromkeys([*outputs, *chain.from_iterable(several)]))
     rows = [tokenizer(text)["input_ids"] for text in texts]
-    _check_lengths(rows, model, folder)
+    check_lengths(rows, model, folder)
     marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
     def compute(tokens: Tensor, mask: Tensor) -> list[Tensor]:
@@ -154,16 +160,20 @@ def compute_bert_scores(
         lengths = mask.sum(1).tolist()
         return [row[:length] for row, length in zip(chosen, lengths, strict=True)]
 
-    states = dict(zip(texts, _by_length(rows, batch_size, model.device, compute), strict=True))
+    states = dict(
+        zip(texts, compute_by_length(rows, batch_size, model.device, compute), strict=True)
+    )
     counted = {
         text: torch.tensor([token not in marks for token in row])
         for text, row in zip(texts, rows, strict=True)
     }
-    pairs = [
-        _match(states[one], states[other], counted[one], counted[other])
-        for one, other in zip(outputs, references, strict=True)
-    ]
-    return BertScores(*(sum(scores) / len(pairs) for scores in zip(*pairs, strict=True)))
+
+    def compare(one: str, others: list[str]) -> BertScores:
+        found = (_match(states[one], states[o], counted[one], counted[o]) for o in others)
+        return BertScores(*map(max, zip(*found, strict=True)))
+
+    best = [compare(*pair) for pair in zip(outputs, several, strict=True)]
+    return BertScores(*(sum(scores) / len(best) for scores in zip(*best, strict=True)))
 
 
 def _match(output: Tensor, reference: Tensor, own: Tensor, other: Tensor) -> BertScores:
@@ -174,65 +184,3 @@ def _match(output: Tensor, reference: Tensor, own: Tensor, other: Tensor) -> Ber
     recall = float(cosines.amax(0)[other].mean())
     both = precision + recall
     return BertScores(precision, recall, 2 * precision * recall / both if both > 0 else 0.0)
-
-
-def _load(folder: str | os.PathLike[str], kind: Any, device: str) -> tuple[Any, Any]:
-    """Returns the tokenizer and the model of a folder."""
-    place = os.fspath(folder)
-    if not os.path.isdir(place):  # noqa: PTH112 - the name is not changed
-        raise ValueError(f"{place}: no such folder of a model")
-    where = find_device(device)
-    try:
-        with no_bars():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
-            model, found = kind.from_pretrained(
-                place, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{place}: no model that can be loaded: {reason:.200}") from error
-    # A pooler stands beside the states, which do not come through it.
-    if missing := sorted(name for name in found["missing_keys"] if "pooler." not in name):
-        raise ValueError(f"{place}: lacks {missing[0]}: it would be random")
-    return tokenizer, model.eval().to(where)
-
-
-def _check_lengths(
-    rows: Sequence[Sequence[int]], model: Any, folder: str | os.PathLike[str]
-) -> None:
-    most = getattr(model.config, "max_position_embeddings", None)
-    for index, row in enumerate(rows):
-        if most is not None and len(row) > most:
-            raise ValueError(
-                f"texts[{index}] has {len(row)} tokens: {os.fspath(folder)} takes at most {most}"
-            )
-
-
-def _by_length(
-    rows: list[list[int]],
-    batch_size: int,
-    device: torch.device,
-    compute: Callable[[Tensor, Tensor], list[Any]],
-) -> list[Any]:
-    """Returns a result for each row, computed in batches of rows of similar length."""
-    results: list[Any] = [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    with torch.inference_mode():
-        for indices in _parts(order, batch_size):
-            width = len(rows[indices[-1]])
-            tokens = torch.zeros(len(indices), width, dtype=torch.long)
-            mask = torch.zeros_like(tokens)
-            for place, index in enumerate(indices):
-                tokens[place, : len(rows[index])] = torch.tensor(rows[index])
-                mask[place, : len(rows[index])] = 1
-            found = compute(tokens.to(device), mask.to(device))
-            for index, result in zip(indices, found, strict=True):
-                results[index] = result
-    return results
-
-
-def _parts(items: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -19,7 +19,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 from lmcore.diffusion.process import TIME_RANGE
-from lmcore.diffusion.registration import register_auto_classes
 
 _MAX_PERIOD = 10000.0
 
@@ -388,6 +387,3 @@ class TextDiffusionModel(PreTrainedModel):
 
 def _make_projection(inputs: int, inner: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, inner), nn.Tanh(), nn.Linear(inner, outputs))
-
-
-register_auto_classes()

@@ -18,6 +18,8 @@ from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.manifest import find_model
 
+_PAPER_LENGTH = 128
+
 
 def make_model(config: TrainConfig, tokenizer: TextTokenizer) -> TextDiffusionModel:
     """Returns a model with random weights, by torch's generator.
@@ -151,6 +153,20 @@ def check_fit(model: TextDiffusionModel, tokenizer: TextTokenizer, length: int) 
             f"length must be at most the {config.max_position_embeddings} positions of the model: "
             f"got {length}"
         )
+
+
+def find_row_length(config: TextDiffusionConfig) -> int:
+    """Returns how many positions rows have where nothing else is asked for.
+
+    Args:
+        config: of the model: as many as it was trained with; where it does not say, the paper's
+            128, or all it has if these are fewer.
+
+    Example:
+        >>> find_row_length(TextDiffusionConfig(max_position_embeddings=64))
+        64
+    """
+    return config.row_length or min(_PAPER_LENGTH, config.max_position_embeddings)
 
 
 def find_blocks(model: TextDiffusionModel) -> list[nn.Module]:

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from lmcore.diffusion.data import EncodedPairs, encode_pairs
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
-from lmcore.diffusion.models import check_fit, load_model, load_tokenizer_of
+from lmcore.diffusion.models import (
+    check_fit,
+    find_row_length,
+    load_model,
+    load_tokenizer_of,
+)
 from lmcore.diffusion.noise import SamplingNoise
 from lmcore.diffusion.pairs import Pair
 from lmcore.diffusion.process import Process
@@ -31,8 +36,6 @@ from lmcore.ops.schedule import (
 from lmcore.training.checkpoint import hash_weights
 from lmcore.training.processes import find_device
 
-LENGTH = 128
-"""Of rows where neither caller nor model say it: the paper's."""
 POINTS = 50
 """Timesteps that are measured where no number is given."""
 STEPS = 20
@@ -139,8 +142,7 @@ def load_rows(
     Args:
         name: folder of a model and its tokenizer, or of a training run.
         pairs: any number.
-        length: positions of a row; those of the model's training if None, and 128 where it does
-            not say.
+        length: positions of a row; as `find_row_length` has it if None.
         device: as for `lmcore.training.processes.find_device`.
 
     Raises:
@@ -155,7 +157,7 @@ def load_rows(
     """
     place = find_device(device)
     model, tokenizer = load_model(name), load_tokenizer_of(name)
-    length = length or model.config.row_length or LENGTH
+    length = length or find_row_length(model.config)
     check_fit(model, tokenizer, length)
     nn.Module.to(nn.Module.eval(model), place)  # transformers' own are untyped
     return model, encode_pairs(pairs, tokenizer, length)

@@ -29,9 +29,6 @@ def _register_model() -> None:
     from lmcore.diffusion import modeling_text_diffusion as models
     from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 
-    # The import of the model imports this module of transformers on its way, and ends here again.
-    if not hasattr(models, "TextDiffusionModel"):
-        return
     module = sys.modules[f"{AUTO}.modeling_auto"]
     module.AutoModel.register(TextDiffusionConfig, models.TextDiffusionModel, exist_ok=True)
 

@@ -54,6 +54,28 @@ def compute_rouge(output: str, reference: str) -> Rouge:
     )
 
 
+def compute_best_rouge(output: str, references: Sequence[str]) -> Rouge:
+    """Returns of each F measure the best one over several references.
+
+    As `score_multi` of `rouge_score` has it: the three may come from three references.
+
+    Args:
+        output: the generated text.
+        references: what it may be, one or more.
+
+    Raises:
+        ValueError: there are no references.
+
+    Example:
+        >>> compute_best_rouge("a b c", ["a x", "c b a"])
+        Rouge(rouge_1=1.0, rouge_2=0.0, rouge_l=0.4)
+    """
+    if not references:
+        raise ValueError("references must hold at least one text")
+    scores = [compute_rouge(output, text) for text in references]
+    return Rouge(*map(max, zip(*scores, strict=True)))
+
+
 def _count_shared(words: Sequence[str], gold: Sequence[str], n: int) -> int:
     own, other = (
         Counter(zip(*(text[k:] for k in range(n)), strict=False)) for text in (words, gold)

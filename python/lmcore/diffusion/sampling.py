@@ -96,6 +96,21 @@ class Step(NamedTuple):
     """`[B, L, E]` float32, of the clean latents; rounded where the sampler does."""
 
 
+class Draft(NamedTuple):
+    """What a chain would go on with, for what guides it."""
+
+    step: int
+    """Of the process, from N - 1 down to 1: the one that was taken."""
+    time: float
+    """What the network will be told of the latents: their timestep of the training, scaled."""
+    latents: Tensor
+    """`[B, L, E]` float32, one step before `step`."""
+    means: Tensor
+    """`[B, L, E]` float32, the same without the noise that the step added."""
+    variance: float
+    """That ancestral sampling adds at `step`, whichever solver took it."""
+
+
 def ancestral_step(
     process: Process, step: int, states: Tensor, estimates: Tensor, noise: Tensor | None
 ) -> Tensor:
@@ -212,6 +227,7 @@ def sample_latents(
     start: Tensor,
     noise: Callable[[int], Tensor],
     sampler: Sampler = Sampler(),
+    guide: Callable[[Draft], Tensor] | None = None,
     callback: Callable[[Step], object] | None = None,
 ) -> Tensor:
     """Returns the clean latents that a chain of all steps of a process ends with.
@@ -231,6 +247,8 @@ def sample_latents(
         noise: returns the `[B, L, E]` that a step adds, from N - 1 down; steps that add none do
             not ask.
         sampler: the solver and when it rounds.
+        guide: returns the `[B, L, E]` to go on with in place of what a step would; the last step,
+            0, is not guided, as its result is the estimate itself.
         callback: called with what each step has made.
 
     Returns:
@@ -267,8 +285,14 @@ def sample_latents(
             estimates = denoise(latents, told).float()
             if sampler.clamps(step):
                 estimates = round_latents(estimates, table, mask)
-            latents = _solve(process, step, latents, estimates, previous, noise, sampler)
+            states = latents
+            latents = _solve(process, step, states, estimates, previous, noise, sampler)
             latents = torch.where(targets, latents, sources)
+            if guide is not None and step:
+                means = _solve(process, step, states, estimates, previous, _no_noise, sampler)
+                means, variance = torch.where(targets, means, sources), process.variances[step]
+                draft = Draft(step, float(times[step - 1]), latents, means, float(variance))
+                latents = torch.where(targets, guide(draft), sources)
             previous = estimates
             if callback is not None:
                 callback(Step(step, int(process.timestep_map[step]), latents, estimates))
@@ -281,7 +305,7 @@ def _solve(
     states: Tensor,
     estimates: Tensor,
     previous: Tensor | None,
-    noise: Callable[[int], Tensor],
+    noise: Callable[[int], Tensor | None],
     sampler: Sampler,
 ) -> Tensor:
     if sampler.solver == "dpm_solver":
@@ -291,6 +315,10 @@ def _solve(
         added = noise(step) if sampler.eta and step else None
         return ddim_step(process, step, states, estimates, added, sampler.eta)
     return ancestral_step(process, step, states, estimates, noise(step) if step else None)
+
+
+def _no_noise(step: int) -> None:
+    """What a step adds to its mean."""
 
 
 def round_latents(latents: Tensor, table: Tensor, mask: Tensor) -> Tensor:
@@ -347,6 +375,7 @@ def sample_tokens(
     seed: int,
     rows: Sequence[int],
     sampler: Sampler = Sampler(),
+    guide: Callable[[Draft], Tensor] | None = None,
     callback: Callable[[Step], object] | None = None,
 ) -> Tensor:
     """Returns the tokens that a model generates after sources.
@@ -361,6 +390,8 @@ def sample_tokens(
         seed: below 2**64.
         rows: `[B]` numbers of the rows, each below 2**31.
         sampler: the solver and when it rounds.
+        guide: returns the `[B, L, E]` to go on with in place of what a step would; the last step,
+            0, is not guided, as its result is the estimate itself.
         callback: called with what each step has made.
 
     Returns:
@@ -408,6 +439,7 @@ def sample_tokens(
         start=noise.start(),
         noise=noise,
         sampler=sampler,
+        guide=guide,
         callback=callback,
     )
     return read_tokens(model, latents)

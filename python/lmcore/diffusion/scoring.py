@@ -13,6 +13,10 @@
 ROUGE, distinct, repetition and entropy take the words of NLTK's `WordPunctTokenizer`: runs of
 letters, digits and "_", and runs of anything else but white space. Self-BLEU takes GPT-2's tokens
 (extra `score`), and a sample of its own for each n. Mauve is not built.
+
+A text that has several references is held against all of them: BLEU, of sentences and of the
+corpus, clips n-grams by the largest count in any reference and takes the nearest length; of each
+ROUGE the best F measure counts, as `score_multi` of `rouge_score` has it.
 """
 
 from __future__ import annotations
@@ -22,13 +26,14 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from lmcore._extras import optional_imports
 from lmcore._streams import name_input
 from lmcore.diffusion.generations import read_generations
 from lmcore.diffusion.gpt2_tokens import load_gpt2_tokens
-from lmcore.diffusion.rouge import compute_rouge
+from lmcore.diffusion.rouge import compute_best_rouge
 from lmcore.ops.ngrams import count_ngrams, self_bleu, sentence_bleu
 
 # As the authors have them.
@@ -40,7 +45,7 @@ SELF_BLEU_SAMPLE = 1000
 _WORD_OR_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")
 
 Values = dict[str, float | str | None]
-More = Callable[[list[str], list[str]], dict[str, float]]
+More = Callable[[list[str], list[list[str]]], dict[str, float]]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -72,14 +77,15 @@ def score_file(
     reference is empty then are left out and counted.
 
     Args:
-        path: JSONL with `recover`, `reference` and `source`; `.gz` is decompressed, `-` is
-            standard input.
+        path: JSONL with `recover`, `reference` and `source`, and with `references` where there are
+            several; `.gz` is decompressed, `-` is standard input.
         threads: number of threads; all cores if None. The result does not depend on it.
-        more: other scores of outputs and references, by name, such as those of models.
+        more: other scores of outputs and their references, by name, such as those of models.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no row that can be scored, or one that cannot be used.
+        ValueError: it holds no row that can be scored, or one that cannot be used, such as one of
+            whose references some are empty.
 
     Example:
         >>> import tempfile
@@ -91,14 +97,17 @@ def score_file(
         (1, 0.6065, 1.0)
     """
     outputs, references, first_empty, total = [], [], None, 0
-    for line, value in read_generations(path):
+    for row in read_generations(path):
         total += 1
-        output, reference = value["recover"].strip(), value["reference"].strip()
-        if output and reference:
+        output, texts = row.value["recover"].strip(), [text.strip() for text in row.references]
+        if output and any(texts):
+            if not all(texts):
+                problem = f"references[{texts.index('')}]: empty, and others are not"
+                raise ValueError(f"{name_input(path)}:{row.line}: {problem}")
             outputs.append(output)
-            references.append(reference)
+            references.append(texts)
         elif first_empty is None:
-            first_empty = f"{name_input(path)}:{line}"
+            first_empty = f"{name_input(path)}:{row.line}"
     if not outputs:
         raise ValueError(
             f"{name_input(path)}: none of {total} rows has both an output and a reference"
@@ -116,7 +125,10 @@ def score_file(
 
 
 def score_texts(
-    outputs: Sequence[str], references: Sequence[str], *, threads: int | None = None
+    outputs: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    *,
+    threads: int | None = None,
 ) -> Values:
     """Returns the scores that need no model, by name.
 
@@ -125,23 +137,27 @@ def score_texts(
 
     Args:
         outputs: N generated texts.
-        references: N texts, what they should be.
+        references: N times what it should be: a text, or several.
         threads: number of threads; all cores if None. The result does not depend on it.
 
     Raises:
-        ValueError: lengths that differ, no texts, or a lone surrogate.
+        ValueError: lengths that differ, no texts, an output without references, or a lone
+            surrogate.
 
     Example:
         >>> values = score_texts(["a b", "a c"], ["a b", "a d"])
         >>> values["bleu_1"], values["distinct_1"], round(values["entropy"], 4)
         (0.75, 0.75, 1.0397)
+        >>> score_texts(["a b", "a c"], ["a b", ["a d", "c a"]])["bleu_1"]
+        1.0
     """
     if not outputs:
         raise ValueError("outputs must hold at least one text")
-    bleu = sentence_bleu(outputs, [[text] for text in references], threads=threads)
+    several = list_references(references)
+    bleu = sentence_bleu(outputs, several, threads=threads)
     words = [join_words(text) for text in outputs]
-    gold = [join_words(text) for text in references]
-    rouge = [compute_rouge(*pair) for pair in zip(words, gold, strict=True)]
+    gold = [[join_words(text) for text in texts] for texts in several]
+    rouge = [compute_best_rouge(*pair) for pair in zip(words, gold, strict=True)]
     means = [sum(scores) / len(rouge) for scores in zip(*rouge, strict=True)]
     return {
         # Each a row of its own, which numpy adds as it does the authors' list.
@@ -149,8 +165,21 @@ def score_texts(
         **dict(zip(("rouge_1", "rouge_2", "rouge_l"), means, strict=True)),
         **_count_diversity(words),
         **_compute_self_bleu(outputs),
-        **_compute_sacrebleu(outputs, references),
+        **_compute_sacrebleu(outputs, several),
     }
+
+
+def list_references(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    """Returns the references of each output as a list.
+
+    Args:
+        references: of each output a text, or several.
+
+    Example:
+        >>> list_references(["a b", ("c", "d")])
+        [['a b'], ['c', 'd']]
+    """
+    return [[texts] if isinstance(texts, str) else [*texts] for texts in references]
 
 
 def join_words(text: str) -> str:
@@ -199,12 +228,14 @@ def _compute_self_bleu(outputs: Sequence[str]) -> Values:
     return values
 
 
-def _compute_sacrebleu(outputs: Sequence[str], references: Sequence[str]) -> Values:
+def _compute_sacrebleu(outputs: Sequence[str], references: list[list[str]]) -> Values:
     try:
         with optional_imports():
             from sacrebleu.metrics.bleu import BLEU
     except ImportError:
         return {"sacrebleu": None, "sacrebleu_signature": None}
     metric = BLEU()
-    score = metric.corpus_score(list(outputs), [list(references)]).score
+    # A stream holds the k-th reference of each output; None where an output has fewer.
+    streams = [list(stream) for stream in zip_longest(*references)]
+    score = metric.corpus_score(list(outputs), streams).score
     return {"sacrebleu": score, "sacrebleu_signature": str(metric.get_signature())}

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 from lmcore.diffusion.data import SHORTEST, begin_row, find_kept_lengths, read_targets
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
-from lmcore.diffusion.models import check_fit, load_model, load_tokenizer_of
+from lmcore.diffusion.models import (
+    check_fit,
+    find_row_length,
+    load_model,
+    load_tokenizer_of,
+)
 from lmcore.diffusion.pairs import Pair
 from lmcore.diffusion.precision import find_precision, narrow_denoiser
 from lmcore.diffusion.sampling import Sampler, Step, sample_tokens
@@ -26,7 +31,6 @@ from lmcore.diffusion.spacing import choose_timesteps, make_process
 from lmcore.diffusion.tokenization import TextTokenizer
 from lmcore.training.processes import find_device
 
-_LENGTH = 128
 DISTILLED = "distilled"
 """The schedule of a model that was distilled."""
 
@@ -52,8 +56,8 @@ class SamplingConfig:
     batch_size: int = 64
     """Sources that are answered together."""
     length: int | None = None
-    """Positions of a row: source, target and padding. None for as many as the model was trained
-    with; where it does not say, 128, or all it has if these are fewer."""
+    """Positions of a row: source, target and padding. None: as
+    `lmcore.diffusion.models.find_row_length` has it."""
     target_tokens: int | None = None
     """Room that a source leaves for a target that is not known, `[CLS]` counted and `[SEP]` not,
     unless it is shorter itself; None for half of the row."""
@@ -136,8 +140,7 @@ class TextGenerator:
         sampling: SamplingConfig | None = None,
     ) -> None:
         self.sampling = sampling = SamplingConfig() if sampling is None else sampling
-        known = model.config.row_length or min(_LENGTH, model.config.max_position_embeddings)
-        self.length = sampling.length or known
+        self.length = sampling.length or find_row_length(model.config)
         check_fit(model, tokenizer, self.length)
         nn.Module.eval(model)  # transformers' own is untyped
         self.model = model

@@ -17,7 +17,6 @@ from lmcore.openba.attention import place
 from lmcore.openba.checkpoints import EMBEDDING, register_names
 from lmcore.openba.configuration_openba import OpenBAConfig
 from lmcore.openba.masks import read_mask
-from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.stacks import OpenBADecoder, OpenBAEncoder, OpenBAPreTrainedModel
 
 IGNORED_LABEL = -100
@@ -368,6 +367,3 @@ class OpenBAEncoderModel(OpenBAPreTrainedModel):
         """
         output: BaseModelOutput = self.encoder(input_ids, attention_mask, **kwargs)
         return output
-
-
-register_auto_classes()

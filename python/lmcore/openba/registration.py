@@ -31,9 +31,6 @@ def _register_models() -> None:
     from lmcore.openba import modeling_openba as models
     from lmcore.openba.configuration_openba import OpenBAConfig
 
-    # The import of the models imports this module of transformers on its way, and ends here again.
-    if not hasattr(models, "OpenBAEncoderModel"):
-        return
     module = sys.modules[f"{AUTO}.modeling_auto"]
     module.AutoModel.register(OpenBAConfig, models.OpenBAModel, exist_ok=True)
     generating = models.OpenBAForConditionalGeneration
@@ -45,9 +42,6 @@ def _register_tokenizer() -> None:
     from lmcore.openba.tokenization_openba import OpenBATokenizer
 
     module = sys.modules[f"{AUTO}.tokenization_auto"]
-    # Its import imports the models on its way, which end here before it does.
-    if not hasattr(module, "AutoTokenizer"):
-        return
     module.AutoTokenizer.register(OpenBAConfig, OpenBATokenizer, exist_ok=True)
 
 

@@ -87,6 +87,8 @@ class Stream(IntEnum):
     """What sampling a text by diffusion starts with."""
     RESAMPLED_ROWS = 201
     """Rows of predictions that a bootstrap takes."""
+    JUDGED_PAIRS = 221
+    """Which generations judges compare, and on which side each stands."""
     CHAIN_ANCHORS = 227
     """What a model in training continues its chains with, to be contrasted with."""
     CHAIN_SAMPLES = 228

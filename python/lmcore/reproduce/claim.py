@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["reproduced", "not reproduced", "measured", "not run"]
@@ -21,6 +21,8 @@ class Measurement:
     """Named numbers of one run of an experiment with one seed."""
 
     values: Mapping[str, float]
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """To read, by what they were made of and by how."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -129,6 +131,8 @@ class Claim:
     describe_speed: Callable[[Estimates], str] | None = None
     """The speed row; lines are kept."""
     plot: Callable[[Estimates], tuple[Plot, ...]] = lambda _: ()
+    read_original: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """The name of texts to read to what they were made of, such as source and reference."""
 
     def __post_init__(self) -> None:
         if (self.holds is None) != (self.expected == "measured"):
@@ -171,6 +175,10 @@ class ResultRow:
     """Time of all seeds, one after the other."""
     kept: int = 0
     """How many of its measurements are those of an earlier run."""
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Those of the first seed."""
+    originals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What they were made of, for the page alone: it may belong to others."""
 
 
 def estimate(measurements: Sequence[Measurement]) -> dict[str, Estimate]:
@@ -255,6 +263,7 @@ def make_row(
             f"got {len(measurements)} and {len(seeds)}"
         )
     estimates = estimate(measurements)
+    texts = measurements[0].texts
     return ResultRow(
         **_describe(claim),
         measured=claim.describe(estimates),
@@ -265,6 +274,8 @@ def make_row(
         plots=claim.plot(estimates),
         seeds=tuple(seeds),
         seconds=seconds,
+        texts=texts,
+        originals={name: claim.read_original(name) for name in texts},
     )
 
 

@@ -182,7 +182,8 @@ class Worker:
             answer = json.loads(line)
             if "error" in answer:
                 _raise(f"{job}: {answer['error']}", answer["out_of_memory"])
-            kept = Kept(measurement=Measurement(values=answer["values"]), seconds=answer["seconds"])
+            measurement = Measurement(values=answer["values"], texts=answer["texts"])
+            kept = Kept(measurement=measurement, seconds=answer["seconds"])
             yield Result(job=job, claim=claim, kept=kept)
 
 
@@ -216,9 +217,11 @@ def work() -> None:
             job = Job(claims=tuple(asked["claims"]), size=asked["size"], seed=asked["seed"])
             try:
                 for result in _measure(job):
-                    values = result.kept.measurement.values
-                    numbers = {name: float(value) for name, value in values.items()}
-                    _answer(answers, {"values": numbers, "seconds": result.kept.seconds})
+                    found = result.kept.measurement
+                    numbers = {name: float(value) for name, value in found.values.items()}
+                    texts = {name: dict(parts) for name, parts in found.texts.items()}
+                    seconds = result.kept.seconds
+                    _answer(answers, {"values": numbers, "texts": texts, "seconds": seconds})
             except Exception as error:
                 text = "".join(traceback.format_exception(error))
                 first = traceback.format_exception_only(error)[-1].strip()

@@ -58,7 +58,8 @@ def find_measurement(
         return None
     # Whole and ours: nothing in it can be of another form.
     values = {name: float(value) for name, value in content["values"].items()}
-    return Kept(measurement=Measurement(values=values), seconds=content["seconds"])
+    measurement = Measurement(values=values, texts=content.get("texts", {}))
+    return Kept(measurement=measurement, seconds=content["seconds"])
 
 
 def keep_measurement(
@@ -101,6 +102,8 @@ def keep_measurement(
         },
         "seconds": float(kept.seconds),
     }
+    if kept.measurement.texts:
+        content["texts"] = {name: dict(texts) for name, texts in kept.measurement.texts.items()}
     content["sha256"] = _digest(content)
     path = _find_path(folder, claim, size, seed)
     path.parent.mkdir(exist_ok=True)

@@ -84,11 +84,27 @@ def _format_claim(row: ResultRow) -> str:
     return (
         f'<section id="{row.id}"><header><h2>{html.escape(row.statement)}</h2>'
         f"{_badge(row.verdict)}</header>"
-        f"<dl>{listed}</dl>{figures}"
+        f"<dl>{listed}</dl>{figures}{_format_texts(row)}"
         f"<details><summary>All {len(row.estimates)} numbers, {row.seconds:.1f} s</summary>"
         '<div class="scroll"><table class="numbers"><thead><tr><th>name</th><th>mean</th>'
         f"<th>spread</th></tr></thead><tbody>{numbers}</tbody></table></div></details>"
         f'<p class="id"><code>{row.id}</code> of lmcore.{html.escape(row.system)}</p></section>'
+    )
+
+
+def _format_texts(row: ResultRow) -> str:
+    """What was made of a few rows with the first seed, one below the other."""
+    parts = []
+    for name, texts in row.texts.items():
+        listed = "".join(
+            f"<dt>{html.escape(how)}</dt><dd>{html.escape(text)}</dd>"
+            for how, text in {**row.originals[name], **texts}.items()
+        )
+        parts.append(f"<h3>{html.escape(name)}</h3><dl>{listed}</dl>")
+    if not parts:
+        return ""
+    return (
+        f"<details><summary>Texts to read, seed {row.seeds[0]}</summary>{''.join(parts)}</details>"
     )
 
 
@@ -130,6 +146,7 @@ body {
 main { max-width: 1060px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 0; }
+h3 { font-size: .95rem; margin: 1rem 0 .35rem; }
 code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .93em; }
 a { color: var(--link); text-decoration: none; }
 a:hover { text-decoration: underline; }

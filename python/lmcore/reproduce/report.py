@@ -27,6 +27,9 @@ def format_json(rows: Sequence[ResultRow], info: RunInfo) -> str:
     saved = [dataclasses.asdict(row) for row in rows]
     for row in saved:
         del row["plots"]  # drawn from the numbers
+        del row["originals"]  # of which no copy may be made
+        if not row["texts"]:
+            del row["texts"]
     content = {"run": dataclasses.asdict(info), "rows": saved}
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -22,8 +22,8 @@ def score_command(
         typer.Argument(
             metavar="FILE...",
             parser=name_of_file,
-            help="JSONL with recover, reference and source. A name that ends with .gz is "
-            "decompressed, `-` is standard input.",
+            help="JSONL with recover, reference and source, and with references where a source has "
+            "several. A name that ends with .gz is decompressed, `-` is standard input.",
             show_default=False,
         ),
     ],
@@ -52,7 +52,8 @@ def score_command(
 ) -> None:
     """Score generated texts: BLEU, ROUGE, distinct, repetition, self-BLEU, entropy, sacrebleu.
 
-    Rows without output or reference are left out and counted. Mauve is not built.
+    A row with several references is held against all of them. Rows without output or reference are
+    left out and counted. Mauve is not built.
     """
     if bertscore is None and bertscore_layer is not None:
         raise ValueError("--bertscore-layer goes with --bertscore")
@@ -84,15 +85,16 @@ def _make_model_scores(
     with starting():
         from lmcore.diffusion.model_scores import compute_bert_scores, compute_perplexity
 
-    def add_perplexity(outputs: list[str], references: list[str]) -> dict[str, float]:
+    def add_perplexity(outputs: list[str], references: list[list[str]]) -> dict[str, float]:
         values = {}
-        for name, texts in {"perplexity": outputs, "perplexity_reference": references}.items():
+        gold = [text for texts in references for text in texts]
+        for name, texts in {"perplexity": outputs, "perplexity_reference": gold}.items():
             values[name], left_out = compute_perplexity(texts, str(causal), device=device)
             if left_out:
                 say(f"{name}: {left_out} of {len(texts)} texts have a single token: left out")
         return values
 
-    def add_bert_scores(outputs: list[str], references: list[str]) -> dict[str, float]:
+    def add_bert_scores(outputs: list[str], references: list[list[str]]) -> dict[str, float]:
         place = str(encoder)
         found = compute_bert_scores(outputs, references, place, layer=layer, device=device)
         return {f"bertscore_{name}": value for name, value in found._asdict().items()}

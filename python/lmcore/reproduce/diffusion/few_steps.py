@@ -12,8 +12,10 @@ import numpy as np
 
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
 from lmcore.reproduce.diffusion.paraphrasing import (
+    ARMS,
     SETTING,
     Scale,
+    go_on,
     keep_steps,
     list_pairs,
     make_config,
@@ -24,15 +26,10 @@ from lmcore.reproduce.diffusion.paraphrasing import (
 
 if TYPE_CHECKING:
     from lmcore.diffusion.pairs import Pair
-    from lmcore.diffusion.recipes import TrainConfig
     from lmcore.diffusion.training import DiffusionRun
 
 SCHEDULES = {"adaptive": "adaptive", "uniform": "uniform", "quadratic": "quadratic"}
 STEPS = (4, 5, 10, 20)
-# In both arms a row is looked at at two timesteps.
-_ARMS = {"without": 0.0, "with": -2.0}
-
-
 _SCALES: dict[Size, Scale] = {
     "tiny": Scale(pairs=60, tests=10, steps=4, more_steps=3, batch_size=8, hidden_size=16),
     "quick": Scale(pairs=8000, tests=200, steps=400, more_steps=100),
@@ -78,8 +75,8 @@ def measure_few_steps(seed: int, size: Size) -> Measurement:
         )
     with tempfile.TemporaryDirectory() as folder:
         run.save_model(Path(folder))
-        for arm, weight in _ARMS.items():
-            changed = _go_on(config, folder, weight, scale)
+        for arm, weight in ARMS.items():
+            changed = go_on(config, folder, scale.more_steps, weight)
             trained = train_run(changed, pairs, tokenizer, scale.more_steps)
             values[f"{arm}/distance"] = _find_distance(trained, list_pairs(tests))
             for steps in STEPS:
@@ -93,20 +90,6 @@ def measure_few_steps(seed: int, size: Size) -> Measurement:
     for steps in STEPS:
         values[f"penalty/{steps}"] = values[f"with/{steps}/bleu"] - values[f"without/{steps}/bleu"]
     return Measurement(values=values)
-
-
-def _go_on(config: TrainConfig, folder: str, weight: float, scale: Scale) -> TrainConfig:
-    from lmcore.training.config import change
-
-    return change(
-        config,
-        {
-            "model": folder, "penalty.kind": "l2_noise_random", "penalty.weight": weight,
-            "loop.steps": scale.more_steps, "optimizer.lr": 1e-3, "schedule.warmup_steps": 0,
-            # Other batches and other noise than before, the same in both arms.
-            "loop.seed": config.loop.seed + 1000,
-        },
-    )  # fmt: skip
 
 
 def _find_distance(run: DiffusionRun, pairs: Sequence[Pair]) -> float:
@@ -164,7 +147,7 @@ def _describe_penalty(estimates: Estimates) -> str:
         f"{estimates['without/distance'].format(4)}, with it "
         f"{estimates['with/distance'].format(4)}: {estimates['apart'].format(0)} % less"
     ]
-    for arm in _ARMS:
+    for arm in ARMS:
         parts = (f"{estimates[f'{arm}/{n}/bleu'].format(1)}" for n in STEPS)
         lines.append(f"BLEU-4 {arm} it at {', '.join(map(str, STEPS))} steps: {', '.join(parts)}")
     parts = (f"{n}: {estimates[f'penalty/{n}'].format(2, sign=True)}" for n in (10, 20))
@@ -220,6 +203,6 @@ CLAIMS = (
         expected="reproduced",
         group="few_steps",
         holds=penalty_draws_together,
-        plot=lambda e: _plot(e, tuple(_ARMS), "Texts after more training"),
+        plot=lambda e: _plot(e, tuple(ARMS), "Texts after more training"),
     ),
 )

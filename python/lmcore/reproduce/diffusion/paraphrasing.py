@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TOTAL = 2000
 """T, timesteps of the training."""
+# In both a row is looked at at two timesteps.
+ARMS = {"without": 0.0, "with": -2.0}
+"""Weights of Distance Penalty with which training goes on."""
 SETTING = (
     "A small model that is trained from nothing to say generated sentences again in other words; "
     "each has three good answers. One text for each sentence, without a choice among several."
@@ -51,12 +54,13 @@ def list_pairs(world: Sequence[Paraphrase]) -> list[Pair]:
     return [Pair(one.source, one.target) for one in world]
 
 
-def make_config(seed: int, scale: Scale) -> TrainConfig:
+def make_config(seed: int, scale: Scale, length: int = 32) -> TrainConfig:
     """Returns the settings of training from nothing, without a penalty.
 
     Args:
         seed: of everything random.
         scale: of the experiment.
+        length: positions of a row.
     """
     from lmcore.diffusion.recipes import tiny
     from lmcore.training.config import change
@@ -68,7 +72,7 @@ def make_config(seed: int, scale: Scale) -> TrainConfig:
             "micro_batch_size": scale.batch_size, "shape.hidden_size": scale.hidden_size,
             "shape.ffn_size": 4 * scale.hidden_size, "schedule.kind": "constant",
             "schedule.warmup_steps": min(100, scale.steps // 2), "schedule.final_share": 0.0,
-            "device.device": "cpu",
+            "device.device": "cpu", "length": length, "shape.positions": max(64, length),
         },
     )  # fmt: skip
 
@@ -90,6 +94,28 @@ def train_run(
     for step in range(1, steps + 1):
         run.step(step)
     return run
+
+
+def go_on(config: TrainConfig, folder: str, steps: int, weight: float) -> TrainConfig:
+    """Returns the settings of more training with Distance Penalty.
+
+    Args:
+        config: of the training before.
+        folder: of its model.
+        steps: how many more.
+        weight: of the penalty; 0 computes as much and draws nothing together.
+    """
+    from lmcore.training.config import change
+
+    return change(
+        config,
+        {
+            "model": folder, "penalty.kind": "l2_noise_random", "penalty.weight": weight,
+            "loop.steps": steps, "optimizer.lr": 1e-3, "schedule.warmup_steps": 0,
+            # Other batches and other noise than before, the same in both arms.
+            "loop.seed": config.loop.seed + 1000,
+        },
+    )  # fmt: skip
 
 
 def keep_steps(schedule: str, steps: int) -> list[int]:
@@ -128,30 +154,49 @@ def sample_texts(
         seed: of the noise.
         sampler: the authors' if None.
     """
+    from lmcore.ops.ngrams import sentence_bleu
+
+    found = sample_ids(run, list_pairs(tests), kept, seed, sampler)
+    texts = [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+    good = [text in one.good for text, one in zip(texts, tests, strict=True)]
+    bleu = sentence_bleu(texts, [one.good for one in tests], threads=1)[:, 3]
+    return 100 * float(np.mean(good)), 100 * float(bleu.mean())
+
+
+def sample_ids(
+    run: DiffusionRun,
+    pairs: Sequence[Pair],
+    kept: Sequence[int],
+    seed: int,
+    sampler: Sampler | None = None,
+) -> list[list[int]]:
+    """Returns what is made of sources, padding included.
+
+    Args:
+        run: whose averaged model makes it.
+        pairs: the sources; targets say how much of a source a row has room for.
+        kept: timesteps of 2,000, in ascending order.
+        seed: of the noise.
+        sampler: the authors' if None.
+    """
     import torch
     from torch import nn
 
     from lmcore.diffusion.data import encode_pairs
     from lmcore.diffusion.sampling import Sampler, sample_tokens
     from lmcore.diffusion.spacing import make_process
-    from lmcore.ops.ngrams import sentence_bleu
 
     process = make_process(run.model.config, kept)
-    encoded = encode_pairs(list_pairs(tests), run.tokenizer, run.config.length)
+    encoded = encode_pairs(pairs, run.tokenizer, run.config.length)
     ids, mask = torch.from_numpy(encoded.ids).long(), torch.from_numpy(encoded.target_mask)
     with run.averaged() as model:
         nn.Module.eval(model)
         found = sample_tokens(
-            model, process, ids, mask, seed=seed, rows=range(len(tests)),
+            model, process, ids, mask, seed=seed, rows=range(len(pairs)),
             sampler=sampler or Sampler(),
         )  # fmt: skip
-    texts = [
-        run.tokenizer.decode(row[length:], skip_special_tokens=True)
-        for row, length in zip(found.tolist(), encoded.source_lengths.tolist(), strict=True)
-    ]
-    good = [text in one.good for text, one in zip(texts, tests, strict=True)]
-    bleu = sentence_bleu(texts, [one.good for one in tests], threads=1)[:, 3]
-    return 100 * float(np.mean(good)), 100 * float(bleu.mean())
+    lengths = encoded.source_lengths.tolist()
+    return [row[length:] for row, length in zip(found.tolist(), lengths, strict=True)]
 
 
 def name_scores(name: str, values: tuple[float, float]) -> dict[str, float]:
