@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 
+import tiny_chains
 from commands import SMALL, check_line, run_here, write_pairs
 from lmcore.cli.commands import PACKAGES
 from lmcore.cli.options import Decimal, Whole, limit_threads, name_of_file
@@ -44,7 +45,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
-    "schedule", "solver",
+    "schedule", "solver", "grammar",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
@@ -53,20 +54,23 @@ TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "datas
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
-    "words", "unpickle",
-    "every",
+    "words", "unpickle", "every", "check", "released",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
-    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
-    "detox train-scorer": ["LABELLED", "--out", "RUN"],
+    "detox chains": ["CONTINUED", "ALIGNED"],
     "detox evaluate": ["SCORES"],
+    "detox generate": ["WRITER", "TEXT", "ALIGNED"],
     "detox mask": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox recipe": ["tiny"],
+    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
     "detox span-recipe": ["tiny"],
     "detox spans": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox train": ["tiny", "--data", "CHAINS", "--out", "RUN"],
+    "detox train-scorer": ["LABELLED", "--out", "RUN"],
     "detox train-spans": ["SCORED", "--recipe", "tiny", "--model", "SEGMENTS", "--out", "RUN"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
     "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
@@ -175,6 +179,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     save_model(make_diffusion_model(small(), make_words()), make_words(), folder / "diffusion")
     save_segment_cnn(folder / "segments")
     write_record(folder, Record(source="0" * 32, vocabulary_ids=np.arange(3)))
+    continued = {"prompt": "a", "generation": ["b", "c"], "cont_toxicity": [0.1, 0.9]}
+    chain = tiny_chains.make_row("sea", None)
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     (folder / "lexicon.txt").write_text("blap\n")
     labelled = write_rows(folder / "labelled.jsonl", [{"text": "a blap", "label": 1}])
@@ -182,6 +188,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "LEXICON": str(folder / "lexicon.txt"),
         "LABELLED": str(labelled),
         "SCORES": str(write_rows(folder / "scores.jsonl", [{"scores": [0.5]}])),
+        "CONTINUED": str(write_rows(folder / "continued.jsonl", [continued])),
+        "CHAINS": str(write_rows(folder / "chains.jsonl", [chain])),
+        "WRITER": str(tiny_chains.save("gpt2", folder / "writer")),
         "DIFFUSION": str(folder / "diffusion"),
         "GENERATED": str(write_rows(folder / "generated.jsonl", [generated])),
         "RECORD": str(folder),

@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lmcore._extras import optional_imports
+from lmcore.detox.chain_files import ChainSummary, check_chains, find_grammar, make_chains
+from lmcore.detox.chain_rows import ChainRow, find_problem, read_chain_row
+from lmcore.detox.chains import Chain, ChainError
 from lmcore.detox.data import Generations, Prompt, parse_generations, parse_prompt, read_prompts
 from lmcore.detox.evaluation import Evaluation, evaluate_file, evaluate_generations
 from lmcore.detox.lexicon_scorer import LexiconScorer
@@ -14,6 +17,7 @@ from lmcore.detox.registration import register_auto_classes
 from lmcore.detox.score_cache import CachedScorer
 from lmcore.detox.scorers import Scorer, WordWeight, check_scores, load_scorer
 from lmcore.detox.scoring import ScoreSummary, score_file
+from lmcore.detox.selection import Selection, make_training_row, select_generations
 from lmcore.detox.sheet import Judgement, read_answers, write_sheet
 from lmcore.detox.similarity import load_similarity, ngram_similarity
 from lmcore.detox.span_scores import SpanScores, score_characters, score_pairs, score_spans
@@ -25,9 +29,14 @@ from lmcore.detox.toxicity import (
 )
 
 if TYPE_CHECKING:
+    from lmcore.detox.chain_collator import ChainCollator
+    from lmcore.detox.chain_model import ContrastiveModel
+    from lmcore.detox.chain_writing import ChainSampling, ChainWriter, load_writer
     from lmcore.detox.classifier_scorer import ClassifierScorer
     from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
+    from lmcore.detox.contrastive import contrastive_loss, pool_states
     from lmcore.detox.detoxify_scorer import load_detoxify
+    from lmcore.detox.generation import WritingSummary, generate_file
     from lmcore.detox.masking import MaskedText, mask_texts, mask_tokens
     from lmcore.detox.modeling_segment_cnn import SegmentCNNModel, load_segment_cnn
     from lmcore.detox.objective import compute_span_loss
@@ -37,10 +46,15 @@ if TYPE_CHECKING:
     from lmcore.detox.span_training import SpanTrainResult, train_spans
     from lmcore.detox.spans import Span, SpanFinder, TextSpans, load_span_finder
     from lmcore.detox.tokenization import SegmentTokenizer
+    from lmcore.detox.training import TrainResult, train
 
 # What needs torch, transformers or tokenizers, by the module that holds it: the others do without.
 _LAZY = {
+    "ChainCollator": "chain_collator",
+    "ChainSampling": "chain_writing",
+    "ChainWriter": "chain_writing",
     "ClassifierScorer": "classifier_scorer",
+    "ContrastiveModel": "chain_model",
     "MaskedText": "masking",
     "SegmentCNNConfig": "configuration_segment_cnn",
     "SegmentCNNModel": "modeling_segment_cnn",
@@ -52,22 +66,37 @@ _LAZY = {
     "SpanSummary": "span_files",
     "SpanTrainResult": "span_training",
     "TextSpans": "spans",
+    "TrainResult": "training",
+    "WritingSummary": "generation",
     "compute_span_loss": "objective",
+    "contrastive_loss": "contrastive",
     "find_spans_file": "span_files",
+    "generate_file": "generation",
     "load_detoxify": "detoxify_scorer",
     "load_segment_cnn": "modeling_segment_cnn",
     "load_span_finder": "spans",
+    "load_writer": "chain_writing",
     "mask_file": "span_files",
     "mask_texts": "masking",
     "mask_tokens": "masking",
+    "pool_states": "contrastive",
     "read_labelled": "span_labels",
     "score_segments": "span_labels",
+    "train": "training",
     "train_spans": "span_training",
 }
 
 __all__ = [
     "CachedScorer",
+    "Chain",
+    "ChainCollator",
+    "ChainError",
+    "ChainRow",
+    "ChainSampling",
+    "ChainSummary",
+    "ChainWriter",
     "ClassifierScorer",
+    "ContrastiveModel",
     "Evaluation",
     "Generations",
     "Judgement",
@@ -82,6 +111,7 @@ __all__ = [
     "SegmentCNNConfig",
     "SegmentCNNModel",
     "SegmentTokenizer",
+    "Selection",
     "Span",
     "SpanCollator",
     "SpanExample",
@@ -90,25 +120,37 @@ __all__ = [
     "SpanSummary",
     "SpanTrainResult",
     "TextSpans",
+    "TrainResult",
     "WordWeight",
+    "WritingSummary",
+    "check_chains",
     "check_scores",
     "compute_span_loss",
+    "contrastive_loss",
     "evaluate_file",
     "evaluate_generations",
     "expected_maximum_toxicity",
+    "find_grammar",
+    "find_problem",
     "find_spans_file",
+    "generate_file",
     "load_detoxify",
     "load_scorer",
     "load_segment_cnn",
     "load_similarity",
     "load_span_finder",
+    "load_writer",
+    "make_chains",
+    "make_training_row",
     "mask_file",
     "mask_texts",
     "mask_tokens",
     "ngram_similarity",
     "parse_generations",
     "parse_prompt",
+    "pool_states",
     "read_answers",
+    "read_chain_row",
     "read_labelled",
     "read_prompts",
     "score_characters",
@@ -116,8 +158,10 @@ __all__ = [
     "score_pairs",
     "score_segments",
     "score_spans",
+    "select_generations",
     "toxic_prompt_share",
     "toxic_sample_share",
+    "train",
     "train_scorer",
     "train_spans",
     "write_sheet",

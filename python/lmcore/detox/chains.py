@@ -94,6 +94,9 @@ class Grammar(Protocol):
     def parse_output(self, prompt: str, output: str) -> Chain:
         """Returns the chain of a prompt and what a model wrote for it."""
 
+    def is_whole(self, output: str) -> bool:
+        """Returns whether what a model wrote has come to the mark behind its continuation."""
+
     def find_mark(self, chain: Chain) -> str | None:
         """Returns the name of a field that holds a mark of the grammar."""
 
@@ -208,6 +211,14 @@ world #"
             prompt=prompt, toxic=toxic, masked=masked, rephrased=rephrased,
             continuation=continuation,
         )  # fmt: skip
+
+    def is_whole(self, output: str) -> bool:
+        """Returns whether what a model wrote has come to the mark behind its continuation.
+
+        Args:
+            output: the steps so far.
+        """
+        return "#" in output.partition(_GENERATION)[2]
 
     def find_mark(self, chain: Chain) -> str | None:
         """Returns the name of a field that holds a mark, by which it would be read otherwise.
@@ -351,6 +362,14 @@ enough context, so there is no need to generate a continuation."
             prompt=prompt, toxic=toxic, masked=masked, rephrased=rephrased,
             continuation=continuation,
         )  # fmt: skip
+
+    def is_whole(self, output: str) -> bool:
+        """Returns whether what a model wrote has come to the mark behind its continuation.
+
+        Args:
+            output: the steps so far; one without a continuation has no such mark.
+        """
+        return _END in output.partition(_CONTINUED)[2]
 
     def find_mark(self, chain: Chain) -> str | None:
         """Returns the name of a field that holds a mark, by which it would be read otherwise.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lmcore.ner.pairs import find_pair
+from lmcore.training.batches import stack_rows
 
 #: The label of a token that is not learnt.
 IGNORED = -100
@@ -219,7 +219,7 @@ class GNERCollator:
         """
         items = list(encoded)
         batch = self.pad_prompts([item.input_ids for item in items], self.tokenizer.padding_side)
-        labels = _stack([item.labels for item in items], IGNORED, self.tokenizer.padding_side)
+        labels = stack_rows([item.labels for item in items], IGNORED, self.tokenizer.padding_side)
         batch["labels"] = labels
         if hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
             make: Any = self.model.prepare_decoder_input_ids_from_labels
@@ -239,8 +239,8 @@ class GNERCollator:
         if side is None:
             side = self.tokenizer.padding_side if self.is_encoder_decoder else "left"
         return {
-            "input_ids": _stack(prompts, self.tokenizer.pad_token_id, side),
-            "attention_mask": _stack([np.ones_like(ids) for ids in prompts], 0, side),
+            "input_ids": stack_rows(prompts, self.tokenizer.pad_token_id, side),
+            "attention_mask": stack_rows([np.ones_like(ids) for ids in prompts], 0, side),
         }
 
     def _encode_together(
@@ -299,13 +299,3 @@ class GNERCollator:
             verbose=False,
         )["input_ids"]
         return [np.array(one, np.int32) for one in ids]
-
-
-def _stack(rows: Sequence[NDArray[np.int32]], padding: int, side: str) -> Tensor:
-    """`[batch, longest]` int64."""
-    longest = max((len(row) for row in rows), default=0)
-    stacked = np.full((len(rows), longest), padding, np.int64)
-    for index, row in enumerate(rows):
-        span = slice(longest - len(row), None) if side == "left" else slice(len(row))
-        stacked[index, span] = row
-    return torch.from_numpy(stacked)

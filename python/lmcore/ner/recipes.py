@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from lmcore.training.config import (
     Between,
@@ -18,6 +18,12 @@ from lmcore.training.config import (
     change,
     check_fields,
 )
+from lmcore.training.lora import LoraConfig
+
+__all__ = [
+    "METRICS", "RECIPES", "LoraConfig", "ScratchConfig", "TrainConfig", "llama_7b", "t5_base",
+    "t5_large", "t5_small", "t5_xl", "t5_xxl", "tiny",
+]  # fmt: skip
 
 #: What validation gives.
 METRICS = ("f1", "precision", "recall")
@@ -64,36 +70,6 @@ class ScratchConfig:
                 f"decoder_layers must be at most {self.encoder_layers}, the encoder's: "
                 f"got {self.decoder_layers}"
             )
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class LoraConfig:
-    """Low-rank matrices that are trained in the place of the model's own (LoRA, by peft).
-
-    Raises:
-        TypeError: a value has another type than its field.
-        ValueError: a number is out of its range, or a text is none of the choices.
-
-    Example:
-        >>> LoraConfig(rank=8).alpha
-        16.0
-    """
-
-    rank: Annotated[int, Between(0, 65_536)] = 0
-    """Of the matrices; 0: the whole model is trained."""
-    alpha: Annotated[float, Between(0, 1e30, open_low=True)] = 16.0
-    """The product of the matrices is multiplied with alpha / rank."""
-    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-    """Of what the matrices read."""
-    targets: tuple[str, ...] | None = None
-    """Names of the linear layers that get matrices, such as `q` and `v`; None: those that peft
-    knows for the kind of model."""
-    save: Literal["merged", "adapter"] = "merged"
-    """What a saved model is: a whole one with the matrices added in, or the matrices alone, which
-    need the model that they were trained for."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -17,15 +17,7 @@ from torch import Tensor, nn
 
 from lmcore.ner.collator import Encoded, GNERCollator, Truncation
 from lmcore.ner.evaluation import score
-from lmcore.ner.models import (
-    add_lora,
-    load_model,
-    load_tokenizer,
-    make_model,
-    make_tokenizer,
-    recompute_layers,
-    save_model,
-)
+from lmcore.ner.models import make_model
 from lmcore.ner.pairs import find_pair, find_words
 from lmcore.ner.recipes import TrainConfig
 from lmcore.ner.validation import generate_texts
@@ -39,6 +31,16 @@ from lmcore.training.checkpoint import (
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import DataRecord, Recipe, keep_apart
 from lmcore.training.loop import fit
+from lmcore.training.models import (
+    add_lora,
+    check_fit,
+    find_blocks,
+    load_model,
+    load_tokenizer,
+    make_tokenizer,
+    recompute_layers,
+    save_model,
+)
 from lmcore.training.optimizer import Optimizer
 from lmcore.training.processes import (
     Processes,
@@ -241,7 +243,8 @@ class GNERRun:
         self.truncation = replace(self.collator.truncation)
         self.prompts = self.collator.encode_prompts(dev) if dev else []
         self.dev = [find_words(row) for row in dev]
-        _check_fit(self.model, [*(ids for item in self.encoded for ids in item), *self.prompts])
+        sequences = [*(ids for item in self.encoded for ids in item), *self.prompts]
+        check_fit(self.model, sequences, "max_source_tokens and max_target_tokens")
         self.counts = [item.label_count for item in self.encoded]
         self.batches = ExampleBatches(
             self.encoded, config.batch_size, config.loop.seed, self.collator.pad
@@ -253,7 +256,7 @@ class GNERRun:
         if config.device.recompute:
             recompute_layers(self.model)
         processes.shard(
-            self.model, _find_blocks(self.model), replace(config.device, recompute=False)
+            self.model, find_blocks(self.model), replace(config.device, recompute=False)
         )
         self.optimizer = Optimizer(
             self.model,
@@ -409,28 +412,3 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], dev: Sequence[Mapping[str, An
                 raise TypeError(f"{name}[{index}]: {error}") from None
             except ValueError as error:
                 raise ValueError(f"{name}[{index}]: {error}") from None
-
-
-def _check_fit(model: Any, sequences: Sequence[Any]) -> None:
-    """A tokenizer of another model would read outside of the table, and long texts behind it."""
-    size = model.get_input_embeddings().num_embeddings
-    most = max((int(ids.max()) for ids in sequences if len(ids)), default=0)
-    if most >= size:
-        raise ValueError(
-            f"the tokenizer and the model do not fit: a token has the id {most}, and the model "
-            f"has {size} embeddings"
-        )
-    longest = max(map(len, sequences), default=0)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and longest > positions:
-        raise ValueError(
-            f"max_source_tokens and max_target_tokens must be less: a row has {longest} tokens, "
-            f"and the model has {positions} positions"
-        )
-
-
-def _find_blocks(model: nn.Module) -> list[nn.Module]:
-    """The layers that transformers keeps together."""
-    base: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
-    names = set(base._no_split_modules or ())
-    return [module for module in model.modules() if type(module).__name__ in names]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmcore.training.processes import Processes
@@ -115,6 +118,27 @@ def share_rows(batch_size: int, processes: Processes) -> slice:
     """
     rank, count = processes.data_rank, processes.data_count
     return slice(batch_size * rank // count, batch_size * (rank + 1) // count)
+
+
+def stack_rows(rows: Sequence[NDArray[Any]], padding: int, side: str = "right") -> Tensor:
+    """Returns rows of different lengths as one tensor, `[rows, longest]` int64.
+
+    Args:
+        rows: of integers.
+        padding: what fills shorter ones up.
+        side: where, `left` or `right`.
+
+    Example:
+        >>> import numpy as np
+        >>> stack_rows([np.array([1]), np.array([2, 3])], 0, "left").tolist()
+        [[0, 1], [2, 3]]
+    """
+    longest = max(map(len, rows), default=0)
+    stacked = np.full((len(rows), longest), padding, np.int64)
+    for index, row in enumerate(rows):
+        span = slice(longest - len(row), None) if side == "left" else slice(len(row))
+        stacked[index, span] = row
+    return torch.from_numpy(stacked)
 
 
 def prefetch(
