@@ -48,9 +48,9 @@ _SCALES: dict[Size, _Scale] = {
         comments=60, prompts=12, tests=3, base_steps=3, steps=2, hidden_size=16, candidates=2,
         samples=2,
     ),
-    "quick": _Scale(comments=6000, prompts=600, tests=60, base_steps=250, steps=150),
+    "quick": _Scale(comments=6000, prompts=600, tests=60, base_steps=500, steps=150),
     "full": _Scale(
-        comments=6000, prompts=1500, tests=150, base_steps=400, steps=400, samples=25
+        comments=6000, prompts=1500, tests=150, base_steps=1000, steps=400, samples=25
     ),
 }  # fmt: skip
 
