@@ -87,6 +87,10 @@ pub enum Stream {
     ChainAnchors = 227,
     /// Chains that a model writes for a prompt.
     ChainSamples = 228,
+    /// What a filler puts in the place of masks, of each attempt.
+    MaskFills = 232,
+    /// What a language model continues a prompt with.
+    Continuations = 233,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

@@ -53,26 +53,24 @@ TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "datas
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
-    "words", "unpickle",
-    "every",
-    "check", "released",
+    "words", "unpickle", "every", "check", "released",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
 COMPLETE: dict[str, list[str]] = {
     "compression count": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "compression remap": ["TOKENS", "RUN", "--record", "RECORD", "--fill", "0"],
-    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
-    "detox train-scorer": ["LABELLED", "--out", "RUN"],
+    "detox chains": ["CONTINUED", "ALIGNED"],
     "detox evaluate": ["SCORES"],
+    "detox generate": ["WRITER", "TEXT", "ALIGNED"],
     "detox mask": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
+    "detox recipe": ["tiny"],
+    "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
     "detox span-recipe": ["tiny"],
     "detox spans": ["PROMPTS", "ALIGNED", "--model", "SEGMENTS"],
-    "detox train-spans": ["SCORED", "--recipe", "tiny", "--model", "SEGMENTS", "--out", "RUN"],
-    "detox chains": ["CONTINUED", "ALIGNED"],
-    "detox generate": ["WRITER", "TEXT", "ALIGNED"],
-    "detox recipe": ["tiny"],
     "detox train": ["tiny", "--data", "CHAINS", "--out", "RUN"],
+    "detox train-scorer": ["LABELLED", "--out", "RUN"],
+    "detox train-spans": ["SCORED", "--recipe", "tiny", "--model", "SEGMENTS", "--out", "RUN"],
     "diffusion mbr": ["GENERATED", "--output", "ALIGNED"],
     "diffusion profile": ["DIFFUSION", "TARGETS", "--out", "ALIGNED"],
     "diffusion score": ["GENERATED", "--bertscore", "LABELLER"],

@@ -8,21 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lmcore._extras import optional_imports
 from lmcore.detox.chain_files import find_grammar
 from lmcore.detox.chains import Chain, ChainError, Problem
-from lmcore.detox.token_sampling import NucleusChoice, draw_noise, sample_tokens
+from lmcore.detox.text_sampling import PLACES, Draws, TextSampler
 from lmcore.ops.philox import Stream
-from lmcore.training.batches import stack_rows
 from lmcore.training.config import Between, check_fields
 from lmcore.training.models import load_model, load_tokenizer
 from lmcore.training.processes import find_device
 
-with optional_imports():
-    import numpy as np
-
-# Samples of a prompt have numbers below it in the noise.
-_SAMPLES = 1 << 20
 # Of a continuation, where plain generation is timed (section 5).
 _PLAIN_TOKENS = 20
 
@@ -42,7 +35,7 @@ class ChainSampling:
         0.9
     """
 
-    samples: Annotated[int, Between(1, _SAMPLES)] = 25
+    samples: Annotated[int, Between(1, PLACES)] = 25
     """Of each prompt."""
     batch_size: Annotated[int, Between(1, 2**20)] = 64
     """Chains that are written together."""
@@ -100,12 +93,10 @@ class ChainWriter:
     """
 
     def __init__(self, model: Any, tokenizer: Any, sampling: ChainSampling | None = None) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.sampler = TextSampler(model, tokenizer)
+        self.model, self.tokenizer = self.sampler.model, tokenizer
         self.sampling = ChainSampling() if sampling is None else sampling
         self.grammar = find_grammar(self.sampling.grammar)
-        if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer needs a token for padding and one for the end")
-        self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         self._marks = {number for number, token in enumerate(tokens) if "#" in (token or "")}
 
@@ -118,12 +109,8 @@ class ChainWriter:
         Raises:
             ValueError: the model has no room for these and a chain.
         """
-        count = len(self._read(self.grammar.write_input(prompt)))
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        new = 0 if self.is_encoder_decoder else self.sampling.max_new_tokens
-        if room is not None and count + new > room:
-            chain = f" and a chain up to {new}" if new else ""
-            raise ValueError(f"has {count} tokens{chain}, and the model has {room} positions")
+        count = len(self.sampler.read(self.grammar.write_input(prompt)))
+        self.sampler.check_room(count, self.sampling.max_new_tokens, "a chain")
         return count
 
     def write(
@@ -142,7 +129,7 @@ class ChainWriter:
         if len(numbers) != len(prompts):
             raise ValueError(f"expected {len(prompts)} numbers: got {len(numbers)}")
         asked = [
-            (prompt, number * _SAMPLES + sample)
+            (prompt, number * PLACES + sample)
             for prompt, number in zip(prompts, numbers, strict=True)
             for sample in range(self.sampling.samples)
         ]
@@ -164,11 +151,11 @@ class ChainWriter:
         for first in range(0, len(asked), self.sampling.batch_size):
             part = asked[first : first + self.sampling.batch_size]
             items = range(first, first + len(part))
-            self._sample([self._read(text) for text in part], items, seed, plain=True)
+            self._sample([self.sampler.read(text) for text in part], items, seed, plain=True)
         return time.perf_counter() - started
 
     def _write(self, asked: Sequence[tuple[str, int]], seed: int) -> list[WrittenChain]:
-        sources = [self._read(self.grammar.write_input(prompt)) for prompt, _ in asked]
+        sources = [self.sampler.read(self.grammar.write_input(prompt)) for prompt, _ in asked]
         rows = self._sample(sources, [item for _, item in asked], seed)
         return [
             self._parse(prompt, tokens) for (prompt, _), tokens in zip(asked, rows, strict=True)
@@ -177,45 +164,29 @@ class ChainWriter:
     def _sample(
         self, sources: Sequence[Any], items: Sequence[int], seed: int, *, plain: bool = False
     ) -> list[list[int]]:
-        side = "right" if self.is_encoder_decoder else "left"
-        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        inputs = {
-            "input_ids": stack_rows(sources, pad, side),
-            "attention_mask": stack_rows([np.ones_like(ids) for ids in sources], 0, side),
-        }
-        most = _PLAIN_TOKENS if plain else self.sampling.max_new_tokens
-        choose = NucleusChoice(
-            draw_noise(seed, Stream.CHAIN_SAMPLES, items, most),
-            top_p=self.sampling.top_p, temperature=self.sampling.temperature,
+        draws = Draws(
+            items=items, seed=seed, stream=Stream.CHAIN_SAMPLES, top_p=self.sampling.top_p,
+            temperature=self.sampling.temperature,
         )  # fmt: skip
-        device = self.model.device
-        found = sample_tokens(
-            self.model, {name: value.to(device) for name, value in inputs.items()}, choose,
-            pad=pad, end=end, max_new_tokens=most,
+        most = _PLAIN_TOKENS if plain else self.sampling.max_new_tokens
+        found = self.sampler.sample(
+            sources, draws, [most] * len(sources),
             is_done=None if plain else lambda _, tokens: self._is_whole(tokens),
         )  # fmt: skip
-        return [self._cut(tokens, end) for tokens in found.tolist()]
+        return [self._cut(tokens) for tokens in found]
 
-    def _cut(self, tokens: list[int], end: int) -> list[int]:
-        """Without what stands behind the end of a row."""
+    def _cut(self, tokens: list[int]) -> list[int]:
+        """Without what stands behind the end of a chain."""
         for index, token in enumerate(tokens):
-            if token == end:
-                return tokens[: index + 1]
             if token in self._marks and self._is_whole(tokens[: index + 1]):
                 return tokens[: index + 1]
         return tokens
 
     def _is_whole(self, tokens: list[int]) -> bool:
-        return tokens[-1] in self._marks and self.grammar.is_whole(self._show(tokens))
-
-    def _show(self, tokens: list[int]) -> str:
-        text: str = self.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return tokens[-1] in self._marks and self.grammar.is_whole(self.sampler.show(tokens))
 
     def _parse(self, prompt: str, tokens: list[int]) -> WrittenChain:
-        text = self._show(tokens)
+        text = self.sampler.show(tokens)
         is_ended = bool(tokens) and tokens[-1] == self.tokenizer.eos_token_id
         is_cut = len(tokens) == self.sampling.max_new_tokens and not is_ended
         is_cut = is_cut and not self.grammar.is_whole(text)
@@ -224,13 +195,6 @@ class ChainWriter:
         except ChainError as error:
             return WrittenChain(text=text, problem=error.problem, is_cut=is_cut)
         return WrittenChain(text=text, chain=chain, is_cut=is_cut)
-
-    def _read(self, text: str) -> Any:
-        """With what the tokenizer puts around a text, but no end where the model goes on."""
-        ids = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
-        if not self.is_encoder_decoder and ids and ids[-1] == self.tokenizer.eos_token_id:
-            ids = ids[:-1]
-        return np.array(ids, np.int32)
 
 
 def load_writer(

@@ -15,11 +15,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lmcore._rows import RowReader
+from lmcore.detox.scorers import Scorer, check_scores
 from lmcore.detox.span_rows import LabelledRow, find_span_form, read_rows
 from lmcore.detox.tokenization import SegmentTokenizer
 from lmcore.ops.segments import list_segments
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 # Texts that a scorer sees at once.
 _BLOCK = 4096
 
-Scorer: TypeAlias = Callable[[Sequence[str]], "Sequence[float] | NDArray[Any]"]
-"""Texts to numbers from 0 to 1, as many."""
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with the segments that are scored, and how many there are."""
 
@@ -159,7 +158,7 @@ def score_segments(
         known = [place for place, text in enumerate(texts) if text]
         asked = [texts[place] for place in known]
         own = np.zeros(len(texts))
-        own[known] = _check_scores(scorer(asked), asked) if asked else 0
+        own[known] = check_scores(scorer(asked), asked) if asked else 0
         scores[first : first + len(texts)] = own
         if progress is not None:
             progress(first + len(texts), total)
@@ -258,7 +257,7 @@ def _score_all(
     whole: list[float] = []
     for first in range(0, len(texts), _BLOCK):
         block = texts[first : first + _BLOCK]
-        whole += _check_scores(scorer(block), block).tolist()
+        whole += check_scores(scorer(block), block).tolist()
     examples = [
         SpanExample(
             np.array(ids, np.int32), (own > threshold).astype(np.int8), int(score > threshold)
@@ -272,26 +271,6 @@ def _score_all(
         listed_bad_rows=reader.listed_bad_rows,
         distinct=seen,
     )
-
-
-def _check_scores(scores: Any, texts: Sequence[str]) -> NDArray[np.float64]:
-    try:
-        found = np.asarray(scores, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("the scorer must give numbers: got something else") from None
-    if found.shape != (len(texts),):
-        raise ValueError(
-            f"the scorer must give one number for each of {len(texts)} texts: "
-            f"got the shape {list(found.shape)}"
-        )
-    wrong = ~((found >= 0) & (found <= 1))
-    if wrong.any():
-        place = int(wrong.argmax())
-        raise ValueError(
-            f"the scorer must give numbers from 0 to 1: got {found[place]} for text {place}, "
-            f"{texts[place]!r:.60}"
-        )
-    return found
 
 
 def _split(rows: Iterator[LabelledRow]) -> Iterator[list[LabelledRow]]:

@@ -93,6 +93,10 @@ class Stream(IntEnum):
     """What a model in training continues its chains with, to be contrasted with."""
     CHAIN_SAMPLES = 228
     """Chains that a model writes for a prompt."""
+    MASK_FILLS = 232
+    """What a filler puts in the place of masks, of each attempt."""
+    CONTINUATIONS = 233
+    """What a language model continues a prompt with."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

@@ -9,6 +9,7 @@ import typer
 from lmcore.cli.detox.spans import (
     BatchTokens,
     Overlap,
+    Precision,
     ResumeRows,
     Source,
     SpanModel,
@@ -44,6 +45,7 @@ def mask_command(
     window: Window = None,
     overlap: Overlap = None,
     batch_tokens: BatchTokens = 2048,
+    precision: Precision = "float32",
     device: Device = None,
     threads: Threads = None,
     skip_bad_rows: SkipBadRows = False,
@@ -56,7 +58,7 @@ def mask_command(
     its own score passes as it is; of one without a score the model alone decides.
     """
     settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
-    settings |= {"batch_tokens": batch_tokens, "device": "auto" if device is None else device}
+    settings |= {"batch_tokens": batch_tokens, "precision": precision, "device": device or "auto"}
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume, "form": form}
     rows |= {"prompt_threshold": None if every else prompt_threshold}
     done = run_finder("mask_file", model, (source, out), settings, rows, threads, quiet)

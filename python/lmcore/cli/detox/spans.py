@@ -15,6 +15,7 @@ from lmcore.cli.options import (
     decimal,
     limit_threads,
     name_of_file,
+    plain_text,
     whole,
 )
 from lmcore.cli.terminal import say
@@ -65,6 +66,14 @@ Overlap = Annotated[
     whole(0, 2**20, text="Tokens that two windows of a long text share; a quarter by default."),
 ]
 BatchTokens = Annotated[int, whole(1, 2**31 - 1, text="Positions that are computed at once.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|bfloat16",
+        parser=plain_text,
+        help="Of the span model; bfloat16 is faster where the processor has it.",
+    ),
+]
 ResumeRows = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on where OUT ended, or start anew.")
 ]
@@ -78,6 +87,7 @@ def spans_command(
     window: Window = None,
     overlap: Overlap = None,
     batch_tokens: BatchTokens = 2048,
+    precision: Precision = "float32",
     device: Device = None,
     threads: Threads = None,
     skip_bad_rows: SkipBadRows = False,
@@ -90,7 +100,7 @@ def spans_command(
     on where it was.
     """
     settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
-    settings |= {"batch_tokens": batch_tokens, "device": "auto" if device is None else device}
+    settings |= {"batch_tokens": batch_tokens, "precision": precision, "device": device or "auto"}
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume}
     done = run_finder("find_spans_file", model, (source, out), settings, rows, threads, quiet)
     say_summary(done, "spans")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import is_first_process, say, show_json
 
 if TYPE_CHECKING:
+    from lmcore.detox import Scorer
     from lmcore.detox.span_labels import LabelledTexts
     from lmcore.detox.span_recipes import SpanTrainConfig
     from lmcore.detox.tokenization import SegmentTokenizer
@@ -141,12 +141,11 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> S
     return choose_recipe(SPAN_RECIPES, recipe, settings, options)
 
 
-def _load_scorer(name: str | None) -> Any:
-    if name is None:
-        return None
+def _load_scorer(name: str | None) -> Scorer | None:
     with starting():
-        scorers = import_module("lmcore.detox.scorers")
-    return scorers.load_scorer(name)
+        from lmcore.detox import load_scorer
+
+    return None if name is None else load_scorer(name)
 
 
 def _train(
