@@ -58,7 +58,11 @@ def mask_command(
     its own score passes as it is; of one without a score the model alone decides.
     """
     settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
-    settings |= {"batch_tokens": batch_tokens, "precision": precision, "device": device or "auto"}
+    settings |= {
+        "batch_tokens": batch_tokens,
+        "precision": precision,
+        "device": "auto" if device is None else device,
+    }
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume, "form": form}
     rows |= {"prompt_threshold": None if every else prompt_threshold}
     done = run_finder("mask_file", model, (source, out), settings, rows, threads, quiet)

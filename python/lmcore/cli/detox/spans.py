@@ -100,7 +100,11 @@ def spans_command(
     on where it was.
     """
     settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
-    settings |= {"batch_tokens": batch_tokens, "precision": precision, "device": device or "auto"}
+    settings |= {
+        "batch_tokens": batch_tokens,
+        "precision": precision,
+        "device": "auto" if device is None else device,
+    }
     rows = {"skip_bad_rows": skip_bad_rows, "resume": resume}
     done = run_finder("find_spans_file", model, (source, out), settings, rows, threads, quiet)
     say_summary(done, "spans")
