@@ -29,6 +29,7 @@ COMMANDS = [
     ["detox", "score"],
     ["detox", "train-scorer"],
     ["detox", "evaluate"],
+    ["detox", "chains"],
     ["diffusion"],
     ["diffusion", "mbr"],
     ["diffusion", "profile"],

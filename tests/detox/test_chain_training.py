@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tiny_chains
 import workers
-from lmcore.detox import training
+from lmcore.detox import anchor_window
 from lmcore.detox.anchors import Anchors, contrast
 from lmcore.detox.recipes import TrainConfig, released, tiny
 from lmcore.detox.training import ChainRun, train
@@ -76,7 +76,7 @@ def test_the_losses(kind: str, tmp_path: Path) -> None:
     values = run.step(1)
     run.optimizer.adam.zero_grad()
     loss = run.model(**{n: batch[n] for n in ("input_ids", "attention_mask", "labels")}).loss
-    anchors = run._pad_anchors([run._anchors.get((1, row), ([0], 1)) for row in range(5)])
+    anchors = run.anchors.find([(1, row) if i.has_group else None for row, i in enumerate(items)])
     term = contrast(run.model, batch, anchors, config.contrastive)
     assert len(term) == values["groups"] == sum(len(item.continuations) > 1 for item in items)
     assert values["cross_entropy"].item() == pytest.approx(loss.item(), abs=1e-5)
@@ -112,7 +112,8 @@ def test_a_term_that_cannot_run_is_refused(folders: dict[str, Path], tmp_path: P
     with pytest.raises(ValueError, match="none has a clean and a toxic continuation"):
         train(small(), lost, tmp_path / "a", model=folders["gpt2"])
     without = small(**{"contrastive.weight": 0.0, "loop.steps": 1})
-    assert train(without, lost, tmp_path / "b", model=folders["gpt2"]).groups == 0
+    plain = train(without, lost, tmp_path / "b", model=folders["gpt2"])
+    assert (plain.groups, str(plain.counts)) == (0, "")
     few = train(small(**{"loop.steps": 1}), ROWS[:4], tmp_path / "c", model=folders["gpt2"])
     assert (few.groups, few.counts.without_negatives) == (3, 1)
     assert str(few.counts) == "of 4 rows: 1 chains have no toxic continuation to contrast with"
@@ -124,13 +125,13 @@ def test_anchors_are_sampled_every_few_steps(
     """For all steps of a window, by the model at its beginning, whatever the batches are."""
     kept: dict[int, list[Any]] = {3: [], 100: []}
     calls: list[int] = []
-    sample = training.sample_anchors
+    sample = anchor_window.sample_anchors
 
     def count(model: Any, batch: Any, noise: Tensor, *rest: Any, **more: Any) -> Anchors:
         calls.append(len(noise))
         return sample(model, batch, noise, *rest, **more)
 
-    monkeypatch.setattr(training, "sample_anchors", count)
+    monkeypatch.setattr(anchor_window, "sample_anchors", count)
     for size in (3, 100):
         run = ChainRun(small(model=str(folders["still"]), anchor_batch_size=size), ROWS)
         sampled = []
@@ -138,7 +139,7 @@ def test_anchors_are_sampled_every_few_steps(
             calls.clear()
             run.step(step)
             sampled.append(sum(calls))
-            kept[size].append(dict(run._anchors))
+            kept[size].append(dict(run.anchors.known))
         assert [bool(number) for number in sampled] == [True, False, False] * 2 + [True]
         assert sampled[0] == len(kept[size][0])
         assert {step for step, _ in kept[size][0]} == {1, 2, 3}

@@ -161,6 +161,7 @@ def test_the_order_does_not_matter(rows: list[tuple[float, str]]) -> None:
         (["a"], [], "a score for each of 1 texts, got 0"),
         (["a"], [float("nan")], "from 0 to 1, got nan"),
         (["a"], [1.5], "from 0 to 1, got 1.5"),
+        (["a"], [10**400], "from 0 to 1, got 1000"),
     ],
 )
 def test_what_cannot_be_chosen(texts: list[str], scores: list[float], message: str) -> None:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import tiny_chains
 from lmcore.detox.token_sampling import NucleusChoice, draw_noise, sample_tokens
+from lmcore.training.lora import LoraConfig
+from lmcore.training.models import add_lora
 
 
 def choose(scores: torch.Tensor, draws: list[float], **options: float) -> list[int]:
@@ -144,4 +146,16 @@ def test_settings_of_the_model_do_not_count() -> None:
     own = model.generation_config
     own.no_repeat_ngram_size, own.suppress_tokens = 1, [*expected]
     assert sample() == expected
+    assert model.generation_config is own
+
+
+def test_a_model_in_a_wrapper_keeps_its_settings() -> None:
+    pytest.importorskip("peft")
+    tokenizer = tiny_chains.make_words()
+    model = tiny_chains.make_gpt2(tokenizer)
+    own = model.generation_config
+    wrapped = add_lora(model, LoraConfig(rank=1, targets=("c_attn",)))
+    inputs = {"input_ids": torch.tensor([[5, 6]]), "attention_mask": torch.tensor([[1, 1]])}
+    choose = NucleusChoice(draw_noise(3, 228, [1], 2))
+    sample_tokens(wrapped, inputs, choose, pad=0, end=1, max_new_tokens=2)
     assert model.generation_config is own

@@ -28,8 +28,7 @@ def run_python(code: str) -> str:
         "import transformers.models.auto.modeling_auto; import lmcore.openba",
         "from lmcore.openba import OpenBAForConditionalGeneration",
         "from transformers import AutoConfig; from lmcore.openba import OpenBAConfig",
-        # They import the Auto classes before they are whole.
-        "import lmcore.openba; from transformers import T5ForConditionalGeneration",
+        # transformers.modeling_layers, which ours need as well, imports the Auto classes first.
         "import lmcore.openba; from lmcore.diffusion import TextDiffusionModel",
     ],
 )

@@ -62,7 +62,7 @@ def test_a_run_that_breaks_leaves_the_claims_it_finished(tmp_path: Path) -> None
 
 
 def test_unknown_claims_and_seed_counts_raise(tmp_path: Path) -> None:
-    known = "ner, openba, compression, diffusion, recsys, matching_rescue"
+    known = "ner, openba, compression, detox, diffusion, recsys, matching_rescue"
     with pytest.raises(ValueError, match=f"got bogus; known are {known}"):
         reproduce(["bogus", "matching_speed"], out=tmp_path)
     with pytest.raises(ValueError, match="seeds must be at least 1: got 0"):

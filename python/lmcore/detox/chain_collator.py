@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmcore.detox.chain_files import find_grammar
-from lmcore.detox.chain_rows import ChainRow, read_chain_row
+from lmcore.detox.chain_rows import read_chain_row
 from lmcore.training.batches import stack_rows
 
 IGNORED = -100
@@ -183,10 +183,23 @@ class ChainCollator:
         Raises:
             ValueError: a row cannot be used, or is too long and long rows are refused.
         """
-        found: list[EncodedChain | None] = []
+        read = []
         for index, row in enumerate(rows, first):
             try:
-                found.append(self._encode(read_chain_row(row, self.grammar)))
+                read.append(read_chain_row(row, self.grammar))
+            except ValueError as error:
+                raise ValueError(f"row {index}: {error}") from None
+        # All texts of one kind at once, which a tokenizer does on all cores.
+        sources = self._read_sources([row.source for row in read])
+        targets = self._read([row.target for row in read])
+        templates = self._read([row.template[len(row.source) :] for row in read])
+        texts = iter(self._read([text for row in read for text in row.continuations]))
+        found: list[EncodedChain | None] = []
+        ids = zip(read, sources, targets, templates, strict=True)
+        for index, (item, source, target, template) in enumerate(ids, first):
+            own = [next(texts) for _ in item.continuations]
+            try:
+                found.append(self._encode(source, target, template, own))
             except ValueError as error:
                 raise ValueError(f"row {index}: {error}") from None
         return found
@@ -197,7 +210,7 @@ class ChainCollator:
         Args:
             prompts: texts.
         """
-        return [self._read_source(self.grammar.write_input(prompt)) for prompt in prompts]
+        return self._read_sources([self.grammar.write_input(prompt) for prompt in prompts])
 
     def pad(self, encoded: Iterable[EncodedChain]) -> dict[str, Tensor]:
         """Returns the batch of encoded rows.
@@ -259,8 +272,9 @@ class ChainCollator:
             "continuation_mask": torch.from_numpy(mask),
         }
 
-    def _encode(self, row: ChainRow) -> EncodedChain | None:
-        source, target = self._read_source(row.source), self._read(row.target)
+    def _encode(
+        self, source: _Ids, target: _Ids, template: _Ids, texts: Sequence[_Ids]
+    ) -> EncodedChain | None:
         if self.end_token:
             target = np.append(target, np.int32(self.tokenizer.eos_token_id))
         self.counts.rows += 1
@@ -274,7 +288,6 @@ class ChainCollator:
                 )
             self.counts.long_chains += 1
             return None
-        template = self._read(row.template[len(row.source) :])
         if self.is_encoder_decoder:
             template = np.append(np.int32(self.start), template)
             input_ids, labels = source, target
@@ -283,30 +296,34 @@ class ChainCollator:
             input_ids = np.concatenate([source, target])
             labels = input_ids.copy()
             labels[: len(source)] = IGNORED
-        return EncodedChain(input_ids, labels, template, self._read_group(row, template))
+        return EncodedChain(input_ids, labels, template, self._find_group(texts, template))
 
-    def _read_group(self, row: ChainRow, template: _Ids) -> tuple[_Ids, ...]:
-        texts = [ids for ids in map(self._read, row.continuations) if len(ids)]
-        if not row.has_group or len(texts) < 2:
+    def _find_group(self, texts: Sequence[_Ids], template: _Ids) -> tuple[_Ids, ...]:
+        """The texts that the contrastive term compares; none where it cannot."""
+        kept = [ids for ids in texts if len(ids)]
+        # Without its clean one a group is none.
+        if len(kept) < 2 or not len(texts[0]):
             self.counts.without_negatives += 1
             return ()
         if len(template) > self.max_template_tokens:
             self.counts.long_templates += 1
             return ()
         width = self.max_continuation_tokens
-        self.counts.cut_continuations += sum(len(ids) > width for ids in texts)
-        return tuple(ids[:width] for ids in texts)
+        self.counts.cut_continuations += sum(len(ids) > width for ids in kept)
+        return tuple(ids[:width] for ids in kept)
 
-    def _read_source(self, text: str) -> _Ids:
+    def _read_sources(self, texts: list[str]) -> list[_Ids]:
         """With what the tokenizer puts around a text, but no end within a chain."""
-        ids = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        found = self._read(texts, special=True)
         end = self.tokenizer.eos_token_id
-        if not self.is_encoder_decoder and ids and end is not None and ids[-1] == end:
-            ids = ids[:-1]
-        return np.array(ids, np.int32)
+        if self.is_encoder_decoder or end is None:
+            return found
+        return [ids[:-1] if len(ids) and ids[-1] == end else ids for ids in found]
 
-    def _read(self, text: str) -> _Ids:
-        ids = self.tokenizer(
-            text, add_special_tokens=False, return_attention_mask=False, verbose=False
+    def _read(self, texts: list[str], *, special: bool = False) -> list[_Ids]:
+        if not texts:
+            return []
+        found = self.tokenizer(
+            texts, add_special_tokens=special, return_attention_mask=False, verbose=False
         )["input_ids"]
-        return np.array(ids, np.int32)
+        return [np.array(ids, np.int32) for ids in found]

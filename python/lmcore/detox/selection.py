@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,8 +63,8 @@ def select_generations(
     if not texts:
         raise ValueError("expected a text to choose, got none")
     for score in scores:
-        if not (math.isfinite(score) and 0 <= score <= 1):
-            raise ValueError(f"expected scores from 0 to 1, got {score}")
+        if not 0 <= score <= 1:  # which NaN is not, and no number is too large for
+            raise ValueError(f"expected scores from 0 to 1, got {score!s:.40}")
     ranked = sorted(zip(scores, texts, strict=True))
     score, positive = ranked[0]
     if score > clean:

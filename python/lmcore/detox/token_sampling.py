@@ -187,9 +187,13 @@ def sample_tokens(
 @contextmanager
 def _own_settings_put_off(model: Any) -> Iterator[None]:
     """The model's own settings may ask for other tokens, and stand in for what is not given."""
-    before = model.generation_config
-    model.generation_config = GenerationConfig()
+    # What peft wraps is given the wrapper's settings, and keeps them.
+    owners = [model, *([model.get_base_model()] if hasattr(model, "peft_config") else [])]
+    before = [owner.generation_config for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = before
+        for owner, own in zip(owners, before, strict=True):
+            owner.generation_config = own

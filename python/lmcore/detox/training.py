@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmcore.detox.anchors import Anchors, contrast, sample_anchors
+from lmcore.detox.anchor_window import AnchorWindow
+from lmcore.detox.anchors import contrast
 from lmcore.detox.chain_collator import ChainCollator, ChainCounts, EncodedChain
 from lmcore.detox.models import make_model
 from lmcore.detox.recipes import TrainConfig
-from lmcore.detox.token_sampling import draw_noise
-from lmcore.ops.philox import Stream
-from lmcore.training.batches import ExampleBatches, share_rows
+from lmcore.training.batches import ExampleBatches, divide_rows, share_rows
 from lmcore.training.checkpoint import (
     check_weights,
     gather_weights,
@@ -228,11 +227,13 @@ class ChainRun:
     ) -> None:
         processes = processes or Processes(device=find_device(config.device.device))
         self.config, self.processes, self.device = config, processes, processes.device
-        self._is_sharded = config.device.sharding != "none"
+        is_sharded = config.device.sharding != "none"
+        # Those with which all passes are made together.
+        self._shared = processes if is_sharded else None
         count = processes.data_count
-        if config.batch_size < count or (self._is_sharded and config.batch_size % count):
+        if config.batch_size < count or (is_sharded and config.batch_size % count):
             raise ValueError(
-                f"batch_size must be {'a multiple of' if self._is_sharded else 'at least'} the "
+                f"batch_size must be {'a multiple of' if is_sharded else 'at least'} the "
                 f"{count} processes: got {config.batch_size}"
             )
         if not len(rows):
@@ -251,6 +252,9 @@ class ChainRun:
         )
         self.encoded = self._encode("rows", rows)
         self.counts = replace(self.collator.counts)
+        if not config.contrastive.weight:  # nothing is contrasted, so nothing is missing
+            unused = ("without_negatives", "long_templates", "cut_continuations")
+            self.counts = replace(self.counts, **dict.fromkeys(unused, 0))
         self.valid = self._encode("valid", valid) if valid else []
         self._check_rows()
         self.batches = ExampleBatches(
@@ -273,9 +277,7 @@ class ChainRun:
             processes,
             steps=self.loop.steps,
         )
-        # Those of the steps from `_window` on, by step and row of its batch.
-        self._window = 0
-        self._anchors: dict[tuple[int, int], tuple[list[int], int]] = {}
+        self.anchors = AnchorWindow(config, self.collator, self.batches, processes)
 
     @property
     def loop(self) -> LoopConfig:
@@ -316,7 +318,7 @@ class ChainRun:
         whole = [self.encoded[index] for index in self.batches.find(step, slice(config.batch_size))]
         groups = sum(item.has_group for item in whole) if term.weight else 0
         if term.weight:
-            self._refresh(step)
+            self.anchors.refresh(step, self.model, self.optimizer.autocast)
         rows = share_rows(config.batch_size, self.processes)
         own = list(zip(range(rows.start, rows.stop), whole[rows], strict=True))
         found = {"cross_entropy": self._learn_chains([item for _, item in own], whole)}
@@ -341,7 +343,7 @@ class ChainRun:
         self.model.eval()
         own = self.valid[self.processes.data_rank :: self.processes.data_count]
         total = torch.zeros((), device=self.device, dtype=torch.float64)
-        for part in self._divide(own, self.config.micro_batch_size):
+        for part in divide_rows(own, self.config.micro_batch_size, self._shared):
             with torch.no_grad(), self.optimizer.autocast():
                 mean = self._find_loss(part or self.valid[:1])
             total += mean.double() * sum(item.label_count for item in part)
@@ -364,15 +366,10 @@ class ChainRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next step depends on, but for the random numbers."""
-        together: dict[tuple[int, int], tuple[list[int], int]] = {}
-        for other in self.processes.gather(self._anchors):
-            together.update(other)
-        anchors = [[*key, *value[0], value[1]] for key, value in sorted(together.items())]
         return {
             "model": gather_weights(self.model, trained=True),
             "optimizer": self.optimizer.state_dict(),
-            "window": self._window,
-            "anchors": torch.tensor(anchors, dtype=torch.int64),
+            "anchors": self.anchors.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -386,9 +383,7 @@ class ChainRun:
         """
         take_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._window = int(state["window"])
-        rows = state["anchors"].tolist()
-        self._anchors = {(row[0], row[1]): (row[2:-1], row[-1]) for row in rows}
+        self.anchors.load_state_dict(state["anchors"])
 
     def find_fingerprint(self) -> str:
         """Returns what tells the rows, their tokens and the first weights from others."""
@@ -462,74 +457,17 @@ class ChainRun:
         term = self.config.contrastive
         total = torch.zeros((), device=self.device)
         chosen = [(row, item) for row, item in own if item.has_group]
-        for part in self._divide(chosen, self.config.micro_batch_size):
+        for part in divide_rows(chosen, self.config.micro_batch_size, self._shared):
             # Where weights are sharded, all processes make as many passes; some count nothing.
-            items = [item for _, item in part] or [self._spare]
-            known = [self._anchors[step, row] for row, _ in part] or [([0], 1)]
-            batch = self._put(self._pad_groups(items))
-            anchors = self._pad_anchors(known)
+            items = [item for _, item in part] or [self.anchors.spare]
+            batch = self.anchors.pad(items)
+            anchors = self.anchors.find([(step, row) for row, _ in part] or [None])
             with self.optimizer.autocast():
                 losses = contrast(self.model, batch, anchors, term)
             loss = losses.sum() * ((1 if part else 0) / groups)
             self.optimizer.backward(term.weight * loss)
             total += loss.detach()
         return self.processes.sum(total)
-
-    def _refresh(self, step: int) -> None:
-        """Samples the anchors of all steps for which the model of this one stands."""
-        term, config = self.config.contrastive, self.config
-        first = (step - 1) // term.refresh_every_steps * term.refresh_every_steps + 1
-        if self._window == first:
-            return
-        self._window, self._anchors = first, {}
-        rows = share_rows(config.batch_size, self.processes)
-        wanted = [
-            (one, row, self.encoded[index])
-            for one in range(first, first + term.refresh_every_steps)
-            for row, index in enumerate(self.batches.find(one, rows), rows.start)
-            if self.encoded[index].has_group
-        ]
-        wanted.sort(key=lambda place: -len(place[2].template))
-        for part in self._divide(wanted, config.anchor_batch_size):
-            items = [item for *_, item in part] or [self._spare]
-            numbers = [one << 20 | row for one, row, _ in part] or [0]
-            noise = draw_noise(config.loop.seed, Stream.CHAIN_ANCHORS, numbers, term.anchor_tokens)
-            with self.optimizer.autocast():
-                found = sample_anchors(
-                    self.model, self._put(self._pad_groups(items)), noise, term,
-                    pad=self.tokenizer.pad_token_id, end=self.tokenizer.eos_token_id,
-                    in_step=self._is_sharded,
-                )  # fmt: skip
-            lengths = found.mask.sum(1).tolist()
-            for (one, row, _), ids, length in zip(part, found.ids.tolist(), lengths, strict=False):
-                self._anchors[one, row] = ids, length
-
-    @property
-    def _spare(self) -> EncodedChain:
-        return next(item for item in self.encoded if item.has_group)
-
-    def _pad_groups(self, items: Sequence[EncodedChain]) -> dict[str, Tensor]:
-        batch = self.collator.pad_groups(items)
-        if self.collator.is_encoder_decoder:
-            batch |= self.collator.pad_sources([item.input_ids for item in items])
-        return batch
-
-    def _pad_anchors(self, known: Sequence[tuple[list[int], int]]) -> Anchors:
-        width = self.config.contrastive.max_continuation_tokens
-        pad = self.tokenizer.pad_token_id
-        ids = [(row + [pad] * width)[:width] for row, _ in known]
-        mask = [[1] * length + [0] * (width - length) for _, length in known]
-        return Anchors(
-            torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
-        )
-
-    def _divide(self, items: Sequence[Any], size: int) -> list[Any]:
-        """Parts of some items; where weights are sharded, as many in each process."""
-        parts = [items[first : first + size] for first in range(0, len(items), size)]
-        if self._is_sharded:
-            most = self.processes.largest(torch.tensor(len(parts), device=self.device))
-            parts += [items[:0]] * (int(most) - len(parts))
-        return parts
 
     def _put(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in batch.items()}

@@ -1,6 +1,6 @@
 """All claims, in the order of the report: one module per claim, one folder per system."""
 
-from lmcore.reproduce import compression, diffusion, ner, openba, recsys
+from lmcore.reproduce import compression, detox, diffusion, ner, openba, recsys
 from lmcore.reproduce.claim import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -9,6 +9,7 @@ CLAIMS: dict[str, Claim] = {
         *ner.CLAIMS,
         *openba.CLAIMS,
         *compression.CLAIMS,
+        *detox.CLAIMS,
         *diffusion.CLAIMS,
         *recsys.CLAIMS,
     )

@@ -120,6 +120,34 @@ def share_rows(batch_size: int, processes: Processes) -> slice:
     return slice(batch_size * rank // count, batch_size * (rank + 1) // count)
 
 
+def divide_rows(
+    items: Sequence[Any], size: int, processes: Processes | None = None
+) -> list[Sequence[Any]]:
+    """Returns micro-batches of some items, as many in each process that must go on together.
+
+    Args:
+        items: of this process.
+        size: of a micro-batch at most.
+        processes: those whose passes wait for each other, such as with sharded weights, all of
+            which call this; they get empty micro-batches where others have more. None: this one
+            is on its own.
+
+    Raises:
+        ValueError: `size` is below 1.
+
+    Example:
+        >>> divide_rows([1, 2, 3], 2)
+        [[1, 2], [3]]
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1: got {size}")
+    parts = [items[first : first + size] for first in range(0, len(items), size)]
+    if processes is not None:
+        most = processes.largest(torch.tensor(len(parts), device=processes.device))
+        parts += [items[:0]] * (int(most) - len(parts))
+    return parts
+
+
 def stack_rows(rows: Sequence[NDArray[Any]], padding: int, side: str = "right") -> Tensor:
     """Returns rows of different lengths as one tensor, `[rows, longest]` int64.
 

@@ -40,8 +40,8 @@ Source = Annotated[
     typer.Argument(
         metavar="FILE",
         parser=name_of_file,
-        help="JSONL with text, content or prompt (a text, or an object with text). .gz is "
-        "compressed, `-` is standard input.",
+        help="JSONL with text, content or prompt (a text, or an object with text), or lines "
+        "(.txt). .gz is compressed, `-` is standard input.",
         show_default=False,
     ),
 ]

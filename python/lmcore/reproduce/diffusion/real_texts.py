@@ -68,6 +68,8 @@ _SETS = {
 _VERDICTS: dict[str, Verdict] = {
     "qqp": "not reproduced",
     "wiki_auto": "reproduced",
+    "e2e": "reproduced",
+    "iwslt14": "not reproduced",
 }
 _WHAT = {
     "qqp": "Paraphrases of questions (QQP)",

@@ -1,0 +1,10 @@
+"""Claims of Detox-Chain."""
+
+from lmcore.reproduce.detox import detoxified_texts, local_scorer, segment_sizes, toxic_spans
+
+CLAIMS = (
+    *detoxified_texts.CLAIMS,
+    *toxic_spans.CLAIMS,
+    *segment_sizes.CLAIMS,
+    *local_scorer.CLAIMS,
+)

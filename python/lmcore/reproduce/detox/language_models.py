@@ -1,0 +1,126 @@
+"""Small language models of a claim: trained on comments, sampled, and asked for perplexities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+_STREAM = 239  # of the claims' samples
+_BATCH = 128
+
+
+def train_language_model(
+    seed: int, texts: Sequence[str], tokenizer: Any, *, steps: int, hidden_size: int
+) -> Any:
+    """Returns a GPT-2 of two layers, trained from nothing on whole texts.
+
+    Args:
+        seed: of its first weights and of the order of texts.
+        texts: to train on.
+        tokenizer: of transformers.
+        steps: of 32 texts.
+        hidden_size: of the model.
+    """
+    import torch
+
+    from lmcore.detox.models import make_model
+    from lmcore.detox.recipes import ScratchConfig
+    from lmcore.training.batches import ExampleBatches
+    from lmcore.training.seeding import seed_torch
+
+    seed_torch(seed)
+    shape = ScratchConfig(hidden_size=hidden_size, heads=4, positions=256)
+    model = make_model(shape, tokenizer).train()
+    end = tokenizer.eos_token_id
+    rows = [[*ids, end] for ids in tokenizer([*texts])["input_ids"]]
+
+    def stack(chosen: Sequence[list[int]]) -> dict[str, Any]:
+        width = max(map(len, chosen))
+        pad = [[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in chosen]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in chosen]
+        ids, seen = torch.tensor(pad), torch.tensor(mask)
+        return {
+            "input_ids": ids, "attention_mask": seen, "labels": ids.masked_fill(seen == 0, -100)
+        }  # fmt: skip
+
+    batches = ExampleBatches(rows, 32, seed, stack)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1.0, step / 20) * (1 - (step - 1) / steps)
+        chosen = [rows[index] for index in batches.find(step, slice(32))]
+        loss = model(**stack(chosen)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+def continue_texts(
+    model: Any, tokenizer: Any, contexts: Sequence[str], *, samples: int, seed: int
+) -> list[list[str]]:
+    """Returns what a model writes behind texts, 20 tokens at most (section 5).
+
+    Args:
+        model: causal.
+        tokenizer: of the model.
+        contexts: texts.
+        samples: of each.
+        seed: of the noise.
+    """
+    from lmcore.detox.text_sampling import Draws, TextSampler
+
+    sampler = TextSampler(model, tokenizer)
+    rows = [(n * samples + k, text) for n, text in enumerate(contexts) for k in range(samples)]
+    written: list[str] = []
+    for first in range(0, len(rows), _BATCH):
+        part = rows[first : first + _BATCH]
+        draws = Draws(
+            items=[number for number, _ in part], seed=seed, stream=_STREAM, top_p=0.9,
+            temperature=1.0,
+        )  # fmt: skip
+        sources = [sampler.read(text) for _, text in part]
+        written += [sampler.show(t) for t in sampler.sample(sources, draws, [20] * len(part))]
+    return [written[n * samples : (n + 1) * samples] for n in range(len(contexts))]
+
+
+def find_perplexity(
+    model: Any, tokenizer: Any, contexts: Sequence[str], generations: Sequence[Sequence[str]]
+) -> float:
+    """Returns exp of the mean loss of generated tokens behind their contexts.
+
+    Args:
+        model: causal.
+        tokenizer: of the model.
+        contexts: what was continued.
+        generations: of each context; empty ones are left out. If all are, there is no number.
+    """
+    import torch
+    from torch.nn import functional
+
+    pairs = [
+        (tokenizer(text)["input_ids"], tokenizer(" " + one.strip())["input_ids"])
+        for text, found in zip(contexts, generations, strict=True)
+        for one in found
+        if one.strip()
+    ]
+    total, count = 0.0, 0
+    for first in range(0, len(pairs), _BATCH):
+        part = pairs[first : first + _BATCH]
+        width = max(len(before) + len(behind) for before, behind in part)
+        ids = torch.zeros(len(part), width, dtype=torch.long)
+        labels = torch.full((len(part), width), -100)
+        for row, (before, behind) in enumerate(part):
+            whole = torch.tensor([*before, *behind])
+            ids[row, : len(whole)] = whole
+            labels[row, len(before) : len(whole)] = whole[len(before) :]
+        with torch.inference_mode():  # padding stands behind, where nothing looks at it
+            logits = model(input_ids=ids).logits[:, :-1]
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        )
+        total += float(losses)
+        count += int((labels[:, 1:] >= 0).sum())
+    return math.exp(total / count) if count else math.nan
