@@ -239,13 +239,16 @@ def test_rows_with_scores_of_their_own(tmp_path: Path) -> None:
         {"prompt": "a", "generations": ["b", "c"], "scores": [0.9, 0.2]},
         {"prompt": "a", "generation": [{"text": "b", "toxicity": 0.4}]},
         {"prompt": "a", "generations": []},
+        {"prompt": {"text": "a", "toxicity": 0.6}, "generations": ["b"], "scores": [0.1]},
+        {"prompt": "a", "toxicity": 0.5, "generations": ["b"], "scores": [0.1]},
     ]
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     done = run_steps([SelectStep()], source, target)
     found = read(target)
-    assert [row["generation"] for row in found] == [["c", "b"], ["b"], []]
-    assert [row["cont_toxicity"] for row in found] == [[0.2, 0.9], [0.4], []]
-    assert (done.counts["selected"], done.counts["without_samples"]) == (2, 1)
+    assert [row["generation"] for row in found] == [["c", "b"], ["b"], [], [], ["b"]]
+    assert [row["cont_toxicity"] for row in found] == [[0.2, 0.9], [0.4], [], [], [0.1]]
+    names = ("selected", "without_samples", "left_out")
+    assert [done.counts[name] for name in names] == [3, 1, 1]
     source = write(tmp_path / "in.jsonl", [{"prompt": "a", "generations": ["b"]}])
     with pytest.raises(ValueError, match=r"in\.jsonl:1: has no scores: name a scorer$"):
         run_steps([SelectStep()], source, target, resume=False)

@@ -12,7 +12,8 @@ from lmcore._row_stream import RowStream
 from lmcore._rows import Row, parse_row
 from lmcore.detox.data import find_form, parse_line
 from lmcore.detox.row_blocks import BlockProgress, check_absent, write_blocks
-from lmcore.detox.steps import PromptReading, Step
+from lmcore.detox.step_rows import PromptReading
+from lmcore.detox.steps import Step
 
 # Rows that go through all steps together, and are written at once.
 _BLOCK_ROWS = 32

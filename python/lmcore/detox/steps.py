@@ -15,14 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lmcore.detox.data import parse_generations, parse_prompt
-from lmcore.detox.masking import MASK, MASK_FORMS, MaskedText, mask_prompts
+from lmcore.detox.data import parse_prompt
+from lmcore.detox.masking import MASK_FORMS, mask_prompts
 from lmcore.detox.rephrasing import RephrasedText, RephraseRule, rephrase_texts
 from lmcore.detox.row_blocks import check_absent
 from lmcore.detox.scorers import Scorer
 from lmcore.detox.selection import ScoredText, keep_extremes, score_samples
 from lmcore.detox.similarity import Similarity, ngram_similarity
-from lmcore.detox.span_rows import find_number
+from lmcore.detox.step_rows import PromptReading, find_context, find_masked, find_samples
+from lmcore.detox.toxicity import TOXIC_ABOVE
 from lmcore.training.fingerprint import fingerprint_model
 
 if TYPE_CHECKING:
@@ -32,40 +33,6 @@ if TYPE_CHECKING:
 
 # Of what is written: further ones hang on how a CPU computes exp.
 _DIGITS = 6
-_SAMPLES = ("generations", "generation", "scores")
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class PromptReading:
-    """How the prompt of a row is found."""
-
-    form: str = "auto"
-    """One of `lmcore.detox.data.FORMS`."""
-    field: str | None = None
-    """The key of the text; `text` or `prompt` if None."""
-
-    def find_text(self, row: Mapping[str, Any]) -> str:
-        """Returns the text of a row's prompt.
-
-        Args:
-            row: of a file.
-
-        Raises:
-            ValueError: it has none, or an empty one.
-        """
-        return parse_prompt(row, self.form, field=self.field).text
-
-    def find_toxicity(self, row: Mapping[str, Any]) -> float | None:
-        """Returns the toxicity of a row's prompt as the row has it, or None.
-
-        Args:
-            row: of a file.
-
-        Raises:
-            ValueError: it is no number from 0 to 1.
-        """
-        known = find_number(row, "toxicity")
-        return parse_prompt(row, self.form, field=self.field).toxicity if known is None else known
 
 
 class Step(Protocol):
@@ -192,7 +159,7 @@ class FillStep:
             row: of a file.
             reading: how its prompt is found.
         """
-        masked = _find_masked(row, reading)
+        masked = find_masked(row, reading)
         if masked.masks:
             self.filler.check(masked)
 
@@ -211,7 +178,7 @@ class FillStep:
             reading: how their prompts are found.
             counts: of what is done.
         """
-        masked = [_find_masked(row, reading) for row in rows]
+        masked = [find_masked(row, reading) for row in rows]
         found = rephrase_texts(
             masked, self.filler, self.scorer, numbers=numbers, seed=self.seed, rule=self.rule,
             similarity=self.similarity,
@@ -263,7 +230,7 @@ class ContinueStep:
         """
         if "generation" in row:
             raise ValueError("generation stands in the row: it is continued already")
-        context = _find_context(row, reading)
+        context = find_context(row, reading)
         if context is not None:
             self.continuer.check(context)
 
@@ -282,7 +249,7 @@ class ContinueStep:
             reading: how their prompts are found.
             counts: of what is done.
         """
-        contexts = [_find_context(row, reading) for row in rows]
+        contexts = [find_context(row, reading) for row in rows]
         known = [
             (text, number)
             for text, number in zip(contexts, numbers, strict=True)
@@ -303,7 +270,8 @@ class SelectStep:
 
     `generation` and `cont_toxicity` hold the cleanest continuation and at most three of the most
     toxic ones. They are empty where there is none, and where the text that was continued is not
-    acceptable (`clean` or `similar` is false): a chain would teach it.
+    acceptable (`clean` or `similar` is false), or nothing is masked in a prompt that is toxic by
+    its own score: a chain would teach it.
 
     Source: section 3.4 of the specification.
 
@@ -336,8 +304,8 @@ class SelectStep:
         taken = ["generation"] if "generations" in row else ["generations"]
         check_absent(row, [*taken, *(["scores"] if self.scorer is not None else [])])
         reading.find_toxicity(row)
-        _find_samples(row, reading, has_scorer=self.scorer is not None)
-        _find_context(row, reading)
+        find_samples(row, reading, has_scorer=self.scorer is not None)
+        find_context(row, reading)
         if "prompt" in row and parse_prompt(row, field="prompt").text != reading.find_text(row):
             raise ValueError("prompt is another text than the one that is read")
 
@@ -356,7 +324,7 @@ class SelectStep:
             reading: how their prompts are found.
             counts: of what is done.
         """
-        given = [_find_samples(row, reading, has_scorer=self.scorer is not None) for row in rows]
+        given = [find_samples(row, reading, has_scorer=self.scorer is not None) for row in rows]
         if self.scorer is not None:
             found = score_samples([texts for texts, _ in given], self.scorer)
         else:
@@ -370,17 +338,21 @@ class SelectStep:
         reading: PromptReading,
         counts: Counter[str],
     ) -> dict[str, Any]:
-        masked = _find_masked(row, reading) if "masked" in row else None
-        is_left_out = not (row.get("clean", True) and row.get("similar", True))
+        masked = find_masked(row, reading) if "masked" in row else None
+        toxicity = reading.find_toxicity(row)
+        is_masked = masked is not None and masked.masks > 0
+        # A chain without masks says that its prompt is not toxic.
+        is_left_out = not (row.get("clean", True) and row.get("similar", True)) or (
+            not is_masked and toxicity is not None and toxicity > TOXIC_ABOVE
+        )
         counts["left_out"] += is_left_out
         counts["without_samples"] += not found.kept
         made: dict[str, Any] = {"generations": list(found.samples)}
         made["scores"] = [round(score, _DIGITS) for score in found.scores]
         if "prompt" not in row:
             made["prompt"] = reading.find_text(row)
-        if masked is not None and masked.masks and row["rephrased"] is not None:
+        if masked is not None and is_masked and row["rephrased"] is not None:
             made |= {"mask_prompt": masked.masked, "recover_prompt": row["rephrased"]}
-        toxicity = reading.find_toxicity(row)
         if toxicity is not None:
             made["toxicity"] = toxicity
         kept = ((), ()) if is_left_out else (found.kept, found.kept_scores)
@@ -388,44 +360,6 @@ class SelectStep:
         made["cont_toxicity"] = [round(score, _DIGITS) for score in kept[1]]
         counts["selected"] += bool(kept[0])
         return made
-
-
-def _find_masked(row: Mapping[str, Any], reading: PromptReading) -> MaskedText:
-    masked = row.get("masked")
-    if not isinstance(masked, str):
-        raise ValueError(f"masked {'is missing' if masked is None else 'must be a text'}")
-    masks = row.get("masks", masked.count(MASK))
-    if not isinstance(masks, int) or isinstance(masks, bool):
-        raise ValueError(f"masks must be a whole number: got {type(masks).__name__}")
-    if masks not in (0, masked.count(MASK)):
-        raise ValueError(f"masks is not the number of {MASK} in masked, {masked.count(MASK)}")
-    return MaskedText(text=reading.find_text(row), masked=masked, masks=masks, toxicity=None)
-
-
-def _find_context(row: Mapping[str, Any], reading: PromptReading) -> str | None:
-    """The text that is continued; None where there is none that could be."""
-    text = reading.find_text(row)
-    rephrased = row.get("rephrased")
-    if rephrased is not None and (not isinstance(rephrased, str) or not rephrased.strip()):
-        raise ValueError("rephrased must be a text that is not empty, or null")
-    masks = _find_masked(row, reading).masks if "masked" in row else 0
-    if masks and "rephrased" not in row:
-        raise ValueError("has masks, and no rephrased text: its masks are not filled")
-    return rephrased if masks or rephrased is not None else text
-
-
-def _find_samples(
-    row: Mapping[str, Any], reading: PromptReading, *, has_scorer: bool
-) -> tuple[Sequence[str], Sequence[float] | None]:
-    if row.get("generations") == []:
-        return (), ()
-    own = {key: row[key] for key in _SAMPLES if key in row}
-    found = parse_generations({**own, "prompt": reading.find_text(row)})
-    if found.texts is None:
-        raise ValueError("has no generations")
-    if not has_scorer and found.scores is None:
-        raise ValueError("has no scores: name a scorer")
-    return found.texts, found.scores
 
 
 def _take_scores(texts: Sequence[str], scores: Sequence[float] | None) -> ScoredText:
