@@ -362,3 +362,17 @@ def test_commands_that_cannot_be(
     given = {name: named.get(value, value) for name, value in options.items()}
     check_line(run_here(*run_all(places, source, target, **given)), text)
     assert not target.exists()
+
+
+def test_select_commands(tmp_path: Path, places: dict[str, Any]) -> None:
+    row = {"prompt": "a", "generations": ["bad", "so"]}
+    source, target = write(tmp_path / "in.jsonl", [row]), tmp_path / "out.jsonl"
+    line = ["detox", "select", source, target]
+    check_line(run_here(*line, "--label", "x"), "options of a scorer need --scorer")
+    check_line(run_here(*line, "--device", "cpu"), "--device goes with a model: got the device")
+    check_line(run_here(*line), "in.jsonl:1: has no scores: name a scorer")
+    cache = tmp_path / "scores.sqlite"
+    code, _, errors = run_here(*line, "--scorer", places["toxic"], "--cache", cache)
+    assert code == 0, errors
+    assert cache.exists()
+    assert read(target)[0]["scores"] == [1.0, 0.0]
