@@ -289,6 +289,15 @@ def _describe(estimates: Estimates) -> str:
     return "\n".join(lines)
 
 
+def _describe_contrast(estimates: Estimates) -> str:
+    lines = ["expected maximum toxicity, toxic prompts / others, %; perplexity"]
+    for arm in ("chain", "contrast"):
+        maximum = " / ".join(estimates[f"{arm}/{kind}/maximum"].format(1) for kind in _KINDS)
+        lines.append(f"{_ARMS[arm]}: {maximum}; {estimates[f'{arm}/perplexity'].format(2)}")
+    lines.append(f"maximum lower by {estimates['contrast_fall'].format(1)} with the term")
+    return "\n".join(lines)
+
+
 def _plot(estimates: Estimates) -> tuple[Plot, ...]:
     series = tuple(
         Series(
@@ -317,7 +326,6 @@ _SHARED: dict[str, Any] = {
     "system": "detox",
     "source": "Detoxify Language Model Step-by-Step, arXiv 2308.08295, table 2 and figure 5",
     "measure": measure_detoxified_texts,
-    "describe": _describe,
     "setting": _SETTING,
     "group": "detoxified_texts",
 }
@@ -333,6 +341,7 @@ CLAIMS = (
         "the perplexity does not rise by more than the spread, and nine of ten texts are chains.",
         expected="not reproduced",
         holds=chains_detoxify,
+        describe=_describe,
         plot=_plot,
         **_SHARED,
     ),
@@ -344,6 +353,7 @@ CLAIMS = (
         "spread.",
         expected="not reproduced",
         holds=contrast_helps,
+        describe=_describe_contrast,
         **_SHARED,
     ),
 )
