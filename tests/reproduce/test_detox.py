@@ -9,7 +9,8 @@ from torch.nn import functional
 from lmcore.detox.models import make_model
 from lmcore.detox.recipes import ScratchConfig
 from lmcore.reproduce.claim import Estimate
-from lmcore.reproduce.detox.detoxified_texts import chains_detoxify, contrast_helps, mask_prompt
+from lmcore.reproduce.detox.chained_models import mask_prompt
+from lmcore.reproduce.detox.detoxified_texts import chains_detoxify, contrast_helps
 from lmcore.reproduce.detox.language_models import find_perplexity
 from lmcore.reproduce.detox.segment_sizes import two_tokens_are_the_middle
 from lmcore.training.models import make_tokenizer

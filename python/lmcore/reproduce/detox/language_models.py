@@ -22,16 +22,34 @@ def train_language_model(
         steps: of 32 texts.
         hidden_size: of the model.
     """
-    import torch
-
     from lmcore.detox.models import make_model
     from lmcore.detox.recipes import ScratchConfig
-    from lmcore.training.batches import ExampleBatches
     from lmcore.training.seeding import seed_torch
 
     seed_torch(seed)
     shape = ScratchConfig(hidden_size=hidden_size, heads=4, positions=256)
-    model = make_model(shape, tokenizer).train()
+    model = make_model(shape, tokenizer)
+    return learn_texts(model, seed, texts, tokenizer, steps=steps)
+
+
+def learn_texts(
+    model: Any, seed: int, texts: Sequence[str], tokenizer: Any, *, steps: int, lr: float = 3e-3
+) -> Any:
+    """Returns a causal model after training on whole texts.
+
+    Args:
+        model: it is trained itself.
+        seed: of the order of texts.
+        texts: to train on.
+        tokenizer: of the model.
+        steps: of 32 texts.
+        lr: step size of AdamW, which rises for 20 steps and falls to 0 in a line.
+    """
+    import torch
+
+    from lmcore.training.batches import ExampleBatches
+
+    model.train()
     end = tokenizer.eos_token_id
     rows = [[*ids, end] for ids in tokenizer([*texts])["input_ids"]]
 
@@ -45,10 +63,10 @@ def train_language_model(
         }  # fmt: skip
 
     batches = ExampleBatches(rows, 32, seed, stack)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1.0, step / 20) * (1 - (step - 1) / steps)
+            group["lr"] = lr * min(1.0, step / 20) * (1 - (step - 1) / steps)
         chosen = [rows[index] for index in batches.find(step, slice(32))]
         loss = model(**stack(chosen)).loss
         optimizer.zero_grad()
