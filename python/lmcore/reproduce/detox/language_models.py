@@ -130,12 +130,14 @@ def find_perplexity(
         width = max(len(before) + len(behind) for before, behind in part)
         ids = torch.zeros(len(part), width, dtype=torch.long)
         labels = torch.full((len(part), width), -100)
+        seen = torch.zeros_like(ids)
         for row, (before, behind) in enumerate(part):
             whole = torch.tensor([*before, *behind])
             ids[row, : len(whole)] = whole
+            seen[row, : len(whole)] = 1
             labels[row, len(before) : len(whole)] = whole[len(before) :]
-        with torch.inference_mode():  # padding stands behind, where nothing looks at it
-            logits = model(input_ids=ids).logits[:, :-1]
+        with torch.inference_mode():
+            logits = model(input_ids=ids, attention_mask=seen).logits[:, :-1]
         losses = functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
         )
