@@ -10,7 +10,7 @@ from lmcore.detox.models import make_model
 from lmcore.detox.recipes import ScratchConfig
 from lmcore.reproduce.claim import Estimate
 from lmcore.reproduce.detox.chained_models import mask_prompt
-from lmcore.reproduce.detox.detoxified_texts import chains_detoxify, contrast_helps
+from lmcore.reproduce.detox.detoxified_texts import chains_detoxify
 from lmcore.reproduce.detox.language_models import find_perplexity
 from lmcore.reproduce.detox.segment_sizes import two_tokens_are_the_middle
 from lmcore.training.models import make_tokenizer
@@ -22,8 +22,7 @@ def estimate(mean: float, spread: float = 1.0) -> Estimate:
 
 
 GOOD = {
-    "base/toxic/maximum": estimate(80), "fall": estimate(60, 10), "dearer": estimate(1, 2),
-    "chain/chains": estimate(95), "contrast_fall": estimate(3),
+    "base/toxic/maximum": estimate(80), "fall": estimate(60, 10), "chain/chains": estimate(95),
 }  # fmt: skip
 
 
@@ -31,12 +30,9 @@ def test_chains_that_detoxify() -> None:
     assert chains_detoxify(GOOD)
     for change in (
         {"fall": estimate(45, 10)},
-        {"dearer": estimate(3, 2)},
         {"chain/chains": estimate(80)},
     ):
         assert not chains_detoxify({**GOOD, **change})
-    assert contrast_helps(GOOD)
-    assert not contrast_helps({"contrast_fall": estimate(1, 2)})
 
 
 def test_two_tokens() -> None:
