@@ -1,8 +1,11 @@
 """`worlds.detox`: comments depend on their number alone, and what is toxic in them is known."""
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmcore.detox.data import parse_generations
 from lmcore.worlds.detox import (
     AFTER_CLEAN,
     AFTER_TOXIC,
@@ -66,3 +69,10 @@ def test_scores() -> None:
     assert score_toxicity(["grumfy blorpish blorpish", "hollow, turnip"]) == [0.9, 0.8]
     assert find_spans("") == ()
     assert find_spans("wet lantern blorpish") == ((0, 11), (12, 20))
+
+
+def test_the_text_is_rows_of_generations() -> None:
+    world = make_world(4, comments=3)
+    rows = [parse_generations(json.loads(line)) for line in world.to_text().splitlines()]
+    assert [row.prompt and row.prompt.text for row in rows] == [c.prompt for c in world.comments]
+    assert [[*(row.texts or ())] for row in rows] == [[c.continuation] for c in world.comments]

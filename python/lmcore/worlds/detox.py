@@ -8,6 +8,7 @@ rarely: the toxicity of a context is what a model of these comments goes on with
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,22 @@ class World:
 
     seed: int
     comments: tuple[Comment, ...]
+
+    def to_text(self) -> str:
+        """Returns rows of prompts with their toxicity and one continuation, as commands read them.
+
+        Example:
+            >>> make_world(0, comments=1).to_text().startswith('{"prompt": {"text": "the ')
+            True
+        """
+        rows = (
+            {
+                "prompt": {"text": each.prompt, "toxicity": score_toxicity([each.prompt])[0]},
+                "generations": [each.continuation],
+            }
+            for each in self.comments
+        )
+        return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def make_world(seed: int, *, comments: int = 1000) -> World:
