@@ -37,8 +37,8 @@ def measure_relearned_toxicity(seed: int, size: Size) -> Measurement:
     Returns:
         `base`, the expected maximum toxicity of toxic prompts before chains; `chain/<n>` after n
         steps on toxic comments, where the model is asked for chains, and `plain/<n>` where it is
-        asked to go on with the prompt; `chains/<n>`, the share of texts that are chains; and
-        `survives/<n>`, the share of the fall from `base` to `chain/0` that is left. In per cent.
+        asked to go on with the prompt; `chains/<n>`, the share of texts that are chains. In per
+        cent.
     """
     from lmcore.training.checkpoint import no_bars
     from lmcore.worlds.detox import generate_comments, score_toxicity
@@ -66,10 +66,6 @@ def measure_relearned_toxicity(seed: int, size: Size) -> Measurement:
         _, found, share = write_chains(again, tokenizer, prompts, **given)
         values[f"chain/{steps}"], values[f"chains/{steps}"] = find_maximum(found), share
         values[f"plain/{steps}"] = find_maximum(continue_texts(again, tokenizer, prompts, **given))
-    fall = values["base"] - values["chain/0"]
-    for steps in _STEPS[1:]:
-        left = values["base"] - values[f"chain/{steps}"]
-        values[f"survives/{steps}"] = 100 * left / fall if fall else float("nan")
     return Measurement(values=values)
 
 
@@ -83,8 +79,6 @@ def _describe(estimates: Estimates) -> str:
     for kind, name in names.items():
         found = (estimates[f"{kind}/{steps}"].format(1) for steps in _STEPS)
         lines.append(f"{name}: {', '.join(found)}")
-    left = (estimates[f"survives/{steps}"].format(0) for steps in _STEPS[1:])
-    lines.append(f"of the fall there is left, %: {', '.join(left)}")
     return "\n".join(lines)
 
 
@@ -110,7 +104,7 @@ CLAIMS = (
     Claim(
         id="relearned_toxicity",
         system="detox",
-        statement="What chains take away stays away when a model learns toxic text again.",
+        statement="How much of what chains take away is left after learning toxic text again.",
         source="none; beyond the paper. REPO, arXiv 2602.23391, undoes other methods so",
         paper="none",
         setting="The small GPT-2 of the row on chains, trained on toxic comments afterwards with a "
