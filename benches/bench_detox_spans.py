@@ -60,10 +60,9 @@ def find_rows() -> list[Row]:
         return [authors.find_pairs(model, theirs, text, pad_to) for text in part]
 
     expected = [found.labels.tolist() for found in finder.find(part)]
-    # Random weights judge at chance: a few labels lie on the border.
-    rounded = [found.labels.tolist() for found in rough.find(part)]
-    flat, same = (np.concatenate([*map(np.array, rows)]) for rows in (expected, rounded))
-    assert np.mean(flat != same) < 0.03
+    # Random weights judge at chance, so that labels lie on the border: probabilities are compared.
+    pairs = zip(finder.find(part), rough.find(part), strict=True)
+    assert max(np.abs(one.scores - other.scores).max() for one, other in pairs) < 0.02
     case = f"spans of {len(texts)} {origin} prompts, BERT-base"
     rows: list[Row] = []
     for pad_to, name, goal in ((None, "unpadded", "3"), (128, "padded to 128", "8")):
