@@ -214,6 +214,7 @@ def serve(address: str) -> _Request | None:
         while True:
             if any(key.fileobj == 0 for key, _ in selector.select()):
                 Path(address).unlink()
+                Path(address).parent.rmdir()
                 return None
             connection, _ = listener.accept()
             if os.fork() == 0:
