@@ -23,7 +23,6 @@ _ARMS = {
     "chain": "trained on chains",
     "contrast": "trained on chains, with the contrastive term",
 }
-_MEASURES = ("maximum", "prompts", "samples")
 
 
 _SCALES: dict[Size, Scale] = {

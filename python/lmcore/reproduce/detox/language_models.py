@@ -45,22 +45,20 @@ def learn_texts(
         steps: of 32 texts.
         lr: step size of AdamW, which rises for 20 steps and falls to 0 in a line.
     """
+    import numpy as np
     import torch
 
-    from lmcore.training.batches import ExampleBatches
+    from lmcore.training.batches import ExampleBatches, stack_rows
 
     model.train()
     end = tokenizer.eos_token_id
     rows = [[*ids, end] for ids in tokenizer([*texts])["input_ids"]]
 
     def stack(chosen: Sequence[list[int]]) -> dict[str, Any]:
-        width = max(map(len, chosen))
-        pad = [[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in chosen]
-        mask = [[1] * len(row) + [0] * (width - len(row)) for row in chosen]
-        ids, seen = torch.tensor(pad), torch.tensor(mask)
-        return {
-            "input_ids": ids, "attention_mask": seen, "labels": ids.masked_fill(seen == 0, -100)
-        }  # fmt: skip
+        seen = stack_rows([np.ones(len(row)) for row in chosen], 0)
+        ids = stack_rows([np.array(row) for row in chosen], tokenizer.pad_token_id)
+        labels = ids.masked_fill(seen == 0, -100)
+        return {"input_ids": ids, "attention_mask": seen, "labels": labels}
 
     batches = ExampleBatches(rows, 32, seed, stack)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
@@ -115,8 +113,11 @@ def find_perplexity(
         contexts: what was continued.
         generations: of each context; empty ones are left out. If all are, there is no number.
     """
+    import numpy as np
     import torch
     from torch.nn import functional
+
+    from lmcore.training.batches import stack_rows
 
     pairs = [
         (tokenizer(text)["input_ids"], tokenizer(" " + one.strip())["input_ids"])
@@ -127,15 +128,10 @@ def find_perplexity(
     total, count = 0.0, 0
     for first in range(0, len(pairs), _BATCH):
         part = pairs[first : first + _BATCH]
-        width = max(len(before) + len(behind) for before, behind in part)
-        ids = torch.zeros(len(part), width, dtype=torch.long)
-        labels = torch.full((len(part), width), -100)
-        seen = torch.zeros_like(ids)
-        for row, (before, behind) in enumerate(part):
-            whole = torch.tensor([*before, *behind])
-            ids[row, : len(whole)] = whole
-            seen[row, : len(whole)] = 1
-            labels[row, len(before) : len(whole)] = whole[len(before) :]
+        whole = [np.array([*before, *behind]) for before, behind in part]
+        asked = [np.array([-100] * len(before) + behind) for before, behind in part]
+        ids, labels = stack_rows(whole, 0), stack_rows(asked, -100)
+        seen = stack_rows([np.ones(len(row)) for row in whole], 0)
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=seen).logits[:, :-1]
         losses = functional.cross_entropy(
