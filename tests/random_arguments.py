@@ -518,6 +518,10 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
     def steps_of(source: random.Random) -> dict[str, int]:
         return dict(zip(("seed", "step", "first_row"), batch_of_steps(source), strict=True))
 
+    def choices_file(source: random.Random) -> Arguments:
+        Path("choices.json").write_text(source.choice(["[]", "[]", "[{}]"]))
+        return ["choices.json"], {}
+
     def loss_state(source: random.Random) -> Arguments:
         counts = integers(source, LOSS_TOTAL, 0, 2)
         history = np.where(counts[:, None] > np.arange(1), 0.5, 0)
@@ -564,6 +568,8 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "nearest_embedding.nearest_embedding": latents,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
+        "tuning.read_choices": choices_file,
+        "tuning.write_choices": choices_file,
         "vocabulary.count_ids": lambda s: (
             [integers(s, s.randrange(9), 0, 9), s.randrange(1, 12)],
             {"unknown": s.random() < 0.5, "threads": threads(s)},

@@ -95,3 +95,21 @@ def test_ranking_asks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with use("kernel"):
         rank_targets(scores, np.array([2]))
     assert calls == ["core", "torch", "core", "torch"]
+
+
+def test_a_compiled_graph_does_not_break_here() -> None:
+    """And one that was compiled for another way, or another device, is not taken."""
+    numbers = {"core": 1, "kernel": 2, "reference": 3}
+
+    def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y + numbers[choose(x, y)]
+
+    compiled = torch.compile(add, fullgraph=True, backend="eager")
+    assert compiled(CPU, CPU).tolist() == [1.0, 1.0]
+    with use("kernel"):
+        assert compiled(CPU, CPU).tolist() == [2.0, 2.0]
+        with use("reference"):
+            assert compiled(CPU, CPU).tolist() == [3.0, 3.0]
+        assert compiled(CPU, CPU).tolist() == [2.0, 2.0]
+    assert compiled(CPU, CPU).tolist() == [1.0, 1.0]
+    assert compiled(META, META).device.type == "meta"
