@@ -93,6 +93,17 @@ def attention(
     others = (*numbers.values(), head_mask, bias, *(rope or ()))
     way = choose(query, key, value, *(tensor for tensor in others if tensor is not None))
     query, key, value = (_cast(tensor) for tensor in (query, key, value))
+    if way == "kernel" and query.dtype != torch.float64 and query.shape[3] <= _LARGEST:
+        reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
+        # Here, because triton is not everywhere where torch is.
+        from lmcore.kernels.attention import attend
+
+        ranges = (query_starts, query_lengths, key_starts, key_lengths)
+        size = query.shape[3]
+        return attend(
+            query, key, value, ranges, head_mask, bias, rope, causal=causal,
+            scale=size**-0.5 if scale is None else scale, dropout=dropout, seed=seed,
+        )  # fmt: skip
     # Torch gives no gradient to the bias of a tensor without elements.
     if way == "core" and not dropout and query.shape[2] and key.shape[2]:
         reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
