@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmcore._attention import register_attention
 from lmcore._extras import optional_imports
 from lmcore.diffusion.generations import Generation, remove_marks
 from lmcore.diffusion.mbr import ChoiceSummary, choose_candidates
@@ -155,6 +156,7 @@ __all__ = [
 ]
 
 register_auto_classes()
+register_attention()
 
 
 def __getattr__(name: str) -> Any:

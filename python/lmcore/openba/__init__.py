@@ -8,6 +8,7 @@ from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dt
 from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
+from lmcore._attention import register_attention
 from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ __all__ = [
 ]
 
 register_auto_classes()
+register_attention()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,256 @@
+"""`attn_implementation="lmcore"` in models of transformers, against their own `sdpa`."""
+
+import importlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers.masking_utils import (
+    bidirectional_mask_function,
+    create_causal_mask,
+    sliding_window_causal_mask_function,
+)
+
+from lmcore.attention import attend, make_ranges
+from lmcore.ops._dispatch import use
+
+SIZES = {"vocab_size": 19, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 16}  # fmt: skip
+LEFT = torch.tensor([[0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
+RIGHT = LEFT.flip(1)
+
+
+def make_model(kind: str, implementation: str) -> Any:
+    if kind == "llama":
+        config: Any = transformers.LlamaConfig(
+            **SIZES, num_key_value_heads=2, pad_token_id=0, eos_token_id=None
+        )
+    elif kind == "bert":
+        config = transformers.BertConfig(**SIZES)
+    elif kind == "bert decoder":
+        config = transformers.BertConfig(**SIZES, is_decoder=True)
+    else:
+        config = transformers.T5Config(
+            vocab_size=19, d_model=32, d_kv=8, d_ff=16, num_layers=2, num_heads=4,
+            relative_attention_num_buckets=4, relative_attention_max_distance=6,
+            decoder_start_token_id=0, eos_token_id=None, dropout_rate=0.0,
+        )  # fmt: skip
+    config._attn_implementation = implementation
+    cls = {
+        "llama": transformers.LlamaForCausalLM,
+        "bert": transformers.BertForMaskedLM,
+        "bert decoder": transformers.BertLMHeadModel,
+        "t5": transformers.T5ForConditionalGeneration,
+    }[kind]
+    torch.manual_seed(0)
+    return cls(config).eval()
+
+
+def make_inputs(kind: str, mask: Tensor | None) -> dict[str, Any]:
+    ids = torch.randint(1, 19, LEFT.shape, generator=torch.Generator().manual_seed(1))
+    inputs: dict[str, Any] = {"input_ids": ids}
+    if mask is not None:
+        inputs |= {"input_ids": ids * mask, "attention_mask": mask}
+    if kind == "t5":
+        inputs["decoder_input_ids"] = ids[:, :4].flip(1)
+    return inputs
+
+
+def run(kind: str, implementation: str, mask: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """Logits where there are tokens, and all gradients of their weighted sum."""
+    model = make_model(kind, implementation)
+    logits = model(**make_inputs(kind, mask)).logits
+    if mask is not None and kind != "t5":
+        logits = logits[mask.bool()]
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    (logits * weights).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients
+    return logits.detach(), gradients
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "bert decoder", "t5"])
+@pytest.mark.parametrize("mask", [None, LEFT, RIGHT, torch.ones_like(LEFT)],
+                         ids=["none", "left", "right", "ones"])  # fmt: skip
+def test_models_compute_what_sdpa_does(kind: str, mask: Tensor | None) -> None:
+    expected, gradients = run(kind, "sdpa", mask)
+    found, own = run(kind, "lmcore", mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(own, gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_padding_changes_something(kind: str) -> None:
+    """Else a mask that is lost in silence would not be seen here."""
+    padded, _ = run(kind, "lmcore", LEFT)
+    inputs = make_inputs(kind, LEFT) | {"attention_mask": None}
+    plain = make_model(kind, "lmcore")(**inputs).logits
+    plain = plain if kind == "t5" else plain[LEFT.bool()]
+    assert (padded - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize("cache", [None, "static"])
+@pytest.mark.parametrize("mask", [None, LEFT], ids=["none", "left"])
+def test_models_generate_what_sdpa_does(kind: str, cache: str | None, mask: Tensor | None) -> None:
+    inputs = make_inputs("", mask)
+    found = []
+    for implementation in ("sdpa", "lmcore"):
+        model = make_model(kind, implementation)
+        model.generation_config.disable_compile = True
+        found.append(model.generate(
+            **inputs, max_new_tokens=5, do_sample=False, cache_implementation=cache, pad_token_id=0,
+            output_logits=True, return_dict_in_generate=True,
+        ))  # fmt: skip
+    assert torch.equal(found[0].sequences, found[1].sequences)
+    torch.testing.assert_close(
+        torch.stack(found[1].logits), torch.stack(found[0].logits), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_prompt_in_parts() -> None:
+    """Queries stand behind the keys of the cache."""
+    ids = make_inputs("", None)["input_ids"]
+    for mask in (None, LEFT):
+        model = make_model("llama", "lmcore")
+        whole = model(ids, attention_mask=mask).logits
+        cache = transformers.DynamicCache()
+        model(ids[:, :2], attention_mask=mask if mask is None else mask[:, :2], cache=cache)
+        rest = model(ids[:, 2:], attention_mask=mask, cache=cache).logits
+        seen = slice(None) if mask is None else mask[:, 2:].bool()
+        torch.testing.assert_close(rest[seen], whole[:, 2:][seen], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [LEFT, RIGHT], ids=["left", "right"])
+def test_the_kernel_within_a_model(mask: Tensor) -> None:
+    pytest.importorskip("triton")
+    expected, gradients = run("llama", "sdpa", mask)
+    with use("kernel"):
+        found, own = run("llama", "lmcore", mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(own, gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_a_model_compiles_without_a_break() -> None:
+    torch.compiler.reset()
+    model = make_model("llama", "lmcore")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for mask in (LEFT, RIGHT):
+            inputs = make_inputs("llama", mask)
+            found, expected = (each(**inputs).logits[mask.bool()] for each in (compiled, model))
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_follows_the_generator_of_torch() -> None:
+    query = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(attend(torch.nn.Identity(), query, query, query, None, dropout=0.5)[0])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+# Ranges.
+
+
+def ask(mask: Tensor | None, **changes: Any) -> Any:
+    arguments: dict[str, Any] = {"batch_size": 3, "q_length": 6, "kv_length": 6}
+    found = make_ranges(**arguments | {"attention_mask": mask} | changes)
+    return found if found is None else found[:, 0, 0].tolist()
+
+
+def test_ranges_of_rows() -> None:
+    anyhow = {"mask_function": bidirectional_mask_function}
+    assert ask(LEFT.bool(), **anyhow) == [[3, 3], [0, 6], [1, 5]]
+    assert ask(RIGHT.bool(), **anyhow) == [[0, 3], [0, 6], [0, 5]]
+    assert ask(torch.zeros(3, 6, dtype=torch.bool), **anyhow) == [[0, 0]] * 3
+    assert ask(RIGHT.bool()) == [[0, 3, 0], [0, 6, 0], [0, 5, 0]]
+    # None where the attention knows by itself, but not where a mask is asked for.
+    for mask in (None, torch.ones(3, 6, dtype=torch.bool)):
+        assert ask(mask) is None
+        assert ask(mask, allow_is_causal_skip=False) == [[0, 6, 0]] * 3
+        assert ask(mask, **anyhow) == [[0, 6]] * 3
+        assert ask(mask, allow_is_bidirectional_skip=True, **anyhow) is None
+    # A cache: one query needs no order, several have a place.
+    assert ask(LEFT.bool(), q_length=1, q_offset=5) == [[3, 3], [0, 6], [1, 5]]
+    assert ask(None, q_length=1, q_offset=5) is None
+    assert ask(None, q_length=2, q_offset=4) == [[0, 6, 4]] * 3
+    # A static cache, whose keys go on behind the queries.
+    place = torch.tensor(3)
+    assert ask(None, q_length=1, q_offset=place) == [[0, 4]] * 3
+    assert ask(LEFT[:, :4].bool(), q_length=1, q_offset=place) == [[3, 1], [0, 4], [1, 3]]
+    assert ask(LEFT[:, :4].bool(), q_length=2, q_offset=place - 1) == [
+        [3, 1, 2, 2], [0, 4, 2, 2], [1, 3, 2, 2],
+    ]  # fmt: skip
+
+
+def test_what_ranges_cannot_say() -> None:
+    hole = torch.tensor([[1, 1, 1], [1, 0, 1]], dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"in one run in each row: .*; row 1 has a hole"):
+        make_ranges(2, 3, 3, attention_mask=hole)
+    with pytest.raises(ValueError, match="takes causal order or none, and padding: a sliding"):
+        ask(None, mask_function=sliding_window_causal_mask_function(2))
+    with pytest.raises(ValueError, match="keys must start at place 0"):
+        ask(None, kv_offset=2)
+    model = make_model("llama", "lmcore")
+    ids = make_inputs("llama", None)["input_ids"]
+    packed = torch.tensor([0, 1, 2, 0, 1, 2]).expand(3, 6)
+    with pytest.raises(ValueError, match="packed sequences"):
+        model(ids, position_ids=packed, use_cache=False)
+    dense = torch.ones(3, 1, 6, 6, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"no dense mask: got torch.bool \[3, 1, 6, 6\]"):
+        model(ids, attention_mask=dense)
+    config = transformers.MistralConfig(
+        **SIZES, num_key_value_heads=2, sliding_window=3, attn_implementation="lmcore"
+    )
+    with pytest.raises(ValueError, match="a sliding window"):
+        transformers.MistralModel(config)(ids)
+    with pytest.raises(ValueError, match="another mask function"):
+        create_causal_mask(
+            model.config, torch.ones(3, 6, 1), None, None, or_mask_function=lambda *_: True
+        )
+
+
+def test_what_the_attention_has_not() -> None:
+    x = torch.ones(2, 1, 3, 2)
+    for name, value in (("softcap", 3.0), ("s_aux", x), ("output_attentions", True)):
+        with pytest.raises(ValueError, match=f'"lmcore" has no {name}: "eager" has it'):
+            attend(torch.nn.Identity(), x, x, x, None, **{name: value})
+    bias = torch.zeros(1, 1, 3, 3)
+    bias[0, 0, 1, 1] = 1.0
+    with pytest.raises(ValueError, match="distance of query and key alone"):
+        attend(torch.nn.Identity(), x, x, x, None, position_bias=bias)
+    with pytest.raises(ValueError, match="that of all rows"):
+        attend(torch.nn.Identity(), x, x, x, None, position_bias=bias.expand(2, 1, 3, 3))
+
+
+# The registration.
+
+
+@pytest.mark.parametrize("system", ["openba", "diffusion", "recsys"])
+def test_systems_register_it(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both registries: with the first alone, padding would be attended to, in silence."""
+    interfaces = (transformers.AttentionInterface, transformers.AttentionMaskInterface)
+    for interface in interfaces:
+        monkeypatch.delitem(interface._global_mapping, "lmcore")
+    importlib.reload(importlib.import_module(f"lmcore.{system}"))
+    for interface, function in zip(interfaces, (attend, make_ranges), strict=True):
+        assert interface()["lmcore"] is function
+
+
+def test_it_is_registered_where_transformers_comes_later() -> None:
+    code = (
+        "import lmcore.openba, sys; assert 'transformers.masking_utils' not in sys.modules\n"
+        "from transformers import AttentionInterface, AttentionMaskInterface\n"
+        "print('lmcore' in AttentionInterface(), 'lmcore' in AttentionMaskInterface())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "True True\n"
