@@ -1,0 +1,38 @@
+"""Launches of every kernel, on tensors without memory: what `compile_kernels.py` compiles.
+
+A kernel adds a function of its name, which calls its host functions on tensors of `empty` in the
+types and the kinds of arguments that matter: each launch is another piece of code.  Shapes are
+those that the kernel is made for, but few: a compilation takes a second for each device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LAUNCHES: dict[str, Callable[[], None]] = {}
+
+
+def register(function: Callable[[], None]) -> Callable[[], None]:
+    """Puts a function that launches a kernel in the list, under its name."""
+    LAUNCHES[function.__name__] = function
+    return function
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Returns a tensor without memory: its address counts as aligned."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@register
+def nearest_embedding() -> None:
+    """With a mask in bf16 and without one in fp32, and with embeddings that come in parts."""
+    from lmcore.kernels.nearest_embedding import find_nearest
+
+    mask = empty(16_384, dtype=torch.bool)
+    find_nearest(empty(16_384, 128), empty(30_522, 128), mask)
+    wide = torch.float32
+    find_nearest(empty(16_384, 128, dtype=wide), empty(30_522, 128, dtype=wide), None)
+    find_nearest(empty(16_384, 768), empty(30_522, 768), None)
