@@ -27,6 +27,39 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 
 
 @register
+def attention() -> None:
+    """Forward and backward at the head sizes that have a configuration of their own."""
+    for size, wanted in ((64, "all"), (80, "causal"), (128, "causal"), (256, "plain")):
+        _attend(size, wanted, torch.bfloat16)
+    for size in (64, 128, 256):
+        _attend(size, "causal", torch.float32)
+    from lmcore.kernels.rotation import rotate
+
+    tables = [empty(512, 64, dtype=torch.float32) for _ in range(2)]
+    rotate(empty(8, 512, 16, 64).transpose(1, 2), *tables, 0, back=False)
+
+
+def _attend(size: int, wanted: str, dtype: torch.dtype) -> None:
+    """`all` has a bias, a soft head mask and dropout: what is computed beside the products."""
+    from lmcore.kernels.attention_backward import backward
+    from lmcore.kernels.attention_forward import forward
+
+    heads = empty(8, 512, 16, size, dtype=dtype).transpose(1, 2)
+    sums = empty(8, 16, 512, dtype=torch.float32)
+    lengths = empty(8, dtype=torch.int32)
+    for extra in dict.fromkeys(("plain", wanted)):
+        is_all = extra == "all"
+        mask = empty(8, 16, dtype=torch.float32) if is_all else None
+        bias = empty(16, 1023, dtype=torch.float32) if is_all else None
+        options = {"causal": extra == "causal", "scale": 0.1, "seed": 1, "keep": is_all,
+                   "dropout": 0.1 if is_all else 0.0}  # fmt: skip
+        ranges = (None, None, None, lengths)
+        forward(heads, heads, heads, ranges, mask, bias, **options)
+        backward(heads, heads, heads, heads, heads, sums, heads, ranges, mask, bias,
+                 needs_bias=is_all, **options)  # fmt: skip
+
+
+@register
 def nearest_embedding() -> None:
     """With a mask in bf16 and without one in fp32, and with embeddings that come in parts."""
     from lmcore.kernels.nearest_embedding import find_nearest

@@ -44,9 +44,9 @@ _QUERIES = {
     (4, 256): make_candidates((32, 32, 8, 1)),
 }
 _KEYS = {
-    (2, 64): make_candidates((64, 128, 8, 2), (64, 64, 4, 2), (32, 128, 8, 3)),
-    (2, 128): make_candidates((64, 128, 8, 2), (32, 128, 8, 2), (32, 64, 4, 2)),
-    (2, 256): make_candidates((32, 64, 8, 2), (32, 128, 8, 1)),
+    (2, 64): make_candidates((32, 128, 8, 3), (64, 128, 8, 2), (64, 64, 8, 2)),
+    (2, 128): make_candidates((32, 64, 8, 2), (64, 64, 8, 2), (32, 128, 8, 2)),
+    (2, 256): make_candidates((16, 64, 8, 2), (32, 64, 8, 1)),
     (4, 64): make_candidates((32, 64, 8, 2), (32, 32, 4, 2)),
     (4, 128): make_candidates((32, 64, 8, 1), (32, 32, 8, 1)),
     (4, 256): make_candidates((16, 32, 8, 1)),
@@ -59,8 +59,8 @@ _GRADIENT = ["gradient_row", "gradient_head", "gradient_step", "natural", "width
 @triton.jit
 def _descend_keys(
     dq, carried, q, do, sums, delta, gate, key_base, value_base, key_step, value_step, begin, end,
-    rows, asked, first_known, last_known, bias_base, diagonals, queries, shift, scale, boost, seed_low,
-    seed_high, item, threshold,
+    rows, asked, first_known, last_known, bias_base, diagonals, queries, shift, scale, boost,
+    seed_low, seed_high, item, threshold,
     CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, BIAS: tl.constexpr, SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDEN: tl.constexpr,
     PRECISION: tl.constexpr, MASKED: tl.constexpr,
@@ -186,8 +186,8 @@ def _queries_kernel(
         if not DROPOUT:
             dq, carried = _descend_keys(
                 dq, carried, q, do, sums, delta, gate, key_base, value_base, key_step, value_step,
-                begin, whole, rows, asked, first_known, last_known, bias_base, diagonal_base, queries,
-                shift, scale, boost, seed_low, seed_high, item, threshold,
+                begin, whole, rows, asked, first_known, last_known, bias_base, diagonal_base,
+                queries, shift, scale, boost, seed_low, seed_high, item, threshold,
                 CAUSAL, DROPOUT, bias is not None, SIZE, BLOCK_M, BLOCK_N, BLOCK_K, WIDEN,
                 PRECISION, False,
             )  # fmt: skip

@@ -38,9 +38,9 @@ from lmcore.kernels.attention_blocks import (
 _LOG2E = tl.constexpr(1.4426950408889634)
 # By bytes of an element and largest power of two that holds a head.
 _CANDIDATES = {
-    (2, 64): make_candidates((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3)),
+    (2, 64): make_candidates((128, 64, 8, 3), (128, 128, 8, 3), (128, 64, 4, 3), (64, 64, 4, 3)),
     (2, 128): make_candidates((128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 3)),
-    (2, 256): make_candidates((128, 64, 8, 2), (64, 64, 4, 2)),
+    (2, 256): make_candidates((64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
     (4, 64): make_candidates((64, 32, 4, 3), (64, 64, 8, 2)),
     (4, 128): make_candidates((64, 32, 8, 2), (32, 32, 4, 2)),
     (4, 256): make_candidates((32, 32, 8, 2)),

@@ -15,14 +15,13 @@ from torch import Tensor
 from lmcore.kernels.attention_blocks import find_alignment, lay_heads, make_heads
 
 _POSITIONS = 32
+# What no code is compiled for.
+NUMBERS = [
+    "heads_row", "heads_head", "heads_step", "table_row", "table_step", "offset", "heads", "length",
+]  # fmt: skip
 
 
-@triton.jit(
-    do_not_specialize=[
-        "heads_row", "heads_head", "heads_step", "table_row", "table_step", "offset", "heads",
-        "length",
-    ]
-)  # fmt: skip
+@triton.jit(do_not_specialize=NUMBERS)
 def _rotation_kernel(
     states, cosines, sines, out, heads_row, heads_head, heads_step, table_row, table_step, offset,
     heads, length,
@@ -32,20 +31,20 @@ def _rotation_kernel(
     blocks = tl.cdiv(length, BLOCK_T)
     item = tl.program_id(0) // blocks
     row, head = (item // heads).to(tl.int64), (item % heads).to(tl.int64)
-    HALF: tl.constexpr = SIZE // 2
+    half: tl.constexpr = SIZE // 2
     places = (tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)).to(tl.int64)[:, None]
     inner = tl.arange(0, BLOCK_K)[None, :]
-    known = (places < length) & (inner < HALF)
+    known = (places < length) & (inner < half)
     heads_step = heads_step * ALIGN
     own = states + (row * heads_row + head * heads_head) * ALIGN
     own += places * heads_step + inner
     table = row * table_row + (places + offset) * table_step + inner
     first = tl.load(own, mask=known, other=0.0).to(tl.float32)
-    second = tl.load(own + HALF, mask=known, other=0.0).to(tl.float32)
+    second = tl.load(own + half, mask=known, other=0.0).to(tl.float32)
     first_cosine = tl.load(cosines + table, mask=known, other=0.0).to(tl.float32)
-    second_cosine = tl.load(cosines + table + HALF, mask=known, other=0.0).to(tl.float32)
+    second_cosine = tl.load(cosines + table + half, mask=known, other=0.0).to(tl.float32)
     first_sine = tl.load(sines + table, mask=known, other=0.0).to(tl.float32)
-    second_sine = tl.load(sines + table + HALF, mask=known, other=0.0).to(tl.float32)
+    second_sine = tl.load(sines + table + half, mask=known, other=0.0).to(tl.float32)
     if BACK:
         # The transposed map: tables need not be those of a turn.
         first_sine, second_sine = -second_sine, -first_sine
@@ -53,7 +52,7 @@ def _rotation_kernel(
     target = out + base + places * heads * SIZE + inner
     kind: tl.constexpr = out.dtype.element_ty
     tl.store(target, (first * first_cosine - second * first_sine).to(kind), mask=known)
-    tl.store(target + HALF, (second * second_cosine + first * second_sine).to(kind), mask=known)
+    tl.store(target + half, (second * second_cosine + first * second_sine).to(kind), mask=known)
 
 
 def rotate(states: Tensor, cosines: Tensor, sines: Tensor, offset: int, *, back: bool) -> Tensor:

@@ -34,7 +34,7 @@ ARRAY_CONCEPTS = [
     "schedule",
     "segments",
 ]
-TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
+TENSOR_CONCEPTS = ["attention", "pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL = {"pruning_mask"}
 SHARED_TREES = [
@@ -71,7 +71,13 @@ OTHERS: dict[str, set[str]] = {
         "_spacing",
     },
     "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
-    "kernels": {"tuning"},
+    "kernels": {
+        "attention_backward",
+        "attention_blocks",
+        "attention_forward",
+        "rotation",
+        "tuning",
+    },
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.

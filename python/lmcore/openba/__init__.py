@@ -3,12 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
-from lmcore._attention import register_attention
 from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -93,7 +95,12 @@ def attention(
     others = (*numbers.values(), head_mask, bias, *(rope or ()))
     way = choose(query, key, value, *(tensor for tensor in others if tensor is not None))
     query, key, value = (_cast(tensor) for tensor in (query, key, value))
-    if way == "kernel" and query.dtype != torch.float64 and query.shape[3] <= _LARGEST:
+    is_empty = not (query.numel() and key.numel())
+    # Torch gives no gradient to the bias of a tensor without elements.
+    if way == "core" and not dropout and not is_empty:
+        reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
+        return _attend_by_torch(query, key, value, numbers, causal, scale, head_mask, bias, rope)
+    if way == "kernel" and query.dtype != torch.float64 and query.shape[-1] <= _LARGEST:
         reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
         # Here, because triton is not everywhere where torch is.
         from lmcore.kernels.attention import attend
@@ -103,13 +110,6 @@ def attention(
         return attend(
             query, key, value, ranges, head_mask, bias, rope, causal=causal,
             scale=size**-0.5 if scale is None else scale, dropout=dropout, seed=seed,
-        )  # fmt: skip
-    # Torch gives no gradient to the bias of a tensor without elements.
-    if way == "core" and not dropout and query.shape[2] and key.shape[2]:
-        reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
-        return _attend_by_torch(
-            query, key, value, *_find_ranges(query, key, numbers), causal, scale, head_mask, bias,
-            rope,
         )  # fmt: skip
     return reference.attention(
         query, key, value, **numbers, causal=causal, scale=scale, head_mask=head_mask, bias=bias,
@@ -125,25 +125,19 @@ def _cast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind)) if tensor.is_floating_point() else tensor
 
 
-def _find_ranges(
-    query: Tensor, key: Tensor, numbers: dict[str, Tensor | None]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Which queries and keys are there, `[B, 1, T, 1]` and `[B, 1, S, 1]`; None: all."""
-    found = []
-    for name, tensor in (("query", query), ("key", key)):
-        starts, lengths = numbers[f"{name}_starts"], numbers[f"{name}_lengths"]
-        whole = starts is None and lengths is None
-        size = tensor.shape[2]
-        found.append(None if whole else reference.find_range(starts, lengths, size, tensor))
-    return found[0], found[1]
+def _find_range(kind: str, tensor: Tensor, numbers: Mapping[str, Tensor | None]) -> Tensor | None:
+    """Which queries or keys are there, `[B, 1, T, 1]`; None: all."""
+    starts, lengths = numbers[f"{kind}_starts"], numbers[f"{kind}_lengths"]
+    if starts is None and lengths is None:
+        return None
+    return reference.find_range(starts, lengths, tensor.shape[2], tensor)
 
 
 def _attend_by_torch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    asked: Tensor | None,
-    known: Tensor | None,
+    numbers: Mapping[str, Tensor | None],
     causal: bool,
     scale: float | None,
     head_mask: Tensor | None,
@@ -153,6 +147,14 @@ def _attend_by_torch(
     """The definition without dropout by torch's own attention, with a mask made of the ranges."""
     (heads, queries), (groups, keys) = query.shape[1:3], key.shape[1:3]
     dtype = query.dtype
+    asked, known = _find_range("query", query, numbers), _find_range("key", key, numbers)
+    mask = None if known is None else known.transpose(2, 3)
+    if head_mask is not None and head_mask.dtype == torch.bool:
+        # A head that is shut asks nothing, and nothing is asked of keys that only such ones share.
+        is_open = head_mask[..., None, None]
+        shared = head_mask.unflatten(-1, (groups, -1)).any(-1)[..., None, None]
+        asked = is_open if asked is None else asked & is_open
+        known = shared if known is None else known & shared
     if asked is not None:
         query = torch.where(asked, query, 0)
     if known is not None:
@@ -163,8 +165,7 @@ def _attend_by_torch(
         mine = (table[..., keys - queries :, :] for table in (cosines, sines))
         query = reference.rotate(query.to(kind), *mine).to(dtype)
         key = reference.rotate(key.to(kind), cosines, sines).to(dtype)
-    ordered = causal and queries == keys and known is None and bias is None
-    mask = None if known is None else known.transpose(2, 3)
+    ordered = causal and queries == keys and mask is None and bias is None
     if causal and not ordered:
         before = reference.order(queries, keys, query.device)
         mask = before if mask is None else mask & before

@@ -1,5 +1,6 @@
 """Sequential recommendation that uses its false negatives (UFNRec, arXiv 2208.04116)."""
 
+from lmcore._attention import register_attention
 from lmcore._extras import optional_imports
 
 with optional_imports():
@@ -113,3 +114,5 @@ __all__ = [
     "train",
     "ufn_loss",
 ]
+
+register_attention()

@@ -86,6 +86,9 @@ def attention(
     (rows, heads, queries, size), keys = q.shape, k.shape[2]
     kind = torch.promote_types(q.dtype, torch.float32)
     asked = find_range(query_starts, query_lengths, queries, q)
+    if head_mask is not None and head_mask.dtype == torch.bool:
+        # A head that is shut asks nothing.
+        asked = asked & head_mask[..., None, None]
     known = find_range(key_starts, key_lengths, keys, k)
     # What is not there is not read: it may be no number.
     x = torch.where(asked, q, 0).to(kind)
@@ -133,7 +136,7 @@ def find_range(starts: Tensor | None, lengths: Tensor | None, size: int, like: T
         first = starts.long().clamp(min=-(1 << 62))[:, None, None, None]
         found = found & (places >= first)
     if lengths is not None:
-        found = found & (places - first < lengths.long()[:, None, None, None])
+        found = found & (places - first < lengths.long().clamp(max=1 << 62)[:, None, None, None])
     return found
 
 
