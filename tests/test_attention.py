@@ -15,6 +15,7 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
+from lmcore import attention as module
 from lmcore.attention import attend, make_ranges
 from lmcore.ops._dispatch import use
 
@@ -217,6 +218,36 @@ def test_what_ranges_cannot_say() -> None:
         create_causal_mask(
             model.config, torch.ones(3, 6, 1), None, None, or_mask_function=lambda *_: True
         )
+
+
+def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the device itself ends the work; on a CPU the same assertion raises at once."""
+    monkeypatch.setattr(module, "_can_ask", lambda tensor: False)
+    assert ask(LEFT.bool()) == [[3, 3, 0], [0, 6, 0], [1, 5, 0]]
+    assert ask(torch.ones(3, 6, dtype=torch.bool)) == [[0, 6, 0]] * 3
+    hole = torch.tensor([[1, 1, 1], [1, 0, 1]], dtype=torch.bool)
+    with pytest.raises(RuntimeError, match="in one run in each row"):
+        make_ranges(2, 3, 3, attention_mask=hole)
+    x, bias = torch.ones(2, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [2.0, 1.0]]]])
+    with pytest.raises(RuntimeError, match="distance of query and key alone"):
+        attend(torch.nn.Identity(), x, x, x, None, position_bias=bias)
+
+
+@pytest.mark.parametrize("way", ["core", "reference"])
+def test_half_precision(way: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(3, heads, 6, 8, generator=generator).bfloat16() for heads in (4, 2, 2)
+    )
+    mask = make_ranges(3, 6, 6, attention_mask=RIGHT.bool())
+    with use(way):
+        found, _ = attend(torch.nn.Identity(), query, key, value, mask)
+    seen = torch.ones(6, 6).tril().bool() & RIGHT.bool()[:, None, None]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.float(), key.float(), value.float(), seen, enable_gqa=True
+    )
+    # The result is rounded to bfloat16 itself: half a place of it besides.
+    torch.testing.assert_close(found.float(), expected.transpose(1, 2), atol=2e-3, rtol=2**-7)
 
 
 def test_what_the_attention_has_not() -> None:

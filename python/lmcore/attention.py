@@ -33,7 +33,7 @@ from transformers.utils.import_utils import is_tracing
 from lmcore._attention import NAME, register_attention
 from lmcore.ops.attention import attention
 
-__all__ = ["attend", "make_ranges", "register_attention"]
+__all__ = ["attend", "draw_seed", "make_ranges", "register_attention"]
 
 _OTHERS = 'attn_implementation="sdpa" takes it'
 _HOLES = f"attention_mask must show tokens in one run in each row: {_OTHERS}"
@@ -180,7 +180,6 @@ def attend(
         ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
         causal, first = len(columns) > 2, columns[3] if len(columns) > 3 else None
     bias = None if position_bias is None else _tabulate(position_bias, queries, keys)
-    seed = int(torch.randint(1 << 62, ())) if dropout else 0
     if first is not None and bias is not None:
         raise ValueError(f"a static cache has no position bias here: {_OTHERS}")
     if first is not None:
@@ -188,11 +187,23 @@ def attend(
         ranges |= {"query_starts": first, "query_lengths": torch.full_like(first, queries)}
     found = attention(
         query, key, value, **ranges, causal=causal, scale=scaling, bias=bias, dropout=dropout,
-        seed=seed,
+        seed=draw_seed() if dropout else 0,
     )  # fmt: skip
     if first is not None:
         found = found.gather(2, _list_places(first, queries, found))
     return found.transpose(1, 2).contiguous(), None
+
+
+def draw_seed() -> int:
+    """Returns a seed for dropout from torch's generator on the CPU, which waits for no device.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> first = draw_seed()
+        >>> draw_seed() != first
+        True
+    """
+    return int(torch.randint(1 << 62, ()))
 
 
 def _can_ask(tensor: Tensor) -> bool:

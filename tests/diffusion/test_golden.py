@@ -56,7 +56,7 @@ def test_sizes_are_those_of_the_file(model: TextDiffusionModel, golden: Any) -> 
     assert config.diffusion_steps == steps
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "lmcore"])
 def test_forward_and_logits(
     model: TextDiffusionModel, process: Process, golden: Any, attention: str
 ) -> None:

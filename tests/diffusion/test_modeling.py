@@ -48,7 +48,7 @@ def bert_layer(model: TextDiffusionModel, place: int) -> nn.TransformerEncoderLa
     return layer.eval()
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "lmcore"])
 def test_forward_is_the_specification(attention: str) -> None:
     """With torch's own layers, where every parameter matters."""
     model = make_model(attn_implementation=attention)

@@ -11,7 +11,7 @@ from lmcore.openba import OpenBAForConditionalGeneration
 from tiny_openba import make_batch, make_model
 
 DEPTHS = [(2, 5), (5, 2), (1, 1)]
-IMPLEMENTATIONS = ["eager", "sdpa"]
+IMPLEMENTATIONS = ["eager", "sdpa", "lmcore"]
 
 
 def make_cache(model: OpenBAForConditionalGeneration, kind: str, source: int) -> Any:

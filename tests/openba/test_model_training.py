@@ -48,7 +48,7 @@ def test_dropout_is_for_training_alone() -> None:
         assert not torch.equal(model(**batch).logits, plain(**batch).logits)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "lmcore"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_by_autocast(dtype: torch.dtype, implementation: str) -> None:
     model, batch = make_model(attn_implementation=implementation).train(), make_batch()

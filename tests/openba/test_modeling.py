@@ -19,7 +19,7 @@ from lmcore.openba.attention import make_rotation, place
 from tiny_openba import define_logits, make_batch, make_config, make_model
 
 CASES = ["untied_bias", "untied_nobias"]
-IMPLEMENTATIONS = ["eager", "sdpa"]
+IMPLEMENTATIONS = ["eager", "sdpa", "lmcore"]
 
 # Released configurations: depths, hidden size, heads, size that the inner layer follows from, its
 # rule, vocabulary, and parameters with the embedding counted once.
@@ -124,7 +124,27 @@ def test_a_row_that_is_hidden_wholly_is_the_mean(implementation: str) -> None:
     target_mask[2, :3] = 0
     logits = model(batch["input_ids"], mask, target, target_mask).logits
     defined = define_logits(model, batch["input_ids"], target, mask.bool(), target_mask.bool())
+    if implementation == "lmcore":  # gives zeros to padding itself
+        logits, defined = logits[target_mask.bool()], defined[target_mask.bool()]
     assert largest(logits, defined) < 1e-4
+
+
+def test_lengths_compute_what_sdpa_does() -> None:
+    """Also gradients, with padding on either side of the target."""
+    found = []
+    for implementation in ("sdpa", "lmcore"):
+        model, batch = make_model(attn_implementation=implementation), make_batch()
+        target = model.prepare_decoder_input_ids_from_labels(batch.pop("labels"))
+        target_mask = torch.ones_like(target)
+        target_mask[1, :3] = target_mask[2, 5:] = 0
+        logits = model(
+            **batch, decoder_input_ids=target, decoder_attention_mask=target_mask
+        ).logits[target_mask.bool()]
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+        (logits * weights).mean().backward()
+        found.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    for expected, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -151,6 +171,10 @@ def test_masks_of_other_kinds(implementation: str) -> None:
     # Three dimensions are taken as they are: here the target is read in both directions.
     free = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.7
     free[0, 2] = False
+    if implementation == "lmcore":
+        with pytest.raises(ValueError, match=r"takes an attention_mask .*, and no dense mask"):
+            model(ids, mask, target, free)
+        return
     for given in (free, free.long(), free.float(), free[:, None]):
         logits = model(ids, mask, target, given).logits
         assert largest(logits, define_logits(model, ids, target, mask.bool(), free)) < 1e-4

@@ -1,12 +1,15 @@
 """SASRec in the released form: names, start, quirks, dropout of packed positions, foreign files."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lmcore.ops._dispatch import use
 from lmcore.recsys import SASRecConfig, SASRecModel, load_sasrec
 
 
@@ -78,6 +81,34 @@ def test_forward_is_the_published_one() -> None:
         packed = model.forward_packed(SEQUENCES, flat_indices)
         expected = expected.flatten(0, 1)[flat_indices]
         torch.testing.assert_close(packed, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", [None, "kernel"])
+def test_attention_by_lengths_is_the_same(way: Any) -> None:
+    """Where there are items, and so are all gradients; padding makes no queries."""
+    if way is not None:
+        pytest.importorskip("triton")
+    sequences = torch.tensor([[0, 0, 0, 3, 9], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [0, 0, 4, 0, 7]])
+    found = []
+    for options in ({}, {"attn_implementation": "lmcore"}):
+        model = make_model(max_length=5, num_attention_heads=2, dropout=0.0, **options)
+        with use(way) if way and options else nullcontext():
+            features = model(sequences)[sequences != 0]
+            weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
+            (features * weights).sum().backward()
+        found.append([features.detach(), *(each.grad for each in model.parameters())])
+    for expected, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_by_lengths_follows_torch() -> None:
+    model = make_model(max_length=5, attn_implementation="lmcore").train()
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(model(torch.tensor([[0, 1, 2, 3, 4]])))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_padding_gets_attention() -> None:

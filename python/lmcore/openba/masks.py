@@ -5,7 +5,9 @@ Shapes: B rows, T queries, S keys.
 The authors fill the score of a hidden key with -10000, so a query that sees no key at all attends
 to all of them alike. The implementations of attention do not agree on such a query: some give
 zeros, some NaN. Here it sees every key and is set to zero, which is that uniform mean in all of
-them.
+them. Attention by lengths (`lmcore`) has no mask that could show every key to one query alone:
+there a row without source tokens is treated so, and a target's padding before its first token gets
+zero.
 """
 
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.utils.import_utils import is_tracing
 
+from lmcore._attention import NAME
 from lmcore.openba.configuration_openba import OpenBAConfig
 
 
@@ -67,7 +70,8 @@ def mask_source(
             )
         mask = read_mask(mask)
         nothing = ~mask.any(1)
-        if is_tracing(mask) or bool(nothing.any()):
+        # Attention by lengths does not wait for a GPU, and here is nothing to gain from an answer.
+        if is_tracing(mask) or config._attn_implementation == NAME or bool(nothing.any()):
             mask = mask | nothing[:, None]
             blind = nothing[:, None, None, None]
     made = create_bidirectional_mask(

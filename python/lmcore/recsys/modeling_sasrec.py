@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization
 
+from lmcore._attention import NAME
 from lmcore._weights import read_weights
+from lmcore.attention import draw_seed
+from lmcore.ops.attention import attention
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 
@@ -46,7 +49,8 @@ class SASRecModel(SequenceModel):
 
     The names in `state_dict` are those of pmixer/SASRec.pytorch, so that its checkpoints load.
     Weights of two and more dimensions start from Xavier's normal distribution, also the padding
-    row and the position table; the others as torch does it.
+    row and the position table; the others as torch does it.  With `attn_implementation="lmcore"`
+    padding makes no queries on a GPU; otherwise torch's attention computes all positions.
 
     Source: Kang and McAuley (ICDM 2018); UFNRec (arXiv 2208.04116), `model.py`.
 
@@ -98,9 +102,7 @@ class SASRecModel(SequenceModel):
         for block in range(self.config.num_hidden_layers):
             query, q, k, v = self._project(block, x)
             q, k, v = (self._split(part).transpose(1, 2) for part in (q, k, v))
-            attended = functional.scaled_dot_product_attention(
-                q, k, v, dropout_p=self.config.dropout * self.training, is_causal=True
-            )
+            attended = self._attend_windows(q, k, v, held)
             x = self._finish(block, query, attended.transpose(1, 2).flatten(2)) * held
         features: Tensor = self.last_layernorm(x)
         return features
@@ -167,6 +169,19 @@ class SASRecModel(SequenceModel):
 
     def _layer(self, name: str, block: int) -> Callable[[Tensor], Tensor]:
         return cast(Callable[[Tensor], Tensor], getattr(self, name)[block])
+
+    def _attend_windows(self, q: Tensor, k: Tensor, v: Tensor, held: Tensor) -> Tensor:
+        """Returns what `[B, A, L, H / A]` attend to, padding included."""
+        dropout = self.config.dropout * self.training
+        if self.config._attn_implementation != NAME:
+            return functional.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout, is_causal=True
+            )
+        # Padding is attended to, and attends to nothing that counts: queries begin at the items.
+        return attention(
+            q, k, v, query_starts=held[..., 0].int().argmax(1), causal=True, dropout=dropout,
+            seed=draw_seed() if dropout else 0,
+        )  # fmt: skip
 
     def _attend(self, block: int, layout: "_Layout", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Returns what the packed positions attend to, `[P, H]`."""
