@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
     bidirectional_mask_function,
     create_causal_mask,
@@ -159,6 +160,23 @@ def test_dropout_follows_the_generator_of_torch() -> None:
     assert not torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("queries", [1, 2, 3])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_without_a_mask_it_is_as_elsewhere(queries: int, is_causal: bool, biased: bool) -> None:
+    """Also where keys go on behind the queries."""
+    generator = torch.Generator().manual_seed(0)
+    key, value = (torch.randn(2, 2, 3, 4, generator=generator) for _ in range(2))
+    query = torch.randn(2, 2, queries, 4, generator=generator)
+    distances = torch.arange(3.0) - torch.arange(float(queries))[:, None]
+    options = {"position_bias": distances[None, None].expand(1, 2, -1, -1)} if biased else {}
+    found, expected = (
+        function(torch.nn.Identity(), query, key, value, None, is_causal=is_causal, **options)[0]
+        for function in (attend, sdpa_attention_forward)
+    )
+    torch.testing.assert_close(found, expected)
+
+
 # Ranges.
 
 
@@ -188,6 +206,7 @@ def test_ranges_of_rows() -> None:
     place = torch.tensor(3)
     assert ask(None, q_length=1, q_offset=place) == [[0, 4]] * 3
     assert ask(LEFT[:, :4].bool(), q_length=1, q_offset=place) == [[3, 1], [0, 4], [1, 3]]
+    assert ask(LEFT.bool(), q_length=1, q_offset=place) == [[3, 1], [0, 4], [1, 3]]
     assert ask(LEFT[:, :4].bool(), q_length=2, q_offset=place - 1) == [
         [3, 1, 2, 2], [0, 4, 2, 2], [1, 3, 2, 2],
     ]  # fmt: skip
