@@ -38,18 +38,18 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 _QUERIES = {
     (2, 64): make_candidates((64, 64, 4, 3), (128, 64, 8, 2)),
     (2, 128): make_candidates((64, 64, 4, 2), (128, 64, 8, 2)),
-    (2, 256): make_candidates((64, 64, 8, 2), (64, 32, 8, 2)),
-    (4, 64): make_candidates((32, 32, 4, 2), (64, 32, 8, 2)),
-    (4, 128): make_candidates((32, 32, 4, 2), (64, 32, 8, 2)),
-    (4, 256): make_candidates((32, 32, 8, 1)),
+    (2, 256): make_candidates((64, 32, 8, 2), (32, 32, 8, 2)),
+    (4, 64): make_candidates((32, 32, 8, 2), (16, 32, 4, 2)),
+    (4, 128): make_candidates((32, 32, 8, 1), (16, 32, 4, 1)),
+    (4, 256): make_candidates((16, 16, 8, 2)),
 }
 _KEYS = {
     (2, 64): make_candidates((32, 128, 8, 3), (64, 128, 8, 2), (64, 64, 8, 2)),
     (2, 128): make_candidates((32, 64, 8, 2), (64, 64, 8, 2), (32, 128, 8, 2)),
-    (2, 256): make_candidates((16, 64, 8, 2), (32, 64, 8, 1)),
-    (4, 64): make_candidates((32, 64, 8, 2), (32, 32, 4, 2)),
-    (4, 128): make_candidates((32, 64, 8, 1), (32, 32, 8, 1)),
-    (4, 256): make_candidates((16, 32, 8, 1)),
+    (2, 256): make_candidates((32, 32, 8, 2), (32, 32, 8, 1)),
+    (4, 64): make_candidates((32, 32, 8, 2), (32, 32, 4, 2)),
+    (4, 128): make_candidates((16, 16, 4, 1), (16, 32, 8, 1)),
+    (4, 256): make_candidates((16, 16, 8, 1)),
 }
 # Entries of the bias that a program adds up.
 _ENTRIES = 128
