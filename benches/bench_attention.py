@@ -8,7 +8,6 @@ which 30 % are padding; a CPU small ones.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -141,8 +140,15 @@ def measure(case: Case, device: torch.device) -> list[Row]:
     inputs = make_inputs(case, device)
     leaves = (inputs.query, inputs.key, inputs.value)
 
-    def ours() -> Tensor:
+    def by_lengths() -> Tensor:
         return attention(*leaves, key_lengths=inputs.lengths, causal=case.causal)
+
+    def whole() -> Tensor:
+        return attention(*leaves, causal=case.causal)
+
+    ours = {"by lengths": by_lengths}
+    if not case.padding:
+        ours["without lengths"] = whole
 
     def both(call: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(call(), leaves, inputs.gradient)
@@ -159,8 +165,9 @@ def measure(case: Case, device: torch.device) -> list[Row]:
     for name, call in opponents.items():
         if name == BARE and case.padding:
             continue
-        torch.testing.assert_close(call(), ours(), rtol=bound, atol=bound)
-        torch.testing.assert_close(both(call)(), both(ours)(), rtol=bound, atol=2 * bound)
+        for own in ours.values():
+            torch.testing.assert_close(call(), own(), rtol=bound, atol=bound)
+            torch.testing.assert_close(both(call)(), both(own)(), rtol=bound, atol=2 * bound)
     shape = f"{case.rows} x {case.heads} heads of {case.size}, {case.queries} / {case.keys}"
     rows = []
     for part, wrap in (("forward", forward), ("forward and backward", both)):
@@ -169,7 +176,8 @@ def measure(case: Case, device: torch.device) -> list[Row]:
                 device, "attention",
                 f"{device.type}, {case.name}, {shape}, {case.padding:.0%} padding, {part}",
                 [Contender(name=name, call=wrap(call))],
-                [Contender(name="by lengths", call=wrap(ours), goal=case.goals.get(name, ""))],
+                [Contender(name=own, call=wrap(ours[own]), goal=case.goals.get(name, ""))
+                 for own in ours],
             )  # fmt: skip
     return rows
 
@@ -224,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,14 +5,11 @@ queries, as forward has, and also sums output x gradient, which both kernels nee
 block of keys and goes over the queries that see it, head by head of those that share it.  No
 program writes where another one does, so that the same input has the same gradients each time.
 
-The bias is a table by distance, so its gradient is a sum along diagonals.  A block of scores is
-turned so that its diagonals are columns; their sums lie in a row for each block of queries, and a
-third kernel adds up those rows.
+The gradient of the bias is described in `attention_bias`.
 
 Source: FlashAttention-2 (arXiv 2307.08691), algorithm 2.  Shapes: see `attention_blocks`.
 """
 
-from typing import Any
 
 import torch
 import triton
@@ -20,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lmcore.kernels import tuning
+from lmcore.kernels.attention_bias import add_diagonals, make_diagonals
 from lmcore.kernels.attention_blocks import (
     Ranges,
     find_candidates,
@@ -38,21 +36,19 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 _QUERIES = {
     (2, 64): make_candidates((64, 64, 4, 3), (128, 64, 8, 2)),
     (2, 128): make_candidates((64, 64, 4, 2), (128, 64, 8, 2)),
-    (2, 256): make_candidates((64, 64, 8, 2), (64, 32, 8, 2)),
-    (4, 64): make_candidates((32, 32, 4, 2), (64, 32, 8, 2)),
-    (4, 128): make_candidates((32, 32, 4, 2), (64, 32, 8, 2)),
-    (4, 256): make_candidates((32, 32, 8, 1)),
+    (2, 256): make_candidates((64, 32, 8, 2), (32, 32, 8, 2)),
+    (4, 64): make_candidates((32, 32, 8, 2), (16, 32, 4, 2)),
+    (4, 128): make_candidates((32, 32, 8, 1), (16, 32, 4, 1)),
+    (4, 256): make_candidates((16, 16, 8, 2)),
 }
 _KEYS = {
     (2, 64): make_candidates((32, 128, 8, 3), (64, 128, 8, 2), (64, 64, 8, 2)),
     (2, 128): make_candidates((32, 64, 8, 2), (64, 64, 8, 2), (32, 128, 8, 2)),
-    (2, 256): make_candidates((16, 64, 8, 2), (32, 64, 8, 1)),
-    (4, 64): make_candidates((32, 64, 8, 2), (32, 32, 4, 2)),
-    (4, 128): make_candidates((32, 64, 8, 1), (32, 32, 8, 1)),
-    (4, 256): make_candidates((16, 32, 8, 1)),
+    (2, 256): make_candidates((32, 32, 8, 2), (32, 32, 8, 1)),
+    (4, 64): make_candidates((32, 32, 8, 2), (32, 32, 4, 2)),
+    (4, 128): make_candidates((16, 16, 4, 1), (16, 32, 8, 1)),
+    (4, 256): make_candidates((16, 16, 8, 1)),
 }
-# Entries of the bias that a program adds up.
-_ENTRIES = 128
 _GRADIENT = ["gradient_row", "gradient_head", "gradient_step", "natural", "width"]
 
 
@@ -337,26 +333,6 @@ def _keys_kernel(
     store_block(value_gradient + base, columns, step, dv, inside, SIZE, BLOCK_K)
 
 
-@triton.jit(do_not_specialize=["rows", "blocks", "queries", "length", "width", "heads"])
-def _bias_kernel(
-    diagonals, bias_gradient, rows, blocks, queries, length, width, heads,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Adds up the rows of sums along diagonals, each of which begins at another distance."""
-    head = tl.program_id(1)
-    entries = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-    for row in range(rows):
-        base = diagonals + (row * heads + head).to(tl.int64) * blocks * width
-        for block in range(blocks):
-            places = entries - (queries - 1) + BLOCK_N + block * BLOCK_M
-            known = (places >= 0) & (places < width) & (entries < length)
-            total += tl.load(base + places, mask=known, other=0.0)
-            base += width
-    own = bias_gradient + head.to(tl.int64) * length + entries
-    tl.store(own, total.to(bias_gradient.dtype.element_ty), mask=entries < length)
-
-
 def backward(
     gradient: Tensor,
     query: Tensor,
@@ -415,15 +391,18 @@ def backward(
         query, key, value, ranges, head_mask, bias,
         causal=causal, scale=scale, dropout=dropout, seed=seed, gradient=gradient,
     )  # fmt: skip
+    deltas = torch.empty_like(logsumexp)
     arguments |= {
         "natural": scale,
         "logsumexp": logsumexp,
-        "deltas": torch.empty_like(logsumexp),
+        "deltas": deltas,
     }
 
     def launch_queries(configuration: tuning.Configuration) -> None:
         blocks = triton.cdiv(queries, configuration["BLOCK_M"])
-        diagonals = _make_diagonals(arguments, grad_bias, configuration)
+        diagonals = None
+        if grad_bias.numel():
+            diagonals = make_diagonals(deltas, keys, configuration)
         _queries_kernel[(blocks * rows * heads,)](
             out=out,
             plain=plain if keep else None,
@@ -436,7 +415,7 @@ def backward(
             **configuration,
         )
         if diagonals is not None:
-            _add_diagonals(diagonals, grad_bias, queries, configuration)
+            add_diagonals(diagonals, grad_bias, queries, configuration)
 
     def launch_keys(configuration: tuning.Configuration) -> None:
         blocks = triton.cdiv(keys, configuration["BLOCK_N"])
@@ -466,27 +445,3 @@ def backward(
 
 def _sum_products(products: Tensor, keep: bool) -> Tensor:
     return products.sum(2) if keep else products
-
-
-def _make_diagonals(
-    arguments: dict[str, Any], grad_bias: Tensor, configuration: tuning.Configuration
-) -> Tensor | None:
-    """Memory for sums along diagonals, `[B, H, blocks of queries, keys]` float32."""
-    if not grad_bias.numel():
-        return None
-    deltas, keys, block = arguments["deltas"], arguments["keys"], configuration["BLOCK_N"]
-    rows, heads, queries = deltas.shape
-    blocks = triton.cdiv(queries, configuration["BLOCK_M"])
-    return deltas.new_zeros(rows, heads, blocks, (triton.cdiv(keys, block) + 2) * block)
-
-
-def _add_diagonals(
-    diagonals: Tensor, grad_bias: Tensor, queries: int, configuration: tuning.Configuration
-) -> None:
-    rows, heads, blocks, width = diagonals.shape
-    length = grad_bias.shape[1]
-    _bias_kernel[(triton.cdiv(length, _ENTRIES), heads)](
-        diagonals, grad_bias, rows, blocks, queries, length, width, heads,
-        BLOCK_M=configuration["BLOCK_M"], BLOCK_N=configuration["BLOCK_N"], BLOCK=_ENTRIES,
-        enable_fp_fusion=True, num_warps=4,
-    )  # fmt: skip

@@ -28,6 +28,7 @@ _STREAM = tl.constexpr(STREAM)
 _LARGEST = tl.constexpr(1 << 62)
 # Elements that every stride is a multiple of, where head sizes and layouts allow it.
 _ALIGN = 8
+_LARGEST_SPLIT = 128
 
 
 @triton.jit
@@ -115,9 +116,14 @@ def as_int32(number: int) -> int:
     return (number ^ 0x80000000) - 0x80000000
 
 
-def find_precision(dtype: torch.dtype) -> str:
-    """How products are computed: float32 on tensor cores in three parts, close to float32."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
+def find_precision(dtype: torch.dtype, block: int) -> str:
+    """How products are computed: float32 on tensor cores in three parts, close to float32.
+
+    Of the largest heads three parts do not fit into the registers.
+    """
+    if dtype != torch.float32:
+        return "tf32"
+    return "tf32x3" if block <= _LARGEST_SPLIT else "ieee"
 
 
 def make_candidates(*sizes: tuple[int, int, int, int]) -> list[dict[str, int]]:

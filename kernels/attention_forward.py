@@ -41,9 +41,9 @@ _CANDIDATES = {
     (2, 64): make_candidates((128, 64, 8, 3), (128, 128, 8, 3), (128, 64, 4, 3), (64, 64, 4, 3)),
     (2, 128): make_candidates((128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 3)),
     (2, 256): make_candidates((64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
-    (4, 64): make_candidates((64, 32, 4, 3), (64, 64, 8, 2)),
-    (4, 128): make_candidates((64, 32, 8, 2), (32, 32, 4, 2)),
-    (4, 256): make_candidates((32, 32, 8, 2)),
+    (4, 64): make_candidates((64, 32, 4, 3), (64, 32, 4, 2)),
+    (4, 128): make_candidates((32, 16, 4, 2), (16, 32, 4, 2)),
+    (4, 256): make_candidates((32, 16, 8, 1)),
 }
 # What no code is compiled for.
 NUMBERS = [
@@ -231,6 +231,7 @@ def make_arguments(
         for name, tensor in zip(names, ranges, strict=True)
     }
     size = query.shape[3]
+    block = max(triton.next_power_of_2(size), 16)
     return arguments | {
         "head_mask": mask,
         "mask_row": 0 if mask is None else mask.stride(0),
@@ -252,8 +253,8 @@ def make_arguments(
         "SIZE": size,
         "ALIGN": align,
         "WIDEN": INTERPRETED,
-        "PRECISION": find_precision(query.dtype),
-        "BLOCK_K": max(triton.next_power_of_2(size), 16),
+        "PRECISION": find_precision(query.dtype, block),
+        "BLOCK_K": block,
     }
 
 

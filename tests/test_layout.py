@@ -73,6 +73,7 @@ OTHERS: dict[str, set[str]] = {
     "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
     "kernels": {
         "attention_backward",
+        "attention_bias",
         "attention_blocks",
         "attention_forward",
         "rotation",

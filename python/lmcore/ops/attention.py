@@ -46,7 +46,8 @@ def attention(
     There is a gradient to query, key, value, a `head_mask` of floating point, and `bias`.  Scores
     and sums are float32 (float64 for float64).  On a CUDA device blocks that no query sees, and
     heads that a bool shuts, are left out; lengths stay on the device, and other lengths or sizes
-    compile nothing anew.  Under autocast query, key and value have its type.
+    compile nothing anew.  Without lengths, head mask, bias, rope and dropout it is torch's own
+    attention there.  Under autocast query, key and value have its type.
 
     Source: Vaswani et al. (arXiv 1706.03762), section 3.2.1; in blocks: FlashAttention-2
     (arXiv 2307.08691); rotary positions: Su et al. (arXiv 2104.09864).
@@ -96,6 +97,9 @@ def attention(
     way = choose(query, key, value, *(tensor for tensor in others if tensor is not None))
     query, key, value = (_cast(tensor) for tensor in (query, key, value))
     is_empty = not (query.numel() and key.numel())
+    is_plain = not any(tensor is not None for tensor in others) and not dropout
+    # Where nothing is hidden torch's own is as fast on a GPU.
+    way = "core" if query.is_cuda and is_plain and way == "kernel" else way
     # Torch gives no gradient to the bias of a tensor without elements.
     if way == "core" and not dropout and not is_empty:
         reference.check_arguments(query, key, value, numbers, head_mask, bias, rope, dropout, seed)
