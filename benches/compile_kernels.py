@@ -5,9 +5,10 @@ Triton's driver is one that names a device and launches nothing.  Shared memory,
 spilled bytes are those that `ptxas` reports.  It exits with 1 where a launch needs more shared
 memory than a block can have, or where a kernel spills registers in its default configuration.
 
-    python benches/compile_kernels.py [concept ...] [--defaults] [--target 80 ...]
+    python benches/compile_kernels.py [concept ...] [--defaults | --quick] [--target 80 ...]
 
-`--defaults` leaves out the other candidates of configurations that are timed on a GPU.
+`--defaults` leaves out the other candidates of configurations that are timed on a GPU; `--quick`
+compiles each kernel for its first launch alone, which is what a test has time for.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from lmcore.kernels import tuning
 
 # Bytes of shared memory that a block can have: A100, H100.
 SHARED = {80: 163 << 10, 90: 227 << 10}
-# Of what a kernel is launched with: what Triton adds, and what is the same for all.
-UNSHOWN = {"debug", "enable_fp_fusion", "fpsan_homomorphic_casts", "instrumentation_mode"}
+# Of what a kernel is launched with, what says how it is laid on a multiprocessor.
+LAYOUT = {"num_warps", "num_stages", "num_ctas", "maxnreg"}
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -85,8 +86,9 @@ class Driver:
 class Recorder:
     """Compiles launches in place of running them, in all candidates."""
 
-    def __init__(self, *, defaults: bool) -> None:
-        self._defaults = defaults
+    def __init__(self, *, defaults: bool, quick: bool) -> None:
+        self._defaults, self._quick = defaults or quick, quick
+        self._seen: set[tuple[int, str, str]] = set()
         self._run = JITFunction.run
         self._is_default = True
         self.launches: list[tuple[str, int, bool, Any, Any]] = []
@@ -96,6 +98,10 @@ class Recorder:
         recorder = self
 
         def run(function: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+            known = (recorder.target, function.module, function.__name__)
+            if recorder._quick and known in recorder._seen:
+                return None
+            recorder._seen.add(known)
             kernel = recorder._run(function, *args, grid=grid, warmup=True, **kwargs)
             recorder.launches.append(
                 (recorder.concept, recorder.target, recorder._is_default, kernel, kwargs)
@@ -118,9 +124,11 @@ class Recorder:
         JITFunction.run, tuning.choose = self._run, self._choose
 
 
-def compile_all(concepts: list[str], targets: list[int], *, defaults: bool) -> list[Compiled]:
+def compile_all(
+    concepts: list[str], targets: list[int], *, defaults: bool = False, quick: bool = False
+) -> list[Compiled]:
     """Returns every kernel that the launches of these concepts compile, once."""
-    with Recorder(defaults=defaults) as recorder:
+    with Recorder(defaults=defaults, quick=quick) as recorder:
         for target in targets:
             driver.set_active(Driver(target))
             for concept in concepts:
@@ -138,6 +146,7 @@ def describe(concept: str, target: int, is_default: bool, kernel: Any, kwargs: A
     registers, spilled = ask_ptxas(kernel.asm["ptx"], target)
     names = [name for name, kind in kernel.src.signature.items() if kind.startswith("*")]
     types = [kernel.src.signature[name] for name in names]
+    shown = LAYOUT | {each.name for each in kernel.src.fn.params if each.is_constexpr}
     return Compiled(
         concept=concept,
         kernel=kernel.metadata.name,
@@ -145,9 +154,7 @@ def describe(concept: str, target: int, is_default: bool, kernel: Any, kwargs: A
         is_default=is_default,
         states_fusion="enable_fp_fusion" in kwargs,
         configuration=", ".join(
-            f"{name} {value}"
-            for name, value in sorted(kwargs.items())
-            if type(value) in (int, bool) and name not in UNSHOWN
+            f"{name} {value}" for name, value in sorted(kwargs.items()) if name in shown
         ),
         types=" ".join(dict.fromkeys(types)),
         shared=kernel.metadata.shared,
@@ -180,12 +187,13 @@ def main() -> None:
     )
     parser.add_argument("concepts", nargs="*", metavar="concept", help=", ".join(LAUNCHES))
     parser.add_argument("--defaults", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--target", type=int, nargs="+", choices=SHARED, default=list(SHARED))
     options = parser.parse_args()
     if unknown := set(options.concepts) - set(LAUNCHES):
         parser.error(f"no launches of {', '.join(sorted(unknown))}")
     concepts = options.concepts or list(LAUNCHES)
-    found = compile_all(concepts, options.target, defaults=options.defaults)
+    found = compile_all(concepts, options.target, defaults=options.defaults, quick=options.quick)
     for one in found:
         print(
             f"{one.concept} | {one.kernel} | sm_{one.target} | {one.types} | {one.configuration} | "

@@ -10,7 +10,6 @@ The gradient of the bias is described in `attention_bias`.
 Source: FlashAttention-2 (arXiv 2307.08691), algorithm 2.  Shapes: see `attention_blocks`.
 """
 
-
 import torch
 import triton
 import triton.language as tl

@@ -202,9 +202,9 @@ def test_kernels_compile_for_gpus_that_are_not_here() -> None:
         pytest.skip("triton has no ptxas here")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "benches/compile_kernels.py", "--defaults"],
+        [sys.executable, "-W", "error", ROOT / "benches/compile_kernels.py", "--quick",
+         "--target", "90"],
         check=False, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    for target in (80, 90):
-        assert f"nearest_embedding | _nearest_kernel | sm_{target} | *bf16" in done.stdout
+    assert "nearest_embedding | _nearest_kernel | sm_90 | *bf16" in done.stdout
