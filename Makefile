@@ -37,11 +37,11 @@ ifndef SETTING_UP
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint check docs dev fmt fuzz wheel wheels examples clean \
+.PHONY: help demo test bench bench-gpu lint check docs dev fmt fuzz wheel wheels examples clean \
 	user-environment developer-environment core-tests
 
 help:  ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo:  ## Measure the papers' claims here: a table and report/index.html
 	$(SET_UP) user-environment
@@ -65,6 +65,10 @@ bench:  ## Time everything against its opponents; writes benches/results/ and th
 	$(INSTALL) rapidfuzz numba "langextract>=1.7"
 	cd benches && for bench in bench_*.py; do $(abspath $(BIN))/python $$bench $(ARGS) || exit 1; done
 	$(BIN)/python benches/tables.py
+
+bench-gpu:  ## Check and time every kernel on a CUDA device, in under ten minutes
+	$(SET_UP) developer-environment
+	$(BIN)/python benches/gpu.py
 
 lint:  ## Format checks, clippy with and without Python, ruff, mypy, stubtest
 	$(SET_UP) developer-environment

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Row:
-    """One comparison: times in milliseconds, ratios opponent / ours."""
+    """One comparison: times in milliseconds, ratios opponent / ours, peaks of memory in MB."""
 
     concept: str
     case: str
@@ -39,6 +39,8 @@ class Row:
     goal: str
     python: str
     lmcore: str
+    opponent_peak: float | None = None
+    ours_peak: float | None = None
 
 
 def compare(
@@ -66,38 +68,62 @@ def compare(
         opponent_times.append(_milliseconds(opponent[1]))
         for times, (_, call, _) in zip(our_times, ours, strict=True):
             times.append(statistics.median(_milliseconds(call) for _ in range(repeats)))
-    rows = []
-    for times, (name, _, goal) in zip(our_times, ours, strict=True):
-        ratios = [theirs / mine for theirs, mine in zip(opponent_times, times, strict=True)]
-        values = [*_summary(opponent_times), *_summary(times), *_summary(ratios)]
-        row = Row(
-            concept=concept,
-            case=case,
-            opponent=opponent[0],
-            ours=name,
-            rounds=rounds,
-            opponent_median=values[0],
-            opponent_p20=values[1],
-            opponent_p80=values[2],
-            ours_median=values[3],
-            ours_p20=values[4],
-            ours_p80=values[5],
-            ratio_median=values[6],
-            ratio_p20=values[7],
-            ratio_p80=values[8],
-            goal=goal,
-            python=platform.python_version(),
-            lmcore=lmcore.__version__,
-        )
-        print(
-            f"{case} | {opponent[0]} {row.opponent_median:.4g} ms "
-            f"({row.opponent_p20:.4g}-{row.opponent_p80:.4g}) | {name} {row.ours_median:.4g} ms "
-            f"({row.ours_p20:.4g}-{row.ours_p80:.4g}) | {row.ratio_median:.4g}x "
-            f"({row.ratio_p20:.4g}-{row.ratio_p80:.4g}) | asked: {goal or '-'}",
-            flush=True,
-        )
-        rows.append(row)
-    return rows
+    return [
+        make_row(concept, case, (opponent[0], opponent_times), (name, times), goal)
+        for times, (name, _, goal) in zip(our_times, ours, strict=True)
+    ]
+
+
+def make_row(
+    concept: str,
+    case: str,
+    opponent: tuple[str, Sequence[float]],
+    ours: tuple[str, Sequence[float]],
+    goal: str,
+    peaks: tuple[float, float] | None = None,
+) -> Row:
+    """Returns the row of two contenders that were timed in the same rounds, and prints it.
+
+    Args:
+        concept: file stem of the bench.
+        case: the input, in words.
+        opponent: its name, and milliseconds of each round.
+        ours: the same of ours.
+        goal: the ratio that was asked for.
+        peaks: megabytes that the opponent and ours need at most.
+    """
+    ratios = [theirs / mine for theirs, mine in zip(opponent[1], ours[1], strict=True)]
+    values = [*_summary(opponent[1]), *_summary(ours[1]), *_summary(ratios)]
+    row = Row(
+        concept=concept,
+        case=case,
+        opponent=opponent[0],
+        ours=ours[0],
+        rounds=len(ratios),
+        opponent_median=values[0],
+        opponent_p20=values[1],
+        opponent_p80=values[2],
+        ours_median=values[3],
+        ours_p20=values[4],
+        ours_p80=values[5],
+        ratio_median=values[6],
+        ratio_p20=values[7],
+        ratio_p80=values[8],
+        goal=goal,
+        python=platform.python_version(),
+        lmcore=lmcore.__version__,
+        opponent_peak=None if peaks is None else peaks[0],
+        ours_peak=None if peaks is None else peaks[1],
+    )
+    memory = "" if peaks is None else f" | peak {peaks[0]:.4g} and {peaks[1]:.4g} MB"
+    print(
+        f"{case} | {row.opponent} {row.opponent_median:.4g} ms "
+        f"({row.opponent_p20:.4g}-{row.opponent_p80:.4g}) | {row.ours} {row.ours_median:.4g} ms "
+        f"({row.ours_p20:.4g}-{row.ours_p80:.4g}) | {row.ratio_median:.4g}x "
+        f"({row.ratio_p20:.4g}-{row.ratio_p80:.4g}){memory} | asked: {goal or '-'}",
+        flush=True,
+    )
+    return row
 
 
 def measure_peak(call: Callable[[], object]) -> int:
@@ -123,10 +149,16 @@ def scale(row: Row, factor: float) -> Row:
     return larger
 
 
-def save(concept: str, rows: Sequence[Row]) -> None:
-    """Puts the rows of a concept in the file of this device, in place of its earlier ones."""
+def save(concept: str, rows: Sequence[Row], device: str = "") -> None:
+    """Puts the rows of a concept in the file of a device, in place of its earlier ones.
+
+    Args:
+        concept: file stem of the bench.
+        rows: of it.
+        device: its name; empty: these processors.
+    """
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{device_slug()}.csv"
+    path = RESULTS / f"{make_slug(device) if device else device_slug()}.csv"
     kept: list[dict[str, object]] = []
     if path.exists():
         with path.open(newline="") as file:
@@ -160,9 +192,13 @@ def is_full() -> bool:
 
 
 def device_slug() -> str:
-    """Returns a file name for this device."""
-    name = re.sub(r"[^a-z0-9]+", "-", _processor().lower()).strip("-")
-    return f"{name}-{os.cpu_count()}-cores"
+    """Returns a file name for these processors."""
+    return f"{make_slug(_processor())}-{os.cpu_count()}-cores"
+
+
+def make_slug(name: str) -> str:
+    """Returns a name as a file is called."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _processor() -> str:

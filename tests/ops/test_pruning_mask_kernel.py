@@ -312,12 +312,12 @@ def test_what_is_shut_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("small_blocks")
 def test_offsets_beyond_31_bits() -> None:
     """Rows and columns that lie 2**31 elements apart, in memory of which little is touched."""
-    far = torch.empty(2**31 + 64, dtype=torch.float16)
+    far = torch.empty(2**31 + 64, dtype=torch.float16, device=GPU)
     for shape, strides in (((2, 16), (2**31, 1)), ((16, 2), (1, 2**31))):
         x = far.as_strided(shape, strides)
         x.copy_(draw(*shape, seed=0))
         near = x.clone()
-        for gate in (torch.tensor([0.5, 1.0]), torch.tensor([True, False])):
+        for gate in (torch.tensor([0.5, 1], device=GPU), torch.tensor([True, False], device=GPU)):
             for tensors, others in (((x, near), (near, near)), ((near, x), (near, near))):
                 own = []
                 for a, b in (tensors, others):
