@@ -8,6 +8,7 @@ those that the kernel is made for, but few: a compilation takes a second for eac
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,29 +41,49 @@ def nearest_embedding() -> None:
 
 @register
 def pruning_mask() -> None:
-    """A layer of 4,096 x 11,008 with fixed gates of 64, of 8 and of 1, and with soft ones."""
-    from lmcore.kernels.pruning_mask import _masked_linear_backward as differentiate_linear
-    from lmcore.kernels.pruning_mask import _masked_swiglu_backward as differentiate_swiglu
-    from lmcore.kernels.pruning_mask import masked_linear, masked_swiglu, prune_columns
+    """A layer of 4,096 x 11,008 with fixed gates of groups of 64, 8 and 1, and with soft ones."""
+    from lmcore.kernels import _gated_launches as gated
 
-    x, weight = empty(4096, 4096), empty(11_008, 4096)
-    bias, dy = empty(11_008), empty(4096, 11_008)
-    for size in (64, 8, 1):
-        fixed = [empty(features // size, dtype=torch.bool) for features in (11_008, 4096)]
-        for gates in ((fixed[0], None), (None, fixed[1]), (fixed[0], fixed[1])):
-            masked_linear(x, weight, None, *gates, 1)
-            differentiate_linear(dy, x, weight, None, *gates, 1, [True] * 3 + [False] * 2)
-    soft = [empty(features // 64, dtype=torch.float32) for features in (11_008, 4096)]
-    for gates in ((soft[0], None), (None, soft[1]), (soft[0], soft[1])):
-        masked_linear(x, weight, bias, *gates, 1)
-        needs = [True] * 3 + [gate is not None for gate in gates]
-        differentiate_linear(dy, x, weight, bias, *gates, 1, needs)
-    weights = (empty(22_016, 4096), empty(4096, 11_008), None, None)
-    for inner in (empty(172, dtype=torch.bool), empty(172, dtype=torch.float32)):
-        masked_swiglu(x, *weights, inner, None, None, True)
-        needs = [True] * 3 + [False] * 2 + [inner.is_floating_point()] + [False] * 2
-        both = empty(4096, 22_016)
-        differentiate_swiglu(x, both, x, *weights, inner, None, None, needs)
-    wide = torch.float32
-    masked_linear(empty(512, 512, dtype=wide), empty(512, 512, dtype=wide), None, soft[1], None, 1)
-    prune_columns(weight, empty(512, dtype=torch.int64), empty(512, dtype=torch.int64))
+    tokens, outputs, inputs = 4096, 11_008, 4096
+    x, weight, bias = empty(tokens, inputs), empty(outputs, inputs), empty(outputs)
+    dy = empty(tokens, outputs)
+    plain = [gated.make_axis(None, size, x.dtype) for size in (outputs, inputs)]
+    kinds = [(64, torch.bool), (8, torch.bool), (1, torch.bool), (64, torch.float32)]
+    for group, dtype in kinds:
+        gates = [empty(size // group, dtype=dtype) for size in (outputs, inputs)]
+        own = [gated.make_axis(g, len(g) * group, x.dtype) for g in gates]
+        soft = dtype.is_floating_point
+        for o, i in ((own[0], plain[1]), (plain[0], own[1]), (own[0], own[1])):
+            gated.multiply(x, weight, o, i, bias)
+            gated.multiply(dy, weight.T, i, o)
+            needs = (True, soft and o is own[0], soft and i is own[1])
+            gated.differentiate_weight(dy, x, weight, o, i, needs=needs)
+    swiglu(gated, empty(outputs // 64, dtype=torch.bool))
+    swiglu(gated, empty(outputs // 64, dtype=torch.float32))
+    wide = [empty(512, 512, dtype=torch.float32) for _ in range(2)]
+    axis = gated.make_axis(empty(8, dtype=torch.float32), 512, torch.float32)
+    gated.multiply(*wide, axis, axis)
+    gated.differentiate_weight(*wide, wide[0], axis, axis, needs=(True, True, True))
+    index = empty(512, dtype=torch.int64)
+    gated.gather(weight, index, index, empty(512, 512))
+
+
+def swiglu(gated: Any, gate: Tensor) -> None:
+    """Launches of a SwiGLU layer whose inner units have a gate, forward and backward."""
+    tokens, inner, hidden = 4096, 11_008, 4096
+    e, parts = gated.make_axis(gate, inner, torch.bfloat16), 2
+    halves = gated.make_axis(gate if e.order is not None else None, 2 * inner, None, parts)
+    plain = gated.make_axis(None, hidden, torch.bfloat16)
+    x, weight_in, weight_out = (
+        empty(*shape) for shape in ((tokens, hidden), (2 * inner, hidden), (hidden, inner))
+    )
+    units, both = gated.multiply_swiglu(x, weight_in, e, plain, None, keep=True)
+    gated.multiply(units, weight_out, plain, e, packed_a=True)
+    units = gated.multiply(x, weight_out.T, e, plain, packed_c=True)
+    dz = gated.differentiate_swiglu(both, units, e)
+    needs = (True, False, e.factors is not None)
+    gated.differentiate_weight(x, units, weight_out, plain, e, needs=needs, packed_i=True)
+    gated.differentiate_weight(
+        dz, x, weight_in, halves, plain, needs=(True, False, False), packed_o=True
+    )
+    gated.multiply(dz, weight_in.T, plain, halves, packed_a=True)
