@@ -16,7 +16,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # As many neighbours as a list tells the compiler of; loads are no wider.
 _MOST_NEIGHBOURS = 128
 _LIST_BLOCK = 1024
-_GATHER_BLOCK = (16, 256)
+_GATHER_BLOCK = (16, products.PADDING)
 # What is read at one time of neighbours is not much slower than what the widest load takes.
 _LEAST_BYTES = 8
 
@@ -144,17 +144,12 @@ def multiply(
     c = a.new_empty(rows, n.size)
     if not c.numel():
         return c
-    a, packed_a = (a, True) if packed_a else _pack(a, k)
-    b, packed_k = _pack(b, k)
-    turned, packed_n = _pack(b.T, n)
+    a, form_a = (a, products.PACKED) if packed_a else _pack(a, k)
+    b, form_k = _pack(b, k)
+    turned, form_n = _pack(b.T, n)
     b = turned.T
     bias = None if bias is None else bias.contiguous()
-    options = {
-        "PACKED_A": packed_a,
-        "PACKED_K": packed_k,
-        "PACKED_N": packed_n,
-        "PACKED_C": packed_c,
-    }
+    options = {"FORM_A": form_a, "FORM_K": form_k, "FORM_N": form_n, "FORM_C": packed_c}
     options |= _find_options(a, b)
 
     def launch(configuration: Mapping[str, int]) -> None:
@@ -187,9 +182,9 @@ def multiply_swiglu(
     both = a.new_empty(rows if keep else 0, 2 * n.size)
     if not units.numel():
         return units, both
-    (a, _), (b, packed) = _pack(a, k), _pack(b, k)
+    (a, form_a), (b, form_k) = _pack(a, k), _pack(b, k)
     bias = None if bias is None else bias.contiguous()
-    options = {"KEEP": keep, "PACKED_K": packed, **_find_options(a, b)}
+    options = {"KEEP": keep, "FORM_A": form_a, "FORM_K": form_k, **_find_options(a, b)}
 
     def launch(configuration: Mapping[str, int]) -> None:
         products.swiglu_kernel[_grid(configuration, rows, n.size)](
@@ -254,9 +249,9 @@ def differentiate_weight(
         return None, None, None
     tokens = len(dy)
     dw = weight.new_empty(o.size, i.size) if needs[0] else None
-    dy, packed_o = (dy, True) if packed_o else _pack(dy, o)
-    x, packed_i = (x, True) if packed_i else _pack(x, i)
-    options = {"PACKED_O": packed_o, "PACKED_I": packed_i, **_find_options(dy, x, weight)}
+    dy, form_o = (dy, products.PACKED) if packed_o else _pack(dy, o)
+    x, form_i = (x, products.PACKED) if packed_i else _pack(x, i)
+    options = {"FORM_O": form_o, "FORM_I": form_i, **_find_options(dy, x, weight)}
     shares: list[Tensor | None] = [None, None]
 
     def launch(configuration: Mapping[str, int]) -> None:
@@ -292,7 +287,7 @@ def gather(
         rows: `[M]` whole numbers or None.
         columns: `[N]` whole numbers or None.
         target: `[M, N]` of the same type, contiguous.
-        limit: list of features, whose open ones alone are columns, or None.
+        limit: how many columns there are, `[1]`; zeros fill their last block. None: N.
     """
     (height, width), (block_m, block_n) = target.shape, _GATHER_BLOCK
     if not target.numel():
@@ -311,14 +306,15 @@ def _view_bits(tensor: Tensor) -> Tensor:
     return tensor.view(kinds[tensor.element_size()])
 
 
-def _pack(tensor: Tensor, columns: Axis) -> tuple[Tensor, bool]:
+def _pack(tensor: Tensor, columns: Axis) -> tuple[Tensor, int]:
     """A matrix with its open columns side by side, where loading them one by one would be slow."""
     narrow = columns.unit * tensor.element_size() < _LEAST_BYTES
     if columns.order is None or tensor.stride(1) != 1 or not narrow:
-        return tensor, False
-    packed = tensor.new_empty(tensor.shape)
-    gather(tensor, None, columns.order, packed, limit=columns.order)
-    return packed, True
+        return tensor, products.WHOLE
+    width = triton.cdiv(columns.size, products.PADDING) * products.PADDING
+    packed = tensor.new_empty(len(tensor), width)
+    gather(tensor, None, columns.order, packed, limit=columns.order[-1:])
+    return packed, products.PADDED
 
 
 def _new_shares(like: Tensor, tiles: int, size: int) -> Tensor:

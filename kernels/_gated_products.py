@@ -8,10 +8,18 @@ write the zeros of the shut ones, so that each element is written once and nothi
 A group may be smaller than a block: a block takes the next open features wherever they stand.
 `UNIT` is a power of two that divides the size of the groups: so many features always stand side by
 side, at a multiple of it, and are loaded at one time.
+
+Columns of a matrix may be `PACKED`: the open ones alone, in the order of the list.  `PADDED` ones
+have zeros behind them, further than a block reaches, so that no load needs a mask.
 """
 
 import triton
 import triton.language as tl
+
+# How the columns of a matrix stand; blocks are no larger than what is padded to.
+WHOLE, PACKED, PADDED = 0, 1, 2
+PADDING = 256
+_PADDED = tl.constexpr(PADDED)
 
 
 @triton.jit
@@ -120,10 +128,10 @@ def product_kernel(
     b_k,
     UNIT_N: tl.constexpr,
     UNIT_K: tl.constexpr,
-    PACKED_A: tl.constexpr,
-    PACKED_K: tl.constexpr,
-    PACKED_N: tl.constexpr,
-    PACKED_C: tl.constexpr,
+    FORM_A: tl.constexpr,
+    FORM_K: tl.constexpr,
+    FORM_N: tl.constexpr,
+    FORM_C: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDE: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -134,8 +142,7 @@ def product_kernel(
 ):
     """c[m, n] = gate_n[n] * (sum over k of gate_k[k] * a[m, k] * b[n, k] + bias[n]).
 
-    Of a packed matrix the columns are the open features alone, in the order of the list; b may be
-    packed along either axis.
+    b may be padded along either axis, and c packed.
     """
     even: tl.constexpr = UNIT_K >= BLOCK_K
     open_n = _count_open(order_n, n_size, UNIT_N)
@@ -149,18 +156,20 @@ def product_kernel(
     # Behind the last row the first ones are read again, without a mask, and not stored.
     a_rows = a + (rows % m_size)[:, None] * a_row
     b_columns = b + columns[None, :] * b_n
-    if PACKED_N:
-        b_columns = b + _find_features(None, places, n_size, UNIT_N, WIDE)[None, :] * b_n
+    if FORM_N == _PADDED:
+        b_columns = b + (places.to(tl.int64) if WIDE else places)[None, :] * b_n
     total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, steps, BLOCK_K):
         own, features, known = _load_step(order_k, start, open_k, even, WIDE, UNIT_K, BLOCK_K)
-        of_a = own if PACKED_A else features
-        of_b = own if PACKED_K else features
-        if even:
+        of_a = own if FORM_A else features
+        of_b = own if FORM_K else features
+        if even or FORM_A == _PADDED:
             left = tl.load(a_rows + of_a[None, :] * a_column)
-            right = tl.load(b_columns + of_b[:, None] * b_k)
         else:
             left = tl.load(a_rows + of_a[None, :] * a_column, mask=known[None, :], other=0.0)
+        if even or FORM_K == _PADDED:
+            right = tl.load(b_columns + of_b[:, None] * b_k)
+        else:
             right = tl.load(b_columns + of_b[:, None] * b_k, mask=known[:, None], other=0.0)
         if WIDEN:
             left, right = left.to(tl.float32), right.to(tl.float32)
@@ -174,7 +183,7 @@ def product_kernel(
     if gate_n is not None:
         factor = tl.load(gate_n + columns, mask=wanted, other=0.0).to(tl.float32)
         total = total.to(c.dtype.element_ty).to(tl.float32) * factor[None, :]
-    if PACKED_C:
+    if FORM_C:
         wanted = places < open_n
         columns = places
     else:
@@ -202,7 +211,8 @@ def swiglu_kernel(
     b_n,
     b_k,
     KEEP: tl.constexpr,
-    PACKED_K: tl.constexpr,
+    FORM_A: tl.constexpr,
+    FORM_K: tl.constexpr,
     UNIT_N: tl.constexpr,
     UNIT_K: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -215,8 +225,7 @@ def swiglu_kernel(
 ):
     """units[m, n] = silu(u) * v; u and v are rows n and n_size + n of b times gate_k * a, + bias.
 
-    Units are packed; `KEEP` keeps u and v, behind each other and packed, for the gradients. Of
-    packed inputs a and b have open columns alone.
+    Units are packed; `KEEP` keeps u and v, behind each other and packed, for the gradients.
     """
     even: tl.constexpr = UNIT_K >= BLOCK_K
     open_n = _count_open(order_n, n_size, UNIT_N)
@@ -235,16 +244,18 @@ def swiglu_kernel(
     second = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, open_k, BLOCK_K):
         own, ks, known = _load_step(order_k, start, open_k, even, WIDE, UNIT_K, BLOCK_K)
-        if PACKED_K:
-            ks = own
-        if even:
-            left = tl.load(a_rows + ks[None, :] * a_column)
-            one = tl.load(b_first + ks[:, None] * b_k)
-            two = tl.load(b_second + ks[:, None] * b_k)
+        of_a = own if FORM_A else ks
+        of_b = own if FORM_K else ks
+        if even or FORM_A == _PADDED:
+            left = tl.load(a_rows + of_a[None, :] * a_column)
         else:
-            left = tl.load(a_rows + ks[None, :] * a_column, mask=known[None, :], other=0.0)
-            one = tl.load(b_first + ks[:, None] * b_k, mask=known[:, None], other=0.0)
-            two = tl.load(b_second + ks[:, None] * b_k, mask=known[:, None], other=0.0)
+            left = tl.load(a_rows + of_a[None, :] * a_column, mask=known[None, :], other=0.0)
+        if even or FORM_K == _PADDED:
+            one = tl.load(b_first + of_b[:, None] * b_k)
+            two = tl.load(b_second + of_b[:, None] * b_k)
+        else:
+            one = tl.load(b_first + of_b[:, None] * b_k, mask=known[:, None], other=0.0)
+            two = tl.load(b_second + of_b[:, None] * b_k, mask=known[:, None], other=0.0)
         if WIDEN:
             left, one, two = left.to(tl.float32), one.to(tl.float32), two.to(tl.float32)
         if gate_k is not None:
@@ -327,8 +338,8 @@ def weight_gradient_kernel(
     weight_i,
     UNIT_O: tl.constexpr,
     UNIT_I: tl.constexpr,
-    PACKED_O: tl.constexpr,
-    PACKED_I: tl.constexpr,
+    FORM_O: tl.constexpr,
+    FORM_I: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDE: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -355,9 +366,13 @@ def weight_gradient_kernel(
     rows = _find_features(order_o, places_o, o_size, UNIT_O, WIDE)
     columns = _find_features(order_i, places_i, i_size, UNIT_I, WIDE)
     dy_features, x_features = rows, columns
-    if PACKED_O:
+    if FORM_O == _PADDED:
+        dy_features = places_o.to(tl.int64) if WIDE else places_o
+    elif FORM_O:
         dy_features = _find_features(None, places_o, o_size, UNIT_O, WIDE)
-    if PACKED_I:
+    if FORM_I == _PADDED:
+        x_features = places_i.to(tl.int64) if WIDE else places_i
+    elif FORM_I:
         x_features = _find_features(None, places_i, i_size, UNIT_I, WIDE)
     lanes = tl.arange(0, BLOCK_K)
     steps = tl.where((m * BLOCK_M < open_o) & (n * BLOCK_N < open_i), tokens, 0)
@@ -420,16 +435,17 @@ def gather_kernel(
 ):
     """target[r, c] = source[rows[r], columns[c]]; None: all of them.
 
-    With a limit, which is a list of features, open columns alone; what lies behind them stays.
+    With a limit only so many columns are taken, and zeros fill the last block of them.
     """
     own_rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     own_columns = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row, is_column = own_rows < row_count, own_columns < column_count
+    stored = is_row[:, None] & is_column[None, :]
     if limit is not None:
-        open_columns = tl.load(limit + column_count)
-        if tl.program_id(1) * BLOCK_N >= open_columns:
+        most = tl.load(limit)
+        if tl.program_id(1) * BLOCK_N >= most:
             return
-        is_column = own_columns < open_columns
+        is_column = own_columns < most
     from_rows, from_columns = own_rows, own_columns
     if rows is not None:
         from_rows = tl.load(rows + own_rows, mask=is_row, other=0).to(tl.int64)
@@ -437,5 +453,5 @@ def gather_kernel(
         from_columns = tl.load(columns + own_columns, mask=is_column, other=0).to(tl.int64)
     known = is_row[:, None] & is_column[None, :]
     where = from_rows[:, None] * source_row + from_columns[None, :] * source_column
-    found = tl.load(source + where, mask=known)
-    tl.store(target + own_rows[:, None] * column_count + own_columns[None, :], found, mask=known)
+    found = tl.load(source + where, mask=known, other=0)
+    tl.store(target + own_rows[:, None] * column_count + own_columns[None, :], found, mask=stored)
