@@ -41,49 +41,32 @@ def nearest_embedding() -> None:
 
 @register
 def pruning_mask() -> None:
-    """A layer of 4,096 x 11,008 with fixed gates of groups of 64, 8 and 1, and with soft ones."""
+    """A layer of 4,096 x 11,008 with soft gates, and with fixed ones of groups of 64 and of 1."""
     from lmcore.kernels import _gated_launches as gated
 
     tokens, outputs, inputs = 4096, 11_008, 4096
     x, weight, bias = empty(tokens, inputs), empty(outputs, inputs), empty(outputs)
     dy = empty(tokens, outputs)
-    plain = [gated.make_axis(None, size, x.dtype) for size in (outputs, inputs)]
-    kinds = [(64, torch.bool), (8, torch.bool), (1, torch.bool), (64, torch.float32)]
-    for group, dtype in kinds:
-        gates = [empty(size // group, dtype=dtype) for size in (outputs, inputs)]
-        own = [gated.make_axis(g, len(g) * group, x.dtype) for g in gates]
+    for group, dtype in ((64, torch.float32), (64, torch.bool), (1, torch.bool)):
+        o, i = (
+            gated.make_axis(empty(size // group, dtype=dtype), size, x.dtype)
+            for size in (outputs, inputs)
+        )
+        gated.multiply(x, weight, o, i, bias)
         soft = dtype.is_floating_point
-        for o, i in ((own[0], plain[1]), (plain[0], own[1]), (own[0], own[1])):
-            gated.multiply(x, weight, o, i, bias)
-            gated.multiply(dy, weight.T, i, o)
-            needs = (True, soft and o is own[0], soft and i is own[1])
-            gated.differentiate_weight(dy, x, weight, o, i, needs=needs)
+        gated.differentiate_weight(dy, x, weight, o, i, needs=(True, soft, soft))
     swiglu(gated, empty(outputs // 64, dtype=torch.bool))
-    swiglu(gated, empty(outputs // 64, dtype=torch.float32))
-    wide = [empty(512, 512, dtype=torch.float32) for _ in range(2)]
-    axis = gated.make_axis(empty(8, dtype=torch.float32), 512, torch.float32)
-    gated.multiply(*wide, axis, axis)
-    gated.differentiate_weight(*wide, wide[0], axis, axis, needs=(True, True, True))
     index = empty(512, dtype=torch.int64)
     gated.gather(weight, index, index, empty(512, 512))
 
 
 def swiglu(gated: Any, gate: Tensor) -> None:
-    """Launches of a SwiGLU layer whose inner units have a gate, forward and backward."""
+    """Launches of a SwiGLU layer whose inner units have a gate: those of no other layer."""
     tokens, inner, hidden = 4096, 11_008, 4096
-    e, parts = gated.make_axis(gate, inner, torch.bfloat16), 2
-    halves = gated.make_axis(gate if e.order is not None else None, 2 * inner, None, parts)
+    e = gated.make_axis(gate, inner, torch.bfloat16)
     plain = gated.make_axis(None, hidden, torch.bfloat16)
-    x, weight_in, weight_out = (
-        empty(*shape) for shape in ((tokens, hidden), (2 * inner, hidden), (hidden, inner))
+    units, both = gated.multiply_swiglu(
+        empty(tokens, hidden), empty(2 * inner, hidden), e, plain, None, keep=True
     )
-    units, both = gated.multiply_swiglu(x, weight_in, e, plain, None, keep=True)
-    gated.multiply(units, weight_out, plain, e, packed_a=True)
-    units = gated.multiply(x, weight_out.T, e, plain, packed_c=True)
-    dz = gated.differentiate_swiglu(both, units, e)
-    needs = (True, False, e.factors is not None)
-    gated.differentiate_weight(x, units, weight_out, plain, e, needs=needs, packed_i=True)
-    gated.differentiate_weight(
-        dz, x, weight_in, halves, plain, needs=(True, False, False), packed_o=True
-    )
-    gated.multiply(dz, weight_in.T, plain, halves, packed_a=True)
+    gated.differentiate_swiglu(both, units, e)
+    gated.multiply(units, empty(hidden, inner), plain, e, packed_a=True)

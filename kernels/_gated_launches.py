@@ -16,7 +16,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # As many neighbours as a list tells the compiler of; loads are no wider.
 _MOST_NEIGHBOURS = 128
 _LIST_BLOCK = 1024
-_GATHER_BLOCK = (16, products.PADDING)
+_GATHER_BLOCK = (8, products.PADDING)
 # What is read at one time of neighbours is not much slower than what the widest load takes.
 _LEAST_BYTES = 8
 
@@ -151,13 +151,14 @@ def multiply(
     bias = None if bias is None else bias.contiguous()
     options = {"FORM_A": form_a, "FORM_K": form_k, "FORM_N": form_n, "FORM_C": packed_c}
     options |= _find_options(a, b)
+    listed = k.order is not None and not (form_a and form_k)
 
     def launch(configuration: Mapping[str, int]) -> None:
         products.product_kernel[_grid(configuration, rows, n.size)](
             a, b, c, bias, n.factors, k.factors, n.order, k.order,
             rows, n.size, k.size, *a.stride(), *b.stride(),
             **_find_units(configuration, UNIT_N=(n, "BLOCK_N"), UNIT_K=(k, "BLOCK_K")),
-            **options, **_add_stages(configuration, k),
+            **options, **_add_stages(configuration, listed),
         )  # fmt: skip
 
     _run("gated_product", a, (rows, n, k), (HALF, SINGLE), launch)
@@ -185,13 +186,14 @@ def multiply_swiglu(
     (a, form_a), (b, form_k) = _pack(a, k), _pack(b, k)
     bias = None if bias is None else bias.contiguous()
     options = {"KEEP": keep, "FORM_A": form_a, "FORM_K": form_k, **_find_options(a, b)}
+    listed = k.order is not None and not (form_a and form_k)
 
     def launch(configuration: Mapping[str, int]) -> None:
         products.swiglu_kernel[_grid(configuration, rows, n.size)](
             a, b, bias, units, both, k.factors, n.order, k.order,
             rows, n.size, k.size, *a.stride(), *b.stride(),
             **_find_units(configuration, UNIT_N=(n, "BLOCK_N"), UNIT_K=(k, "BLOCK_K")),
-            **options, **_add_stages(configuration, k),
+            **options, **_add_stages(configuration, listed),
         )  # fmt: skip
 
     _run("gated_swiglu", a, (rows, n, k), (HALF_PAIR, SINGLE_PAIR), launch)
@@ -347,9 +349,9 @@ def _run(
         launch(tuning.choose(name, {"m": m, "n": n, "k": k}, a.dtype, a.device, fitting, launch))
 
 
-def _add_stages(configuration: Mapping[str, int], k: Axis) -> Mapping[str, int]:
-    """The list is loaded in stages of its own: those of what it points at shall stay as many."""
-    if k.order is None:
+def _add_stages(configuration: Mapping[str, int], listed: bool) -> Mapping[str, int]:
+    """A list is loaded in stages of its own: those of what it points at shall stay as many."""
+    if not listed:
         return configuration
     return {**configuration, "num_stages": 2 * configuration["num_stages"] - 1}
 

@@ -6,6 +6,7 @@ the first one are.  Groups that a fixed gate shuts are left out, and nothing wai
 to know which.  The backward pass is one product for the inputs and one for weight and gates: with
 r the sum over tokens of dy x, the gradient of the weight is g h r, and those of the gates are sums
 of weight h r and of weight g r, so that no output is kept for them and a gate of 0 has its own.
+Where infinities meet, such a sum is NaN where the definition's is infinite, or the other way.
 """
 
 import torch
