@@ -311,21 +311,24 @@ def test_what_is_shut_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("small_blocks")
 def test_offsets_beyond_31_bits() -> None:
-    """Rows and columns that lie 2**31 elements apart, in memory of which little is touched."""
+    """Rows or columns 2**30 elements apart, in memory of which little is touched."""
     far = torch.empty(2**31 + 64, dtype=torch.float16, device=GPU)
-    for shape, strides in (((2, 16), (2**31, 1)), ((16, 2), (1, 2**31))):
+    numbers = {3: torch.tensor([0.5, 0, 1], device=GPU), 16: torch.tensor([0.5, 1], device=GPU)}
+    for shape, strides in (((3, 16), (2**30, 1)), ((16, 3), (1, 2**30))):
         x = far.as_strided(shape, strides)
         x.copy_(draw(*shape, seed=0))
         near = x.clone()
-        for gate in (torch.tensor([0.5, 1], device=GPU), torch.tensor([True, False], device=GPU)):
-            for tensors, others in (((x, near), (near, near)), ((near, x), (near, near))):
-                own = []
-                for a, b in (tensors, others):
-                    a, b = a.detach().requires_grad_(), b.detach().requires_grad_()
-                    with use("kernel"):
-                        found = masked_linear(a, b, input_gate=gate, output_gate=gate)
-                    own.append([found, *torch.autograd.grad(found.sum(), [a, b])])
-                for value, wanted in zip(*own, strict=True):
+        for soft in (True, False):
+            gates = {size: gate if soft else gate > 0 for size, gate in numbers.items()}
+            own = {"input_gate": gates[shape[1]], "output_gate": gates[shape[0]]}
+            results = []
+            for a, b in ((x, near), (near, x), (near, near)):
+                leaves = [a.detach().requires_grad_(), b.detach().requires_grad_()]
+                with use("kernel"):
+                    found = masked_linear(*leaves, **own)
+                results.append([found, *torch.autograd.grad(found.sum(), leaves)])
+            for values in results[:2]:
+                for value, wanted in zip(values, results[2], strict=True):
                     assert torch.equal(value, wanted)
 
 
