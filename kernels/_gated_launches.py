@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lmcore.kernels import _feature_lists as lists
 from lmcore.kernels import _gated_products as products
 from lmcore.kernels import tuning
 
@@ -98,7 +99,7 @@ def make_axis(gate: Tensor | None, size: int, dtype: torch.dtype, parts: int = 1
     group = part // len(gate)
     order = torch.empty(size + 1, dtype=torch.int32, device=gate.device)
     with torch.cuda.device_of(gate):
-        products.order_kernel[(triton.cdiv(size, _LIST_BLOCK),)](
+        lists.order_kernel[(triton.cdiv(size, _LIST_BLOCK),)](
             gate.contiguous().view(torch.uint8), order, size, part, group,
             BLOCK=_LIST_BLOCK, enable_fp_fusion=True,
         )  # fmt: skip
@@ -295,7 +296,7 @@ def gather(
     if not target.numel():
         return
     with torch.cuda.device_of(target):
-        products.gather_kernel[triton.cdiv(height, block_m), triton.cdiv(width, block_n)](
+        lists.gather_kernel[triton.cdiv(height, block_m), triton.cdiv(width, block_n)](
             _view_bits(source), _view_bits(target), rows, columns, limit,
             height, width, *source.stride(),
             BLOCK_M=block_m, BLOCK_N=block_n, enable_fp_fusion=True,

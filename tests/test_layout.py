@@ -71,7 +71,7 @@ OTHERS: dict[str, set[str]] = {
         "_spacing",
     },
     "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
-    "kernels": {"_gated_launches", "_gated_products", "tuning"},
+    "kernels": {"_feature_lists", "_gated_launches", "_gated_products", "tuning"},
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.

@@ -41,7 +41,8 @@ def masked_linear(
 
     On a CUDA device sums have another order than those of the cut layer, there is no second
     derivative, and `torch.compile` finds one operator. On a CPU it finds sizes that depend on
-    fixed gates: `fullgraph=True` needs `torch._dynamo.config.capture_dynamic_output_shape_ops`.
+    fixed gates, for which `fullgraph=True` needs `capture_dynamic_output_shape_ops` of
+    `torch._dynamo.config` in versions of torch that do not take them so.
 
     Source: OpenBA-V2 (arXiv 2405.05957), pruning of width.
 
