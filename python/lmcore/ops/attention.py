@@ -40,9 +40,9 @@ def attention(
     queries; what of such a range is no position of the tensor is left out.  Padding on the right
     has lengths alone, padding on the left starts.  What is outside is not read, so it may be NaN,
     and gets no gradient; a value that causal order alone hides may reach others where it is NaN,
-    as in torch's own attention.  A query outside of its range, one that sees no key, and one whose scores
-    are all minus infinity give zero.  In causal order the last query stands beside the last key of
-    the tensors, as with a cache.
+    as in torch's own attention.  A query outside of its range, one that sees no key, and one whose
+    scores are all minus infinity give zero.  In causal order the last query stands beside the last
+    key of the tensors, as with a cache.
 
     There is a gradient to query, key, value, a `head_mask` of floating point, and `bias`.  Scores
     and sums are float32 (float64 for float64).  On a CUDA device blocks that no query sees, and
