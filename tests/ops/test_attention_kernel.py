@@ -126,7 +126,8 @@ def test_several_blocks(causal: bool, extra: str) -> None:
 
 @pytest.mark.parametrize("size", [64, 80, 256])
 def test_head_sizes(size: int) -> None:
-    check_parity(make_heads(1, 1, 1, 17, 18, size), {"causal": True})
+    # The last query alone sees the last key, which begins a block.
+    check_parity(make_heads(1, 1, 1, 17, 17, size), {"causal": True})
 
 
 def test_larger_heads_and_wider_types_are_the_definition() -> None:
