@@ -7,6 +7,7 @@ those that the kernel is made for, but few: a compilation takes a second for eac
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,45 @@ def register(function: Callable[[], None]) -> Callable[[], None]:
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """Returns a tensor without memory: its address counts as aligned."""
     return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@register
+def attention() -> None:
+    """Forward and backward; with `--defaults` at two head sizes, since others take minutes."""
+    from lmcore.kernels.rotation import rotate
+
+    _attend(64, "all", torch.bfloat16)
+    _attend(128, "causal", torch.bfloat16)
+    tables = [empty(512, 64, dtype=torch.float32) for _ in range(2)]
+    rotate(empty(8, 512, 16, 64).transpose(1, 2), *tables, 0, back=False)
+    if "--defaults" in sys.argv[1:]:
+        return
+    for size, kind in ((64, "plain"), (80, "causal"), (256, "plain")):
+        _attend(size, kind, torch.bfloat16)
+    for size in (64, 128, 256):
+        _attend(size, "causal", torch.float32)
+
+
+def _attend(size: int, kind: str, dtype: torch.dtype) -> None:
+    """`all` has a bias, a soft head mask and dropout: what is computed beside the products."""
+    from lmcore.kernels.attention_backward import backward
+    from lmcore.kernels.attention_forward import forward
+
+    heads = empty(8, 512, 16, size, dtype=dtype).transpose(1, 2)
+    sums = empty(8, 16, 512, dtype=torch.float32)
+    is_all = kind == "all"
+    mask = empty(8, 16, dtype=torch.float32) if is_all else None
+    bias = empty(16, 1023, dtype=torch.float32) if is_all else None
+    ranges = (None, None, None, empty(8, dtype=torch.int32))
+    options = {
+        "causal": kind == "causal", "scale": 0.1, "seed": 1, "keep": is_all,
+        "dropout": 0.1 if is_all else 0.0,
+    }  # fmt: skip
+    forward(heads, heads, heads, ranges, mask, bias, **options)
+    backward(
+        heads, heads, heads, heads, heads, sums, heads, ranges, mask, bias, needs_bias=is_all,
+        **options,
+    )  # fmt: skip
 
 
 @register

@@ -91,6 +91,8 @@ pub enum Stream {
     MaskFills = 232,
     /// What a language model continues a prompt with.
     Continuations = 233,
+    /// Which weights attention drops.
+    AttentionDropout = 241,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

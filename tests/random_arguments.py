@@ -508,6 +508,28 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         mask = source.choice([None, tensor(source, rows) > 0])
         return [tensor(source, rows, size), tensor(source, words, size), mask], {}
 
+    def attended(source: random.Random) -> Arguments:
+        rows, groups, share, size, keys = (source.randrange(1, 4) for _ in range(5))
+        queries = source.randrange(1, keys + 1)
+        heads = groups * share
+        lengths = integers(source, rows, 0, keys + 1)
+        return [
+            tensor(source, rows, heads, queries, 2 * size),
+            *(tensor(source, rows, groups, keys, 2 * size) for _ in range(2)),
+        ], {
+            "query_lengths": None,
+            "key_lengths": source.choice([None, torch.from_numpy(lengths)]),
+            "query_starts": None,
+            "key_starts": source.choice([None, torch.from_numpy(lengths)]),
+            "causal": source.random() < 0.5,
+            "scale": source.choice([None, 0.5]),
+            "head_mask": source.choice([None, tensor(source, heads) > 0]),
+            "bias": source.choice([None, tensor(source, heads, queries + keys - 1)]),
+            "rope": source.choice([None, (tensor(source, keys, 2 * size),) * 2]),
+            "dropout": source.choice([0.0, 0.1]),
+            "seed": source.randrange(1 << 64),
+        }
+
     def spec(source: random.Random) -> Any:
         return source.choice(["adp_5", "x2_7", "ddim4", "3,4", [3, 4], (5,), np.array([2, 3])])
 
@@ -573,6 +595,7 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "pruning_mask.masked_linear": gated_linear,
         "pruning_mask.masked_swiglu": gated_swiglu,
         "pruning_mask.prune_columns": pruned_columns,
+        "attention.attention": attended,
         "nearest_embedding.nearest_embedding": latents,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),

@@ -34,7 +34,7 @@ ARRAY_CONCEPTS = [
     "schedule",
     "segments",
 ]
-TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding"]
+TENSOR_CONCEPTS = ["attention", "pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL: set[str] = set()
 SHARED_TREES = [
@@ -71,7 +71,17 @@ OTHERS: dict[str, set[str]] = {
         "_spacing",
     },
     "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
-    "kernels": {"_feature_lists", "_gated_launches", "_gated_products", "tuning"},
+    "kernels": {
+        "_feature_lists",
+        "_gated_launches",
+        "_gated_products",
+        "attention_backward",
+        "attention_bias",
+        "attention_blocks",
+        "attention_forward",
+        "rotation",
+        "tuning",
+    },
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.

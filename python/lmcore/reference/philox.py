@@ -97,6 +97,8 @@ class Stream(IntEnum):
     """What a filler puts in the place of masks, of each attempt."""
     CONTINUATIONS = 233
     """What a language model continues a prompt with."""
+    ATTENTION_DROPOUT = 241
+    """Which weights attention drops."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E
