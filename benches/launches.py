@@ -7,7 +7,9 @@ those that the kernel is made for, but few: a compilation takes a second for eac
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,35 +30,41 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 
 @register
 def attention() -> None:
-    """Forward and backward at the head sizes that have a configuration of their own."""
-    for size, wanted in ((64, "all"), (80, "causal"), (128, "causal"), (256, "plain")):
-        _attend(size, wanted, torch.bfloat16)
-    for size in (64, 128, 256):
-        _attend(size, "causal", torch.float32)
+    """Forward and backward; with `--defaults` at two head sizes, since others take minutes."""
     from lmcore.kernels.rotation import rotate
 
+    _attend(64, "all", torch.bfloat16)
+    _attend(128, "causal", torch.bfloat16)
     tables = [empty(512, 64, dtype=torch.float32) for _ in range(2)]
     rotate(empty(8, 512, 16, 64).transpose(1, 2), *tables, 0, back=False)
+    if "--defaults" in sys.argv[1:]:
+        return
+    for size, kind in ((64, "plain"), (80, "causal"), (256, "plain")):
+        _attend(size, kind, torch.bfloat16)
+    for size in (64, 128, 256):
+        _attend(size, "causal", torch.float32)
 
 
-def _attend(size: int, wanted: str, dtype: torch.dtype) -> None:
+def _attend(size: int, kind: str, dtype: torch.dtype) -> None:
     """`all` has a bias, a soft head mask and dropout: what is computed beside the products."""
     from lmcore.kernels.attention_backward import backward
     from lmcore.kernels.attention_forward import forward
 
     heads = empty(8, 512, 16, size, dtype=dtype).transpose(1, 2)
     sums = empty(8, 16, 512, dtype=torch.float32)
-    lengths = empty(8, dtype=torch.int32)
-    for extra in dict.fromkeys(("plain", wanted)):
-        is_all = extra == "all"
-        mask = empty(8, 16, dtype=torch.float32) if is_all else None
-        bias = empty(16, 1023, dtype=torch.float32) if is_all else None
-        options = {"causal": extra == "causal", "scale": 0.1, "seed": 1, "keep": is_all,
-                   "dropout": 0.1 if is_all else 0.0}  # fmt: skip
-        ranges = (None, None, None, lengths)
-        forward(heads, heads, heads, ranges, mask, bias, **options)
-        backward(heads, heads, heads, heads, heads, sums, heads, ranges, mask, bias,
-                 needs_bias=is_all, **options)  # fmt: skip
+    is_all = kind == "all"
+    mask = empty(8, 16, dtype=torch.float32) if is_all else None
+    bias = empty(16, 1023, dtype=torch.float32) if is_all else None
+    ranges = (None, None, None, empty(8, dtype=torch.int32))
+    options = {
+        "causal": kind == "causal", "scale": 0.1, "seed": 1, "keep": is_all,
+        "dropout": 0.1 if is_all else 0.0,
+    }  # fmt: skip
+    forward(heads, heads, heads, ranges, mask, bias, **options)
+    backward(
+        heads, heads, heads, heads, heads, sums, heads, ranges, mask, bias, needs_bias=is_all,
+        **options,
+    )  # fmt: skip
 
 
 @register
@@ -69,3 +77,36 @@ def nearest_embedding() -> None:
     wide = torch.float32
     find_nearest(empty(16_384, 128, dtype=wide), empty(30_522, 128, dtype=wide), None)
     find_nearest(empty(16_384, 768), empty(30_522, 768), None)
+
+
+@register
+def pruning_mask() -> None:
+    """A layer of 4,096 x 11,008 with soft gates, and with fixed ones of groups of 64 and of 1."""
+    from lmcore.kernels import _gated_launches as gated
+
+    tokens, outputs, inputs = 4096, 11_008, 4096
+    x, weight, bias = empty(tokens, inputs), empty(outputs, inputs), empty(outputs)
+    dy = empty(tokens, outputs)
+    for group, dtype in ((64, torch.float32), (64, torch.bool), (1, torch.bool)):
+        o, i = (
+            gated.make_axis(empty(size // group, dtype=dtype), size, x.dtype)
+            for size in (outputs, inputs)
+        )
+        gated.multiply(x, weight, o, i, bias)
+        soft = dtype.is_floating_point
+        gated.differentiate_weight(dy, x, weight, o, i, needs=(True, soft, soft))
+    swiglu(gated, empty(outputs // 64, dtype=torch.bool))
+    index = empty(512, dtype=torch.int64)
+    gated.gather(weight, index, index, empty(512, 512))
+
+
+def swiglu(gated: Any, gate: Tensor) -> None:
+    """Launches of a SwiGLU layer whose inner units have a gate: those of no other layer."""
+    tokens, inner, hidden = 4096, 11_008, 4096
+    e = gated.make_axis(gate, inner, torch.bfloat16)
+    plain = gated.make_axis(None, hidden, torch.bfloat16)
+    units, both = gated.multiply_swiglu(
+        empty(tokens, hidden), empty(2 * inner, hidden), e, plain, None, keep=True
+    )
+    gated.differentiate_swiglu(both, units, e)
+    gated.multiply(units, empty(hidden, inner), plain, e, packed_a=True)

@@ -34,10 +34,10 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 # By bytes of an element and largest power of two that holds a head.
 _QUERIES = {
     (2, 64): make_candidates((64, 64, 4, 3), (128, 64, 8, 2)),
-    (2, 128): make_candidates((64, 64, 4, 2), (128, 64, 8, 2)),
+    (2, 128): make_candidates((64, 64, 8, 2), (128, 64, 8, 2)),
     (2, 256): make_candidates((64, 32, 8, 2), (32, 32, 8, 2)),
     (4, 64): make_candidates((32, 32, 8, 2), (16, 32, 4, 2)),
-    (4, 128): make_candidates((32, 32, 8, 1), (16, 32, 4, 1)),
+    (4, 128): make_candidates((16, 16, 4, 2), (32, 32, 8, 1)),
     (4, 256): make_candidates((16, 16, 8, 2)),
 }
 _KEYS = {
@@ -426,14 +426,18 @@ def backward(
             **configuration,
         )
 
+    # What is computed beside the products takes registers, as a larger head does.
+    beside = (dropout > 0) + (bias is not None)
+    block = min(arguments["BLOCK_K"] << beside, 256)
     sizes = {"queries": queries, "keys": keys, "size": query.shape[3], "causal": causal}
+    sizes["beside"] = beside
     with torch.cuda.device_of(query):
         # The first also sums what the second reads.
         for name, table, launch in (
             ("attention_queries", _QUERIES, launch_queries),
             ("attention_keys", _KEYS, launch_keys),
         ):
-            candidates = find_candidates(table, query.dtype, arguments["BLOCK_K"])
+            candidates = find_candidates(table, query.dtype, block)
             if name == "attention_queries" and grad_bias.numel():
                 name += "_bias"
                 # A block must be as wide as it is high to be turned.

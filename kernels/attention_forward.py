@@ -42,7 +42,7 @@ _CANDIDATES = {
     (2, 128): make_candidates((128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 3)),
     (2, 256): make_candidates((64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
     (4, 64): make_candidates((64, 32, 4, 3), (64, 32, 4, 2)),
-    (4, 128): make_candidates((32, 16, 4, 2), (16, 32, 4, 2)),
+    (4, 128): make_candidates((16, 32, 4, 2), (32, 16, 4, 2)),
     (4, 256): make_candidates((32, 16, 8, 1)),
 }
 # What no code is compiled for.

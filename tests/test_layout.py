@@ -36,7 +36,7 @@ ARRAY_CONCEPTS = [
 ]
 TENSOR_CONCEPTS = ["attention", "pruning_mask", "nearest_embedding"]
 # Tensor concepts that torch alone computes so far.
-WITHOUT_KERNEL = {"pruning_mask"}
+WITHOUT_KERNEL: set[str] = set()
 SHARED_TREES = [
     "python/lmcore/reference/{}.py",
     "python/lmcore/ops/{}.py",
@@ -72,6 +72,9 @@ OTHERS: dict[str, set[str]] = {
     },
     "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
     "kernels": {
+        "_feature_lists",
+        "_gated_launches",
+        "_gated_products",
         "attention_backward",
         "attention_bias",
         "attention_blocks",

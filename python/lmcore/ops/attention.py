@@ -39,9 +39,10 @@ def attention(
     The keys of row b are `key_starts[b]` and the `key_lengths[b] - 1` behind it, and so are its
     queries; what of such a range is no position of the tensor is left out.  Padding on the right
     has lengths alone, padding on the left starts.  What is outside is not read, so it may be NaN,
-    and gets no gradient.  A query outside of its range, one that sees no key, and one whose scores
-    are all minus infinity give zero.  In causal order the last query stands beside the last key of
-    the tensors, as with a cache.
+    and gets no gradient; a value that causal order alone hides may reach others where it is NaN,
+    as in torch's own attention.  A query outside of its range, one that sees no key, and one whose
+    scores are all minus infinity give zero.  In causal order the last query stands beside the last
+    key of the tensors, as with a cache.
 
     There is a gradient to query, key, value, a `head_mask` of floating point, and `bias`.  Scores
     and sums are float32 (float64 for float64).  On a CUDA device blocks that no query sees, and
