@@ -36,3 +36,22 @@ def nearest_embedding() -> None:
     wide = torch.float32
     find_nearest(empty(16_384, 128, dtype=wide), empty(30_522, 128, dtype=wide), None)
     find_nearest(empty(16_384, 768), empty(30_522, 768), None)
+
+
+@register
+def sampled_logits() -> None:
+    """A loss with a mask in bf16, the others without one in fp32, and both orders of sums."""
+    from lmcore.kernels.sampled_logits import compute_gradients, compute_logits
+
+    ids = empty(6400, dtype=torch.int64), empty(6400, 100, dtype=torch.int64)
+    scale, bias = empty(6400, dtype=torch.float32), empty(57_000, dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = empty(6400, 64, dtype=dtype), empty(57_000, 64, dtype=dtype), *ids, bias
+        mask = empty(6400, dtype=torch.bool) if dtype == torch.bfloat16 else None
+        for kind in ("logits", "softmax") if mask is None else ("bce",):
+            logits, _, norms = compute_logits(kind, *inputs, mask)
+            outer = (None, None) if kind == "logits" else (scale, norms)
+            for deterministic in (False, True):
+                compute_gradients(
+                    kind, logits, *outer, *inputs, mask, 0, deterministic, (True, True, True)
+                )

@@ -24,7 +24,7 @@ from lmcore.kernels.tuning import Configuration, Launch
 _SUM = torch.float32
 _WIDEST = 256
 # Elements of the table that a program has at one time, and its warps; the first is the default.
-_CANDIDATES = ((2048, 2), (4096, 4), (1024, 1), (4096, 2), (8192, 4))
+_CANDIDATES = ((2048, 2), (4096, 4), (1024, 1), (4096, 2))
 KINDS = {"logits": 0, "bce": 1, "softmax": 2}
 
 

@@ -327,6 +327,9 @@ def test_items_that_are_shut_out(way: Any) -> None:
     inputs[3] = inputs[3][:, 140:]
     expected = run("reference", sampled_loss, *inputs, kind="softmax", bias=bias)
     torch.testing.assert_close(loss, expected)
+    inputs = make(1, 150, 9, 3)
+    inputs[2][:], inputs[3][:, :140], inputs[3][:, 140:] = 0, 0, 2
+    assert run(way, sampled_loss, *inputs, kind="softmax", bias=bias)[0] == torch.inf
     bias[:] = -torch.inf
     assert run(way, sampled_loss, *inputs, kind="softmax", bias=bias)[0].isnan()
 
@@ -392,12 +395,13 @@ def test_blocks_of_the_kernel(blocks: tuple[int, int], monkeypatch: pytest.Monke
         kernels, "list_blocks",
         lambda *_: [{"BLOCK_C": blocks[0], "BLOCK_H": blocks[1], "num_warps": 4}],
     )  # fmt: skip
-    inputs = make(2, 40, 5, 40)
+    inputs = make(3, 40, 50, 40)
+    inputs[1] /= 40**0.5
     for kind in KINDS:
         for deterministic in (False, True):
-            expected = expect(sampled_loss, *inputs, kind=kind, bias=torch.ones(5))
+            expected = expect(sampled_loss, *inputs, kind=kind, bias=torch.ones(50))
             found = run(
-                "kernel", sampled_loss, *inputs, kind=kind, bias=torch.ones(5),
+                "kernel", sampled_loss, *inputs, kind=kind, bias=torch.ones(50),
                 deterministic=deterministic,
             )  # fmt: skip
             assert_near(found, expected, 1e-5)
