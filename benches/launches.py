@@ -55,3 +55,19 @@ def sampled_logits() -> None:
                 compute_gradients(
                     kind, logits, *outer, *inputs, mask, 0, deterministic, (True, True, True)
                 )
+
+
+@register
+def cross_entropy() -> None:
+    """All entries in bf16, and kept ones with a bias in fp32."""
+    from lmcore.kernels.cross_entropy import compute_norms, compute_slopes
+
+    places, outer = empty(16_384, dtype=torch.int64), empty(16_384, dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = empty(16_384, 2048, dtype=dtype), empty(248_320, 2048, dtype=dtype), places
+        is_wide = dtype == torch.float32
+        bias = empty(248_320, dtype=dtype) if is_wide else None
+        kept = empty(50_000, dtype=torch.int64) if is_wide else None
+        norms, _ = compute_norms(*inputs, bias, kept)
+        slopes = empty(16_384, 8192, dtype=dtype)
+        compute_slopes(*inputs, bias, kept, norms, outer, 0, slopes)

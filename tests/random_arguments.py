@@ -512,6 +512,16 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             "deterministic": source.choice([None, True]),
         }
 
+    def head(source: random.Random) -> Arguments:
+        rows, entries, size = (source.randrange(1, 4) for _ in range(3))
+        targets = torch.tensor(integers(source, rows, 0, entries))
+        targets[0] = source.choice([-100, int(targets[0])])
+        return [tensor(source, rows, size), tensor(source, entries, size), targets], {
+            "bias": source.choice([None, tensor(source, entries)]),
+            "kept": source.choice([None, torch.arange(entries)]),
+            "reduction": source.choice(["mean", "sum", "none"]),
+        }
+
     def spec(source: random.Random) -> Any:
         return source.choice(["adp_5", "x2_7", "ddim4", "3,4", [3, 4], (5,), np.array([2, 3])])
 
@@ -585,6 +595,7 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
                 "reduction": s.choice(["mean", "sum", "none"]),
             })
         )(*sampled(s)),
+        "cross_entropy.cross_entropy": head,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
         "tuning.read_choices": choices_file,

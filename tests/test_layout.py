@@ -34,7 +34,7 @@ ARRAY_CONCEPTS = [
     "schedule",
     "segments",
 ]
-TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding", "sampled_logits"]
+TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding", "sampled_logits", "cross_entropy"]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL = {"pruning_mask"}
 SHARED_TREES = [

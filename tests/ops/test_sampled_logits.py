@@ -251,6 +251,9 @@ def test_views_and_kinds_of_ids(way: Any) -> None:
             torch.equal(one, other)
             for one, other in zip(run(way, sampled_logits, *inputs), expected, strict=True)
         )
+    bias = torch.ones(1).expand(9)
+    found = run(way, sampled_logits, *views, bias=bias)
+    torch.testing.assert_close(found[0], expected[0] + 1)
     shared = [states[:1].expand(4, 5), table, positives, negatives[:1].expand(4, 6)]
     found = run(way, sampled_logits, *shared)
     again = run(way, sampled_logits, *(tensor.contiguous() for tensor in shared))

@@ -6,13 +6,13 @@ backward.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmcore.ops._autocast import cast, without_autocast
 from lmcore.ops._dispatch import choose
 from lmcore.reference import sampled_logits as reference
 
@@ -84,12 +84,13 @@ def sampled_logits(
     way = _choose(states, table, positives, negatives, bias, mask)
     if way == "core":
         return _multiply(states, table, positives, negatives, bias, mask, padding_index)
-    states, table = _cast(states, table)
+    states, table = cast(states, table)
     arguments = (states, table, positives, negatives, bias, mask, padding_index)
     if way == "reference" or states.dtype == torch.float64:
-        with _plainly(states.device):
+        with without_autocast(states.device):
             return reference.sampled_logits(*arguments)
     reference.check_arguments(*arguments)
+    bias = None if bias is None else bias.contiguous()
     logits: Tensor = _logits(
         states, table, positives, negatives, bias, mask,
         _number(padding_index), _is_deterministic(deterministic), True,
@@ -162,7 +163,7 @@ def sampled_loss(
         tensor(2.9444)
     """
     way = _choose(states, table, positives, negatives, bias, log_q, mask)
-    states, table = _cast(states, table)
+    states, table = cast(states, table)
     arguments = (states, table, positives, negatives, bias)
     rest = (mask, padding_index)
     # Half precision too is summed in float32 on a CPU.
@@ -171,7 +172,7 @@ def sampled_loss(
         or states.dtype == torch.float64
         or (way == "core" and states.dtype != torch.float32)
     ):
-        with _plainly(states.device):
+        with without_autocast(states.device):
             return reference.sampled_loss(*arguments, log_q, *rest, kind, reduction)
     reference.check_arguments(*arguments, *rest)
     reference.check_loss(table, log_q, kind, reduction)
@@ -181,6 +182,7 @@ def sampled_loss(
         losses = reference.compute_losses(logits, kind)
         losses = losses if mask is None else torch.where(mask, losses, 0)
     else:
+        bias = None if bias is None else bias.contiguous()
         tensors = (states, table, bias)
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
         losses = _losses(
@@ -192,25 +194,6 @@ def sampled_loss(
 
 def _choose(*tensors: Tensor | None) -> str:
     return choose(*(tensor for tensor in tensors if tensor is not None))
-
-
-def _is_autocast(device: torch.device) -> bool:
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-
-
-def _plainly(device: torch.device) -> AbstractContextManager[object]:
-    """Without autocast: the definition says itself what it computes in."""
-    return torch.autocast(device.type, enabled=False) if _is_autocast(device) else nullcontext()
-
-
-def _cast(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """To the type of autocast, as a product of matrices would."""
-    kinds = (states.dtype, table.dtype)
-    known = all(kind.is_floating_point and kind != torch.float64 for kind in kinds)
-    if not (known and _is_autocast(states.device)):
-        return states, table
-    dtype = torch.get_autocast_dtype(states.device.type)
-    return states.to(dtype), table.to(dtype)
 
 
 def _number(padding_index: int | None) -> int:
@@ -231,7 +214,7 @@ def _multiply(
     padding_index: int | None,
 ) -> Tensor:
     """The logits on a CPU."""
-    given = _cast(states, table)
+    given = cast(states, table)
     reference.check_arguments(*given, positives, negatives, bias, mask, padding_index)
     items = torch.cat([positives.unsqueeze(1), negatives], 1)
     if table.dtype == states.dtype == torch.float32:
