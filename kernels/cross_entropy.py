@@ -33,7 +33,7 @@ _CANDIDATES = tuple(
         "num_warps": warps, "num_stages": stages, "enable_fp_fusion": True,
     }
     for p, v, h, warps, stages in (
-        (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (128, 128, 32, 4, 4), (64, 128, 64, 4, 4),
+        (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (64, 256, 64, 8, 3), (64, 128, 64, 4, 4),
     )
 )  # fmt: skip
 _WIDE_CANDIDATES = tuple(
@@ -47,25 +47,50 @@ _WIDE_CANDIDATES = tuple(
 
 @triton.jit
 def _multiply(
-    states, weight, rows, wanted, entries, known, size,
-    states_stride, states_step, weight_stride, weight_step,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
-):  # fmt: skip
-    """The logits of a block of positions and of entries, without bias."""
-    inner = tl.arange(0, BLOCK_H).to(tl.int64)
-    s_places = states + rows[:, None] * states_stride + inner[None, :] * states_step
-    w_places = weight + entries[None, :] * weight_stride + inner[:, None] * weight_step
+    states,
+    weight,
+    block,
+    positions,
+    first,
+    entries,
+    known,
+    size,
+    states_stride,
+    states_step,
+    weight_stride,
+    weight_step,
+    HAS_KEPT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """The logits of a block of positions and of entries, without bias.
+
+    Offsets within a block are of 32 bits, which spares registers; those of kept entries are not.
+    """
+    inner = tl.arange(0, BLOCK_H)
+    rows = tl.arange(0, BLOCK_P)
+    wanted = rows < positions - block * BLOCK_P
+    states += block.to(tl.int64) * BLOCK_P * states_stride
+    s_offsets = rows[:, None] * states_stride + inner[None, :] * states_step
+    if HAS_KEPT:
+        w_offsets = entries[None, :] * weight_stride + inner[:, None] * weight_step
+    else:
+        weight += first * weight_stride
+        columns = tl.arange(0, BLOCK_V)
+        w_offsets = columns[None, :] * weight_stride + inner[:, None] * weight_step
     z = tl.zeros([BLOCK_P, BLOCK_V], tl.float32)
     for offset in range(0, size, BLOCK_H):
         within = inner < size - offset
-        s = tl.load(s_places, mask=wanted[:, None] & within[None, :], other=0.0)
-        w = tl.load(w_places, mask=known[None, :] & within[:, None], other=0.0)
+        s = tl.load(states + s_offsets, mask=wanted[:, None] & within[None, :], other=0.0)
+        w = tl.load(weight + w_offsets, mask=known[None, :] & within[:, None], other=0.0)
         if WIDEN:
             s, w = s.to(tl.float32), w.to(tl.float32)
         z = tl.dot(s, w, z, input_precision=PRECISION)
-        s_places += BLOCK_H * states_step
-        w_places += BLOCK_H * weight_step
+        states += BLOCK_H * states_step
+        weight += BLOCK_H * weight_step
     return z
 
 
@@ -109,9 +134,9 @@ def _norm_kernel(
         inside = columns < end
         found, known = _load_entries(kept, columns, inside, entries, HAS_KEPT)
         z = _multiply(
-            states, weight, rows, wanted, found, known, size,
+            states, weight, block, positions, first, found, known, size,
             states_stride, states_step, weight_stride, weight_step,
-            PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
+            HAS_KEPT, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
         )  # fmt: skip
         if HAS_BIAS:
             z += tl.load(bias + found, mask=known, other=0.0).to(tl.float32)[None, :]
@@ -146,13 +171,14 @@ def _slope_kernel(
         return
     rows = block.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     wanted = rows < positions
-    columns = (program % (GROUP * across) // GROUP).to(tl.int64) * BLOCK_V + tl.arange(0, BLOCK_V)
+    number = (program % (GROUP * across) // GROUP).to(tl.int64)
+    columns = number * BLOCK_V + tl.arange(0, BLOCK_V)
     inside = columns < count
     found, known = _load_entries(kept, start + columns, inside, entries, HAS_KEPT)
     z = _multiply(
-        states, weight, rows, wanted, found, known, size,
+        states, weight, block, positions, start + number * BLOCK_V, found, known, size,
         states_stride, states_step, weight_stride, weight_step,
-        PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
+        HAS_KEPT, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
     )  # fmt: skip
     if HAS_BIAS:
         z += tl.load(bias + found, mask=known, other=0.0).to(tl.float32)[None, :]

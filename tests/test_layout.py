@@ -70,7 +70,14 @@ OTHERS: dict[str, set[str]] = {
         "_rows",
         "_spacing",
     },
-    "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
+    "python/lmcore/ops": {
+        "__init__",
+        "_autocast",
+        "_dispatch",
+        "_loss_aware",
+        "_threads",
+        "tuning",
+    },
     "kernels": {"tuning"},
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +20,24 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks itself up
     spec.loader.exec_module(module)
     return module
 
 
-build, docstrings = load("build"), load("docstrings")
+build, docstrings, pictures = load("build"), load("docstrings"), load("pictures")
+
+
+# Pictures.
+
+
+def test_pictures_are_those_that_are_drawn() -> None:
+    """`python docs/site/pictures.py` writes them; each kernel with a section has one."""
+    kernels = (ROOT / "docs/kernels.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^### (\w+)$", kernels, re.MULTILINE):
+        assert f"](pictures/{name}.svg)" in kernels
+    found = {path.stem: path.read_text(encoding="utf-8") for path in pictures.OUT.glob("*.svg")}
+    assert found == {name: pictures.draw(each) for name, each in pictures.PICTURES.items()}
 
 
 # Navigation.

@@ -40,6 +40,7 @@ NAVIGATION = {
         "docs/architecture.md",
         "docs/security.md",
         "docs/log.md",
+        "docs/kernels.md",
         "kernels/README.md",
     ],
     "Development": ["CONTRIBUTING.md", "benches/README.md", "CHANGELOG.md"],

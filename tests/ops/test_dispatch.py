@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmcore.ops import ranking
-from lmcore.ops._dispatch import choose, use
+from lmcore.ops._dispatch import choose, use, without_autocast
 from lmcore.ops.ranking import rank_targets
 
 CPU = torch.zeros(2)
@@ -113,3 +113,20 @@ def test_a_compiled_graph_does_not_break_here() -> None:
         assert compiled(CPU, CPU).tolist() == [2.0, 2.0]
     assert compiled(CPU, CPU).tolist() == [1.0, 1.0]
     assert compiled(META, META).device.type == "meta"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_autocast_is_left(device: str) -> None:
+    """On a device that autocast does not know there is none to leave."""
+    x = torch.ones(2, 2, device=device)
+
+    def multiply(x: torch.Tensor) -> torch.Tensor:
+        with without_autocast(x.device):
+            return x @ x
+
+    for call in (multiply, torch.compile(multiply, fullgraph=True, backend="eager")):
+        assert call(x).dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):
+            assert call(x).dtype == torch.float32
+            if device == "cpu":
+                assert (x @ x).dtype == torch.bfloat16

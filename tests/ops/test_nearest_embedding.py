@@ -66,7 +66,8 @@ def whole_numbers(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
     st.sampled_from([1, 2, 5, 16]), st.sampled_from(TYPES), st.integers(0, 99),
 )  # fmt: skip
 @example(129, 129, 129, torch.float32, 0)
-@example(3, 65, 200, torch.float16, 0)
+@example(3, 65, 200, torch.bfloat16, 0)
+@example(3, 131, 1, torch.float32, 0)
 @example(2, 1, 1, torch.bfloat16, 0)
 def test_it_is_the_first_of_the_nearest(
     way: Any, positions: int, words: int, size: int, dtype: torch.dtype, seed: int
@@ -180,6 +181,43 @@ def test_float64_is_computed_in_float64() -> None:
     table = torch.tensor([[1e6 + 2], [1e6 + 1]], dtype=torch.float64)
     for way in ("core", "reference", "kernel"):
         assert run(way, latents, table).tolist() == [1]
+
+
+# Within torch.
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_autocast_changes_nothing(way: Any) -> None:
+    """In bfloat16 the word would be another one."""
+    latents, table = torch.tensor([[256.0, 1.0]]), torch.tensor([[256.0, 0.0], [256.0, 0.75]])
+    with torch.autocast(GPU.type, torch.bfloat16):
+        assert run(way, latents, table).tolist() == [1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_compiles_without_a_break(way: Any) -> None:
+    torch.compiler.reset()
+    device = GPU if way == "kernel" else torch.device("cpu")
+    table = whole_numbers(7, 4, seed=2, dtype=torch.float32).to(device)
+    compiled = torch.compile(
+        lambda *tensors: nearest_embedding(*tensors) + 1, fullgraph=True, backend="aot_eager"
+    )
+    with use(way):
+        for rows in (3, 5):
+            latents = whole_numbers(rows, 2, 4, seed=rows, dtype=torch.float32).to(device)
+            for mask in (None, latents[..., 0] > 0):
+                expected = nearest_embedding(latents, table, mask) + 1
+                assert torch.equal(compiled(latents, table, mask), expected)
+
+
+@pytest.mark.parametrize("way", ["core", *WAYS[2:]])
+@pytest.mark.parametrize("masked", [False, True])
+def test_torch_knows_the_op(way: Any, masked: bool) -> None:
+    device = GPU if way == "kernel" else torch.device("cpu")
+    latents = whole_numbers(5, 3, seed=1, dtype=torch.float32).to(device)
+    table = whole_numbers(4, 3, seed=2, dtype=torch.float32).to(device)
+    mask = latents[:, 0] > 0 if masked else None
+    torch.library.opcheck(torch.ops.lmcore.nearest_embedding, (latents, table, mask, way))
 
 
 # Blocks.

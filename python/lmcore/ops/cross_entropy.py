@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from lmcore.ops._autocast import cast, without_autocast
-from lmcore.ops._dispatch import choose
+from lmcore.ops._autocast import cast
+from lmcore.ops._dispatch import choose, without_autocast
 from lmcore.reference import cross_entropy as reference
 
 __all__ = ["cross_entropy"]
@@ -152,6 +152,26 @@ def _gradients(
     A block of entries has all positions, so that its rows of the weight's gradient are one product
     and no sum of roundings; the states' gradient is summed over blocks in float32.
     """
+    # A backward pass may be called where autocast holds.
+    with without_autocast(states.device):
+        return _sum_blocks(
+            outer, norms, places, states, weight, bias, kept, kernel,
+            (for_states, for_weight, for_bias),
+        )  # fmt: skip
+
+
+def _sum_blocks(
+    outer: Tensor,
+    norms: Tensor,
+    places: Tensor,
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kept: Tensor | None,
+    kernel: bool,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    for_states, for_weight, for_bias = wanted
     (positions, size), entries = states.shape, len(weight)
     wide = states if kernel else states.float()
     states_sum = torch.zeros_like(wide, dtype=torch.float32) if for_states else states.new_empty(0)

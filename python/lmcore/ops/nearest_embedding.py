@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmcore.ops._dispatch import choose
+from lmcore.ops._dispatch import choose, without_autocast
 from lmcore.reference import nearest_embedding as reference
 
 __all__ = ["nearest_embedding"]
@@ -21,8 +21,9 @@ def nearest_embedding(latents: Tensor, table: Tensor, mask: Tensor | None = None
     Distances are |w|^2 + |x|^2 - 2 w x, at least 0, in float32 (in float64 for float64 inputs);
     of words at the same distance it is the lowest index.  There is none where `mask` is false, and
     where no distance is a finite number: a position with NaN or infinity has none, and a word with
-    one is nearest to nothing.  On a CUDA device it neither waits for the device nor needs memory
-    beyond eight bytes a position, but for float64, which the definition computes.
+    one is nearest to nothing.  Autocast changes none of it.  On a CUDA device it neither waits for
+    the device nor needs memory beyond eight bytes a position and four a word, but for float64,
+    which the definition computes.
 
     Source: Diffusion-LM (arXiv 2205.14217), section 4.2, the clamping trick.
 
@@ -48,21 +49,34 @@ def nearest_embedding(latents: Tensor, table: Tensor, mask: Tensor | None = None
     """
     way = choose(*(tensor for tensor in (latents, table, mask) if tensor is not None))
     if way == "reference" or (way == "kernel" and latents.dtype == torch.float64):
-        return reference.nearest_embedding(latents, table, mask)
+        with without_autocast(latents.device):
+            return reference.nearest_embedding(latents, table, mask)
     reference.check_arguments(latents, table, mask)
-    latents, table = latents.detach(), table.detach()
-    flat = latents.reshape(latents.shape[:-1].numel(), table.shape[1])
+    flat = latents.detach().reshape(latents.shape[:-1].numel(), table.shape[1])
+    flat_mask = None if mask is None else mask.reshape(-1)
+    ids: Tensor = _find_nearest(flat, table.detach(), flat_mask, way)
+    return ids.view(latents.shape[:-1])
+
+
+@torch.library.custom_op("lmcore::nearest_embedding", mutates_args=())
+def _find_nearest(latents: Tensor, table: Tensor, mask: Tensor | None, way: str) -> Tensor:
+    """For `[P, E]`, checked: a node of compiled graphs, which do not look inside."""
     if way == "kernel":
         # Here, because triton is not everywhere where torch is.
         from lmcore.kernels.nearest_embedding import find_nearest
 
-        flat_mask = None if mask is None else mask.reshape(-1)
-        return find_nearest(flat, table, flat_mask).view(latents.shape[:-1])
-    if mask is None:
-        return _find_by_blocks(flat, table).view(latents.shape[:-1])
-    ids = torch.full(mask.shape, -1, dtype=torch.int64)
-    ids[mask] = _find_by_blocks(latents[mask], table)
-    return ids
+        return find_nearest(latents, table, mask)
+    with without_autocast(latents.device):
+        if mask is None:
+            return _find_by_blocks(latents, table)
+        ids = torch.full(mask.shape, -1, dtype=torch.int64)
+        ids[mask] = _find_by_blocks(latents[mask], table)
+        return ids
+
+
+@_find_nearest.register_fake
+def _(latents: Tensor, table: Tensor, mask: Tensor | None, way: str) -> Tensor:
+    return latents.new_empty(latents.shape[0], dtype=torch.int64)
 
 
 def _find_by_blocks(flat: Tensor, table: Tensor) -> Tensor:

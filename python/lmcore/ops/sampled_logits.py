@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmcore.ops._autocast import cast, without_autocast
-from lmcore.ops._dispatch import choose
+from lmcore.ops._autocast import cast
+from lmcore.ops._dispatch import choose, without_autocast
 from lmcore.reference import sampled_logits as reference
 
 __all__ = ["sampled_logits", "sampled_loss"]
