@@ -27,6 +27,8 @@ from lmcore.kernels.tuning import Configuration
 # The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _SHARES, _GROUP = 8, 16
+# 256 of these are within 32 bits.
+_FARTHEST = 1 << 22
 _CANDIDATES = tuple(
     {
         "BLOCK_P": p, "BLOCK_V": v, "BLOCK_H": h,
@@ -41,7 +43,7 @@ _WIDE_CANDIDATES = tuple(
         "BLOCK_P": p, "BLOCK_V": v, "BLOCK_H": 32,
         "num_warps": warps, "num_stages": stages, "enable_fp_fusion": True,
     }
-    for p, v, warps, stages in ((64, 128, 8, 3), (64, 64, 8, 3))
+    for p, v, warps, stages in ((64, 64, 8, 3), (64, 128, 8, 3))
 )  # fmt: skip
 
 
@@ -52,14 +54,15 @@ def _multiply(
     block,
     positions,
     first,
+    last,
     entries,
-    known,
     size,
     states_stride,
     states_step,
     weight_stride,
     weight_step,
     HAS_KEPT: tl.constexpr,
+    IS_EVEN: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -68,24 +71,29 @@ def _multiply(
 ):
     """The logits of a block of positions and of entries, without bias.
 
-    Offsets within a block are of 32 bits, which spares registers; those of kept entries are not.
+    Beyond the last position or entry they are those of the last one again: nobody looks at them,
+    and loads without conditions spare registers.  So do offsets of 32 bits within a block, which
+    kept entries do not have.
     """
     inner = tl.arange(0, BLOCK_H)
-    rows = tl.arange(0, BLOCK_P)
-    wanted = rows < positions - block * BLOCK_P
+    rows = tl.minimum(tl.arange(0, BLOCK_P), positions - 1 - block * BLOCK_P)
     states += block.to(tl.int64) * BLOCK_P * states_stride
     s_offsets = rows[:, None] * states_stride + inner[None, :] * states_step
     if HAS_KEPT:
         w_offsets = entries[None, :] * weight_stride + inner[:, None] * weight_step
     else:
         weight += first * weight_stride
-        columns = tl.arange(0, BLOCK_V)
+        columns = tl.minimum(tl.arange(0, BLOCK_V), (last - first).to(tl.int32))
         w_offsets = columns[None, :] * weight_stride + inner[:, None] * weight_step
     z = tl.zeros([BLOCK_P, BLOCK_V], tl.float32)
     for offset in range(0, size, BLOCK_H):
-        within = inner < size - offset
-        s = tl.load(states + s_offsets, mask=wanted[:, None] & within[None, :], other=0.0)
-        w = tl.load(weight + w_offsets, mask=known[None, :] & within[:, None], other=0.0)
+        if IS_EVEN:
+            s = tl.load(states + s_offsets)
+            w = tl.load(weight + w_offsets)
+        else:
+            within = inner < size - offset
+            s = tl.load(states + s_offsets, mask=within[None, :], other=0.0)
+            w = tl.load(weight + w_offsets, mask=within[:, None], other=0.0)
         if WIDEN:
             s, w = s.to(tl.float32), w.to(tl.float32)
         z = tl.dot(s, w, z, input_precision=PRECISION)
@@ -102,6 +110,7 @@ def _load_entries(kept, places, inside, entries, HAS_KEPT: tl.constexpr):
         found = tl.load(kept + places, mask=inside, other=0)
         # What is no entry is not read; asking beforehand would wait for the device.
         known = inside & (found >= 0) & (found < entries)
+        found = tl.where(known, found, 0)
     return found, known
 
 
@@ -111,6 +120,7 @@ def _norm_kernel(
     positions, count, entries, size, share,
     states_stride, states_step, weight_stride, weight_step,
     HAS_BIAS: tl.constexpr, HAS_KEPT: tl.constexpr,
+    IS_EVEN: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, SHARES: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
@@ -134,9 +144,9 @@ def _norm_kernel(
         inside = columns < end
         found, known = _load_entries(kept, columns, inside, entries, HAS_KEPT)
         z = _multiply(
-            states, weight, block, positions, first, found, known, size,
+            states, weight, block, positions, first, count - 1, found, size,
             states_stride, states_step, weight_stride, weight_step,
-            HAS_KEPT, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
+            HAS_KEPT, IS_EVEN, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
         )  # fmt: skip
         if HAS_BIAS:
             z += tl.load(bias + found, mask=known, other=0.0).to(tl.float32)[None, :]
@@ -159,6 +169,7 @@ def _slope_kernel(
     positions, start, count, entries, size, width,
     states_stride, states_step, weight_stride, weight_step, outer_step,
     HAS_BIAS: tl.constexpr, HAS_KEPT: tl.constexpr,
+    IS_EVEN: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
@@ -176,9 +187,9 @@ def _slope_kernel(
     inside = columns < count
     found, known = _load_entries(kept, start + columns, inside, entries, HAS_KEPT)
     z = _multiply(
-        states, weight, block, positions, start + number * BLOCK_V, found, known, size,
+        states, weight, block, positions, start + number * BLOCK_V, start + count - 1, found, size,
         states_stride, states_step, weight_stride, weight_step,
-        HAS_KEPT, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
+        HAS_KEPT, IS_EVEN, PRECISION, WIDEN, BLOCK_P, BLOCK_V, BLOCK_H,
     )  # fmt: skip
     if HAS_BIAS:
         z += tl.load(bias + found, mask=known, other=0.0).to(tl.float32)[None, :]
@@ -210,6 +221,7 @@ def compute_norms(
     """
     (positions, size), entries = states.shape, len(weight)
     count = entries if kept is None else len(kept)
+    states, weight = _bring_near(states), _bring_near(weight)
     tops, totals, owns = torch.zeros(3, _SHARES, positions, device=states.device)
     tops.fill_(float("-inf"))
 
@@ -220,11 +232,12 @@ def compute_norms(
             states, weight, bias, kept, places, tops, totals, owns,
             positions, count, entries, size, share, *states.stride(), *weight.stride(),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
+            IS_EVEN=size % blocks["BLOCK_H"] == 0,
             PRECISION=_find_precision(states), WIDEN=_INTERPRETED,
             SHARES=_SHARES, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
-    if positions and count:
+    if positions and count and entries:
         # Triton launches on the current device, which need not be that of the tensors.
         with torch.cuda.device_of(states):
             launch(_choose("cross_entropy_norms", states, count, launch))
@@ -257,6 +270,7 @@ def compute_slopes(
     """
     (positions, size), entries = states.shape, len(weight)
     count = slopes.shape[1]
+    states, weight = _bring_near(states), _bring_near(weight)
 
     def launch(blocks: Configuration) -> None:
         groups = triton.cdiv(triton.cdiv(positions, blocks["BLOCK_P"]), _GROUP)
@@ -266,10 +280,11 @@ def compute_slopes(
             positions, start, count, entries, size, slopes.stride(0),
             *states.stride(), *weight.stride(), outer.stride(0),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
+            IS_EVEN=size % blocks["BLOCK_H"] == 0,
             PRECISION=_find_precision(states), WIDEN=_INTERPRETED, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
-    if positions and count:
+    if positions and count and entries:
         with torch.cuda.device_of(states):
             launch(_choose("cross_entropy_slopes", states, count, launch))
 
@@ -279,6 +294,11 @@ def _choose(kernel: str, states: Tensor, count: int, launch: tuning.Launch) -> C
     sizes = {"positions": positions, "entries": count, "size": size}
     candidates = _WIDE_CANDIDATES if states.dtype == torch.float32 else _CANDIDATES
     return tuning.choose(kernel, sizes, states.dtype, states.device, candidates, launch)
+
+
+def _bring_near(matrix: Tensor) -> Tensor:
+    """Rows and columns of a block must be within 32 bits of each other."""
+    return matrix.contiguous() if max(matrix.stride()) > _FARTHEST else matrix
 
 
 def _find_precision(states: Tensor) -> str:

@@ -314,6 +314,21 @@ def test_shares_and_groups(group: int, shares: int, monkeypatch: pytest.MonkeyPa
     assert_near(run("kernel", made), expect(made), 4e-6)
 
 
+@pytest.mark.parametrize("kept", [None, torch.tensor([0, 2])])
+def test_rows_of_the_weight_beyond_32_bits(kept: Tensor | None) -> None:
+    """A stride of 2^30: row 2 begins at an element that 32 bits do not reach."""
+    pytest.importorskip("triton")
+    storage = torch.empty(2**31 + 1, dtype=torch.float16, device=GPU)
+    weight = storage.as_strided((3, 1), (2**30, 1))
+    weight.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+    states = torch.ones(1, 1, dtype=torch.float16, device=GPU)
+    with use("kernel"), torch.no_grad():
+        kept = None if kept is None else kept.to(GPU)
+        loss = cross_entropy(states, weight, torch.tensor([2], device=GPU), kept=kept)
+    expected = cross_entropy(states, weight.contiguous(), torch.tensor([2], device=GPU), kept=kept)
+    torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("way", ["core", KERNEL])
 def test_sums_of_many_small_slopes_do_not_drift(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision, sums of gradients over blocks of entries would stop growing."""
