@@ -416,6 +416,8 @@ S, W, T = torch.ones(2, 3), torch.ones(4, 3), torch.ones(2).long()
         ((S, W, T), {"bias": S[0]}, ValueError, "bias must have the shape [4]: got [3]"),
         ((S, W, T), {"kept": T[None]}, ValueError,
          "kept must have the shape [entries that are kept]: got [1, 2]"),
+        ((S, W, T), {"ignore_index": 0.5}, TypeError,
+         "ignore_index must be an integer: got 0.5"),
         ((S, W, T), {"reduction": "max"}, ValueError,
          "reduction must be one of mean, sum, none: got 'max'"),
         ((S, W.to("meta"), T), {}, ValueError, "tensors must be on one device: got cpu, meta"),

@@ -552,6 +552,8 @@ S, W, P, N = torch.ones(2, 3), torch.ones(4, 3), torch.ones(2).long(), torch.one
         ((S, W, P, N), {"bias": S[0]}, ValueError, "bias must have the shape [4]: got [3]"),
         ((S, W, P, N), {"mask": P}, TypeError, "mask must be of bool: got torch.int64"),
         ((S, W, P, N), {"mask": N > 0}, ValueError, "mask must have the shape [2]: got [2, 5]"),
+        ((S, W, P, N), {"padding_index": 0.5}, TypeError,
+         "padding_index must be an integer: got 0.5"),
         ((S, W, P, N), {"padding_index": 4}, ValueError, "padding_index must be 0 to 3: got 4"),
         ((S, W.to("meta"), P, N), {}, ValueError,
          "tensors must be on one device: got cpu, meta"),

@@ -87,7 +87,7 @@ def cross_entropy(
             return reference.cross_entropy(
                 states, weight, targets, bias, kept, ignore_index, reduction
             )
-        reference.check_arguments(states, weight, targets, bias, kept, reduction)
+        reference.check_arguments(states, weight, targets, bias, kept, ignore_index, reduction)
         bias, kept = (None if t is None else t.contiguous() for t in (bias, kept))
         losses: Tensor = _losses(
             states, weight, targets, bias, kept, ignore_index, way == "kernel"

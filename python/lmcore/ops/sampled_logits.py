@@ -201,7 +201,7 @@ def _number(padding_index: int | None) -> int:
 
 
 def _is_deterministic(wanted: bool | None) -> bool:
-    return torch.are_deterministic_algorithms_enabled() if wanted is None else wanted
+    return torch.are_deterministic_algorithms_enabled() if wanted is None else bool(wanted)
 
 
 def _multiply(

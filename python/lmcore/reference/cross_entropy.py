@@ -46,7 +46,7 @@ def cross_entropy(
         >>> cross_entropy(s, w, torch.tensor([3]), kept=torch.tensor([0, 3])).exp()
         tensor(2.)
     """
-    check_arguments(s, w, targets, b, kept, reduction)
+    check_arguments(s, w, targets, b, kept, ignore_index, reduction)
     check_kept(kept, len(w))
     counted = targets != ignore_index
     places = find_places(targets, kept, len(w))
@@ -107,6 +107,7 @@ def check_arguments(
     targets: Tensor,
     b: Tensor | None,
     kept: Tensor | None,
+    ignore_index: int,
     reduction: str,
 ) -> None:
     """Checks types and shapes, not the ids.
@@ -117,6 +118,7 @@ def check_arguments(
         targets: as there.
         b: as there.
         kept: as there.
+        ignore_index: as there.
         reduction: as there.
 
     Raises:
@@ -125,8 +127,10 @@ def check_arguments(
 
     Example:
         >>> ids = torch.tensor([1, 1])
-        >>> check_arguments(torch.ones(2, 3), torch.ones(5, 3), ids, None, None, "mean")
+        >>> check_arguments(torch.ones(2, 3), torch.ones(5, 3), ids, None, None, -100, "mean")
     """
+    if not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an integer: got {ignore_index!r}")
     if not s.is_floating_point():
         raise TypeError(f"states must be of floating point: got {s.dtype}")
     if w.dtype != s.dtype:

@@ -258,6 +258,8 @@ def check_arguments(
             f"negatives must have the shape [{len(s)}, samples]: got {list(negatives.shape)}"
         )
     check_vector(w, b, "bias")
+    if padding_index is not None and not isinstance(padding_index, int):
+        raise TypeError(f"padding_index must be an integer: got {padding_index!r}")
     if padding_index is not None and not 0 <= padding_index < len(w):
         raise ValueError(f"padding_index must be 0 to {len(w) - 1}: got {padding_index}")
     if mask is None:
