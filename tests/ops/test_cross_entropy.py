@@ -169,7 +169,7 @@ def test_parity(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_views(way: Any) -> None:
-    made = keep(make(5, 40, 12), 2)
+    made = keep(make(5, 40, 70), 2)
     del made["bias"]
     expected = run(way, made)
     for name in ("states", "weight"):
@@ -180,7 +180,7 @@ def test_views(way: Any) -> None:
     bias = torch.ones(1).expand(40)
     found = run(way, made | {"kept": wide[:, 1], "bias": bias})
     torch.testing.assert_close(found[:3], expected)
-    shared = made | {"states": made["states"][:1].expand(5, 12)}
+    shared = made | {"states": made["states"][:1].expand(5, 70)}
     found = run(way, shared)
     torch.testing.assert_close(found, run(way, shared | {"states": shared["states"].contiguous()}))
 
