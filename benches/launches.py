@@ -8,6 +8,7 @@ those that the kernel is made for, but few: a compilation takes a second for eac
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,3 +72,36 @@ def cross_entropy() -> None:
         norms, _ = compute_norms(*inputs, bias, kept)
         slopes = empty(16_384, 8192, dtype=dtype)
         compute_slopes(*inputs, bias, kept, norms, outer, 0, slopes)
+
+
+@register
+def pruning_mask() -> None:
+    """A layer of 4,096 x 11,008 with soft gates, and with fixed ones of groups of 64 and of 1."""
+    from lmcore.kernels import _gated_launches as gated
+
+    tokens, outputs, inputs = 4096, 11_008, 4096
+    x, weight, bias = empty(tokens, inputs), empty(outputs, inputs), empty(outputs)
+    dy = empty(tokens, outputs)
+    for group, dtype in ((64, torch.float32), (64, torch.bool), (1, torch.bool)):
+        o, i = (
+            gated.make_axis(empty(size // group, dtype=dtype), size, x.dtype)
+            for size in (outputs, inputs)
+        )
+        gated.multiply(x, weight, o, i, bias)
+        soft = dtype.is_floating_point
+        gated.differentiate_weight(dy, x, weight, o, i, needs=(True, soft, soft))
+    swiglu(gated, empty(outputs // 64, dtype=torch.bool))
+    index = empty(512, dtype=torch.int64)
+    gated.gather(weight, index, index, empty(512, 512))
+
+
+def swiglu(gated: Any, gate: Tensor) -> None:
+    """Launches of a SwiGLU layer whose inner units have a gate: those of no other layer."""
+    tokens, inner, hidden = 4096, 11_008, 4096
+    e = gated.make_axis(gate, inner, torch.bfloat16)
+    plain = gated.make_axis(None, hidden, torch.bfloat16)
+    units, both = gated.multiply_swiglu(
+        empty(tokens, hidden), empty(2 * inner, hidden), e, plain, None, keep=True
+    )
+    gated.differentiate_swiglu(both, units, e)
+    gated.multiply(units, empty(hidden, inner), plain, e, packed_a=True)

@@ -496,6 +496,13 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         shapes = ((2, 4), (12, 4), (4, 6))
         return [tensor(source, *shape) for shape in shapes], {"inner_gate": gate(source, 3)}
 
+    def pruned_columns(source: random.Random) -> Arguments:
+        kept = [
+            source.choice([None, torch.tensor([source.randrange(size) for _ in range(3)])])
+            for size in (4, 6)
+        ]
+        return [tensor(source, 4, 6), *kept], {}
+
     def latents(source: random.Random) -> Arguments:
         rows, words, size = (source.randrange(1, 4) for _ in range(3))
         mask = source.choice([None, tensor(source, rows) > 0])
@@ -586,6 +593,7 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "philox.random_below": lambda s: (lambda a, k: ([*a, s.randrange(1, 99)], k))(*draws(s)),
         "pruning_mask.masked_linear": gated_linear,
         "pruning_mask.masked_swiglu": gated_swiglu,
+        "pruning_mask.prune_columns": pruned_columns,
         "nearest_embedding.nearest_embedding": latents,
         "sampled_logits.sampled_logits": sampled,
         "sampled_logits.sampled_loss": lambda s: (

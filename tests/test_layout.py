@@ -36,7 +36,7 @@ ARRAY_CONCEPTS = [
 ]
 TENSOR_CONCEPTS = ["pruning_mask", "nearest_embedding", "sampled_logits", "cross_entropy"]
 # Tensor concepts that torch alone computes so far.
-WITHOUT_KERNEL = {"pruning_mask"}
+WITHOUT_KERNEL: set[str] = set()
 SHARED_TREES = [
     "python/lmcore/reference/{}.py",
     "python/lmcore/ops/{}.py",
@@ -78,7 +78,7 @@ OTHERS: dict[str, set[str]] = {
         "_threads",
         "tuning",
     },
-    "kernels": {"tuning"},
+    "kernels": {"_feature_lists", "_gated_launches", "_gated_products", "tuning"},
 }
 SYSTEMS = {"openba", "compression", "ner", "detox", "diffusion", "recsys"}
 # Systems that may import another one.

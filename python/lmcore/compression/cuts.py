@@ -87,10 +87,14 @@ def apply_cut(tensor: T, cut: TensorCut) -> T:
         return tensor if axes else tensor.copy()
     import torch
 
-    for axis, kept in axes:
-        # A copy: torch warns of memory that it must not write to.
-        indices = torch.from_numpy(kept.copy()).to(tensor.device)
-        tensor = tensor.index_select(axis, indices)
+    from lmcore.ops.pruning_mask import prune_columns
+
+    # Copies: torch warns of memory that it must not write to.
+    indices = {axis: torch.from_numpy(kept.copy()).to(tensor.device) for axis, kept in axes}
+    if axes and tensor.ndim == 2:
+        return prune_columns(tensor, indices.get(0), indices.get(1))
+    for axis, kept in indices.items():
+        tensor = tensor.index_select(axis, kept)
     return tensor if axes else tensor.clone()
 
 

@@ -85,6 +85,32 @@ def masked_swiglu(
     return masked_linear(functional.silu(a) * u, w_out, b_out, g=g, h=e)
 
 
+def prune_columns(w: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
+    """Returns w[rows][:, columns]: new memory, the same bits.
+
+    Args:
+        w: `[O, I]` of any type.
+        rows: `[kept]` int64 or int32, in any order and as often as they stand there; None: all.
+        columns: the same of the columns.
+
+    Raises:
+        IndexError: an index is negative or too large.
+        TypeError: indices have another type.
+        ValueError: shapes do not fit.
+
+    Example:
+        >>> w = torch.tensor([[1, 2, 3], [4, 5, 6]])
+        >>> prune_columns(w, columns=torch.tensor([2, 0]))
+        tensor([[3, 1],
+                [6, 4]])
+    """
+    check_indices(w, rows, columns)
+    for axis, indices in enumerate((rows, columns)):
+        if indices is not None:
+            w = w.index_select(axis, indices)
+    return w.clone(memory_format=torch.contiguous_format) if rows is columns is None else w
+
+
 def apply_gate(x: Tensor, g: Tensor | None, parts: int = 1) -> Tensor:
     """Returns x, each feature times the number of its group.
 
@@ -194,6 +220,40 @@ def check_swiglu(
     _check_gate("inner_gate", e, inner)
     _check_gate("output_gate", g, outputs)
     _check_gate("input_gate", h, w_in.shape[1])
+
+
+def check_indices(w: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
+    """Checks the arguments of `prune_columns`.
+
+    Which indices there are is asked on a CPU alone: elsewhere it would have to wait, and a compiled
+    graph leaves it to what selects.
+
+    Args:
+        w: as there.
+        rows: as there.
+        columns: as there.
+
+    Raises:
+        IndexError: an index is negative or too large.
+        TypeError: indices have another type.
+        ValueError: shapes do not fit.
+
+    Example:
+        >>> check_indices(torch.ones(2, 3), torch.tensor([1]), None)
+    """
+    _check_shape("weight", w, (None, None))
+    for name, indices, size in (("rows", rows, w.shape[0]), ("columns", columns, w.shape[1])):
+        if indices is None:
+            continue
+        if indices.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name} must be of int64 or int32: got {indices.dtype}")
+        _check_shape(name, indices, (None,))
+        if w.device.type != "cpu" or torch.compiler.is_compiling() or not len(indices):
+            continue
+        least, most = (int(end) for end in indices.aminmax())
+        if least < 0 or most >= size:
+            got = least if least < 0 else most
+            raise IndexError(f"{name} must be at least 0 and below {size}: got {got}")
 
 
 def _check_types(x: Tensor, others: Mapping[str, Tensor | None]) -> None:
