@@ -68,13 +68,11 @@ def score_spans_command(
     """
     settings: dict[str, Any] = {"threshold": threshold, "window": window, "overlap": overlap}
     settings |= {"batch_tokens": batch_tokens, "precision": precision, "device": device}
+    settings |= {"threads": threads}
     if model is None:
-        given = {**settings, "threads": threads}
-        done = _score_files(gold, predicted, given, skip_bad_rows, quiet)
-    elif predicted is not None:
-        raise ValueError("PREDICTED must not be given with --model, which finds the spans itself")
+        done = _score_files(gold, predicted, settings, skip_bad_rows, quiet)
     else:
-        done = _score_model(gold, model, settings, threads, skip_bad_rows, quiet)
+        done = _score_model(gold, predicted, model, settings, skip_bad_rows, quiet)
     _report(done, as_json=as_json)
 
 
@@ -102,12 +100,14 @@ def _score_files(
 
 def _score_model(
     gold: str,
+    predicted: str | None,
     model: str,
     settings: dict[str, Any],
-    threads: int | None,
     skip_bad_rows: bool,
     quiet: bool,
 ) -> SpanFileScores:
+    if predicted is not None:
+        raise ValueError("PREDICTED must not be given with --model, which finds the spans itself")
     with starting():
         from tqdm import tqdm
 
@@ -115,10 +115,9 @@ def _score_model(
         from lmcore.detox.spans import load_span_finder
         from lmcore.training.processes import use_threads
 
-    if settings["device"] is None:
-        settings["device"] = "auto"
-    with use_threads(limit_threads(threads)):
-        finder = load_span_finder(model, **settings)
+    given = {**settings, "device": "auto" if settings["device"] is None else settings["device"]}
+    with use_threads(limit_threads(given.pop("threads"))):
+        finder = load_span_finder(model, **given)
         with tqdm(unit=" texts", disable=True if quiet else None, leave=False) as bar:
             return score_finder(finder, gold, skip_bad_rows=skip_bad_rows, progress=bar.update)
 
