@@ -28,9 +28,6 @@ class Scale:
     steps: int
     """On chains."""
     hidden_size: int = 128
-    base_lr: float = 3e-3
-    base_beta2: float = 0.999
-    """With a large step size one below the usual sooner learns what depends on the prompt."""
     candidates: int = 6
     """Continuations from which a chain's is chosen."""
     samples: int = 10
@@ -70,7 +67,7 @@ def prepare(seed: int, scale: Scale) -> Prepared:
     tokenizer = make_tokenizer([*_list_texts(train[:600])], 600)
     base = train_language_model(
         seed, [comment.text for comment in train], tokenizer, steps=scale.base_steps,
-        hidden_size=scale.hidden_size, lr=scale.base_lr, beta2=scale.base_beta2,
+        hidden_size=scale.hidden_size,
     )  # fmt: skip
     rows = _make_rows(
         base, tokenizer, comments[scale.comments :][: scale.prompts], scale.candidates, seed

@@ -11,14 +11,7 @@ _BATCH = 128
 
 
 def train_language_model(
-    seed: int,
-    texts: Sequence[str],
-    tokenizer: Any,
-    *,
-    steps: int,
-    hidden_size: int,
-    lr: float = 3e-3,
-    beta2: float = 0.999,
+    seed: int, texts: Sequence[str], tokenizer: Any, *, steps: int, hidden_size: int
 ) -> Any:
     """Returns a GPT-2 of two layers, trained from nothing on whole texts.
 
@@ -28,8 +21,6 @@ def train_language_model(
         tokenizer: of transformers.
         steps: of 32 texts.
         hidden_size: of the model.
-        lr: as for `learn_texts`.
-        beta2: likewise.
     """
     from lmcore.detox.models import make_model
     from lmcore.detox.recipes import ScratchConfig
@@ -38,18 +29,11 @@ def train_language_model(
     seed_torch(seed)
     shape = ScratchConfig(hidden_size=hidden_size, heads=4, positions=256)
     model = make_model(shape, tokenizer)
-    return learn_texts(model, seed, texts, tokenizer, steps=steps, lr=lr, beta2=beta2)
+    return learn_texts(model, seed, texts, tokenizer, steps=steps)
 
 
 def learn_texts(
-    model: Any,
-    seed: int,
-    texts: Sequence[str],
-    tokenizer: Any,
-    *,
-    steps: int,
-    lr: float = 3e-3,
-    beta2: float = 0.999,
+    model: Any, seed: int, texts: Sequence[str], tokenizer: Any, *, steps: int, lr: float = 3e-3
 ) -> Any:
     """Returns a causal model after training on whole texts.
 
@@ -60,7 +44,6 @@ def learn_texts(
         tokenizer: of the model.
         steps: of 32 texts.
         lr: step size of AdamW, which rises for 20 steps and falls to 0 in a line.
-        beta2: of its mean of squares.
     """
     import numpy as np
     import torch
@@ -78,7 +61,7 @@ def learn_texts(
         return {"input_ids": ids, "attention_mask": seen, "labels": labels}
 
     batches = ExampleBatches(rows, 32, seed, stack)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, beta2), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, step / 20) * (1 - (step - 1) / steps)
