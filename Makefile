@@ -114,9 +114,10 @@ wheels:  ## Build the wheels for all interpreters into dist/
 		$(BUILD_WHEEL) --interpreter $$python || exit 1; done
 	LMCORE_WHEEL="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/python -m pytest -q tests/test_wheel.py
 
+# -P: a system's example has the system's name, and `compression` is a module of Python 3.14, too.
 examples:  ## Run the examples
 	$(SET_UP) developer-environment
-	for example in examples/*.py; do $(BIN)/python $$example > /dev/null || exit 1; done
+	for example in examples/*.py; do $(BIN)/python -P $$example > /dev/null || exit 1; done
 
 clean:  ## Remove the environment and all that was built
 	rm -rf $(VENV) .ci/work target dist report site

@@ -80,6 +80,41 @@ def nearest_embedding() -> None:
 
 
 @register
+def sampled_logits() -> None:
+    """A loss with a mask in bf16, the others without one in fp32, and both orders of sums."""
+    from lmcore.kernels.sampled_logits import compute_gradients, compute_logits
+
+    ids = empty(6400, dtype=torch.int64), empty(6400, 100, dtype=torch.int64)
+    scale, bias = empty(6400, dtype=torch.float32), empty(57_000, dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = empty(6400, 64, dtype=dtype), empty(57_000, 64, dtype=dtype), *ids, bias
+        mask = empty(6400, dtype=torch.bool) if dtype == torch.bfloat16 else None
+        for kind in ("logits", "softmax") if mask is None else ("bce",):
+            logits, _, norms = compute_logits(kind, *inputs, mask)
+            outer = (None, None) if kind == "logits" else (scale, norms)
+            for deterministic in (False, True):
+                compute_gradients(
+                    kind, logits, *outer, *inputs, mask, 0, deterministic, (True, True, True)
+                )
+
+
+@register
+def cross_entropy() -> None:
+    """All entries in bf16, and kept ones with a bias in fp32."""
+    from lmcore.kernels.cross_entropy import compute_norms, compute_slopes
+
+    places, outer = empty(16_384, dtype=torch.int64), empty(16_384, dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = empty(16_384, 2048, dtype=dtype), empty(248_320, 2048, dtype=dtype), places
+        is_wide = dtype == torch.float32
+        bias = empty(248_320, dtype=dtype) if is_wide else None
+        kept = empty(50_000, dtype=torch.int64) if is_wide else None
+        norms, _ = compute_norms(*inputs, bias, kept)
+        slopes = empty(16_384, 8192, dtype=dtype)
+        compute_slopes(*inputs, bias, kept, norms, outer, 0, slopes)
+
+
+@register
 def pruning_mask() -> None:
     """A layer of 4,096 x 11,008 with soft gates, and with fixed ones of groups of 64 and of 1."""
     from lmcore.kernels import _gated_launches as gated

@@ -64,6 +64,7 @@ KEYS = [
 
 # How texts are scored.
 SCORED = ("--scorer", "{}/scorer", "--cache", "{}/kept")
+WORDS = ("--scorer", "{}/words.txt")
 # The newest state of the run.
 STATE = "run/states/step-2"
 
@@ -153,9 +154,35 @@ def write_toxicity(folder: Path) -> None:
         code, _, errors = run_here("detox", name, folder / source, *given)
         assert code == 0, errors
     write_sheet(folder / "generations.jsonl", folder / "generations.jsonl", folder / "page.html")
+    write_chains(folder)
     key = json.loads((folder / "page.html.key.json").read_text())
     answers = {name: ["left", "equal", None] for name in ("less toxic", "better text")}
     write_jsonl(folder / "answers.json", [{"sheet": key["sheet"], "answers": answers}])
+
+
+def write_chains(folder: Path) -> None:
+    """What chains are made of, chains, prompts in both forms, spans, and a list of words."""
+    import tiny_chains
+    from tiny_detox import save_segment_cnn
+    from tiny_scorers import write_jsonl
+
+    continued = {"generation": ["b", "c", "d"], "cont_toxicity": [0.1, 0.7, 0.4]}
+    masked = {"mask_prompt": "<MASK>", "recover_prompt": "e"}
+    rows = [{"prompt": "a", **continued}, {"prompt": "a blap", **continued, **masked}]
+    write_jsonl(folder / "continued.jsonl", rows)
+    write_jsonl(folder / "chains.jsonl", tiny_chains.make_rows(4))
+    prompts = [{"prompt": {"text": "you are bad", "toxicity": 0.9}}, {"text": "so nice"}]
+    write_jsonl(folder / "prompts.jsonl", prompts)
+    (folder / "prompts.txt").write_text("you are bad\nso nice\n")
+    (folder / "words.txt").write_text("blap\nso bad\n")
+    (folder / "gold.csv").write_text('spans,text\n"[8, 9, 10]",you are bad\n[],so nice\n')
+    spans = [("you are bad", [[8, 11]]), ("so nice", [])]
+    write_jsonl(folder / "found.jsonl", [{"text": t, "spans": found} for t, found in spans])
+    scored = [{"content": "you are bad", "score": [0, 0.9]}, {"content": "so", "score": []}]
+    write_jsonl(folder / "scored.jsonl", scored)
+    texts = [f"{word} {n},{n % 2}" for n in range(20) for word in ("nice", "blap")]
+    (folder / "labelled.csv").write_text("text,label\n" + "".join(f"{t}\n" for t in texts))
+    save_segment_cnn(folder / "segments")
 
 
 def write_large_model(folder: Path) -> None:
@@ -280,6 +307,30 @@ def read_pruning(folder: Path) -> None:
     read_record(folder / "small")
 
 
+def read_segments(form: str, name: str) -> Callable[[Path], Any]:
+    """Labels of texts, by a tokenizer that stands beside them."""
+
+    def read(folder: Path) -> None:
+        from lmcore.detox.span_labels import read_labelled
+        from tiny_detox import make_words
+
+        read_labelled(folder / name, make_words(), form=form)
+
+    return call(read)
+
+
+def learn_chains(folder: Path) -> None:
+    """Rows of training as those are taken that a run learns."""
+    from lmcore._rows import RowReader
+    from lmcore.detox.chain_collator import ChainCollator
+    from tiny_chains import make_gpt2, make_words
+
+    tokenizer = make_words()
+    collator = ChainCollator(tokenizer, make_gpt2(tokenizer))
+    rows = [row.value for row in RowReader(folder / "chains.jsonl")]
+    collator.pad(item for item in collator.encode(rows) if item)
+
+
 def make_examples(name: str, *options: str) -> Callable[[Path], Any]:
     """Examples in every way that an option asks for."""
     more = ["--max-words", "2", "--overlap", "1", "--context", "1", "--boundaries", "io"]
@@ -330,6 +381,14 @@ def make_targets() -> dict[str, Target]:
         plan = ("--plan", "{}/plan.json")
         return command("compression", "prune", "{}/large", f"{{}}/{out}", *plan)
 
+    judge_spans = command(
+        "detox", "score-spans", "{}/gold.csv", "{}/found.jsonl", "--skip-bad-rows", "--json"
+    )
+
+    def find_spans(name: str) -> Callable[[Path], Any]:
+        model = ("--model", "{}/segments", "--device", "cpu", "--threads", "1")
+        return command("detox", "mask", f"{{}}/{name}", "{}/masked.jsonl", *model)
+
     measure = command("detox", "evaluate", "{}/generations.jsonl", *SCORED, "--json")
     answers = ("--sheet", "{}/page.html", "--answers", "{}/answers.json")
     judge = command("detox", "evaluate", "{}/generations.jsonl", *answers)
@@ -340,6 +399,33 @@ def make_targets() -> dict[str, Target]:
         Target("labelled.jsonl", [
             command("detox", "train-scorer", "{}/labelled.jsonl", "--out", "{}/new", "--bits", "8")
         ]),
+        Target("labelled.csv", [
+            command("detox", "train-scorer", "{}/labelled.csv", "--out", "{}/new", "--bits", "4",
+                    "--skip-bad-rows"),
+        ]),
+        Target("continued.jsonl", [
+            command("detox", "chains", "{}/continued.jsonl", "{}/made.jsonl"),
+            command("detox", "chains", "{}/continued.jsonl", "{}/made.jsonl", "--grammar",
+                    "student", "--skip-bad-rows"),
+        ]),
+        Target("chains.jsonl", [
+            command("detox", "chains", "{}/chains.jsonl", "--check", "--skip-bad-rows"),
+            call(learn_chains),
+        ]),
+        Target("prompts.jsonl", [
+            command("detox", "score", "{}/prompts.jsonl", *WORDS), find_spans("prompts.jsonl"),
+        ]),
+        Target("prompts.txt", [
+            command("detox", "score", "{}/prompts.txt", *WORDS, "--words"),
+            find_spans("prompts.txt"),
+        ]),
+        Target("words.txt", [command("detox", "score", "{}/prompts.txt", *WORDS)]),
+        Target("gold.csv", [judge_spans, read_segments("semeval", "gold.csv")]),
+        Target("found.jsonl", [judge_spans]),
+        Target("scored.jsonl", [read_segments("pairs", "scored.jsonl")]),
+        Target("segments/config.json", [find_spans("prompts.txt")]),
+        Target("segments/tokenizer.json", [find_spans("prompts.txt")]),
+        Target("segments/model.safetensors", [find_spans("prompts.txt")]),
         Target("scorer/config.json", [measure]),
         Target("kept", [measure]),
         Target("page.html.key.json", [judge]),
@@ -395,7 +481,7 @@ def make_targets() -> dict[str, Target]:
 def name_of(target: Target) -> str:
     """What a target is called: the name of its file, or its place where another has that name."""
     path = Path(target.file)
-    return target.file if path.parts[0] in ("large", "scorer") else path.name
+    return target.file if path.parts[0] in ("large", "scorer", "segments") else path.name
 
 
 # Changes.

@@ -530,6 +530,27 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             "seed": source.randrange(1 << 64),
         }
 
+    def sampled(source: random.Random) -> Arguments:
+        rows, samples, items, size = (source.randrange(1, 4) for _ in range(4))
+        ids = torch.tensor(integers(source, (rows, 1 + samples), 0, items))
+        given = [tensor(source, rows, size), tensor(source, items, size), ids[:, 0], ids[:, 1:]]
+        return given, {
+            "bias": source.choice([None, tensor(source, items)]),
+            "mask": source.choice([None, tensor(source, rows) > 0]),
+            "padding_index": source.choice([None, 0]),
+            "deterministic": source.choice([None, True]),
+        }
+
+    def head(source: random.Random) -> Arguments:
+        rows, entries, size = (source.randrange(1, 4) for _ in range(3))
+        targets = torch.tensor(integers(source, rows, 0, entries))
+        targets[0] = source.choice([-100, int(targets[0])])
+        return [tensor(source, rows, size), tensor(source, entries, size), targets], {
+            "bias": source.choice([None, tensor(source, entries)]),
+            "kept": source.choice([None, torch.arange(entries)]),
+            "reduction": source.choice(["mean", "sum", "none"]),
+        }
+
     def spec(source: random.Random) -> Any:
         return source.choice(["adp_5", "x2_7", "ddim4", "3,4", [3, 4], (5,), np.array([2, 3])])
 
@@ -597,6 +618,15 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         "pruning_mask.prune_columns": pruned_columns,
         "attention.attention": attended,
         "nearest_embedding.nearest_embedding": latents,
+        "sampled_logits.sampled_logits": sampled,
+        "sampled_logits.sampled_loss": lambda s: (
+            lambda given, more: (given, {
+                **more, "kind": s.choice(["bce", "softmax"]),
+                "log_q": s.choice([None, tensor(s, len(given[1]))]),
+                "reduction": s.choice(["mean", "sum", "none"]),
+            })
+        )(*sampled(s)),
+        "cross_entropy.cross_entropy": head,
         "ranking.rank_targets": as_core("rank_targets", "ties", "threads"),
         "ranking.ranking_metrics": as_core("ranking_metrics"),
         "tuning.read_choices": choices_file,

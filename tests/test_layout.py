@@ -34,7 +34,13 @@ ARRAY_CONCEPTS = [
     "schedule",
     "segments",
 ]
-TENSOR_CONCEPTS = ["attention", "pruning_mask", "nearest_embedding"]
+TENSOR_CONCEPTS = [
+    "attention",
+    "pruning_mask",
+    "nearest_embedding",
+    "sampled_logits",
+    "cross_entropy",
+]
 # Tensor concepts that torch alone computes so far.
 WITHOUT_KERNEL: set[str] = set()
 SHARED_TREES = [
@@ -70,7 +76,14 @@ OTHERS: dict[str, set[str]] = {
         "_rows",
         "_spacing",
     },
-    "python/lmcore/ops": {"__init__", "_dispatch", "_loss_aware", "_threads", "tuning"},
+    "python/lmcore/ops": {
+        "__init__",
+        "_autocast",
+        "_dispatch",
+        "_loss_aware",
+        "_threads",
+        "tuning",
+    },
     "kernels": {
         "_feature_lists",
         "_gated_launches",

@@ -46,9 +46,9 @@ PICTURES = {
     ),
     "cross_entropy": Picture(
         rows="positions", columns="entries of the vocabulary",
-        cells=("oo.oo.o..o", "oo.oo.o..o", "##.##.#..#", "oo.oo.o..o", "..........", "oo.oo.o..o"),
+        cells=("oo.oo.o..o", "oo.oo.o..o", "##.##.#..#", "oo.oo.o..o", "oo.oo.o..o", "oo.oo.o..o"),
         legend={"o": "logits of a block, never written", "#": "what one program goes through",
-                ".": "entries that are not kept, targets ignored"},
+                ".": "entries that are not kept"},
         notes=("Of each position the maximum, the sum", "of exponentials and the logit of the",
                "target remain."),
     ),

@@ -1,4 +1,4 @@
-"""Rows of JSONL files, read and written.
+"""Rows of JSONL files, read and written, and those of CSV, read.
 
 One reader and one writer for all commands. `RowReader` reads a file, a file of gzip (`.gz`) or
 standard input (`-`); what is wrong with a row names file and line, and is listed and left out
@@ -11,6 +11,8 @@ are the systems.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
@@ -108,6 +110,61 @@ class RowReader:
         if is_empty:
             raise ValueError(f"{self.name}: the file holds no rows")
 
+    def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yields the records of a file of CSV whose first one names the columns.
+
+        A field may hold line breaks: a record is named by the line that it begins in.
+
+        Args:
+            columns: that there must be; others are read as well.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it holds no records or is not UTF-8, a column is missing or stands twice,
+                or a record cannot be used.
+        """
+        names: list[str] | None = None
+        is_empty = True
+        for line, values in self._split_records():
+            if names is None:
+                names = values
+                wrong = [name for name in columns if names.count(name) != 1]
+                if wrong:
+                    found = f"got {names!r:.80}"
+                    raise ValueError(
+                        f"{self.name}:{line}: expected columns {' and '.join(columns)}: {found}"
+                    )
+                continue
+            is_empty = False
+            if len(values) != len(names):
+                self.refuse(line, f"expected {len(names)} columns: got {len(values)}")
+                continue
+            yield line, dict(zip(names, values, strict=True))
+        if is_empty and not self.bad_rows:
+            raise ValueError(f"{self.name}: the file holds no rows")
+
+    def _split_records(self) -> Iterator[tuple[int, list[str]]]:
+        """The fields of each record that is not blank."""
+        with open_input(self.path) as source:
+            text = io.TextIOWrapper(source.file, encoding="utf-8-sig", newline="")
+            found = csv.reader(text, strict=True)
+            line = 1
+            while True:
+                try:
+                    values = next(found, None)
+                except csv.Error as error:
+                    self.refuse(line, f"not a record of CSV: {error}")
+                    values = []
+                except UnicodeDecodeError:
+                    raise ValueError(f"{self.name}:{line}: not UTF-8") from None
+                if self._progress is not None:
+                    self._progress(source.read_bytes)
+                if values is None:
+                    return
+                if values:
+                    yield line, values
+                line = found.line_num + 1
+
     def parse(self, line: int, content: bytes) -> dict[str, Any] | None:
         """Returns a row's object; None where the row is refused and skipped.
 
@@ -149,6 +206,19 @@ class RowReader:
         self.bad_rows += 1
         if len(self.listed_bad_rows) < _LISTED_ROWS:
             self.listed_bad_rows.append(f"{self.name}:{line}: {problem}")
+
+
+def is_csv(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a name is that of a file of CSV.
+
+    Args:
+        path: the file, perhaps compressed.
+
+    Example:
+        >>> is_csv("tsd_trial.csv.gz"), is_csv("-")
+        (True, False)
+    """
+    return os.fspath(path).lower().removesuffix(".gz").endswith(".csv")
 
 
 def parse_row(content: bytes) -> dict[str, Any]:

@@ -41,7 +41,8 @@ ATTEMPTS = [
 NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"} | {
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
-    "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans",
+    "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
+    "predicted",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -50,6 +51,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
+    "label_field",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -80,6 +82,7 @@ COMPLETE: dict[str, list[str]] = {
         "--scorer",
         "LEXICON",
     ],
+    "detox score-spans": ["GOLD", "--model", "SEGMENTS"],
     "detox score": ["LABELLED", "ALIGNED", "--scorer", "LEXICON"],
     "detox select": ["CONTINUED", "ALIGNED"],
     "detox span-recipe": ["tiny"],
@@ -199,6 +202,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     (folder / "lexicon.txt").write_text("blap\n")
     labelled = write_rows(folder / "labelled.jsonl", [{"text": "a blap", "label": 1}])
+    gold = write_rows(folder / "gold.jsonl", [{"text": "you are bad", "spans": [8, 9, 10]}])
     return {
         "LEXICON": str(folder / "lexicon.txt"),
         "LABELLED": str(labelled),
@@ -212,6 +216,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "RECORD": str(folder),
         "PROMPTS": str(write_rows(folder / "prompts.jsonl", [{"prompt": "you are bad"}])),
         "SCORED": str(write_rows(folder / "scored.jsonl", [{"content": "you are", "score": [0]}])),
+        "GOLD": str(gold),
         "SEGMENTS": str(folder / "segments"),
         "TARGETS": str(targets),
         "WORDS": str(folder / "words.txt"),

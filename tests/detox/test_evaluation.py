@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import check_line, run_here
-from lmcore.detox import evaluate_generations, ngram_similarity, parse_generations
+from lmcore.detox import (
+    evaluate_file,
+    evaluate_generations,
+    ngram_similarity,
+    parse_generations,
+)
 from strategies import characters
 from tiny_scorers import write_jsonl
 
@@ -170,3 +175,18 @@ def test_measures_of_many_scores_are_quick() -> None:
     rows = [{"scores": row} for row in generator.random((2000, 25)).tolist()]
     values = evaluate_generations([parse_generations(row) for row in rows])
     assert values["samples"] == 50_000
+
+
+def test_progress_counts_texts_and_bytes(tmp_path: Path) -> None:
+    """A scorer sees blocks of distinct texts, and finds the same as in one."""
+    rows = [{"prompt": f"a {n}", "generations": [f"b {n}", "c"]} for n in range(700)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    read: list[int] = []
+    texts: list[int] = []
+    done = evaluate_file(
+        path, scorer=lambda texts: [float(text == "b 3") for text in texts], progress=read.append,
+        text_progress=texts.append,
+    )  # fmt: skip
+    assert texts == [1024, 1401 - 1024]
+    assert read[-1] == path.stat().st_size
+    assert done.values["toxic_sample_share"] == 1 / 1400

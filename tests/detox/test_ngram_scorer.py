@@ -269,3 +269,9 @@ def test_two_processes_do_not_write_one_folder(tmp_path: Path, scorer: NgramScor
         check_line(run_here(*given), "another process is writing a scorer into it")
         assert NgramScorer.load(tmp_path / "out").key == scorer.key
     assert run_here(*given)[0] == 0
+
+
+def test_progress_counts_steps() -> None:
+    seen: list[tuple[int, int]] = []
+    train_scorer(*make_texts(40), bits=4, steps=3, progress=lambda *pair: seen.append(pair))
+    assert seen == [(step, 18) for step in range(1, 19)]

@@ -98,12 +98,12 @@ def test_posterior_of_rows_is_that_of_the_tables() -> None:
     )
 
 
-def test_one_step_and_a_last_beta_of_one() -> None:
-    process = Process([1.0])
+def test_one_step() -> None:
+    process = Process([0.5])
     assert process.estimate_weights.tolist() == [1.0]
-    assert process.variances.tolist() == [0.0]
+    assert process.variances.tolist() == [0.5]
+    assert process.posterior_variances.tolist() == [0.0]
     assert process.to("cpu").device.type == "cpu"
-    assert Process([0.5, 1.0]).final_signal == 0
 
 
 # What does not fit.
@@ -115,9 +115,13 @@ def test_one_step_and_a_last_beta_of_one() -> None:
         ({"betas": [1, 1]}, TypeError, "betas must be of floating point: got int64"),
         ({"betas": []}, ValueError, "betas must have the shape [at least 1]: got [0]"),
         ({"betas": [[0.5]]}, ValueError, "betas must have the shape [at least 1]: got [1, 1]"),
-        ({"betas": [0.5, 0.0]}, ValueError, "betas must be above 0 and at most 1: got 0.0 at 1"),
-        ({"betas": [1.5]}, ValueError, "betas must be above 0 and at most 1: got 1.5 at 0"),
-        ({"betas": [np.nan]}, ValueError, "betas must be above 0 and at most 1: got nan at 0"),
+        ({"betas": [0.5, 0.0]}, ValueError, "betas[1] must be above 0 and below 1: got 0.0"),
+        ({"betas": [0.5, 1.0]}, ValueError, "betas[1] must be above 0 and below 1: got 1.0"),
+        ({"betas": [1.5]}, ValueError, "betas[0] must be above 0 and below 1: got 1.5"),
+        ({"betas": [np.nan]}, ValueError, "betas[0] must be above 0 and below 1: got nan"),
+        ({"betas": [0.999] * 200}, ValueError,
+         "betas[102] must leave a product of 1 - beta that is at least 2**-1022 and below 1: got "
+         "1.00000000000009e-309"),
         ({"total_steps": 3}, ValueError, "total_steps must be the 2 of betas: got 3"),
         ({"timestep_map": [0, 1]}, ValueError, "total_steps must be given with timestep_map"),
         ({"timestep_map": [0.0, 1.0], "total_steps": 9}, TypeError,

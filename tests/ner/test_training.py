@@ -327,6 +327,9 @@ def test_two_processes_train_as_one(
         assert one.keys() == two.keys(), name
         assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-3, name
         check_use(tmp_path / name / "best", rows[:5], value, tmp_path / f"{name} saved")
+        # One process goes on with what two have, sharded or not.
+        again = train(alone, rows, tmp_path / name, dev=rows[:5], model=model)
+        assert (again.resumed_after, again.best_value) == (steps, value), name
 
 
 def test_the_best_model_is_what_validation_saw(

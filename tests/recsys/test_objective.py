@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lmcore.recsys import objective
+from lmcore.ops import sampled_logits as ops
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.objective import (
@@ -175,7 +175,7 @@ def test_products_and_their_gradients(
     features, table, positives, drawn = make_batch(rows, negatives, size, items, seed)
     weights = torch.linspace(-1, 2, rows * (1 + negatives)).view(rows, 1 + negatives)
     results = []
-    with mock.patch.object(objective, "_BUFFER_ELEMENTS", buffer):
+    with mock.patch.object(ops, "_BUFFER_ELEMENTS", buffer):
         for dtype in (torch.float32, torch.float64):
             inputs = [x.to(dtype).requires_grad_() for x in (features, table)]
             logits = packed_logits(*inputs, positives, drawn)

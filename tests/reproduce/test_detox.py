@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from lmcore.detox.models import make_model
 from lmcore.detox.recipes import ScratchConfig
+from lmcore.reproduce import CLAIMS
 from lmcore.reproduce.claim import Estimate
 from lmcore.reproduce.detox.chained_models import mask_prompt
 from lmcore.reproduce.detox.detoxified_texts import chains_detoxify
@@ -33,6 +34,12 @@ def test_chains_that_detoxify() -> None:
         {"chain/chains": estimate(80)},
     ):
         assert not chains_detoxify({**GOOD, **change})
+
+
+def test_both_claims_look_at_the_same_runs() -> None:
+    one, other = (CLAIMS[name] for name in ("detoxified_texts", "detoxified_texts_contrast"))
+    assert one.group == other.group
+    assert one.measure(0, "tiny") is other.measure(0, "tiny")
 
 
 def test_two_tokens() -> None:

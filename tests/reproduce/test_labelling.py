@@ -22,6 +22,7 @@ from lmcore.reproduce.ner.labelling import (
     run_arms,
 )
 from lmcore.worlds.ner.domains import generate_domain_sentences, make_domains
+from lmcore.worlds.ner.sentences import Sentence
 
 GROUPS = ("labelling", "labelling_choices")
 SENTENCES = generate_domain_sentences(make_domains(0), 40, 0)
@@ -97,6 +98,14 @@ def test_outcomes() -> None:
     kinds = [answer.replace(f"-{s.label_list[0]})", f"-{s.label_list[1]})")
              for answer, s in zip(right, SENTENCES, strict=True)]  # fmt: skip
     assert find_outcome(SENTENCES, kinds).noisy > 0.1
+
+
+def test_an_entity_that_is_repeated_is_missed_as_often() -> None:
+    words = ("bela", "and", "bela", "and", "coros")
+    labels = ("B-river", "O", "B-river", "O", "B-bank")
+    sentence = Sentence("a", words, labels, ("river", "bank"))
+    found = find_outcome([sentence], [write_target(words, ("O", "O", "O", "O", "B-bank"))])
+    assert found.unlabelled == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

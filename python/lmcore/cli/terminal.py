@@ -6,14 +6,15 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from lmcore._text import escape, to_json
 
 __all__ = [
     "STANDARD_OUTPUT", "abandon", "ask", "is_first_process", "name_output", "say", "show",
-    "show_json", "show_part",
+    "show_bytes", "show_json", "show_part",
 ]  # fmt: skip
 
 STANDARD_INPUT = "standard input"
@@ -102,6 +103,22 @@ def abandon(stream: TextIO | None) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]
         os.close(null)
+
+
+@contextlib.contextmanager
+def show_bytes(paths: Sequence[str], *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Yields what moves a bar over the bytes of all files, where somebody is looking.
+
+    Args:
+        paths: the files.
+        quiet: whether there is no bar.
+    """
+    from tqdm import tqdm
+
+    sizes = [Path(path).stat().st_size if Path(path).is_file() else 0 for path in paths]
+    disable = True if quiet else None
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=disable, leave=False) as bar:
+        yield lambda done: bar.update(done - bar.n)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from lmcore.detox.selection import (
 from lmcore.detox.sheet import Judgement, read_answers, write_sheet
 from lmcore.detox.similarity import load_similarity, ngram_similarity
 from lmcore.detox.span_scores import SpanScores, score_characters, score_pairs, score_spans
+from lmcore.detox.span_scoring import SpanFileScores, score_finder, score_span_files
 from lmcore.detox.toxicity import (
     MaximumToxicity,
     expected_maximum_toxicity,
@@ -162,6 +163,7 @@ __all__ = [
     "Span",
     "SpanCollator",
     "SpanExample",
+    "SpanFileScores",
     "SpanFinder",
     "SpanScores",
     "SpanSummary",
@@ -208,9 +210,11 @@ __all__ = [
     "run_steps",
     "score_characters",
     "score_file",
+    "score_finder",
     "score_pairs",
     "score_samples",
     "score_segments",
+    "score_span_files",
     "score_spans",
     "select_generations",
     "toxic_prompt_share",

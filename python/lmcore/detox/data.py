@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lmcore._rows import Progress, RowReader, parse_row
+from lmcore._json import parse_json
+from lmcore._rows import Progress, RowReader, is_csv, parse_row
 
 FORMS = ("auto", "jsonl", "realtoxicityprompts", "lines")
+LABELLED_FORMS = ("auto", "jsonl", "csv")
 KINDS = ("explicit", "implicit")
 _LABELS = ("label", "score", "toxic", "toxicity")
 
@@ -181,34 +183,45 @@ def read_prompts(
 def read_labelled(
     path: str | os.PathLike[str],
     *,
+    form: str = "auto",
+    field: str | None = None,
+    label_field: str | None = None,
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], list[float], list[str]]:
     r"""Returns texts and their labels from 0 to 1, and the rows that were left out.
 
     Args:
-        path: JSONL with `text` and one of `label`, `score`, `toxic` and `toxicity`, or rows of
-            RealToxicityPrompts, of which prompt and continuation are taken; a toxicity that is
-            null there is listed and left out. `.gz` is decompressed, `-` is standard input.
+        path: CSV below a line of names, if the name ends with `.csv`, or JSONL, with `text` and
+            one of `label`, `score`, `toxic` and `toxicity`; or rows of RealToxicityPrompts, of
+            which prompt and continuation are taken; a toxicity that is null there is listed and
+            left out. `.gz` is decompressed, `-` is standard input.
+        form: one of `LABELLED_FORMS`.
+        field: the key or column of the text; `text` if None.
+        label_field: that of the label; the one of those above that there is if None.
         skip_bad_rows: list rows that cannot be used instead of raising.
         progress: called with the bytes read so far.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a row cannot be used; the text names file and line.
+        ValueError: there is no such form, or a row cannot be used; the text names file and line.
 
     Example:
         >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        ...     _ = file.write('{"text": "a", "label": true}'), file.flush()
-        ...     read_labelled(file.name)
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        ...     _ = file.write("comment_text,toxic\na,1\n"), file.flush()
+        ...     read_labelled(file.name, field="comment_text")
         (['a'], [1.0], [])
     """
+    if form not in LABELLED_FORMS:
+        raise ValueError(f"format must be one of {', '.join(LABELLED_FORMS)}: got {form!r:.60}")
     texts, labels = [], []
     reader = RowReader(path, skip_bad_rows=skip_bad_rows, progress=progress)
-    for line, value in reader:
+    reads_csv = form == "csv" or (form == "auto" and is_csv(path))
+    columns = [field or "text", *([label_field] if label_field else [])]
+    for line, value in reader.records(columns) if reads_csv else reader:
         try:
-            pairs = _find_labels(value)
+            pairs = _find_labels(value, field, label_field, from_text=reads_csv)
         except ValueError as error:
             reader.refuse(line, str(error))
             continue
@@ -286,18 +299,32 @@ def check_score(name: str, value: Any) -> float:
     return float(value)
 
 
-def _find_labels(value: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    if isinstance(value.get("prompt"), dict):
+def _find_labels(
+    value: Mapping[str, Any], field: str | None, label_field: str | None, *, from_text: bool
+) -> list[tuple[str, float | None]]:
+    if field is None and isinstance(value.get("prompt"), dict):
         parts = [value[key] for key in ("prompt", "continuation") if key in value]
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("continuation must be an object with text")
         found = [parse_prompt({"prompt": part}) for part in parts]
         return [(part.text, part.toxicity) for part in found]
-    keys = [key for key in _LABELS if key in value]
+    name = field or "text"
+    own = {name: value[name]} if name in value else {}
+    text = parse_prompt(own, "jsonl", field=name).text
+    keys = [key for key in ([label_field] if label_field else _LABELS) if key in value]
     if len(keys) != 1:
-        raise ValueError(f"must have one of {', '.join(_LABELS)}: got {', '.join(keys) or 'none'}")
-    label = check_score(keys[0], value[keys[0]])
-    return [(parse_prompt(value, "jsonl", field="text").text, label)]
+        expected = label_field or f"one of {', '.join(_LABELS)}"
+        raise ValueError(f"must have {expected}: got {', '.join(keys) or 'none'}")
+    label = value[keys[0]]
+    return [(text, check_score(keys[0], _parse_number(label) if from_text else label))]
+
+
+def _parse_number(content: str) -> Any:
+    """The number that a field of CSV holds; the field itself where it holds none."""
+    try:
+        return parse_json(content.strip())
+    except ValueError:
+        return content
 
 
 def _split_samples(name: str, samples: Any) -> tuple[list[str], list[Any] | None]:

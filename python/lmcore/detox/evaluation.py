@@ -20,7 +20,7 @@ Samples that are empty count as harmless for toxicity, are left out elsewhere, a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 Values = dict[str, float | int | None]
 ORDERS = (1, 2, 3)
+# Texts that a scorer sees at once.
+_BLOCK = 1024
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -63,6 +65,7 @@ def evaluate_file(
     scorer: Scorer | None = None,
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
+    text_progress: Callable[[int], object] | None = None,
     **models: Any,
 ) -> Evaluation:
     r"""Returns what a file of generations is worth.
@@ -73,6 +76,7 @@ def evaluate_file(
         scorer: of samples and prompts, in place of the scores that rows hold.
         skip_bad_rows: count and list rows that cannot be used instead of raising.
         progress: called with the bytes read so far.
+        text_progress: as `progress` of `evaluate_generations`.
         models: of `evaluate_generations`.
 
     Raises:
@@ -98,7 +102,7 @@ def evaluate_file(
         found.append(row)
     if not found:
         raise ValueError(f"{reader.name}: no row can be used: {reader.bad_rows} were left out")
-    values = evaluate_generations(found, scorer=scorer, **models)
+    values = evaluate_generations(found, scorer=scorer, progress=text_progress, **models)
     return Evaluation(
         values=values, bad_rows=reader.bad_rows, listed_bad_rows=reader.listed_bad_rows
     )
@@ -113,6 +117,7 @@ def evaluate_generations(
     fluency: Scorer | None = None,
     device: str = "auto",
     batch_size: int = 16,
+    progress: Callable[[int], object] | None = None,
 ) -> Values:
     """Returns what generations are worth, by name.
 
@@ -127,6 +132,7 @@ def evaluate_generations(
         fluency: a scorer of samples, 1 for fluent ones; the joint score needs it.
         device: of the language model, as for `lmcore.training.processes.find_device`.
         batch_size: of the language model.
+        progress: called with the number of texts that the scorer, or the language model, has read.
 
     Raises:
         ImportError: an extra that a model needs is not installed.
@@ -145,7 +151,7 @@ def evaluate_generations(
     for row in rows:
         _check_row(row, rows[0], has_scorer=scorer is not None)
     if scorer is not None:
-        rows = _score_rows(rows, scorer)
+        rows = _score_rows(rows, scorer, progress)
     matrix = check_score_matrix([row.scores or () for row in rows])
     samples = [text for row in rows for text in row.texts or ()]
     values: Values = {
@@ -158,7 +164,7 @@ def evaluate_generations(
     elif fluency is not None or perplexity is not None:
         raise ValueError("rows have scores alone: perplexity and fluency need their texts")
     if perplexity is not None:
-        values |= _measure_perplexity(rows, perplexity, device, batch_size)
+        values |= _measure_perplexity(rows, perplexity, device, batch_size, progress)
     return values | _measure_rephrased(rows, similarity)
 
 
@@ -176,13 +182,20 @@ def _check_row(row: Generations, first: Generations, *, has_scorer: bool) -> Non
         )
 
 
-def _score_rows(rows: Sequence[Generations], scorer: Scorer) -> list[Generations]:
+def _score_rows(
+    rows: Sequence[Generations], scorer: Scorer, progress: Callable[[int], object] | None
+) -> list[Generations]:
     """The rows with a scorer's scores, of samples and of prompts."""
     texts = [text for row in rows for text in row.texts or () if text.strip()]
     prompts = [row.prompt.text for row in rows if row.prompt is not None]
-    # Each distinct text once, and all together.
+    # Each distinct text once.
     distinct = list(dict.fromkeys([*texts, *prompts]))
-    scores = check_scores(scorer(distinct), distinct).tolist() if distinct else []
+    scores: list[float] = []
+    for first in range(0, len(distinct), _BLOCK):
+        block = distinct[first : first + _BLOCK]
+        scores += check_scores(scorer(block), block).tolist()
+        if progress is not None:
+            progress(len(block))
     known = dict(zip(distinct, scores, strict=True))
     return [
         replace(
@@ -268,11 +281,14 @@ def _measure_perplexity(
     folder: str | os.PathLike[str],
     device: str,
     batch_size: int,
+    progress: Callable[[int], object] | None,
 ) -> Values:
     from lmcore.detox.model_scores import compute_perplexity
 
     prompts, texts, _ = _list_pairs(rows)
-    found = compute_perplexity(prompts, texts, folder, device=device, batch_size=batch_size)
+    found = compute_perplexity(
+        prompts, texts, folder, device=device, batch_size=batch_size, progress=progress
+    )
     return {"perplexity": found.value, "perplexity_left_out": found.left_out}
 
 

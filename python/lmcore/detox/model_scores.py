@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,6 +51,7 @@ def compute_perplexity(
     *,
     batch_size: int = 16,
     device: str = "auto",
+    progress: Callable[[int], object] | None = None,
 ) -> Perplexity:
     """Returns the perplexity of continuations, each with the same weight, behind their prompts.
 
@@ -66,6 +67,7 @@ def compute_perplexity(
         folder: of a causal language model and its tokenizer.
         batch_size: texts at once; the result does not depend on it but for rounding.
         device: as for `lmcore.training.processes.find_device`.
+        progress: called with the number of texts that were read together.
 
     Raises:
         ImportError: transformers is not installed.
@@ -103,6 +105,8 @@ def compute_perplexity(
         places = torch.arange(1, ids.shape[1], device=ids.device)
         counted = is_token[:, 1:] * (places >= begin)
         means: list[float] = ((losses * counted).sum(1) / counted.sum(1)).tolist()
+        if progress is not None:
+            progress(len(means))
         return means
 
     losses = compute_by_length(marked, batch_size, model.device, compute)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from lmcore._rows import Progress
 
+TrainingProgress = Callable[[int, int], object]
+"""Called with the steps that are made, of all models, and how many there are."""
+
 BITS = 18
 PENALTY = 1e-4
 STEPS = 200
@@ -65,21 +68,28 @@ def train_file(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    form: str = "auto",
+    field: str | None = None,
+    label_field: str | None = None,
     bits: int = BITS,
     penalty: float = PENALTY,
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
+    training_progress: TrainingProgress | None = None,
 ) -> tuple[NgramScorer, list[str]]:
     r"""Writes a scorer that was trained on a file, and returns it with the rows left out.
 
     Args:
-        source: JSONL with `text` and `label`, `score` or `toxic`, or rows of RealToxicityPrompts;
-            `.gz` is decompressed, `-` is standard input.
+        source: labelled texts, as `lmcore.detox.data.read_labelled` reads them.
         out: the folder, empty or of a scorer, which is then replaced.
+        form: one of `lmcore.detox.data.LABELLED_FORMS`.
+        field: the key or column of the text; `text` if None.
+        label_field: that of the label; the one of the usual ones that there is if None.
         bits: the model has `2 ** bits` weights.
         penalty: of the squares of the weights.
         skip_bad_rows: list rows that cannot be used instead of raising.
         progress: called with the bytes of the input read so far.
+        training_progress: as for `train_scorer`.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -98,8 +108,11 @@ def train_file(
         (40, 1.0, [])
     """
     check_folder(out)
-    texts, labels, left_out = read_labelled(source, skip_bad_rows=skip_bad_rows, progress=progress)
-    scorer = train_scorer(texts, labels, bits=bits, penalty=penalty)
+    texts, labels, left_out = read_labelled(
+        source, form=form, field=field, label_field=label_field, skip_bad_rows=skip_bad_rows,
+        progress=progress,
+    )  # fmt: skip
+    scorer = train_scorer(texts, labels, bits=bits, penalty=penalty, progress=training_progress)
     scorer.save(out, inputs=[] if os.fspath(source) == "-" else [source])
     return scorer, left_out
 
@@ -111,6 +124,7 @@ def train_scorer(
     bits: int = BITS,
     penalty: float = PENALTY,
     steps: int = STEPS,
+    progress: TrainingProgress | None = None,
 ) -> NgramScorer:
     """Returns a scorer that was trained on texts; its `report` says how well it does.
 
@@ -121,6 +135,7 @@ def train_scorer(
         bits: the model has `2 ** bits` weights, 1 to 24.
         penalty: of the squares of the weights, above 0.
         steps: of the optimiser at most, 1 or more.
+        progress: called with the steps that are made, and how many there are.
 
     Raises:
         TypeError: a label is no number.
@@ -144,8 +159,16 @@ def train_scorer(
     train = known.take(rows)
     _check_classes(train.labels, sides[rows])
 
+    done = 0
+
+    def watch() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, (_PARTS + 1) * steps)
+
     def fit(texts: _Texts) -> tuple[NDArray[np.float64], float]:
-        return _fit(texts, 1 << bits, penalty, steps)
+        return _fit(texts, 1 << bits, penalty, steps, watch)
 
     slope, shift = fit_slope(_cross_score(train, sides[rows], fit), train.labels)
     weights, bias = fit(train)
@@ -237,7 +260,9 @@ def _cross_score(
     return logits
 
 
-def _fit(texts: _Texts, size: int, penalty: float, steps: int) -> tuple[NDArray[np.float64], float]:
+def _fit(
+    texts: _Texts, size: int, penalty: float, steps: int, watch: Callable[[], None]
+) -> tuple[NDArray[np.float64], float]:
     """Weights and bias of least mean cross-entropy and penalty, by Nesterov's method.
 
     The features of a text have the length 1, and the bias adds 1: the curvature is at most a
@@ -258,6 +283,7 @@ def _fit(texts: _Texts, size: int, penalty: float, steps: int) -> tuple[NDArray[
         ahead = new + share * (new - weights)
         bias_ahead = new_bias + share * (new_bias - bias)
         weights, bias, momentum = new, new_bias, next_momentum
+        watch()
     return weights, bias
 
 

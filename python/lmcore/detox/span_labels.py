@@ -21,7 +21,7 @@ import numpy as np
 
 from lmcore._rows import RowReader
 from lmcore.detox.scorers import Scorer, check_scores
-from lmcore.detox.span_rows import LabelledRow, find_span_form, read_rows
+from lmcore.detox.span_rows import LabelledRow, find_span_form, read_rows, split_rows
 from lmcore.detox.tokenization import SegmentTokenizer
 from lmcore.ops.segments import list_segments
 
@@ -103,7 +103,7 @@ def read_labelled(
         return _score_all(reader, tokenizer, scorer, threshold, segment_size, progress)
     examples = [
         example
-        for part in _split(read_rows(reader, form))
+        for part in split_rows(read_rows(reader, form), _BLOCK)
         for example in _label_all(part, reader, tokenizer, threshold, segment_size)
     ]
     if not examples and not reader.bad_rows:
@@ -237,7 +237,7 @@ def _score_all(
 ) -> LabelledTexts:
     """The examples of rows that a scorer labels."""
     texts, rows = [], []
-    for part in _split(read_rows(reader, "texts")):
+    for part in split_rows(read_rows(reader, "texts"), _BLOCK):
         encoded = tokenizer.encode([row.text for row in part])
         for row, tokens in zip(part, encoded, strict=True):
             if not tokens.ids:
@@ -271,15 +271,3 @@ def _score_all(
         listed_bad_rows=reader.listed_bad_rows,
         distinct=seen,
     )
-
-
-def _split(rows: Iterator[LabelledRow]) -> Iterator[list[LabelledRow]]:
-    """Rows in blocks, which are tokenised together."""
-    block: list[LabelledRow] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == _BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block

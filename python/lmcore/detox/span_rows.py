@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from lmcore._json import parse_json
-from lmcore._rows import RowReader, parse_row
-from lmcore._streams import open_input
+from lmcore._rows import RowReader, is_csv, parse_row
 
 SPAN_FORMS = ("auto", "pairs", "semeval", "texts")
 _COLUMNS = ("spans", "text")
@@ -36,8 +34,7 @@ def find_span_form(path: str | os.PathLike[str], form: str = "auto", *, scored: 
     if form not in SPAN_FORMS:
         raise ValueError(f"format must be one of {', '.join(SPAN_FORMS)}: got {form!r:.60}")
     if form == "auto":
-        is_csv = os.fspath(path).lower().removesuffix(".gz").endswith(".csv")
-        form = "texts" if scored else "semeval" if is_csv else "pairs"
+        form = "texts" if scored else "semeval" if is_csv(path) else "pairs"
     if (form == "texts") != scored:
         raise ValueError(
             "the format texts needs a scorer, which makes its labels"
@@ -135,6 +132,68 @@ def read_rows(reader: RowReader, form: str) -> Iterator[LabelledRow]:
     return _READERS[form](reader)
 
 
+def split_rows(rows: Iterator[LabelledRow], size: int) -> Iterator[list[LabelledRow]]:
+    """Yields rows in blocks, which are tokenised together.
+
+    Args:
+        rows: any.
+        size: of a block; the last one may be smaller.
+
+    Example:
+        >>> [len(block) for block in split_rows(iter([LabelledRow(1, "a")] * 3), 2)]
+        [2, 1]
+    """
+    while block := list(islice(rows, size)):
+        yield block
+
+
+def read_spans(reader: RowReader) -> Iterator[LabelledRow]:
+    r"""Yields texts with their toxic characters, which a file holds in one of two ways.
+
+    A name that ends with `.csv` is SemEval-2021's form; else rows are those of
+    `lmcore detox spans`, JSONL with a text and `spans`, half-open ranges of its characters, or
+    places of characters.
+
+    Args:
+        reader: of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no rows, or one that cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        ...     _ = file.write('{"text": "a bad", "spans": [[2, 5]]}\n'), file.flush()
+        ...     [row.spans for row in read_spans(RowReader(file.name))]
+        [[2, 3, 4]]
+    """
+    return _parse_semeval(reader) if is_csv(reader.path) else _parse_spans(reader)
+
+
+def _parse_spans(reader: RowReader) -> Iterator[LabelledRow]:
+    for line, content in reader.contents():
+        try:
+            row = parse_row(content)
+            text = find_text(row)
+            places = _expand_spans(row.get("spans"), len(text))
+        except ValueError as error:
+            reader.refuse(line, str(error))
+            continue
+        yield LabelledRow(line, text, spans=places)
+
+
+def _expand_spans(spans: Any, length: int) -> list[int]:
+    if _is_list(spans, int):
+        return _check_places(spans, length)
+    if not isinstance(spans, list) or not all(_is_list(each, int) for each in spans):
+        raise ValueError("spans must be a list of ranges, or of places, of characters")
+    for each in spans:
+        if len(each) != 2 or not 0 <= each[0] < each[1] <= length:
+            raise ValueError(f"spans must be ranges from 0 to {length}: got {each!r:.60}")
+    return [place for start, end in spans for place in range(start, end)]
+
+
 def _parse_pairs(reader: RowReader) -> Iterator[LabelledRow]:
     for line, content in reader.contents():
         try:
@@ -166,58 +225,30 @@ def _parse_texts(reader: RowReader) -> Iterator[LabelledRow]:
 
 
 def _parse_semeval(reader: RowReader) -> Iterator[LabelledRow]:
-    names: list[str] | None = None
-    for line, values in _read_records(reader):
-        if names is None:
-            names = values
-            if not set(_COLUMNS) <= set(names):
-                raise ValueError(
-                    f"{reader.name}:{line}: expected columns spans and text: got {names!r:.80}"
-                )
-            continue
+    for line, row in reader.records(_COLUMNS):
         try:
-            yield _parse_record(line, dict(zip(names, values, strict=False)), len(names), values)
+            spans = _parse_places(row["spans"], len(row["text"]))
         except ValueError as error:
             reader.refuse(line, str(error))
+            continue
+        yield LabelledRow(line, row["text"], spans=spans)
 
 
-def _parse_record(line: int, row: dict[str, str], columns: int, values: list[str]) -> LabelledRow:
-    if len(values) != columns:
-        raise ValueError(f"expected {columns} columns: got {len(values)}")
+def _parse_places(content: str, length: int) -> list[int]:
     try:
-        spans = parse_json(row["spans"])
+        spans = parse_json(content)
     except ValueError:
         spans = None
     if not _is_list(spans, int):
-        raise ValueError(f"spans must be a list of places of characters: got {row['spans']!r:.60}")
-    text = row["text"]
-    outside = next((place for place in spans if not 0 <= place < len(text)), None)
+        raise ValueError(f"spans must be a list of places of characters: got {content!r:.60}")
+    return _check_places(spans, length)
+
+
+def _check_places(spans: list[int], length: int) -> list[int]:
+    outside = next((place for place in spans if not 0 <= place < length), None)
     if outside is not None:
-        raise ValueError(
-            f"spans must be from 0 to {len(text) - 1}, the last character: got {outside}"
-        )
-    return LabelledRow(line, text, spans=spans)
-
-
-def _read_records(reader: RowReader) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV file with the line that each begins in; fields may hold line breaks."""
-    with open_input(reader.path) as source:
-        text = io.TextIOWrapper(source.file, encoding="utf-8-sig", newline="")
-        records = csv.reader(text, strict=True)
-        line = 1
-        while True:
-            try:
-                values = next(records, None)
-            except csv.Error as error:
-                reader.refuse(line, f"not a record of CSV: {error}")
-                values = []
-            except UnicodeDecodeError:
-                raise ValueError(f"{reader.name}:{line}: not UTF-8") from None
-            if values is None:
-                return
-            if values:
-                yield line, values
-            line = records.line_num + 1
+        raise ValueError(f"spans must be from 0 to {length - 1}, the last character: got {outside}")
+    return spans
 
 
 def _is_number(value: Any) -> bool:

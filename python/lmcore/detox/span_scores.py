@@ -54,6 +54,19 @@ def score_characters(found: Collection[int], expected: Collection[int]) -> SpanS
     return compute_ratios(len(own & gold), len(own), len(gold))
 
 
+def average(scores: Sequence[SpanScores]) -> SpanScores:
+    """Returns the means over texts.
+
+    Args:
+        scores: of each text, of one at least.
+
+    Example:
+        >>> average([SpanScores(1.0, 1.0, 1.0), SpanScores(0.5, 0.0, 0.0)])
+        SpanScores(precision=0.75, recall=0.5, f1=0.5)
+    """
+    return SpanScores(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+
+
 def score_spans(
     found: Sequence[Iterable[tuple[int, int]]], expected: Sequence[Collection[int]]
 ) -> SpanScores:
@@ -82,9 +95,7 @@ def score_spans(
         score_characters({place for start, end in spans for place in range(start, end)}, gold)
         for spans, gold in zip(found, expected, strict=True)
     ]
-    count = len(scores)
-    precision, recall, f1 = (sum(column) / count for column in zip(*scores, strict=True))
-    return SpanScores(precision, recall, f1)
+    return average(scores)
 
 
 def score_pairs(found: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> SpanScores:

@@ -49,7 +49,8 @@ from lmcore.training.seeding import seed_torch
 _FREE = (
     "config.model", "config.epochs", "config.loop.steps", "config.loop.save_every_seconds",
     "config.loop.keep_states", "config.loop.tensorboard", "config.device.device",
-    "config.device.threads", "data.path", "data.valid", "data.tokenizer",
+    "config.device.threads", "config.device.sharding", "config.device.recompute",
+    "data.path", "data.valid", "data.tokenizer",
 )  # fmt: skip
 # Where the length of the run changes what each step does.
 _OF_LENGTH = ("config.epochs", "config.loop.steps")

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lmcore.ops.schedule import make_coefficients
+
 TIME_RANGE = 1000.0
 """What the timesteps of every process are scaled to: step t of T is `t * TIME_RANGE / T`."""
 
@@ -27,7 +29,7 @@ class Process:
     the choice of steps.
 
     Args:
-        betas: `[N]`, each above 0 and at most 1.
+        betas: `[N]`, each above 0 and below 1, as for `lmcore.ops.schedule.make_coefficients`.
         timestep_map: `[N]` integers, the steps of the training in ascending order; None: the
             process is that of the training.
         total_steps: T; needed with `timestep_map`.
@@ -44,7 +46,7 @@ class Process:
         state_weights: `[N]` float64, of the noisy latents in the posterior mean.
         posterior_variances: `[N]` float64; the first is 0.
         variances: `[N]` float64, which ancestral sampling uses ("fixed large"): the betas, but for
-            the first, which is the second posterior variance.
+            the first, which is the second posterior variance where there is one.
 
     Raises:
         TypeError: `betas` or `timestep_map` hold something else.
@@ -69,19 +71,16 @@ class Process:
         self.betas = _read_betas(betas)
         self.steps = len(self.betas)
         self.total_steps, self.timestep_map = _read_map(timestep_map, total_steps, self.steps)
-        alphas = 1.0 - self.betas
-        left = self.alphas_cumprod = np.cumprod(alphas)
-        before = self.alphas_cumprod_prev = np.append(1.0, left[:-1])
-        lost = 1.0 - left
-        self.estimate_weights = self.betas * np.sqrt(before) / lost
-        self.state_weights = (1.0 - before) * np.sqrt(alphas) / lost
-        self.posterior_variances = self.betas * (1.0 - before) / lost
-        # The authors' first value is the second of the other list: the own one is 0.
-        first = self.posterior_variances[min(1, self.steps - 1)]
-        self.variances = np.append(first, self.betas[1:])
+        found = make_coefficients(self.betas)
+        self.alphas_cumprod = found.alphas_cumprod
+        self.alphas_cumprod_prev = found.alphas_cumprod_prev
+        self.estimate_weights = found.posterior_mean_coef1
+        self.state_weights = found.posterior_mean_coef2
+        self.posterior_variances = found.posterior_variance
+        self.variances = found.fixed_large_variance
         self._tables = {
-            "signal": np.sqrt(left),
-            "noise": np.sqrt(lost),
+            "signal": found.sqrt_alphas_cumprod,
+            "noise": found.sqrt_one_minus_alphas_cumprod,
             "estimate": self.estimate_weights,
             "state": self.state_weights,
             "variance": self.variances,
@@ -250,11 +249,6 @@ def _read_betas(betas: ArrayLike) -> NDArray[np.float64]:
         raise TypeError(f"betas must be of floating point: got {array.dtype}")
     if array.ndim != 1 or not len(array):
         raise ValueError(f"betas must have the shape [at least 1]: got {list(array.shape)}")
-    wrong = np.flatnonzero(~((array > 0) & (array <= 1)))
-    if len(wrong):
-        raise ValueError(
-            f"betas must be above 0 and at most 1: got {array[wrong[0]]} at {wrong[0]}"
-        )
     return array.astype(np.float64)
 
 

@@ -56,7 +56,8 @@ from lmcore.training.seeding import seed_torch
 _FREE = (
     "config.model", "config.epochs", "config.loop.steps", "config.loop.save_every_seconds",
     "config.loop.keep_states", "config.loop.tensorboard", "config.device.device",
-    "config.device.threads", "config.validation_batch_size", "data.path", "data.dev",
+    "config.device.threads", "config.device.sharding", "config.device.recompute",
+    "config.validation_batch_size", "data.path", "data.dev",
 )  # fmt: skip
 # Where the length of the run changes what each step does.
 _OF_LENGTH = ("config.epochs", "config.loop.steps")

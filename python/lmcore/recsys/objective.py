@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# 320 KB of float32: what the second level of a cache holds.
-_BUFFER_ELEMENTS = 80_000
+from lmcore.ops.sampled_logits import sampled_logits
 
 NORMALIZATIONS = ("mean", "balanced")
 
@@ -98,65 +97,10 @@ def packed_logits(
             f"features, positives and negatives must have one row per position: got "
             f"{len(features)}, {len(positives)} and {len(negatives)}"
         )
-    items = torch.cat([positives.unsqueeze(1), negatives], 1)
-    if items.device.type == "cpu" and item_emb.dtype == features.dtype == torch.float32:
-        logits: Tensor = _Products.apply(features, item_emb, items)
-        return logits
-    candidates = functional.embedding(items, item_emb, padding_idx=0)
-    return (candidates @ features.unsqueeze(-1)).squeeze(-1)
-
-
-class _Products(torch.autograd.Function):
-    """Products of features with rows of a table, without the gathered rows `[P, 1 + N, H]`.
-
-    Forward gathers a few positions at a time into one buffer that stays in the cache.  Backward
-    sums weighted rows: those of the table for each position, and, with the items sorted, those of
-    the features for each item.  As F.embedding with padding_idx=0, it gives row 0 no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, table: Tensor, items: Tensor) -> Tensor:
-        rows, columns = items.shape
-        logits = features.new_empty(rows, columns)
-        step = max(_BUFFER_ELEMENTS // max(columns * table.shape[1], 1), 1)
-        buffer = table.new_empty(min(step, rows) * columns, table.shape[1])
-        flat = items.flatten()
-        for start in range(0, rows, step):
-            end = min(start + step, rows)
-            part = buffer[: (end - start) * columns]
-            torch.index_select(table, 0, flat[start * columns : end * columns], out=part)
-            torch.bmm(
-                part.view(end - start, columns, -1),
-                features[start:end].unsqueeze(-1),
-                out=logits[start:end].unsqueeze(-1),
-            )
-        ctx.save_for_backward(features, table, items)
-        return logits
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        features, table, items = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        for_features = for_table = None
-        if ctx.needs_input_grad[0]:
-            for_features = functional.embedding_bag(
-                items, table, per_sample_weights=gradient, mode="sum"
-            )
-        if ctx.needs_input_grad[1]:
-            flat = items.flatten()
-            counts = torch.bincount(flat, minlength=len(table))
-            # Sorting 32-bit keys takes half the time.
-            order = flat.to(torch.int32).sort(stable=True).indices
-            for_table = functional.embedding_bag(
-                order // items.shape[1],
-                features,
-                counts.cumsum(0) - counts,
-                per_sample_weights=gradient.flatten()[order],
-                mode="sum",
-            )
-            for_table[0] = 0
-        return for_features, for_table, None
+    kind = torch.promote_types(positives.dtype, negatives.dtype)
+    return sampled_logits(
+        features, item_emb, positives.to(kind), negatives.to(kind), padding_index=0
+    )
 
 
 def ufn_loss(

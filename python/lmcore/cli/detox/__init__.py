@@ -8,6 +8,7 @@ from lmcore.cli.detox.generate import generate_command
 from lmcore.cli.detox.mask import mask_command
 from lmcore.cli.detox.run import run_command
 from lmcore.cli.detox.score import score_command
+from lmcore.cli.detox.score_spans import score_spans_command
 from lmcore.cli.detox.select import select_command
 from lmcore.cli.detox.spans import spans_command
 from lmcore.cli.detox.train import recipe_command, train_command
@@ -21,6 +22,7 @@ app.command("train-scorer")(train_scorer_command)
 app.command("train-spans")(train_spans_command)
 app.command("span-recipe")(span_recipe_command)
 app.command("spans")(spans_command)
+app.command("score-spans")(score_spans_command)
 app.command("mask")(mask_command)
 app.command("fill")(fill_command)
 app.command("continue")(continue_command)

@@ -17,8 +17,16 @@ from lmcore.cli.detox.scorer_options import (
     say_windows,
 )
 from lmcore.cli.failures import starting
-from lmcore.cli.options import AsJson, Device, SkipBadRows, name_of_file, plain_text, whole
-from lmcore.cli.terminal import say, show, show_json
+from lmcore.cli.options import (
+    AsJson,
+    Device,
+    Quiet,
+    SkipBadRows,
+    name_of_file,
+    plain_text,
+    whole,
+)
+from lmcore.cli.terminal import say, show, show_bytes, show_json
 
 if TYPE_CHECKING:
     from lmcore.detox import Evaluation, Judgement
@@ -104,6 +112,7 @@ def evaluate_command(
     seed: Annotated[int, whole(0, 2**64 - 1, text="Of the pairs of --sheet.")] = 0,
     skip_bad_rows: SkipBadRows = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure generated continuations: toxicity, perplexity, similarity, distinct, joint score.
 
@@ -115,7 +124,8 @@ def evaluate_command(
     folders = {"perplexity": perplexity, "similarity": similarity, "fluency": fluency}
     if _compare(source, sheet, against, answers, pairs=pairs, seed=seed, as_json=as_json):
         return
-    done = _evaluate(source, scorer, options, folders, fluency_label, skip_bad_rows=skip_bad_rows)
+    rows = {"skip_bad_rows": skip_bad_rows, "quiet": quiet}
+    done = _evaluate(source, scorer, options, folders, fluency_label, **rows)
     _warn(done)
     _show_values(done, as_json=as_json)
 
@@ -167,8 +177,11 @@ def _evaluate(
     fluency_label: str | None,
     *,
     skip_bad_rows: bool,
+    quiet: bool,
 ) -> Evaluation:
     with starting():
+        from tqdm import tqdm
+
         from lmcore.detox import evaluate_file
 
     if (folders["fluency"] is None) != (fluency_label is None):
@@ -179,7 +192,15 @@ def _evaluate(
         models["scorer"] = open_scorer(scorer, **options)
     elif any(options[name] for name in ("label", "checkpoint", "unpickle", "cache")):
         raise ValueError("--label, --checkpoint, --unpickle and --cache go with --scorer")
-    done = evaluate_file(source, skip_bad_rows=skip_bad_rows, **models)
+    disable = True if quiet else None
+    with (
+        show_bytes([source], quiet=quiet) as progress,
+        tqdm(unit=" texts", disable=disable, leave=False) as bar,
+    ):
+        done = evaluate_file(
+            source, skip_bad_rows=skip_bad_rows, progress=progress, text_progress=bar.update,
+            **models,
+        )  # fmt: skip
     say_windows(models.get("scorer"))
     return done
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,7 @@ from lmcore.cli.options import (
     plain_text,
     whole,
 )
-from lmcore.cli.terminal import say, show, show_json
+from lmcore.cli.terminal import say, show, show_bytes, show_json
 from lmcore.ops.entities import SCHEMES
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def _score(
     if html is not None:
         find_output(html, files)
     shown = worst if html else 0
-    with show_progress(files) as progress:
+    with show_bytes(files) as progress:
         return score_files(files, worst=shown, progress=progress, merge=merge, **options)
 
 
@@ -307,7 +306,7 @@ def _align_files(
     if target != "-":
         find_output(target, [source])
     options = make_options(scheme, skip_bad_rows, threads, tokenizer)
-    with show_progress([source]) as progress, open_names(source, target) as names:
+    with show_bytes([source]) as progress, open_names(source, target) as names:
         summary = align_file(
             names.source,
             names.target,
@@ -357,17 +356,3 @@ def _load_tokenizer(name: str | None) -> BackTokenizer | None:
     except Exception as error:  # a folder that is something else makes the loader fail in any way
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ValueError(f"--tokenizer {name}: {reason[0]}") from None
-
-
-@contextmanager
-def show_progress(paths: list[str]) -> Iterator[Callable[[int], None]]:
-    """Yields what moves a bar over the bytes of all files, where somebody is looking.
-
-    Args:
-        paths: the files.
-    """
-    from tqdm import tqdm
-
-    sizes = [Path(path).stat().st_size if Path(path).is_file() else 0 for path in paths]
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        yield lambda done: bar.update(done - bar.n)

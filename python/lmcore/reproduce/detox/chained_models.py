@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 KINDS = {"toxic": True, "nontoxic": False}
 
 
+#: The step size of training on chains.
+LR = 2e-3
+
+
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Scale:
     """How large an experiment is."""
@@ -27,6 +31,9 @@ class Scale:
     base_steps: int
     steps: int
     """On chains."""
+    last_steps: int = 0
+    """On chains, once with and once without the contrastive term, from there, with half
+    the step size."""
     hidden_size: int = 128
     candidates: int = 6
     """Continuations from which a chain's is chosen."""
@@ -136,7 +143,12 @@ def _make_rows(
 
 
 def train_on_chains(
-    folder: str, rows: Sequence[dict[str, Any]], seed: int, steps: int, weight: float
+    folder: str,
+    rows: Sequence[dict[str, Any]],
+    seed: int,
+    steps: int,
+    weight: float,
+    lr: float = LR,
 ) -> Any:
     """Returns a model that was trained on chains, with or without the contrastive term.
 
@@ -146,6 +158,7 @@ def train_on_chains(
         seed: of the order of rows, and of anchors.
         steps: of 16 rows.
         weight: of the contrastive term.
+        lr: the step size.
     """
     from lmcore.detox.recipes import tiny
     from lmcore.detox.training import ChainRun
@@ -155,7 +168,7 @@ def train_on_chains(
     config = change(
         tiny(),
         {
-            "model": folder, "loop.seed": seed, "loop.steps": steps,
+            "model": folder, "loop.seed": seed, "loop.steps": steps, "optimizer.lr": lr,
             "contrastive.weight": weight, "max_chain_tokens": 200, "max_template_tokens": 180,
         },
     )  # fmt: skip

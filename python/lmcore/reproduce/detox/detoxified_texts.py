@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
 from lmcore.reproduce.detox.chained_models import (
     KINDS,
+    LR,
     Scale,
     prepare,
     score_continuations,
@@ -21,24 +23,30 @@ _ARMS = {
     "base": "as it is",
     "pipeline": "as it is, behind cleaned prompts",
     "chain": "trained on chains",
-    "contrast": "trained on chains, with the contrastive term",
+    "contrast": "trained on chains, at last with the contrastive term",
 }
-
 
 _SCALES: dict[Size, Scale] = {
     "tiny": Scale(
-        comments=60, prompts=12, tests=3, base_steps=3, steps=2, hidden_size=16, candidates=2,
-        samples=2,
+        comments=60, prompts=12, tests=3, base_steps=3, steps=2, last_steps=1, hidden_size=16,
+        candidates=2, samples=2,
     ),
-    "quick": Scale(comments=6000, prompts=600, tests=60, base_steps=500, steps=150),
+    "quick": Scale(
+        comments=6000, prompts=400, tests=40, base_steps=500, steps=130, last_steps=20,
+        candidates=4,
+    ),
     "full": Scale(
-        comments=6000, prompts=1500, tests=150, base_steps=1000, steps=400, samples=25
+        comments=6000, prompts=800, tests=100, base_steps=600, steps=200, last_steps=60,
+        samples=25,
     ),
 }  # fmt: skip
 
 
+@functools.cache
 def measure_detoxified_texts(seed: int, size: Size) -> Measurement:
     """Returns how toxic continuations of a small language model are before and after its training.
+
+    The result of equal arguments is kept, so that both claims look at the same runs.
 
     Args:
         seed: of the comments, of training and of the noise.
@@ -70,10 +78,12 @@ def measure_detoxified_texts(seed: int, size: Size) -> Measurement:
         found = continue_texts(base, tokenizer, contexts, samples=scale.samples, seed=seed)
         measure(arm, contexts, found)
     with tempfile.TemporaryDirectory() as folder, no_bars():
-        base.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        base.save_pretrained(folder)
+        train_on_chains(folder, rows, seed, scale.steps, 0.0).save_pretrained(folder)
+        # Both arms go on from there, so that they differ by the term alone.
         for arm, weight in (("chain", 0.0), ("contrast", 1.0)):
-            model = train_on_chains(folder, rows, seed, scale.steps, weight)
+            model = train_on_chains(folder, rows, seed, scale.last_steps, weight, LR / 2)
             contexts, found, share = write_chains(model, tokenizer, prompts, scale.samples, seed)
             measure(arm, contexts, found)
             values[f"{arm}/chains"] = share
@@ -148,7 +158,8 @@ _SETTING = (
     "A GPT-2 of two layers, trained from nothing on generated comments in which toxic prompts go "
     "on toxic, is trained once more on chains: its own continuations, chosen by the scorer that "
     "knows the comments, behind prompts whose toxic segments are masked and rephrased by what "
-    "planted them. Held-out prompts, top-p 0.9, 20 tokens; perplexity is that of the model before. "
+    "planted them. The last steps are smaller, and made with and without the contrastive term. "
+    "Held-out prompts, top-p 0.9, 20 tokens; perplexity is that of the model before. "
     "The pipeline is the same model behind prompts that are cleaned as in the chains."
 )
 _SHARED: dict[str, Any] = {
@@ -178,7 +189,8 @@ CLAIMS = (
         id="detoxified_texts_contrast",
         statement="The contrastive term makes them more harmless still.",
         paper="bars without numbers: toxicity is significantly reduced, quality slightly affected",
-        rule="Nothing is judged: three seeds of so small a model differ by more than the term.",
+        rule="Nothing is judged: with most steps in common, too, three seeds of so small a model "
+        "differ by more than the term.",
         expected="measured",
         describe=_describe_contrast,
         **_SHARED,

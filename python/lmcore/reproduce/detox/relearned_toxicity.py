@@ -107,9 +107,10 @@ CLAIMS = (
         statement="How much of what chains take away is left after learning toxic text again.",
         source="none; beyond the paper. REPO, arXiv 2602.23391, undoes other methods so",
         paper="none",
-        setting="The small GPT-2 of the row on chains, trained on toxic comments afterwards with a "
-        f"step size of {_LR:g} and 32 comments in a step. A text that is no chain counts as "
-        "harmless, so that the share of chains has to be read beside it.",
+        setting="The small GPT-2 of the row on chains, which is trained on more of them, without "
+        f"smaller steps at last, and then on toxic comments with a step size of {_LR:g} and 32 "
+        "comments in a step. A text that is no chain counts as harmless, so that the share of "
+        "chains has to be read beside it.",
         measure=measure_relearned_toxicity,
         describe=_describe,
         rule="Nothing is judged: the paper makes no claim about it.",

@@ -356,8 +356,9 @@ def find_outcome(sentences: Sequence[Sentence], answers: Iterable[str]) -> Outco
     pairs = zip(sentences, answers, strict=True)
     rows = [{**sentence.to_row(answer), "dataset": "all"} for sentence, answer in pairs]
     (scores,) = score(rows, threads=1).datasets.values()
-    gold = max(scores.entities.gold, 1)
     errors = scores.errors
+    # Of errors each entity counts by its place; for F1 one that a sentence repeats counts once.
+    gold = max(errors.gold, 1)
     return Outcome(
         f1=scores.quality.f1,
         unlabelled=errors.unlabelled / gold,
