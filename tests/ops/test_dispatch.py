@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lmcore.ops import ranking
-from lmcore.ops._dispatch import choose, use, without_autocast
+from lmcore.ops._autocast import without_autocast
+from lmcore.ops._dispatch import choose, use
 from lmcore.ops.ranking import rank_targets
 
 CPU = torch.zeros(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -72,24 +72,3 @@ def use(name: Implementation) -> Iterator[None]:
         yield
     finally:
         _used.reset(token)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which torch computes in the types of its tensors.
-
-    Args:
-        device: of the tensors.
-
-    Example:
-        >>> import torch
-        >>> x = torch.ones(2, 2)
-        >>> with torch.autocast("cpu"), without_autocast(x.device):
-        ...     (x @ x).dtype
-        torch.float32
-    """
-    import torch
-
-    kind = device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return nullcontext()
-    return torch.autocast(kind, enabled=False)

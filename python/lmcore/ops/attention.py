@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmcore.ops._autocast import cast
 from lmcore.ops._dispatch import choose
 from lmcore.reference import attention as reference
 
@@ -96,7 +97,7 @@ def attention(
     }
     others = (*numbers.values(), head_mask, bias, *(rope or ()))
     way = choose(query, key, value, *(tensor for tensor in others if tensor is not None))
-    query, key, value = (_cast(tensor) for tensor in (query, key, value))
+    query, key, value = cast(query, key, value)
     is_empty = not (query.numel() and key.numel())
     is_plain = not any(tensor is not None for tensor in others) and not dropout
     # Where nothing is hidden torch's own is as fast on a GPU.
@@ -120,14 +121,6 @@ def attention(
         query, key, value, **numbers, causal=causal, scale=scale, head_mask=head_mask, bias=bias,
         rope=rope, dropout=dropout, seed=seed,
     )  # fmt: skip
-
-
-def _cast(tensor: Tensor) -> Tensor:
-    """To the type of autocast, which leaves float64 alone."""
-    kind = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(kind)) if tensor.is_floating_point() else tensor
 
 
 def _find_range(kind: str, tensor: Tensor, numbers: Mapping[str, Tensor | None]) -> Tensor | None:

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from lmcore.ops._autocast import cast
-from lmcore.ops._dispatch import choose, without_autocast
+from lmcore.ops._autocast import cast, without_autocast
+from lmcore.ops._dispatch import choose
 from lmcore.reference import cross_entropy as reference
 
 __all__ = ["cross_entropy"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmcore.ops._dispatch import choose, without_autocast
+from lmcore.ops._autocast import without_autocast
+from lmcore.ops._dispatch import choose
 from lmcore.reference import nearest_embedding as reference
 
 __all__ = ["nearest_embedding"]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmcore.ops._autocast import cast
-from lmcore.ops._dispatch import choose, without_autocast
+from lmcore.ops._autocast import cast, without_autocast
+from lmcore.ops._dispatch import choose
 from lmcore.reference import sampled_logits as reference
 
 __all__ = ["sampled_logits", "sampled_loss"]
@@ -214,8 +214,10 @@ def _multiply(
     padding_index: int | None,
 ) -> Tensor:
     """The logits on a CPU."""
-    given = cast(states, table)
-    reference.check_arguments(*given, positives, negatives, bias, mask, padding_index)
+    cast_states, cast_table = cast(states, table)
+    reference.check_arguments(
+        cast_states, cast_table, positives, negatives, bias, mask, padding_index
+    )
     items = torch.cat([positives.unsqueeze(1), negatives], 1)
     if table.dtype == states.dtype == torch.float32:
         logits: Tensor = _logits(
