@@ -39,7 +39,7 @@ PICTURES = {
     "attention": Picture(
         rows="queries", columns="keys",
         cells=("o.........", "oo........", "ooo.......", "####......", "ooooo.....",
-               "ooo.......", "####......", "..........", ".........."),
+               "oooooo....", "oooooo....", "..........", ".........."),
         legend={"o": "a block of scores, made and used at once", "#": "what one program has now",
                 ".": "after its time, or padding: not read"},
         notes=("The row ends after six blocks of keys", "and seven of queries, in causal order."),
@@ -54,7 +54,7 @@ PICTURES = {
     ),
     "nearest_embedding": Picture(
         rows="positions", columns="words",
-        cells=("..........", "..........", "ooo.......", "####......", "oooooooooo", "oooooooooo"),
+        cells=("..........", "..........", "oooooooooo", "oooo####oo", "oooooooooo", "oooooooooo"),
         legend={"o": "distances of a block, never written", "#": "the share of one program",
                 ".": "positions that are left out"},
         notes=("Of each position the least distance and", "its word remain, in one integer."),
