@@ -429,8 +429,9 @@ def backward(
     # What is computed beside the products takes registers, as a larger head does.
     beside = (dropout > 0) + (bias is not None)
     block = min(arguments["BLOCK_K"] << beside, 256)
-    sizes = {"queries": queries, "keys": keys, "size": query.shape[3], "causal": causal}
-    sizes["beside"] = beside
+    sizes = {"queries": queries, "keys": keys, "size": query.shape[3]}
+    # From 1 on: 0 and 1 are one class of sizes, but these have candidates of their own.
+    sizes |= {"causal": 1 + causal, "beside": 1 + beside}
     with torch.cuda.device_of(query):
         # The first also sums what the second reads.
         for name, table, launch in (
