@@ -378,7 +378,7 @@ def backward(
     rows, heads, queries, _ = query.shape
     groups, keys = key.shape[1:3]
     grad_query, grad_key, grad_value = make_heads(query), make_heads(key), make_heads(value)
-    products = torch.zeros_like(logsumexp) if keep else query.new_empty(0)
+    products = torch.zeros_like(logsumexp) if keep else logsumexp.new_empty(0)
     grad_bias = query.new_empty(0)
     if bias is not None and needs_bias:
         grad_bias = bias.new_zeros(bias.shape)

@@ -276,6 +276,14 @@ def test_operators_keep_torchs_contracts() -> None:
             operators._attend_backward,
             (torch.ones_like(outputs[0]), *detached[:9], *outputs, *detached[9:], True),
         )
+        halves = [t.half() if isinstance(t, Tensor) and t.dim() == 4 else t for t in detached]
+        halves = [*halves[:7], None, None, *halves[9:-1], False]
+        outputs = operators._attend(*halves)
+        torch.library.opcheck(
+            operators._attend_backward,
+            (torch.ones_like(outputs[0]), *halves[:9], *outputs, *halves[9:], False),
+            test_utils="test_faketensor",
+        )
 
 
 def test_a_compiled_graph_has_no_break() -> None:
