@@ -221,9 +221,13 @@ def _keep_swiglu(ctx, inputs, output) -> None:
     *tensors, ctx.keep = inputs
     ctx.save_for_backward(output[1], *tensors)
     ctx.mark_non_differentiable(output[1])
+    # Or torch would hand zeros over as the gradient of the products, as many as there are.
+    ctx.set_materialize_grads(False)
 
 
 def _differentiate_swiglu(ctx, dy, _):
+    if dy is None:
+        return (None,) * 9
     if not ctx.keep:
         raise RuntimeError("gradients need the products of the forward pass: keep was False")
     needs = list(ctx.needs_input_grad[:8])

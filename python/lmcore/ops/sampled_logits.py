@@ -365,9 +365,13 @@ def _remember_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.kind, *tensors, ctx.padding, ctx.deterministic, _ = inputs
     ctx.save_for_backward(*output[1:], *tensors)
     ctx.mark_non_differentiable(*output[1:])
+    # Or torch would hand zeros over as the gradients of these.
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate_losses(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _differentiate_losses(ctx: Any, gradient: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 10
     logits, norms, *tensors = ctx.saved_tensors
     needs = ctx.needs_input_grad
     wanted = (needs[1], needs[2], needs[5])
