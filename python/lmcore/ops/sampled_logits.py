@@ -449,7 +449,7 @@ def _sum_by_items(
         if kept is not None:
             for_states = for_states.new_zeros(whole).index_copy_(0, kept, for_states)
     if wanted[1] and empty:
-        for_table = torch.zeros_like(table)
+        for_table = table.new_zeros(table.shape)
     elif wanted[1]:
         flat = items.flatten()
         counts = torch.bincount(flat, minlength=len(table))
