@@ -176,6 +176,10 @@ def test_each_kernel_has_a_bench_and_launches_to_compile(gpu: Any) -> None:
     assert "nearest_embedding" in concepts
     for name in concepts:
         assert (ROOT / f"tests/ops/test_{name}.py").exists()
+    name, command = next(gpu.list_commands(concepts))
+    assert name == "parity"
+    # A compiler beside another one: in a row they take longer than there is time.
+    assert int(command[command.index("-n") + 1]) >= 1
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benches"))
         launches = importlib.import_module("launches")

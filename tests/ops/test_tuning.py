@@ -35,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
         return times[configuration["BLOCK"]]
 
     monkeypatch.setattr(kernels, "_timed", {})
+    monkeypatch.setattr(kernels, "_pins", [])
     monkeypatch.setattr(kernels, "_measure", measure)
     monkeypatch.setattr(kernels, "_INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
