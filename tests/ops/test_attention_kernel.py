@@ -247,7 +247,7 @@ def test_each_set_of_candidates_is_a_class_of_its_own(monkeypatch: pytest.Monkey
                 differentiate("kernel", *heads, bias=bias, dropout=dropout, causal=causal, seed=1)
     assert all(one == found[0] for found in asked.values() for one in found)
     kernels = [key[0] for key in asked]
-    assert [kernels.count(f"attention{part}") for part in ("", "_keys")] == [2, 6]
+    assert [kernels.count(f"attention{part}") for part in ("", "_keys")] == [4, 6]
 
 
 # Operators of torch.
