@@ -18,6 +18,7 @@ it with its definition, then its bench with `--cuda`.
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -34,6 +35,8 @@ from timing import Row, make_row, measure_peak, print_conditions
 SECONDS, SECONDS_OF_ONE = 570, 180
 _WARM_SECONDS = 0.5
 _BACKLOG_CYCLES, _MOST_BACKLOGS = 2_000_000, 8
+# Each has a context on the GPU, of half a gigabyte.
+_MOST_PROCESSES = 16
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -231,7 +234,12 @@ def list_commands(concepts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         str(path) for name in concepts
         for path in sorted((folder.parent / "tests/ops").glob(f"test_{name}*.py"))
     ]  # fmt: skip
-    yield "parity", [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *tests]
+    # What takes the time is the compiler, which each process has for itself.
+    processes = str(min(os.cpu_count() or 1, _MOST_PROCESSES))
+    yield (
+        "parity",
+        [sys.executable, "-m", "pytest", "-q", "-n", processes, "--dist", "worksteal", *tests],
+    )
     for name in concepts:
         yield name, [sys.executable, str(folder / f"bench_{name}.py"), "--cuda"]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lmcore.kernels import _feature_lists as lists
 from lmcore.kernels import _gated_products as products
 from lmcore.kernels import tuning
+from lmcore.kernels._precision import find_precision
 
 # The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -363,9 +364,8 @@ def _find_units(configuration: Mapping[str, int], **axes: tuple[Axis, str]) -> d
 
 
 def _find_options(*tensors: Tensor) -> dict[str, bool | str]:
-    exact = tensors[0].dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     return {
-        "PRECISION": "ieee" if exact else "tf32",
+        "PRECISION": find_precision(tensors[0].dtype),
         "WIDE": any(_find_span(tensor) >= 2**31 for tensor in tensors),
         "WIDEN": _INTERPRETED,
         "enable_fp_fusion": True,

@@ -113,11 +113,15 @@ def _(
 def _keep_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, causal, scale, dropout, seed, keep = inputs
     ctx.mark_non_differentiable(*output[1:])
+    # Or torch would hand zeros over as the gradients of these.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output)
     ctx.numbers = (causal, scale, dropout, seed, keep)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, gradient: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if gradient is None:
+        return (None,) * 14
     *numbers, keep = ctx.numbers
     needs = ctx.needs_input_grad
     mask, bias = ctx.saved_tensors[7:9]

@@ -378,7 +378,7 @@ def backward(
     rows, heads, queries, _ = query.shape
     groups, keys = key.shape[1:3]
     grad_query, grad_key, grad_value = make_heads(query), make_heads(key), make_heads(value)
-    products = torch.zeros_like(logsumexp) if keep else query.new_empty(0)
+    products = torch.zeros_like(logsumexp) if keep else logsumexp.new_empty(0)
     grad_bias = query.new_empty(0)
     if bias is not None and needs_bias:
         grad_bias = bias.new_zeros(bias.shape)
@@ -429,8 +429,9 @@ def backward(
     # What is computed beside the products takes registers, as a larger head does.
     beside = (dropout > 0) + (bias is not None)
     block = min(arguments["BLOCK_K"] << beside, 256)
-    sizes = {"queries": queries, "keys": keys, "size": query.shape[3], "causal": causal}
-    sizes["beside"] = beside
+    sizes = {"queries": queries, "keys": keys, "size": query.shape[3]}
+    # From 1 on: 0 and 1 are one class of sizes, but these have candidates of their own.
+    sizes |= {"causal": 1 + causal, "beside": 1 + beside}
     with torch.cuda.device_of(query):
         # The first also sums what the second reads.
         for name, table, launch in (

@@ -311,7 +311,9 @@ def forward(
         )
 
     candidates = find_candidates(_CANDIDATES, query.dtype, arguments["BLOCK_K"])
-    sizes = {"queries": queries, "keys": key.shape[2], "size": size, "causal": causal}
+    sizes = {"queries": queries, "keys": key.shape[2], "size": size}
+    # From 1 on: 0 and 1 are one class of sizes. A bias takes shared memory.
+    sizes |= {"causal": 1 + causal, "bias": 1 + (bias is not None)}
     # Triton launches on the current device, which need not be that of the tensors.
     with torch.cuda.device_of(query):
         launch(tuning.choose("attention", sizes, query.dtype, query.device, candidates, launch))

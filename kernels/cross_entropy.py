@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lmcore.kernels import tuning
+from lmcore.kernels._precision import find_precision
 from lmcore.kernels.tuning import Configuration
 
 # The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
@@ -233,7 +234,7 @@ def compute_norms(
             positions, count, entries, size, share, *states.stride(), *weight.stride(),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
             IS_EVEN=size % blocks["BLOCK_H"] == 0,
-            PRECISION=_find_precision(states), WIDEN=_INTERPRETED,
+            PRECISION=find_precision(states.dtype), WIDEN=_INTERPRETED,
             SHARES=_SHARES, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
@@ -281,7 +282,7 @@ def compute_slopes(
             *states.stride(), *weight.stride(), outer.stride(0),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
             IS_EVEN=size % blocks["BLOCK_H"] == 0,
-            PRECISION=_find_precision(states), WIDEN=_INTERPRETED, GROUP=_GROUP, **blocks,
+            PRECISION=find_precision(states.dtype), WIDEN=_INTERPRETED, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
     if positions and count and entries:
@@ -299,9 +300,3 @@ def _choose(kernel: str, states: Tensor, count: int, launch: tuning.Launch) -> C
 def _bring_near(matrix: Tensor) -> Tensor:
     """Rows and columns of a block must be within 32 bits of each other."""
     return matrix.contiguous() if max(matrix.stride()) > _FARTHEST else matrix
-
-
-def _find_precision(states: Tensor) -> str:
-    """As torch multiplies matrices of float32."""
-    highest = torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if highest or states.dtype != torch.float32 else "tf32"

@@ -141,6 +141,7 @@ def find_nearest(latents: Tensor, table: Tensor, mask: Tensor | None, shares: in
         shares: into how many the words are divided; 0: as many as fill the device.
     """
     (positions, size), words = latents.shape, len(table)
+    latents, table = _bring_near(latents), _bring_near(table)
     keys = torch.full((positions,), _NONE, dtype=torch.int64, device=latents.device)
     if not positions:
         return keys
@@ -175,6 +176,11 @@ def find_nearest(latents: Tensor, table: Tensor, mask: Tensor | None, shares: in
             )
         )
     return torch.where(keys == _NONE, -1, keys & 0xFFFFFFFF)
+
+
+def _bring_near(matrix: Tensor) -> Tensor:
+    """The offset of a column must be within 32 bits, which a matrix that is turned may exceed."""
+    return matrix.contiguous() if matrix.shape[1] * matrix.stride(1) >= 2**31 else matrix
 
 
 def _count_processors(device: torch.device) -> int:

@@ -221,9 +221,13 @@ def _keep_swiglu(ctx, inputs, output) -> None:
     *tensors, ctx.keep = inputs
     ctx.save_for_backward(output[1], *tensors)
     ctx.mark_non_differentiable(output[1])
+    # Or torch would hand zeros over as the gradient of the products, as many as there are.
+    ctx.set_materialize_grads(False)
 
 
 def _differentiate_swiglu(ctx, dy, _):
+    if dy is None:
+        return (None,) * 9
     if not ctx.keep:
         raise RuntimeError("gradients need the products of the forward pass: keep was False")
     needs = list(ctx.needs_input_grad[:8])
@@ -271,7 +275,7 @@ def _put_back(ctx, gradient):
     whole = gradient
     # Sums, because an index may stand twice.
     if columns is not None:
-        whole = whole.new_zeros(len(whole), ctx.shape[1]).index_add(1, columns, whole)
+        whole = whole.new_zeros(whole.shape[0], ctx.shape[1]).index_add(1, columns, whole)
     if rows is not None:
         whole = whole.new_zeros(ctx.shape).index_add(0, rows, whole)
     return whole, None, None
@@ -282,7 +286,10 @@ prune_columns.register_autograd(_put_back, setup_context=_keep_indices)
 
 def _pruned_shape(weight: Tensor, rows: Tensor | None, columns: Tensor | None) -> tuple[int, int]:
     height, width = weight.shape
-    return height if rows is None else len(rows), width if columns is None else len(columns)
+    # No `len`, which in a compiled graph is a number and not a name for any.
+    if rows is not None:
+        height = rows.shape[0]
+    return height, width if columns is None else columns.shape[0]
 
 
 def _flatten(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Settings and folders that all tests share."""
 
+import importlib.util
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
     with take_turn(folder, alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_configurations() -> Iterator[None]:
+    """On a GPU too: to compile and time all candidates for each small shape would take minutes."""
+    if "TRITON_INTERPRET" in os.environ or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from lmcore.ops.tuning import pin
+
+    with pin([]):
+        yield
 
 
 def find_folder(variable: str) -> Path:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
     bidirectional_mask_function,
@@ -247,6 +248,19 @@ def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     hole = torch.tensor([[1, 1, 1], [1, 0, 1]], dtype=torch.bool)
     with pytest.raises(RuntimeError, match="in one run in each row"):
         make_ranges(2, 3, 3, attention_mask=hole)
+    names: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        make_ranges(2, 3, 6, 3, attention_mask=hole[:, :1])
+        make_ranges(2, 3, 6, 1, attention_mask=hole[:, :1])
+    # A number or a tensor of the host's, which is copied to the device.
+    assert names
+    assert not {name for name in names if "lift_fresh" in name or "scalar_dense" in name}
     x, bias = torch.ones(2, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [2.0, 1.0]]]])
     with pytest.raises(RuntimeError, match="distance of query and key alone"):
         attend(torch.nn.Identity(), x, x, x, None, position_bias=bias)

@@ -176,11 +176,57 @@ def test_each_kernel_has_a_bench_and_launches_to_compile(gpu: Any) -> None:
     assert "nearest_embedding" in concepts
     for name in concepts:
         assert (ROOT / f"tests/ops/test_{name}.py").exists()
+    name, command = next(gpu.list_commands(concepts))
+    assert name == "parity"
+    # A compiler beside another one: in a row they take longer than there is time.
+    assert int(command[command.index("-n") + 1]) >= 1
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benches"))
         launches = importlib.import_module("launches")
         sys.modules.pop("launches")
     assert sorted(launches.LAUNCHES) == concepts
+
+
+@pytest.fixture
+def attention(gpu: Any) -> Iterator[Any]:
+    yield importlib.import_module("bench_attention")
+    sys.modules.pop("bench_attention")
+
+
+def test_attention_that_is_off_is_not_timed(
+    attention: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision too, where a mean of many values is as small as a usual tolerance."""
+    expected = torch.randn(64, 16) * 0.03
+    attention.assert_near(expected * 1.01, expected, 0.02, "itself")
+    for wrong in (expected * 0, expected * 1.05, expected / 0):
+        with pytest.raises(AssertionError, match="attention differs from another by"):
+            attention.assert_near(wrong, expected, 0.02, "another")
+    monkeypatch.setattr(attention, "compare_on", lambda *_: [])
+    case = attention.SMALL[0]
+    assert attention.measure(case, CPU) == []
+    monkeypatch.setattr(attention, "attention", lambda query, *_, **__: query * 0)
+    with pytest.raises(AssertionError, match="attention differs from sdpa with a mask by"):
+        attention.measure(case, CPU)
+
+
+def test_flex_attention_is_compiled_for_each_case(
+    attention: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = torch.compile
+
+    def compile_quickly(function: Any, **options: Any) -> Any:
+        return compiler(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    limits = {"recompile_limit": 1, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits), torch.no_grad():
+        for case in attention.SMALL[:2]:
+            inputs = attention.make_inputs(case, CPU)
+            for tensor in (inputs.query, inputs.key, inputs.value):
+                tensor.requires_grad_(False)
+            expected = attention.list_opponents(case, inputs)[attention.MASKED]()
+            torch.testing.assert_close(attention.make_flex(case, inputs)(), expected)
 
 
 def test_rows_of_a_gpu_stand_in_a_file_of_its_own(

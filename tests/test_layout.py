@@ -88,6 +88,7 @@ OTHERS: dict[str, set[str]] = {
         "_feature_lists",
         "_gated_launches",
         "_gated_products",
+        "_precision",
         "attention_backward",
         "attention_bias",
         "attention_blocks",

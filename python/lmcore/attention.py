@@ -114,7 +114,11 @@ def make_ranges(
         starts, lengths = _find_ranges(attention_mask)
     columns = [starts, lengths]
     if is_causal and not alone:
-        first = torch.as_tensor(q_offset, dtype=torch.int32, device=starts.device).expand_as(starts)
+        if isinstance(q_offset, Tensor):
+            first = q_offset.to(starts.device, torch.int32).expand_as(starts)
+        else:
+            # Not made on the host: a copy of it to a GPU would wait.
+            first = torch.full_like(starts, q_offset)
         if q_length == 1:
             # Also the one query of a static cache needs no order.
             columns[1] = torch.minimum(lengths, first + 1 - starts).clamp(min=0)

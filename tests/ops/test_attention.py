@@ -12,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from attention_cases import WAYS, differentiate, draw, make_heads, make_rope, run
+from lmcore.ops import attention as module
 from lmcore.ops._dispatch import use
 from lmcore.ops.attention import attention
 from lmcore.ops.philox import random_bits
@@ -304,6 +306,27 @@ def test_half_types(way: Any, dtype: torch.dtype) -> None:
         assert tensor.dtype == dtype
         bound = 0.03 if dtype == torch.bfloat16 else 0.004
         torch.testing.assert_close(tensor.float(), expected[name], rtol=bound, atol=bound)
+
+
+def test_torch_computes_what_needs_no_mask_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that is not there: shapes alone go through."""
+    pytest.importorskip("triton")
+    masks: list[Any] = []
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Tensor:
+        masks.append((mask, options["is_causal"]))
+        return torch.empty_like(query)
+
+    monkeypatch.setattr(module.functional, "scaled_dot_product_attention", attend)
+    with FakeTensorMode():
+        for queries, keys, causal, known in (
+            (5, 5, True, [(None, True)]), (3, 5, False, [(None, False)]),
+            (1, 5, True, [(None, False)]), (3, 5, True, []),
+        ):  # fmt: skip
+            query, key = (torch.empty(2, 1, n, 8, device="cuda") for n in (queries, keys))
+            assert module.attention(query, key, key, causal=causal).shape == query.shape
+            assert masks == known
+            masks.clear()
 
 
 @pytest.mark.parametrize("way", WAYS)

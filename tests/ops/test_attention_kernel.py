@@ -24,7 +24,13 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from attention_cases import GPU, differentiate, draw, make_heads, make_rope, run
 from lmcore.kernels import attention as operators
-from lmcore.kernels import attention_backward, attention_blocks, attention_forward, rotation
+from lmcore.kernels import (
+    attention_backward,
+    attention_blocks,
+    attention_forward,
+    rotation,
+    tuning,
+)
 from lmcore.ops._dispatch import use
 from lmcore.ops.attention import attention
 from lmcore.reference.philox import Stream, philox4x32
@@ -215,6 +221,35 @@ def test_random_words_are_those_of_the_published_vectors() -> None:
     assert attention_blocks.STREAM == Stream.ATTENTION_DROPOUT
 
 
+# Configurations.
+
+
+def test_each_set_of_candidates_is_a_class_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed for one of them, or pinned, must not be asked of another one."""
+    asked: dict[Any, Any] = {}
+
+    def choose(kernel: str, sizes: Any, dtype: Any, device: Any, found: Any, launch: Any) -> Any:
+        key = tuning._make_key(kernel, sizes, dtype, device)
+        asked.setdefault(key, []).append([dict(one) for one in found])
+        return found[0]
+
+    table = {
+        (4, size): attention_blocks.make_candidates((16, 16, 4, stages))
+        for stages, size in enumerate((64, 128, 256), start=1)
+    }
+    for name in ("_QUERIES", "_KEYS"):
+        monkeypatch.setattr(attention_backward, name, table)
+    monkeypatch.setattr(tuning, "choose", choose)
+    heads = make_heads(1, 1, 1, 3, 3, 8)
+    for dropout in (0.0, 0.1):
+        for bias in (None, draw(1, 5)):
+            for causal in (False, True):
+                differentiate("kernel", *heads, bias=bias, dropout=dropout, causal=causal, seed=1)
+    assert all(one == found[0] for found in asked.values() for one in found)
+    kernels = [key[0] for key in asked]
+    assert [kernels.count(f"attention{part}") for part in ("", "_keys")] == [4, 6]
+
+
 # Operators of torch.
 
 
@@ -240,6 +275,14 @@ def test_operators_keep_torchs_contracts() -> None:
         torch.library.opcheck(
             operators._attend_backward,
             (torch.ones_like(outputs[0]), *detached[:9], *outputs, *detached[9:], True),
+        )
+        halves = [t.half() if isinstance(t, Tensor) and t.dim() == 4 else t for t in detached]
+        halves = [*halves[:7], None, None, *halves[9:-1], False]
+        outputs = operators._attend(*halves)
+        torch.library.opcheck(
+            operators._attend_backward,
+            (torch.ones_like(outputs[0]), *halves[:9], *outputs, *halves[9:], False),
+            test_utils="test_faketensor",
         )
 
 

@@ -362,6 +362,13 @@ def test_the_operators_of_torch(kernel: bool) -> None:
         module._gradients,
         (norms.clone(), norms, places, *plain, made["kept"], kernel, True, True, True),
     )
+    # What a compiled graph takes for granted are the strides.
+    turned = [t.T.contiguous().T for t in plain[:2]]
+    torch.library.opcheck(
+        module._gradients,
+        (norms.clone(), norms, places, *turned, None, None, kernel, True, True, False),
+        test_utils="test_faketensor",
+    )
 
 
 @pytest.mark.parametrize("way", ["core", KERNEL])

@@ -251,6 +251,20 @@ def test_shares_of_the_words(shares: int) -> None:
     assert found.tolist() == plain(latents, table)
 
 
+@pytest.mark.parametrize("size", [3, 200])
+def test_columns_beyond_32_bits(size: int) -> None:
+    """Of turned matrices, of which only this much is memory that is used."""
+    pytest.importorskip("triton")
+    step = 2**31 // (size - 1) + 1
+    storage = torch.empty((size - 1) * step + 1, dtype=torch.float16, device=GPU)
+    latents = storage.as_strided((1, size), (1, step))
+    latents.copy_(whole_numbers(1, size, seed=0, dtype=torch.float16))
+    table = whole_numbers(6, size, seed=1, dtype=torch.float16).to(GPU)
+    table[4] = latents[0]
+    for pair in ((latents, table), (table[4:5], latents)):
+        assert run("kernel", *pair).tolist() == [4 if pair[1] is table else 0]
+
+
 # What does not fit.
 
 X, W = torch.ones(2, 3), torch.ones(4, 3)

@@ -119,6 +119,25 @@ def test_one_graph(way: Any) -> None:
         assert torch.equal(compiled(weight, *own), prune_columns(weight, *own))
 
 
+def test_other_numbers_of_rows_compile_nothing_anew() -> None:
+    pytest.importorskip("lmcore.kernels.pruning_mask")
+    graphs = 0
+
+    def count(graph: Any, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    weight = torch.randn(9, 8, device=GPU, requires_grad=True)
+    torch.compiler.reset()
+    with use("kernel"):
+        compiled = torch.compile(prune_columns, fullgraph=True, dynamic=True, backend=count)
+        for kept in (2, 5, 7):
+            rows = torch.arange(kept, device=GPU)
+            assert torch.equal(compiled(weight, rows, rows), weight[:kept, :kept])
+    assert graphs == 1
+
+
 W, R, C = torch.ones(4, 5), torch.tensor([3]), torch.tensor([4])
 
 

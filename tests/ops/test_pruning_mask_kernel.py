@@ -11,6 +11,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lmcore.ops._dispatch import use
 from lmcore.ops.pruning_mask import masked_linear, masked_swiglu
@@ -335,8 +337,6 @@ def test_offsets_beyond_31_bits() -> None:
 @pytest.mark.usefixtures("small_blocks")
 def test_nothing_waits_for_the_device() -> None:
     """No operator reads a number from the device, or makes a shape of numbers there."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     names: list[str] = []
 
     class Watch(TorchDispatchMode):
@@ -358,6 +358,27 @@ def test_nothing_waits_for_the_device() -> None:
         kernels._differentiate_bias(dy, bias, None, o, True)
     assert names
     assert not {name for name in names if "scalar_dense" in name or "nonzero" in name}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_products_that_are_kept_have_no_gradient_in_memory() -> None:
+    made: list[Any] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            found = func(*args, **(kwargs or {}))
+            made.extend(t.shape for t in tree_leaves(found) if isinstance(t, Tensor))
+            return found
+
+    tensors, gates = make_case(masked_swiglu, 17, (1, 3, 1, 8), (None, None, "soft", False), 0)
+    own = [None if t is None else t.float().to(GPU).requires_grad_() for t in tensors]
+    with use("kernel"):
+        found = masked_swiglu(*own, **{n: None if g is None else g.to(GPU)
+                                       for n, g in gates.items()})  # fmt: skip
+    with Watch():
+        found.sum().backward()
+    assert made
+    assert (17, 48) not in made
 
 
 # Operators.

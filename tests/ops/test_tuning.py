@@ -1,6 +1,8 @@
 """`ops.tuning`: the fastest candidate by a clock that is set here, and pins in its place."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
         return times[configuration["BLOCK"]]
 
     monkeypatch.setattr(kernels, "_timed", {})
+    monkeypatch.setattr(kernels, "_pins", [])
     monkeypatch.setattr(kernels, "_measure", measure)
     monkeypatch.setattr(kernels, "_INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
@@ -221,3 +224,25 @@ def test_files_of_something_else(tmp_path: Path, content: str, text: str) -> Non
         read_choices(path)
     assert str(error.value).startswith(f"{path}: ")
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("set_it", "expected"),
+    [
+        ("torch.set_float32_matmul_precision('high')", "tf32"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "tf32"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'ieee'", "ieee"),
+    ],
+)
+def test_products_are_as_precise_as_torchs(set_it: str, expected: str) -> None:
+    """In a process of its own: torch does not forget which of its ways was used."""
+    if " = " in set_it and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("torch has one way alone")
+    code = f"""
+import torch
+from lmcore.kernels._precision import find_precision
+{set_it}
+print(find_precision(torch.float32), find_precision(torch.bfloat16))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [expected, "ieee"]

@@ -49,7 +49,8 @@ def attention(
     and sums are float32 (float64 for float64).  On a CUDA device blocks that no query sees, and
     heads that a bool shuts, are left out; lengths stay on the device, and other lengths or sizes
     compile nothing anew.  Without lengths, head mask, bias, rope and dropout it is torch's own
-    attention there.  Under autocast query, key and value have its type.
+    attention there, but for causal order of another number of queries than of keys.  Under
+    autocast query, key and value have its type.
 
     Source: Vaswani et al. (arXiv 1706.03762), section 3.2.1; in blocks: FlashAttention-2
     (arXiv 2307.08691); rotary positions: Su et al. (arXiv 2104.09864).
@@ -100,7 +101,10 @@ def attention(
     query, key, value = cast(query, key, value)
     is_empty = not (query.numel() and key.numel())
     is_plain = not any(tensor is not None for tensor in others) and not dropout
-    # Where nothing is hidden torch's own is as fast on a GPU.
+    # Where nothing is hidden torch's own is as fast on a GPU, but order of a part of the queries
+    # is a mask to it.
+    queries = query.shape[2:3]
+    is_plain = is_plain and (not causal or queries == key.shape[2:3] or queries == (1,))
     way = "core" if query.is_cuda and is_plain and way == "kernel" else way
     # Torch gives no gradient to the bias of a tensor without elements.
     if way == "core" and not dropout and not is_empty:
@@ -145,6 +149,8 @@ def _attend_by_torch(
     """The definition without dropout by torch's own attention, with a mask made of the ranges."""
     (heads, queries), (groups, keys) = query.shape[1:3], key.shape[1:3]
     dtype = query.dtype
+    # A single query is the last one, and sees all keys.
+    causal = causal and queries > 1
     asked, known = _find_range("query", query, numbers), _find_range("key", key, numbers)
     mask = None if known is None else known.transpose(2, 3)
     if head_mask is not None and head_mask.dtype == torch.bool:

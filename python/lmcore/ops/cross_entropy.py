@@ -174,7 +174,8 @@ def _sum_blocks(
     for_states, for_weight, for_bias = wanted
     (positions, size), entries = states.shape, len(weight)
     wide = states if kernel else states.float()
-    states_sum = torch.zeros_like(wide, dtype=torch.float32) if for_states else states.new_empty(0)
+    # Of the strides that are told beforehand, whatever those of the states are.
+    states_sum = states.new_zeros((positions if for_states else 0, size), dtype=torch.float32)
     weight_sum = weight.new_zeros(entries if for_weight else 0, size)
     bias_sum = (weight if bias is None else bias).new_zeros(entries if for_bias else 0)
     for start, end in _list_blocks(positions, entries if kept is None else len(kept), kernel):
@@ -197,9 +198,7 @@ def _sum_blocks(
             _put(weight_sum, slopes.T @ wide, start, ids)
         if for_bias:
             _put(bias_sum, slopes.sum(0, dtype=torch.float32), start, ids)
-    if for_states:
-        return states_sum.to(states.dtype), weight_sum, bias_sum
-    return states.new_empty(0, size), weight_sum, bias_sum
+    return states_sum.to(states.dtype), weight_sum, bias_sum
 
 
 @_gradients.register_fake

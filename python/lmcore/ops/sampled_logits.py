@@ -365,9 +365,13 @@ def _remember_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.kind, *tensors, ctx.padding, ctx.deterministic, _ = inputs
     ctx.save_for_backward(*output[1:], *tensors)
     ctx.mark_non_differentiable(*output[1:])
+    # Or torch would hand zeros over as the gradients of these.
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate_losses(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _differentiate_losses(ctx: Any, gradient: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 10
     logits, norms, *tensors = ctx.saved_tensors
     needs = ctx.needs_input_grad
     wanted = (needs[1], needs[2], needs[5])
@@ -445,7 +449,7 @@ def _sum_by_items(
         if kept is not None:
             for_states = for_states.new_zeros(whole).index_copy_(0, kept, for_states)
     if wanted[1] and empty:
-        for_table = torch.zeros_like(table)
+        for_table = table.new_zeros(table.shape)
     elif wanted[1]:
         flat = items.flatten()
         counts = torch.bincount(flat, minlength=len(table))
