@@ -183,7 +183,7 @@ def test_without_a_mask_it_is_as_elsewhere(queries: int, is_causal: bool, biased
 def ask(mask: Tensor | None, **changes: Any) -> Any:
     arguments: dict[str, Any] = {"batch_size": 3, "q_length": 6, "kv_length": 6}
     found = make_ranges(**arguments | {"attention_mask": mask} | changes)
-    return found if found is None else found[:, 0, 0].tolist()
+    return found if found is None else found[:, 0, :, 0].tolist()
 
 
 def test_ranges_of_rows() -> None:
@@ -192,9 +192,9 @@ def test_ranges_of_rows() -> None:
     assert ask(RIGHT.bool(), **anyhow) == [[0, 3], [0, 6], [0, 5]]
     assert ask(torch.zeros(3, 6, dtype=torch.bool), **anyhow) == [[0, 0]] * 3
     assert ask(RIGHT.bool()) == [[0, 3, 0], [0, 6, 0], [0, 5, 0]]
-    # None where the attention knows by itself, but not where a mask is asked for.
+    # None where nothing is hidden, but not where a mask is asked for.
     for mask in (None, torch.ones(3, 6, dtype=torch.bool)):
-        assert ask(mask) is None
+        assert ask(mask) == [[0]] * 3
         assert ask(mask, allow_is_causal_skip=False) == [[0, 6, 0]] * 3
         assert ask(mask, **anyhow) == [[0, 6]] * 3
         assert ask(mask, allow_is_bidirectional_skip=True, **anyhow) is None
@@ -237,6 +237,29 @@ def test_what_ranges_cannot_say() -> None:
         create_causal_mask(
             model.config, torch.ones(3, 6, 1), None, None, or_mask_function=lambda *_: True
         )
+
+
+@pytest.mark.parametrize("mask", [None, LEFT], ids=["none", "left"])
+@pytest.mark.parametrize("length", [2, 3, 6])
+def test_attention_of_a_models_own_gets_no_ranges(length: int, mask: Tensor | None) -> None:
+    """It would see later tokens, or add starts and lengths to its scores where sizes meet."""
+    config = transformers.GPTNeoXJapaneseConfig(
+        vocab_size=19, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_multiple_size=1, use_cache=False, attn_implementation="lmcore",
+    )  # fmt: skip
+    inputs = make_inputs("", mask)
+    inputs = {name: tensor[:, :length] for name, tensor in inputs.items()}
+    with pytest.raises(RuntimeError, match=rf"size of tensor a \({length}\) must match"):
+        transformers.GPTNeoXJapaneseModel(config)(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+@pytest.mark.parametrize("size", [5, 7])
+def test_a_mask_of_other_tokens(kind: str, size: int) -> None:
+    mask = torch.ones(3, size, dtype=torch.long)
+    mask[0, :2] = 0
+    with pytest.raises(ValueError, match=f"must cover the 6 keys: got {size}"):
+        make_model(kind, "lmcore")(**make_inputs(kind, None) | {"attention_mask": mask})
 
 
 def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,14 @@ masks with holes, sliding windows, packed sequences, functions of one's own, den
 Padding may be on either side.  A query that sees no key, as padding on the left before the first
 token, gets zeros.
 
-What models hand from the mask function to the attention is a tensor `[B, 1, 1, N]` int32, which
-passes where dense masks do: starts and lengths of the keys; with N = 3 they are seen in causal
-order, the last query beside the last key; with N = 4 as well, and the fourth is the place of the
-first query, since the keys of a static cache go on behind the last query.
+What models hand from the mask function to the attention is a tensor `[B, 1, N, S + 1]` int32, which
+passes where dense masks do, and holds N numbers of a row, each many times in one place of memory:
+with N = 1 there is causal order alone; otherwise starts and lengths of the keys; with N = 3 they
+are seen in causal order, the last query beside the last key; with N = 4 as well, and the fourth is
+the place of the first query, since the keys of a static cache go on behind the last query.
+
+Scores of S keys take no mask of S + 1: models that compute attention themselves, and ask this for
+a mask because of its name alone, end with an error and not with numbers of another mask or of none.
 
 Shapes: B rows, H heads, G heads of keys and values, T queries, S keys, K head size.
 """
@@ -64,24 +68,24 @@ def make_ranges(
         kv_offset: place of the first key, which must be 0.
         mask_function: transformers' for causal order or for none.
         attention_mask: `[B, at most S]` bool, the tokens that are there; None: all.
-        allow_is_causal_skip: whether None may say that there is causal order alone.
+        allow_is_causal_skip: whether the result may say that there is causal order alone.
         allow_is_bidirectional_skip: whether None may say that nothing is hidden.
         device: of the result.
         kwargs: of other implementations.
 
     Returns:
-        `[B, 1, 1, N]` int32, as above; None where the attention knows by itself.
+        `[B, 1, N, S + 1]` int32, as above; None where each query sees all keys.
 
     Raises:
         ValueError: starts and lengths cannot say which keys are seen.
 
     Example:
         >>> padded = torch.tensor([[True, True, False], [False, True, True]])
-        >>> make_ranges(2, 3, 3, attention_mask=padded, mask_function=bidirectional_mask_function)
-        tensor([[[[0, 2]]],
-        <BLANKLINE>
-        <BLANKLINE>
-                [[[1, 2]]]], dtype=torch.int32)
+        >>> make_ranges(
+        ...     2, 3, 3, attention_mask=padded, mask_function=bidirectional_mask_function
+        ... )[:, 0, :, 0]
+        tensor([[0, 2],
+                [1, 2]], dtype=torch.int32)
     """
     is_causal = mask_function is causal_mask_function
     if not is_causal and mask_function is not bidirectional_mask_function:
@@ -101,14 +105,12 @@ def make_ranges(
     # A query alone is the last one, and sees all keys up to its own place.
     aligned = isinstance(q_offset, int) and q_offset + q_length == kv_length
     alone = aligned and q_length == 1
-    if attention_mask is None and (
-        (allow_is_causal_skip and (alone or (aligned and q_length == kv_length)))
-        if is_causal
-        else allow_is_bidirectional_skip
-    ):
-        return None
     if attention_mask is None:
+        if (alone and allow_is_causal_skip) if is_causal else allow_is_bidirectional_skip:
+            return None
         starts = torch.zeros(batch_size, dtype=torch.int32, device=device)
+        if is_causal and allow_is_causal_skip and aligned and q_length == kv_length:
+            return _spread([starts], kv_length)
         lengths = torch.full_like(starts, kv_length)
     else:
         starts, lengths = _find_ranges(attention_mask)
@@ -120,7 +122,7 @@ def make_ranges(
             columns[1] = torch.minimum(lengths, first + 1 - starts).clamp(min=0)
         else:
             columns += [first] if aligned else [first, first]
-    return torch.stack([column.to(torch.int32) for column in columns], -1)[:, None, None]
+    return _spread(columns, kv_length)
 
 
 def attend(
@@ -175,10 +177,11 @@ def attend(
             key, value, keys = key[:, :, :queries], value[:, :, :queries], queries
             position_bias = None if position_bias is None else position_bias[..., :queries]
     else:
-        _check_ranges(attention_mask)
-        columns = attention_mask[:, 0, 0].unbind(-1)
-        ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
-        causal, first = len(columns) > 2, columns[3] if len(columns) > 3 else None
+        _check_ranges(attention_mask, keys)
+        columns = attention_mask[:, 0, :, 0].unbind(-1)
+        if len(columns) > 1:
+            ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
+        causal, first = len(columns) != 2, columns[3] if len(columns) > 3 else None
     bias = None if position_bias is None else _tabulate(position_bias, queries, keys)
     if first is not None and bias is not None:
         raise ValueError(f"a static cache has no position bias here: {_OTHERS}")
@@ -225,10 +228,18 @@ def _find_ranges(mask: Tensor) -> tuple[Tensor, Tensor]:
     return starts, lengths
 
 
-def _check_ranges(mask: Any) -> None:
+def _spread(columns: list[Tensor], keys: int) -> Tensor:
+    """Ranges `[B, 1, N, keys + 1]` of N numbers of rows, each `[B]`."""
+    made = torch.stack([column.to(torch.int32) for column in columns], -1)
+    return made[:, None, :, None].expand(-1, -1, -1, keys + 1)
+
+
+def _check_ranges(mask: Any, keys: int) -> None:
     is_ours = isinstance(mask, Tensor) and mask.dtype == torch.int32 and mask.ndim == 4
-    if is_ours and mask.shape[1:3] == (1, 1) and 2 <= mask.shape[3] <= 4:
-        return
+    if is_ours and mask.shape[1] == 1 and 1 <= mask.shape[2] <= 4:
+        if mask.shape[3] == keys + 1:
+            return
+        raise ValueError(f"attention_mask must cover the {keys} keys: got {mask.shape[3] - 1}")
     got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
     raise ValueError(
         f'attn_implementation="{NAME}" takes an attention_mask [batch, tokens], of which '
