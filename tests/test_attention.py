@@ -294,9 +294,20 @@ def test_half_precision(way: Any) -> None:
 
 def test_what_the_attention_has_not() -> None:
     x = torch.ones(2, 1, 3, 2)
-    for name, value in (("softcap", 3.0), ("s_aux", x), ("output_attentions", True)):
-        with pytest.raises(ValueError, match=f'"lmcore" has no {name}: "eager" has it'):
+    for name, value, other in (
+        ("softcap", 3.0, "eager"), ("s_aux", x, "eager"), ("sinks", x, "eager"),
+        ("output_attentions", True, "eager"), ("indices", x, "sdpa"), ("block_indices", x, "sdpa"),
+        ("cu_seq_lens_q", x, "flash_attention_2"), ("cu_seq_lens_k", x, "flash_attention_2"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f'"lmcore" has no {name}: "{other}"'):
             attend(torch.nn.Identity(), x, x, x, None, **{name: value})
+    with pytest.raises(ValueError, match="3 keys are more than the sliding_window of 2"):
+        attend(torch.nn.Identity(), x, x, x, None, sliding_window=2)
+    attend(torch.nn.Identity(), x, x, x, None, sliding_window=3, softcap=None, is_causal=True)
+    # Models hand on what they are called with.
+    lengths = torch.tensor([0, 3, 6], dtype=torch.int32)
+    with pytest.raises(ValueError, match="has no cu_seq_lens_q"):
+        make_model("llama", "lmcore")(torch.ones(1, 6, dtype=torch.long), cu_seq_lens_q=lengths)
     bias = torch.zeros(1, 1, 3, 3)
     bias[0, 0, 1, 1] = 1.0
     with pytest.raises(ValueError, match="distance of query and key alone"):

@@ -40,6 +40,12 @@ from lmcore.ops.attention import attention
 __all__ = ["attend", "draw_seed", "make_ranges", "register_attention"]
 
 _OTHERS = 'attn_implementation="sdpa" takes it'
+# Options of other implementations that change numbers, and who has them.
+_REFUSED = {
+    **dict.fromkeys(("softcap", "s_aux", "sinks", "output_attentions"), '"eager"'),
+    **dict.fromkeys(("indices", "block_indices"), '"sdpa" or "eager"'),
+    **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), '"flash_attention_2"'),
+}
 _HOLES = f"attention_mask must show tokens in one run in each row: {_OTHERS}"
 
 
@@ -163,10 +169,13 @@ def attend(
         >>> attend(nn.Identity(), ones, ones, values, None, is_causal=True)[0][0, :, 0, 0]
         tensor([0.0000, 0.5000, 1.0000])
     """
-    for name in ("softcap", "s_aux", "output_attentions"):
-        if kwargs.get(name) is not None and kwargs[name] is not False:
-            raise ValueError(f'attn_implementation="{NAME}" has no {name}: "eager" has it')
     queries, keys = query.shape[2], key.shape[2]
+    for name, other in _REFUSED.items():
+        if kwargs.get(name) is not None and kwargs[name] is not False:
+            raise ValueError(f'attn_implementation="{NAME}" has no {name}: {other} has it')
+    window = kwargs.get("sliding_window")
+    if window is not None and keys > window:
+        raise ValueError(f"{keys} keys are more than the sliding_window of {window}: {_OTHERS}")
     ranges: dict[str, Any] = {}
     first = None
     if attention_mask is None:
