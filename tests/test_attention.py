@@ -17,7 +17,7 @@ from transformers.masking_utils import (
 )
 
 from lmcore import attention as module
-from lmcore.attention import attend, make_ranges
+from lmcore.attention import attend, draw_seed, make_ranges
 from lmcore.ops._dispatch import use
 
 SIZES = {"vocab_size": 19, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -158,6 +158,15 @@ def test_dropout_follows_the_generator_of_torch() -> None:
         found.append(attend(torch.nn.Identity(), query, query, query, None, dropout=0.5)[0])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_seed_is_drawn_on_the_cpu() -> None:
+    """Also where another device is the default, which would be waited for."""
+    with torch.device("meta"):
+        torch.manual_seed(0)
+        found = draw_seed()
+    torch.manual_seed(0)
+    assert draw_seed() == found
 
 
 @pytest.mark.parametrize("queries", [1, 2, 3])

@@ -215,7 +215,7 @@ def draw_seed() -> int:
         >>> draw_seed() != first
         True
     """
-    return int(torch.randint(1 << 62, ()))
+    return int(torch.randint(1 << 62, (), device="cpu"))
 
 
 def _can_ask(tensor: Tensor) -> bool:
