@@ -169,11 +169,11 @@ def test_a_seed_is_drawn_on_the_cpu() -> None:
     assert draw_seed() == found
 
 
-@pytest.mark.parametrize("queries", [1, 2, 3])
+@pytest.mark.parametrize("queries", [1, 2, 3, 5])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_without_a_mask_it_is_as_elsewhere(queries: int, is_causal: bool, biased: bool) -> None:
-    """Also where keys go on behind the queries."""
+    """Also where keys go on behind the queries, or queries behind the keys."""
     generator = torch.Generator().manual_seed(0)
     key, value = (torch.randn(2, 2, 3, 4, generator=generator) for _ in range(2))
     query = torch.randn(2, 2, queries, 4, generator=generator)

@@ -192,6 +192,11 @@ def attend(
             ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
         causal, first = len(columns) != 2, columns[3] if len(columns) > 3 else None
     bias = None if position_bias is None else _tabulate(position_bias, queries, keys)
+    if attention_mask is None and causal and keys < queries:
+        # So again: later queries see all keys.  What fills up is none.
+        ranges = {"key_lengths": torch.full((len(key),), keys, device=key.device)}
+        key, value = (functional.pad(part, (0, 0, 0, queries - keys)) for part in (key, value))
+        bias = None if bias is None else functional.pad(bias, (0, queries - keys))
     if first is not None and bias is not None:
         raise ValueError(f"a static cache has no position bias here: {_OTHERS}")
     if first is not None:
