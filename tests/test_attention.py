@@ -225,6 +225,8 @@ def test_what_ranges_cannot_say() -> None:
     hole = torch.tensor([[1, 1, 1], [1, 0, 1]], dtype=torch.bool)
     with pytest.raises(ValueError, match=r"in one run in each row: .*; row 1 has a hole"):
         make_ranges(2, 3, 3, attention_mask=hole)
+    with pytest.raises(ValueError, match=r"the shape \[batch, tokens\]: got \[3, 6, 6\]"):
+        ask(torch.ones(3, 6, 6).tril().bool())
     with pytest.raises(ValueError, match="takes causal order or none, and padding: a sliding"):
         ask(None, mask_function=sliding_window_causal_mask_function(2))
     with pytest.raises(ValueError, match="keys must start at place 0"):

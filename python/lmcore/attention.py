@@ -103,6 +103,10 @@ def make_ranges(
     if not isinstance(kv_offset, int) or kv_offset:
         raise ValueError(f"keys must start at place 0, as in a cache of all tokens; {_OTHERS}")
     if attention_mask is not None:
+        if attention_mask.ndim != 2:
+            # On a GPU it would pass for a mask with holes, and end the work of the device.
+            got = list(attention_mask.shape)
+            raise ValueError(f"attention_mask must have the shape [batch, tokens]: got {got}")
         attention_mask = functional.pad(
             attention_mask.bool(), (0, kv_length - attention_mask.shape[1])
         )
