@@ -1,6 +1,7 @@
 """`attn_implementation="lmcore"` in models of transformers, against their own `sdpa`."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -148,6 +149,21 @@ def test_a_model_compiles_without_a_break() -> None:
             inputs = make_inputs("llama", mask)
             found, expected = (each(**inputs).logits[mask.bool()] for each in (compiled, model))
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_ranges_compile_to_a_program() -> None:
+    torch.compiler.reset()
+
+    @torch.compile(fullgraph=True)
+    def shift(mask: Tensor) -> Tensor:
+        ranges = make_ranges(3, 6, 6, attention_mask=mask)
+        assert ranges is not None
+        return ranges + 1
+
+    assert shift(LEFT.bool())[:, 0, :, 0].tolist() == [[4, 4, 1], [1, 7, 1], [2, 6, 1]]
+    with pytest.raises(RuntimeError, match="in one run in each row: attn_implementation=sdpa"):
+        shift(torch.tensor([[1, 0, 1, 1, 1, 1]] * 3, dtype=torch.bool))
 
 
 def test_dropout_follows_the_generator_of_torch() -> None:

@@ -232,6 +232,11 @@ def _can_ask(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not is_tracing(tensor)
 
 
+def _assert_on_device(condition: Tensor, text: str) -> None:
+    # A compiler of torch writes the text into a program, between quotes that it does not escape.
+    torch._assert_async(condition, text.replace('"', ""))
+
+
 def _find_ranges(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Starts and lengths of the runs in `[B, S]` bool."""
     starts, lengths = mask.int().argmax(1), mask.sum(1)
@@ -242,7 +247,7 @@ def _find_ranges(mask: Tensor) -> tuple[Tensor, Tensor]:
             row = int((~fits.all(1)).nonzero()[0, 0])
             raise ValueError(f"{_HOLES}; row {row} has a hole")
     elif mask.device.type != "meta":
-        torch._assert_async(fits.all(), _HOLES)
+        _assert_on_device(fits.all(), _HOLES)
     return starts, lengths
 
 
@@ -279,7 +284,7 @@ def _tabulate(bias: Tensor, queries: int, keys: int) -> Tensor:
         if not bool(same):
             raise ValueError(text)
     elif same.device.type != "meta":
-        torch._assert_async(same, text)
+        _assert_on_device(same, text)
     return table
 
 
