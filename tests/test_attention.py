@@ -1,6 +1,7 @@
 """`attn_implementation="lmcore"` in models of transformers, against their own `sdpa`."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.masking_utils import (
 )
 
 from lmcore import attention as module
-from lmcore.attention import attend, make_ranges
+from lmcore.attention import attend, draw_seed, make_ranges
 from lmcore.ops._dispatch import use
 
 SIZES = {"vocab_size": 19, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -151,6 +152,21 @@ def test_a_model_compiles_without_a_break() -> None:
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_ranges_compile_to_a_program() -> None:
+    torch.compiler.reset()
+
+    @torch.compile(fullgraph=True)
+    def shift(mask: Tensor) -> Tensor:
+        ranges = make_ranges(3, 6, 6, attention_mask=mask)
+        assert ranges is not None
+        return ranges + 1
+
+    assert shift(LEFT.bool())[:, 0, :, 0].tolist() == [[4, 4, 1], [1, 7, 1], [2, 6, 1]]
+    with pytest.raises(RuntimeError, match="in one run in each row: attn_implementation=sdpa"):
+        shift(torch.tensor([[1, 0, 1, 1, 1, 1]] * 3, dtype=torch.bool))
+
+
 def test_dropout_follows_the_generator_of_torch() -> None:
     query = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     found = []
@@ -161,11 +177,20 @@ def test_dropout_follows_the_generator_of_torch() -> None:
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("queries", [1, 2, 3])
+def test_a_seed_is_drawn_on_the_cpu() -> None:
+    """Also where another device is the default, which would be waited for."""
+    with torch.device("meta"):
+        torch.manual_seed(0)
+        found = draw_seed()
+    torch.manual_seed(0)
+    assert draw_seed() == found
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3, 5])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_without_a_mask_it_is_as_elsewhere(queries: int, is_causal: bool, biased: bool) -> None:
-    """Also where keys go on behind the queries."""
+    """Also where keys go on behind the queries, or queries behind the keys."""
     generator = torch.Generator().manual_seed(0)
     key, value = (torch.randn(2, 2, 3, 4, generator=generator) for _ in range(2))
     query = torch.randn(2, 2, queries, 4, generator=generator)
@@ -184,7 +209,7 @@ def test_without_a_mask_it_is_as_elsewhere(queries: int, is_causal: bool, biased
 def ask(mask: Tensor | None, **changes: Any) -> Any:
     arguments: dict[str, Any] = {"batch_size": 3, "q_length": 6, "kv_length": 6}
     found = make_ranges(**arguments | {"attention_mask": mask} | changes)
-    return found if found is None else found[:, 0, 0].tolist()
+    return found if found is None else found[:, 0, :, 0].tolist()
 
 
 def test_ranges_of_rows() -> None:
@@ -193,9 +218,9 @@ def test_ranges_of_rows() -> None:
     assert ask(RIGHT.bool(), **anyhow) == [[0, 3], [0, 6], [0, 5]]
     assert ask(torch.zeros(3, 6, dtype=torch.bool), **anyhow) == [[0, 0]] * 3
     assert ask(RIGHT.bool()) == [[0, 3, 0], [0, 6, 0], [0, 5, 0]]
-    # None where the attention knows by itself, but not where a mask is asked for.
+    # None where nothing is hidden, but not where a mask is asked for.
     for mask in (None, torch.ones(3, 6, dtype=torch.bool)):
-        assert ask(mask) is None
+        assert ask(mask) == [[0]] * 3
         assert ask(mask, allow_is_causal_skip=False) == [[0, 6, 0]] * 3
         assert ask(mask, **anyhow) == [[0, 6]] * 3
         assert ask(mask, allow_is_bidirectional_skip=True, **anyhow) is None
@@ -217,6 +242,8 @@ def test_what_ranges_cannot_say() -> None:
     hole = torch.tensor([[1, 1, 1], [1, 0, 1]], dtype=torch.bool)
     with pytest.raises(ValueError, match=r"in one run in each row: .*; row 1 has a hole"):
         make_ranges(2, 3, 3, attention_mask=hole)
+    with pytest.raises(ValueError, match=r"the shape \[batch, tokens\]: got \[3, 6, 6\]"):
+        ask(torch.ones(3, 6, 6).tril().bool())
     with pytest.raises(ValueError, match="takes causal order or none, and padding: a sliding"):
         ask(None, mask_function=sliding_window_causal_mask_function(2))
     with pytest.raises(ValueError, match="keys must start at place 0"):
@@ -238,6 +265,29 @@ def test_what_ranges_cannot_say() -> None:
         create_causal_mask(
             model.config, torch.ones(3, 6, 1), None, None, or_mask_function=lambda *_: True
         )
+
+
+@pytest.mark.parametrize("mask", [None, LEFT], ids=["none", "left"])
+@pytest.mark.parametrize("length", [2, 3, 6])
+def test_attention_of_a_models_own_gets_no_ranges(length: int, mask: Tensor | None) -> None:
+    """It would see later tokens, or add starts and lengths to its scores where sizes meet."""
+    config = transformers.GPTNeoXJapaneseConfig(
+        vocab_size=19, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_multiple_size=1, use_cache=False, attn_implementation="lmcore",
+    )  # fmt: skip
+    inputs = make_inputs("", mask)
+    inputs = {name: tensor[:, :length] for name, tensor in inputs.items()}
+    with pytest.raises(RuntimeError, match=rf"size of tensor a \({length}\) must match"):
+        transformers.GPTNeoXJapaneseModel(config)(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+@pytest.mark.parametrize("size", [5, 7])
+def test_a_mask_of_other_tokens(kind: str, size: int) -> None:
+    mask = torch.ones(3, size, dtype=torch.long)
+    mask[0, :2] = 0
+    with pytest.raises(ValueError, match=f"must cover the 6 keys: got {size}"):
+        make_model(kind, "lmcore")(**make_inputs(kind, None) | {"attention_mask": mask})
 
 
 def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,9 +335,20 @@ def test_half_precision(way: Any) -> None:
 
 def test_what_the_attention_has_not() -> None:
     x = torch.ones(2, 1, 3, 2)
-    for name, value in (("softcap", 3.0), ("s_aux", x), ("output_attentions", True)):
-        with pytest.raises(ValueError, match=f'"lmcore" has no {name}: "eager" has it'):
+    for name, value, other in (
+        ("softcap", 3.0, "eager"), ("s_aux", x, "eager"), ("sinks", x, "eager"),
+        ("output_attentions", True, "eager"), ("indices", x, "sdpa"), ("block_indices", x, "sdpa"),
+        ("cu_seq_lens_q", x, "flash_attention_2"), ("cu_seq_lens_k", x, "flash_attention_2"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f'"lmcore" has no {name}: "{other}"'):
             attend(torch.nn.Identity(), x, x, x, None, **{name: value})
+    with pytest.raises(ValueError, match="3 keys are more than the sliding_window of 2"):
+        attend(torch.nn.Identity(), x, x, x, None, sliding_window=2)
+    attend(torch.nn.Identity(), x, x, x, None, sliding_window=3, softcap=None, is_causal=True)
+    # Models hand on what they are called with.
+    lengths = torch.tensor([0, 3, 6], dtype=torch.int32)
+    with pytest.raises(ValueError, match="has no cu_seq_lens_q"):
+        make_model("llama", "lmcore")(torch.ones(1, 6, dtype=torch.long), cu_seq_lens_q=lengths)
     bias = torch.zeros(1, 1, 3, 3)
     bias[0, 0, 1, 1] = 1.0
     with pytest.raises(ValueError, match="distance of query and key alone"):

@@ -11,10 +11,14 @@ masks with holes, sliding windows, packed sequences, functions of one's own, den
 Padding may be on either side.  A query that sees no key, as padding on the left before the first
 token, gets zeros.
 
-What models hand from the mask function to the attention is a tensor `[B, 1, 1, N]` int32, which
-passes where dense masks do: starts and lengths of the keys; with N = 3 they are seen in causal
-order, the last query beside the last key; with N = 4 as well, and the fourth is the place of the
-first query, since the keys of a static cache go on behind the last query.
+What models hand from the mask function to the attention is a tensor `[B, 1, N, S + 1]` int32, which
+passes where dense masks do, and holds N numbers of a row, each many times in one place of memory:
+with N = 1 there is causal order alone; otherwise starts and lengths of the keys; with N = 3 they
+are seen in causal order, the last query beside the last key; with N = 4 as well, and the fourth is
+the place of the first query, since the keys of a static cache go on behind the last query.
+
+Scores of S keys take no mask of S + 1: models that compute attention themselves, and ask this for
+a mask because of its name alone, end with an error and not with numbers of another mask or of none.
 
 Shapes: B rows, H heads, G heads of keys and values, T queries, S keys, K head size.
 """
@@ -36,6 +40,12 @@ from lmcore.ops.attention import attention
 __all__ = ["attend", "draw_seed", "make_ranges", "register_attention"]
 
 _OTHERS = 'attn_implementation="sdpa" takes it'
+# Options of other implementations that change numbers, and who has them.
+_REFUSED = {
+    **dict.fromkeys(("softcap", "s_aux", "sinks", "output_attentions"), '"eager"'),
+    **dict.fromkeys(("indices", "block_indices"), '"sdpa" or "eager"'),
+    **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), '"flash_attention_2"'),
+}
 _HOLES = f"attention_mask must show tokens in one run in each row: {_OTHERS}"
 
 
@@ -64,24 +74,24 @@ def make_ranges(
         kv_offset: place of the first key, which must be 0.
         mask_function: transformers' for causal order or for none.
         attention_mask: `[B, at most S]` bool, the tokens that are there; None: all.
-        allow_is_causal_skip: whether None may say that there is causal order alone.
+        allow_is_causal_skip: whether the result may say that there is causal order alone.
         allow_is_bidirectional_skip: whether None may say that nothing is hidden.
         device: of the result.
         kwargs: of other implementations.
 
     Returns:
-        `[B, 1, 1, N]` int32, as above; None where the attention knows by itself.
+        `[B, 1, N, S + 1]` int32, as above; None where each query sees all keys.
 
     Raises:
         ValueError: starts and lengths cannot say which keys are seen.
 
     Example:
         >>> padded = torch.tensor([[True, True, False], [False, True, True]])
-        >>> make_ranges(2, 3, 3, attention_mask=padded, mask_function=bidirectional_mask_function)
-        tensor([[[[0, 2]]],
-        <BLANKLINE>
-        <BLANKLINE>
-                [[[1, 2]]]], dtype=torch.int32)
+        >>> make_ranges(
+        ...     2, 3, 3, attention_mask=padded, mask_function=bidirectional_mask_function
+        ... )[:, 0, :, 0]
+        tensor([[0, 2],
+                [1, 2]], dtype=torch.int32)
     """
     is_causal = mask_function is causal_mask_function
     if not is_causal and mask_function is not bidirectional_mask_function:
@@ -93,6 +103,10 @@ def make_ranges(
     if not isinstance(kv_offset, int) or kv_offset:
         raise ValueError(f"keys must start at place 0, as in a cache of all tokens; {_OTHERS}")
     if attention_mask is not None:
+        if attention_mask.ndim != 2:
+            # On a GPU it would pass for a mask with holes, and end the work of the device.
+            got = list(attention_mask.shape)
+            raise ValueError(f"attention_mask must have the shape [batch, tokens]: got {got}")
         attention_mask = functional.pad(
             attention_mask.bool(), (0, kv_length - attention_mask.shape[1])
         )
@@ -101,14 +115,12 @@ def make_ranges(
     # A query alone is the last one, and sees all keys up to its own place.
     aligned = isinstance(q_offset, int) and q_offset + q_length == kv_length
     alone = aligned and q_length == 1
-    if attention_mask is None and (
-        (allow_is_causal_skip and (alone or (aligned and q_length == kv_length)))
-        if is_causal
-        else allow_is_bidirectional_skip
-    ):
-        return None
     if attention_mask is None:
+        if (alone and allow_is_causal_skip) if is_causal else allow_is_bidirectional_skip:
+            return None
         starts = torch.zeros(batch_size, dtype=torch.int32, device=device)
+        if is_causal and allow_is_causal_skip and aligned and q_length == kv_length:
+            return _spread([starts], kv_length)
         lengths = torch.full_like(starts, kv_length)
     else:
         starts, lengths = _find_ranges(attention_mask)
@@ -124,7 +136,7 @@ def make_ranges(
             columns[1] = torch.minimum(lengths, first + 1 - starts).clamp(min=0)
         else:
             columns += [first] if aligned else [first, first]
-    return torch.stack([column.to(torch.int32) for column in columns], -1)[:, None, None]
+    return _spread(columns, kv_length)
 
 
 def attend(
@@ -165,10 +177,13 @@ def attend(
         >>> attend(nn.Identity(), ones, ones, values, None, is_causal=True)[0][0, :, 0, 0]
         tensor([0.0000, 0.5000, 1.0000])
     """
-    for name in ("softcap", "s_aux", "output_attentions"):
-        if kwargs.get(name) is not None and kwargs[name] is not False:
-            raise ValueError(f'attn_implementation="{NAME}" has no {name}: "eager" has it')
     queries, keys = query.shape[2], key.shape[2]
+    for name, other in _REFUSED.items():
+        if kwargs.get(name) is not None and kwargs[name] is not False:
+            raise ValueError(f'attn_implementation="{NAME}" has no {name}: {other} has it')
+    window = kwargs.get("sliding_window")
+    if window is not None and keys > window:
+        raise ValueError(f"{keys} keys are more than the sliding_window of {window}: {_OTHERS}")
     ranges: dict[str, Any] = {}
     first = None
     if attention_mask is None:
@@ -179,11 +194,17 @@ def attend(
             key, value, keys = key[:, :, :queries], value[:, :, :queries], queries
             position_bias = None if position_bias is None else position_bias[..., :queries]
     else:
-        _check_ranges(attention_mask)
-        columns = attention_mask[:, 0, 0].unbind(-1)
-        ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
-        causal, first = len(columns) > 2, columns[3] if len(columns) > 3 else None
+        _check_ranges(attention_mask, keys)
+        columns = attention_mask[:, 0, :, 0].unbind(-1)
+        if len(columns) > 1:
+            ranges = {"key_starts": columns[0], "key_lengths": columns[1]}
+        causal, first = len(columns) != 2, columns[3] if len(columns) > 3 else None
     bias = None if position_bias is None else _tabulate(position_bias, queries, keys)
+    if attention_mask is None and causal and keys < queries:
+        # So again: later queries see all keys.  What fills up is none.
+        ranges = {"key_lengths": torch.full((len(key),), keys, device=key.device)}
+        key, value = (functional.pad(part, (0, 0, 0, queries - keys)) for part in (key, value))
+        bias = None if bias is None else functional.pad(bias, (0, queries - keys))
     if first is not None and bias is not None:
         raise ValueError(f"a static cache has no position bias here: {_OTHERS}")
     if first is not None:
@@ -207,12 +228,17 @@ def draw_seed() -> int:
         >>> draw_seed() != first
         True
     """
-    return int(torch.randint(1 << 62, ()))
+    return int(torch.randint(1 << 62, (), device="cpu"))
 
 
 def _can_ask(tensor: Tensor) -> bool:
     """Whether the values of a tensor are here, without a wait."""
     return tensor.device.type == "cpu" and not is_tracing(tensor)
+
+
+def _assert_on_device(condition: Tensor, text: str) -> None:
+    # A compiler of torch writes the text into a program, between quotes that it does not escape.
+    torch._assert_async(condition, text.replace('"', ""))
 
 
 def _find_ranges(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,14 +251,22 @@ def _find_ranges(mask: Tensor) -> tuple[Tensor, Tensor]:
             row = int((~fits.all(1)).nonzero()[0, 0])
             raise ValueError(f"{_HOLES}; row {row} has a hole")
     elif mask.device.type != "meta":
-        torch._assert_async(fits.all(), _HOLES)
+        _assert_on_device(fits.all(), _HOLES)
     return starts, lengths
 
 
-def _check_ranges(mask: Any) -> None:
+def _spread(columns: list[Tensor], keys: int) -> Tensor:
+    """Ranges `[B, 1, N, keys + 1]` of N numbers of rows, each `[B]`."""
+    made = torch.stack([column.to(torch.int32) for column in columns], -1)
+    return made[:, None, :, None].expand(-1, -1, -1, keys + 1)
+
+
+def _check_ranges(mask: Any, keys: int) -> None:
     is_ours = isinstance(mask, Tensor) and mask.dtype == torch.int32 and mask.ndim == 4
-    if is_ours and mask.shape[1:3] == (1, 1) and 2 <= mask.shape[3] <= 4:
-        return
+    if is_ours and mask.shape[1] == 1 and 1 <= mask.shape[2] <= 4:
+        if mask.shape[3] == keys + 1:
+            return
+        raise ValueError(f"attention_mask must cover the {keys} keys: got {mask.shape[3] - 1}")
     got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
     raise ValueError(
         f'attn_implementation="{NAME}" takes an attention_mask [batch, tokens], of which '
@@ -254,7 +288,7 @@ def _tabulate(bias: Tensor, queries: int, keys: int) -> Tensor:
         if not bool(same):
             raise ValueError(text)
     elif same.device.type != "meta":
-        torch._assert_async(same, text)
+        _assert_on_device(same, text)
     return table
 
 
