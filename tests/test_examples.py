@@ -1,6 +1,8 @@
 """What the documents and examples show is what happens."""
 
 import contextlib
+import doctest
+import importlib
 import io
 import pkgutil
 import re
@@ -54,6 +56,18 @@ def _run(code: str, *arguments: str | Path, folder: Path) -> tuple[int | None, s
     process = warm.start(code, *arguments, cwd=folder, stderr=subprocess.STDOUT)
     output, _ = process.communicate(timeout=120)
     return process.returncode, output
+
+
+KERNELS = [path.stem for path in sorted(ROOT.glob("kernels/*.py")) if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_examples_of_kernels(name: str) -> None:
+    """Collected as files they would be imported twice, and torch would crash in their operators."""
+    pytest.importorskip("triton")
+    tried = doctest.testmod(importlib.import_module(f"lmcore.kernels.{name}"))
+    assert tried.attempted
+    assert not tried.failed
 
 
 @pytest.mark.parametrize("document", _with("python"), ids=_name)
