@@ -82,8 +82,11 @@ def test_a_package_in_a_package_has_a_page(tmp_path: Path, monkeypatch: pytest.M
     assert build.list_modules() == {"lmcore.a": ["lmcore.a"]}
 
 
-def test_names_of_a_page() -> None:
-    names = build.list_names(["lmcore.ner", "lmcore.ops.lcs"])
+def test_names_of_a_page(tmp_path: Path) -> None:
+    build.copy_package(tmp_path)
+    names = build.list_names(["lmcore.ner", "lmcore.ops.lcs", "lmcore.ops.tuning"], tmp_path)
+    # What a module takes from a kernel stands on its page.
+    assert "lmcore.ops.tuning.pin" in names["lmcore.ops.tuning"]
     assert names["lmcore.ops.lcs"] == [
         "lmcore.ops.lcs",
         "lmcore.ops.lcs.longest_common_subsequence",

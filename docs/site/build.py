@@ -122,12 +122,27 @@ def list_modules() -> dict[str, list[str]]:
     return pages
 
 
-def list_names(modules: Iterable[str]) -> dict[str, list[str]]:
+def copy_package(folder: Path) -> None:
+    """Copies the package to where griffe reads it.
+
+    There `kernels` has the `__init__.py` that it must not have in a checkout: griffe takes a folder
+    without one for no part of a package, and would not find what modules take from it.
+    """
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+    shutil.copytree(PACKAGE, folder / "lmcore", ignore=ignored)
+    _write(folder / "lmcore/kernels/__init__.py", "")
+
+
+def list_names(modules: Iterable[str], folder: Path) -> dict[str, list[str]]:
     """Returns what the page of each module describes: the module, and public names in it.
 
     A constant has a place there if something is said of it.
+
+    Args:
+        modules: their names.
+        folder: that of `copy_package`.
     """
-    package = griffe.load("lmcore", search_paths=[ROOT / "python"])
+    package = griffe.load("lmcore", search_paths=[folder])
     names = {}
     for module in modules:
         members = package[module.removeprefix("lmcore.")].members.values()
@@ -197,7 +212,7 @@ def configure(navigation: Any) -> dict[str, Any]:
             "autorefs",
             {
                 "mkdocstrings": {
-                    "handlers": {"python": {"paths": [str(ROOT / "python")], "options": DOCSTRINGS}}
+                    "handlers": {"python": {"paths": [str(OUT / "package")], "options": DOCSTRINGS}}
                 }
             },
         ],
@@ -249,8 +264,10 @@ def find_absent(folder: Path, names: dict[str, list[str]]) -> list[str]:
 def main() -> int:
     """Builds the site and returns the exit code."""
     shutil.rmtree(OUT, ignore_errors=True)
+    copy_package(OUT / "package")
     pages = list_modules()
-    names = list_names(module for modules in pages.values() for module in modules)
+    modules = [module for modules in pages.values() for module in modules]
+    names = list_names(modules, OUT / "package")
     write_source(OUT / "source", names)
     _write(OUT / "mkdocs.yml", json.dumps(configure(make_navigation(pages)), indent=2))
     wrong = run_zensical(OUT)

@@ -86,7 +86,7 @@ def masked_swiglu(
 
 
 def prune_columns(w: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
-    """Returns w[rows][:, columns]: new memory, the same bits.
+    """Returns `w[rows][:, columns]`: new memory, the same bits.
 
     Args:
         w: `[O, I]` of any type.
