@@ -73,6 +73,7 @@ OTHERS: dict[str, set[str]] = {
         "_coefficients",
         "_denoisers",
         "_false_negatives",
+        "_reductions",
         "_rows",
         "_spacing",
     },

@@ -13,6 +13,7 @@ from torch import Tensor
 from lmcore.ops._autocast import cast, without_autocast
 from lmcore.ops._dispatch import choose
 from lmcore.reference import cross_entropy as reference
+from lmcore.reference._reductions import reduce
 
 __all__ = ["cross_entropy"]
 
@@ -92,7 +93,7 @@ def cross_entropy(
         losses: Tensor = _losses(
             states, weight, targets, bias, kept, ignore_index, way == "kernel"
         )[0]
-        return reference.reduce(losses, targets != ignore_index, reduction)
+        return reduce(losses, targets != ignore_index, reduction)
 
 
 # What torch sees of it.

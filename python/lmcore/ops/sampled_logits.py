@@ -15,6 +15,7 @@ from torch.nn import functional
 from lmcore.ops._autocast import cast, without_autocast
 from lmcore.ops._dispatch import choose
 from lmcore.reference import sampled_logits as reference
+from lmcore.reference._reductions import reduce
 
 __all__ = ["sampled_logits", "sampled_loss"]
 
@@ -189,7 +190,7 @@ def sampled_loss(
             kind, states, table, positives, negatives, bias, mask,
             _number(padding_index), _is_deterministic(deterministic), keep,
         )[0]  # fmt: skip
-    return reference.reduce(losses, mask, reduction)
+    return reduce(losses, mask, reduction)
 
 
 def _choose(*tensors: Tensor | None) -> str:

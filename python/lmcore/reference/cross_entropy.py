@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-REDUCTIONS = ("mean", "sum", "none")
+from lmcore.reference._reductions import check_reduction, reduce
 
 
 def cross_entropy(
@@ -29,7 +29,7 @@ def cross_entropy(
         b: `[V]` floating point, or None.
         kept: `[K]` int64, ascending: the entries that take part; None: all.
         ignore_index: of positions that do not count.
-        reduction: over the positions that count: one of `REDUCTIONS`.
+        reduction: over the positions that count: `mean`, `sum` or `none`.
 
     Returns:
         float32 or float64: a scalar, or `[P]` for `none`, 0 where a position does not count.
@@ -83,24 +83,6 @@ def find_places(targets: Tensor, kept: Tensor | None, entries: int) -> Tensor:
     return torch.where(kept[places] == targets, places, -1)
 
 
-def reduce(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
-    """Returns the mean or the sum over positions that count, or the losses as they are.
-
-    Args:
-        losses: `[P]`, 0 where a position does not count.
-        counted: `[P]` bool.
-        reduction: one of `REDUCTIONS`.
-
-    Example:
-        >>> reduce(torch.tensor([4.0, 0.0]), torch.tensor([True, False]), "mean")
-        tensor(4.)
-    """
-    if reduction == "none":
-        return losses
-    # The mean of no positions is NaN, as torch has it.
-    return losses.sum() if reduction == "sum" else losses.sum() / counted.sum()
-
-
 def check_arguments(
     s: Tensor,
     w: Tensor,
@@ -152,8 +134,7 @@ def check_arguments(
         raise ValueError(
             f"kept must have the shape [entries that are kept]: got {list(kept.shape)}"
         )
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}: got {reduction!r}")
+    check_reduction(reduction)
 
 
 def check_kept(kept: Tensor | None, entries: int) -> None:

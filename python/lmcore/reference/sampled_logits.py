@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmcore.reference._reductions import check_reduction, reduce
+
 KINDS = ("bce", "softmax")
-REDUCTIONS = ("mean", "sum", "none")
 
 
 def sampled_logits(
@@ -84,7 +85,7 @@ def sampled_loss(
         mask: as there.
         padding_index: as there.
         kind: one of `KINDS`.
-        reduction: over the positions that count: one of `REDUCTIONS`.
+        reduction: over the positions that count: `mean`, `sum` or `none`.
 
     Returns:
         float32, or float64 for float64: a scalar, or `[P]` for `none`.
@@ -189,26 +190,6 @@ def join_bias(b: Tensor | None, log_q: Tensor | None) -> Tensor | None:
     return -log_q if b is None else b - log_q
 
 
-def reduce(losses: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
-    """Returns the mean or the sum over positions that count, or the losses as they are.
-
-    Args:
-        losses: `[P]`, 0 where a position does not count.
-        mask: `[P]` bool, or None.
-        reduction: one of `REDUCTIONS`.
-
-    Example:
-        >>> reduce(torch.tensor([4.0, 0.0]), torch.tensor([True, False]), "mean")
-        tensor(4.)
-    """
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    # Of no positions it is NaN, as torch has it.
-    return losses.mean() if mask is None else losses.sum() / mask.sum()
-
-
 def check_arguments(
     s: Tensor,
     w: Tensor,
@@ -289,8 +270,7 @@ def check_loss(w: Tensor, log_q: Tensor | None, kind: str, reduction: str) -> No
     check_vector(w, log_q, "log_q")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}: got {kind!r}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}: got {reduction!r}")
+    check_reduction(reduction)
 
 
 def check_vector(w: Tensor, vector: Tensor | None, name: str) -> None:
