@@ -196,7 +196,7 @@ def _sum_blocks(
         if for_states:
             _add_product(states_sum, slopes, rows)
         if for_weight:
-            _put(weight_sum, slopes.T @ wide, start, ids)
+            _put(weight_sum, _multiply(slopes.T, wide), start, ids)
         if for_bias:
             _put(bias_sum, slopes.sum(0, dtype=torch.float32), start, ids)
     return states_sum.to(states.dtype), weight_sum, bias_sum
@@ -248,16 +248,21 @@ def _put(whole: Tensor, part: Tensor, start: int, ids: Tensor | None) -> None:
 
 
 def _add_product(total: Tensor, slopes: Tensor, rows: Tensor) -> None:
-    """Adds a product of half precision, which torch sums in float32, without rounding it."""
     if slopes.dtype == torch.float32:
         total.addmm_(slopes, rows)
-    elif slopes.is_cuda and _HAS_WIDE_PRODUCTS:
-        total += torch.mm(slopes, rows, out_dtype=torch.float32)
     else:
-        total += slopes @ rows
+        total += _multiply(slopes, rows)
 
 
-# From torch 2.8 on; before that each block's product is rounded once.
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """A product in float32: of half precision torch may add parts of a long sum rounded."""
+    if left.dtype != torch.float32 and left.is_cuda and _HAS_WIDE_PRODUCTS:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left @ right
+
+
+# From torch 2.8 on; before that each block's product is rounded once, and torch's switches say
+# whether its parts are.
 _HAS_WIDE_PRODUCTS = "dtype" in torch.ops.aten.mm.overloads()
 
 
