@@ -1,6 +1,5 @@
 """Launches of the products whose rows and columns are open or shut: sizes, blocks, outputs."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,9 @@ from torch import Tensor
 from lmcore.kernels import _feature_lists as lists
 from lmcore.kernels import _gated_products as products
 from lmcore.kernels import tuning
+from lmcore.kernels._interpreter import INTERPRETED
 from lmcore.kernels._precision import find_precision
 
-# The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # As many neighbours as a list tells the compiler of; loads are no wider.
 _MOST_NEIGHBOURS = 128
 _LIST_BLOCK = 1024
@@ -367,7 +365,7 @@ def _find_options(*tensors: Tensor) -> dict[str, bool | str]:
     return {
         "PRECISION": find_precision(tensors[0].dtype),
         "WIDE": any(_find_span(tensor) >= 2**31 for tensor in tensors),
-        "WIDEN": _INTERPRETED,
+        "WIDEN": INTERPRETED,
         "enable_fp_fusion": True,
     }
 

@@ -8,7 +8,6 @@ of `ALIGN`, by which the kernel multiplies them: so the compiler knows that 16 b
 be copied without passing through registers, and keeps several blocks on their way.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -20,8 +19,6 @@ from torch import Tensor
 # Starts and lengths of queries, starts and lengths of keys, each `[B]` integers.
 Ranges: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
-# The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # `reference.philox.Stream.ATTENTION_DROPOUT`, which a kernel does not import.
 STREAM = 241
 _STREAM = tl.constexpr(STREAM)

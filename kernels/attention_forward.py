@@ -18,8 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from lmcore.kernels import tuning
+from lmcore.kernels._interpreter import INTERPRETED
 from lmcore.kernels.attention_blocks import (
-    INTERPRETED,
     Ranges,
     as_int32,
     find_alignment,

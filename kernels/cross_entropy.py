@@ -14,19 +14,16 @@ products of matrices with them, which torch makes: those of the weight's rows ar
 block, so no sum over blocks of positions is kept of them in any precision.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from lmcore.kernels import tuning
+from lmcore.kernels._interpreter import INTERPRETED
 from lmcore.kernels._precision import find_precision
 from lmcore.kernels.tuning import Configuration
 
-# The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _SHARES, _GROUP = 8, 16
 # 256 of these are within 32 bits.
 _FARTHEST = 1 << 22
@@ -234,7 +231,7 @@ def compute_norms(
             positions, count, entries, size, share, *states.stride(), *weight.stride(),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
             IS_EVEN=size % blocks["BLOCK_H"] == 0,
-            PRECISION=find_precision(states.dtype), WIDEN=_INTERPRETED,
+            PRECISION=find_precision(states.dtype), WIDEN=INTERPRETED,
             SHARES=_SHARES, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
@@ -282,7 +279,7 @@ def compute_slopes(
             *states.stride(), *weight.stride(), outer.stride(0),
             HAS_BIAS=bias is not None, HAS_KEPT=kept is not None,
             IS_EVEN=size % blocks["BLOCK_H"] == 0,
-            PRECISION=find_precision(states.dtype), WIDEN=_INTERPRETED, GROUP=_GROUP, **blocks,
+            PRECISION=find_precision(states.dtype), WIDEN=INTERPRETED, GROUP=_GROUP, **blocks,
         )  # fmt: skip
 
     if positions and count and entries:

@@ -12,17 +12,14 @@ Of |w|^2 + |x|^2 - 2 w x the middle is the same for all words, so that it is add
 its negative is the least that the rest can be.  What is no number loses every comparison.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from lmcore.kernels import tuning
+from lmcore.kernels._interpreter import INTERPRETED
 
-# The interpreter's arithmetic in bfloat16 is wrong: it needs float32 from the load on.
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _NONE = torch.iinfo(torch.int64).max
 # Programs that a multiprocessor shall have at least.
 _PROGRAMS = 2
@@ -158,7 +155,7 @@ def find_nearest(latents: Tensor, table: Tensor, mask: Tensor | None, shares: in
         _nearest_kernel[(blocks, triton.cdiv(words, share))](
             latents, table, squares, flags, keys, positions, words, size,
             *latents.stride(), *table.stride(), share,
-            HAS_MASK=mask is not None, IS_WHOLE=part >= size, WIDEN=_INTERPRETED, BLOCK_E=part,
+            HAS_MASK=mask is not None, IS_WHOLE=part >= size, WIDEN=INTERPRETED, BLOCK_E=part,
             enable_fp_fusion=True, **configuration,
         )  # fmt: skip
 

@@ -21,7 +21,6 @@ While it is timed, `launch` runs many times on the same memory: what it writes m
 what stood there, or must go to memory of its own.
 """
 
-import os
 import statistics
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +30,11 @@ from typing import TypeAlias
 
 import torch
 
+from lmcore.kernels._interpreter import INTERPRETED
+
 Configuration: TypeAlias = Mapping[str, int]
 Launch: TypeAlias = Callable[[Configuration], object]
 
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Rounds in which every candidate has a turn, and milliseconds that a turn shall take at least.
 _ROUNDS, _TURN = 5, 0.2
 _MOST_LAUNCHES = 50
@@ -202,7 +202,7 @@ def _name_device(device: torch.device) -> str:
 
 def _can_time(device: torch.device) -> bool:
     """Whether launches run on a device that has a clock, and run now."""
-    if _INTERPRETED or device.type != "cuda":
+    if INTERPRETED or device.type != "cuda":
         return False
     return not torch.cuda.is_current_stream_capturing()
 

@@ -89,6 +89,7 @@ OTHERS: dict[str, set[str]] = {
         "_feature_lists",
         "_gated_launches",
         "_gated_products",
+        "_interpreter",
         "_precision",
         "attention_backward",
         "attention_bias",

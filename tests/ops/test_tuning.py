@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     monkeypatch.setattr(kernels, "_timed", {})
     monkeypatch.setattr(kernels, "_pins", [])
     monkeypatch.setattr(kernels, "_measure", measure)
-    monkeypatch.setattr(kernels, "_INTERPRETED", False)
+    monkeypatch.setattr(kernels, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(kernels, "_devices", {})
@@ -96,7 +96,7 @@ def test_nothing_is_timed_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) ->
     assert ask(candidates=[HUGE], launch=launch) == HUGE
     assert ask(device=torch.device("cpu"), launch=launch) == SMALL
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "_INTERPRETED", True)
+        patch.setattr(kernels, "INTERPRETED", True)
         assert ask(launch=launch) == SMALL
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
