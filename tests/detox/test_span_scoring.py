@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from commands import check_line, run_here
+from lmcore._rows import RowReader
 from lmcore.detox import score_finder, score_span_files, score_spans
 from lmcore.detox.data import read_labelled
+from lmcore.detox.span_rows import read_spans
 from tiny_detox import make_finder, save_segment_cnn
 from tiny_scorers import make_texts, write_jsonl, write_labelled
 
@@ -52,6 +54,14 @@ def test_either_file_may_have_either_form(tmp_path: Path) -> None:
     same = write_jsonl(tmp_path / "gold.jsonl", rows)
     for pair in ((gold, same), (same, gold), (gold, gold)):
         assert score_span_files(*pair).scores == (1.0, 1.0, 1.0)
+
+
+def test_many_ranges_of_the_same_characters_take_no_more_room(tmp_path: Path) -> None:
+    """A line of a megabyte could name more characters than there is memory."""
+    row = {"text": "a" * 1000, "spans": [[0, 1000], [500, 900]] * 50}
+    found = write_jsonl(tmp_path / "found.jsonl", [row])
+    (read,) = read_spans(RowReader(found))
+    assert read.spans == list(range(1000))
 
 
 def test_the_command(tmp_path: Path) -> None:

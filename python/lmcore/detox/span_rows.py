@@ -188,10 +188,13 @@ def _expand_spans(spans: Any, length: int) -> list[int]:
         return _check_places(spans, length)
     if not isinstance(spans, list) or not all(_is_list(each, int) for each in spans):
         raise ValueError("spans must be a list of ranges, or of places, of characters")
+    # Ranges may lie on each other, and a short line names very many of the same characters.
+    toxic = bytearray(length)
     for each in spans:
         if len(each) != 2 or not 0 <= each[0] < each[1] <= length:
             raise ValueError(f"spans must be ranges from 0 to {length}: got {each!r:.60}")
-    return [place for start, end in spans for place in range(start, end)]
+        toxic[each[0] : each[1]] = b"\1" * (each[1] - each[0])
+    return [place for place, is_toxic in enumerate(toxic) if is_toxic]
 
 
 def _parse_pairs(reader: RowReader) -> Iterator[LabelledRow]:
