@@ -93,6 +93,8 @@ pub enum Stream {
     Continuations = 233,
     /// Which weights attention drops.
     AttentionDropout = 241,
+    /// Exercises of a generated fine-tune.
+    Exercises = 258,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lmcore.reproduce.openba import shallow_encoder
+from lmcore.reproduce.claim import Estimate
+from lmcore.reproduce.openba import length_adaptation, shallow_encoder
 from lmcore.reproduce.openba.pretraining import (
     SCALES,
     Pretraining,
@@ -13,6 +14,7 @@ from lmcore.reproduce.openba.pretraining import (
     read_corpus,
     under,
 )
+from lmcore.reproduce.openba.words import Words
 
 TINY = SCALES["tiny"]
 
@@ -80,3 +82,34 @@ def test_real_texts_have_the_vocabulary_that_was_asked_for() -> None:
     corpus = read_corpus(0, TINY, most=500)
     assert corpus.vocabulary_size == 2 + 500 + 100 + 3
     assert corpus.train.max() == 501
+
+
+def test_what_a_stage_learns_does_not_change_the_model_before() -> None:
+    values = length_adaptation.measure_length_adaptation(0, "tiny").values
+    arms = ("before", "longer", "halves", "adapted")
+    assert len({values[f"{arm}/long"] for arm in arms}) == len(arms)
+    others = [values[f"{arm}/long"] for arm in arms[:-1]]
+    assert values["gain"] == min(others) - values["adapted/long"]
+    assert values == length_adaptation.measure_length_adaptation(0, "tiny").values
+
+
+def test_long_texts_are_those_of_short_ones() -> None:
+    corpus = generate_corpus(0, TINY)
+    joined = length_adaptation._join(corpus.test)
+    assert joined.shape == (len(corpus.test) // 4, 4 * TINY.length)
+    assert joined.ravel().tolist() == corpus.test.ravel().tolist()
+
+
+def test_a_gain_is_judged_by_its_spread() -> None:
+    for spread, verdict in ((0.1, True), (0.3, False)):
+        estimates = {"gain": Estimate(mean=0.2, spread=spread)}
+        assert length_adaptation.adapted_loses_least(estimates) == verdict
+
+
+def test_words_that_have_an_id_keep_it() -> None:
+    words = Words()
+    first = words.encode("Where did Ada live? 小芳住在哪里？")
+    corpus = generate_corpus(0, TINY, words)
+    assert words.encode("Where did Ada live? 小芳住在哪里？") == first
+    assert corpus.vocabulary_size == 2 + len(words) + 100 + 3
+    assert words.decode(first) == "Where did Ada live ? 小芳 住在 哪 里 ？"

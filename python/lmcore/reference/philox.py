@@ -99,6 +99,8 @@ class Stream(IntEnum):
     """What a language model continues a prompt with."""
     ATTENTION_DROPOUT = 241
     """Which weights attention drops."""
+    EXERCISES = 258
+    """Exercises of a generated fine-tune."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E
