@@ -93,6 +93,10 @@ pub enum Stream {
     Continuations = 233,
     /// Which weights attention drops.
     AttentionDropout = 241,
+    /// The order in which the sources of a mixture take turns.
+    MixtureOrders = 256,
+    /// Seeds of the sources of a mixture.
+    MixtureSeeds = 257,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

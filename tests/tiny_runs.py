@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.openba import OpenBATokenizer
+from lmcore.openba import OpenBATokenizer, Pairs
 from lmcore.openba.recipes import TrainConfig, tiny
 from lmcore.openba.training import train
 from lmcore.training.config import change
@@ -45,6 +45,19 @@ def make_texts(count: int = 20, seed: int = 0) -> NDArray[np.int64]:
     for text in make_world(seed, documents=2 * count).texts:
         ids += tokenizer(text)["input_ids"]
     return np.array(ids[: count * LENGTH], np.int64).reshape(count, LENGTH)
+
+
+@cache
+def make_pairs(count: int = 30, seed: int = 0) -> Pairs:
+    """A source, the beginning of a document, and a target, its next words and an end."""
+    tokenizer = make_tokenizer()
+    sources, targets = [], []
+    for index, text in enumerate(make_world(seed, documents=count).texts):
+        ids = tokenizer(text)["input_ids"]
+        middle, end = 2 + (5 * index) % 19, 3 + (3 * index) % 11
+        sources.append(ids[:middle])
+        targets.append([*ids[middle : middle + end], tokenizer.eos_token_id])
+    return Pairs(sources, targets)
 
 
 # Runs that several processes share.

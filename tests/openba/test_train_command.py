@@ -172,7 +172,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.idx").write_bytes((folder / "train.idx").read_bytes())
     (tmp_path / "cut.bin").write_bytes((folder / "train.bin").read_bytes()[:-1])
     (tmp_path / "folder").mkdir()
-    check({"RECIPE": "t5"}, "RECIPE must be one of tiny, ul2: got 't5'")
+    check({"RECIPE": "t5"}, "RECIPE must be one of tiny, ", ", ul2, ", ": got 't5'")
     check({"--data": tmp_path / "none"}, "none.idx: No such file or directory")
     check({"--data": tmp_path / "empty"}, "empty.idx: not an index of tokens")
     check({"--data": tmp_path / "other"}, "other.idx: not an index of tokens")
@@ -192,7 +192,10 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     check({"--model": tmp_path / "none"}, "none: no such folder of a model")
     check({"--model": tmp_path / "folder"}, "not a model: there is no config.json in it")
     check({"--set": "batch_size=0"}, "batch_size must be at least 1")
-    check({"--set": "epochs=1"}, "'epochs' is no setting of TrainConfig; there are model, shape")
+    check(
+        {"--set": "epochs=1"},
+        "'epochs' is no setting of TrainConfig; there are stage, model",
+    )
     check({"--set": "shape.kv_channels=3"}, "kv_channels must be even: got 3")
     check({"--set": "encoder_length=100"}, "train.idx: expected texts of 98 tokens")
     check({"--set": "device.sharding=full"}, "sharding must be none where one process runs")

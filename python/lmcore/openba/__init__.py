@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.mixture import Mixture, MixtureSource, read_mixture
 from lmcore.openba.packing import PackSummary, pack_files
+from lmcore.openba.pairs import Pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
@@ -51,12 +53,15 @@ __all__ = [
     "IndexedDataset",
     "IndexedWriter",
     "Item",
+    "Mixture",
+    "MixtureSource",
     "OpenBAConfig",
     "OpenBAEncoderModel",
     "OpenBAForConditionalGeneration",
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "Pairs",
     "Piece",
     "PieceFile",
     "TextGenerator",
@@ -67,6 +72,7 @@ __all__ = [
     "load_generator",
     "load_tokenizer",
     "pack_files",
+    "read_mixture",
     "train",
 ]
 

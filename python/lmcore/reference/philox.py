@@ -99,6 +99,10 @@ class Stream(IntEnum):
     """What a language model continues a prompt with."""
     ATTENTION_DROPOUT = 241
     """Which weights attention drops."""
+    MIXTURE_ORDERS = 256
+    """The order in which the sources of a mixture take turns."""
+    MIXTURE_SEEDS = 257
+    """Seeds of the sources of a mixture."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E
