@@ -66,19 +66,24 @@ def make_pairs(count: int = 30, seed: int = 0) -> Pairs:
 MORE: dict[str, Any] = {
     "micro_batch_size": 2, "loop.steps": 6, "loop.validate_every_steps": 3, "optimizer.lr": 2e-3,
 }  # fmt: skip
-ARMS = ["none", "full", "recomputed"]
+ARMS = ["none", "full", "recomputed", "pairs"]
 
 
 def make(arm: str, **changes: Any) -> TrainConfig:
     sharding = {"none": "none"}.get(arm, "full")
-    own = {"device.sharding": sharding, "device.recompute": arm == "recomputed"}
+    own: dict[str, Any] = {
+        "device.sharding": sharding, "device.recompute": arm == "recomputed",
+    }  # fmt: skip
+    if arm == "pairs":
+        own |= {"pairs": True, "encoder_length": 20, "decoder_length": 10}
     return small(**{**MORE, **own, **changes})
 
 
 def take(arm: str, out: str | Path, **changes: Any) -> dict[str, Any]:
     """Trains, or goes on; what came of it."""
-    given: Any = {"tokenizer": make_tokenizer(), "valid": make_texts(5, seed=1)}
-    result = train(make(arm, **changes), make_texts(), out, **given)
+    make_items: Any = make_pairs if arm == "pairs" else make_texts
+    given: Any = {"tokenizer": make_tokenizer(), "valid": make_items(5, seed=1)}
+    result = train(make(arm, **changes), make_items(), out, **given)
     losses = [
         [value for name, value in sorted(line.items()) if name.startswith("loss")]
         for line in result.history
