@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.instructions import (
+    InstructionConfig,
+    InstructionSummary,
+    TaskShare,
+    write_instructions,
+)
 from lmcore.openba.packing import PackSummary, pack_files
+from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
+from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
@@ -50,6 +58,8 @@ __all__ = [
     "GenerationSummary",
     "IndexedDataset",
     "IndexedWriter",
+    "InstructionConfig",
+    "InstructionSummary",
     "Item",
     "OpenBAConfig",
     "OpenBAEncoderModel",
@@ -57,8 +67,12 @@ __all__ = [
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "PairPackSummary",
+    "PairTemplate",
     "Piece",
     "PieceFile",
+    "TaskShare",
+    "Template",
     "TextGenerator",
     "TrainConfig",
     "TrainResult",
@@ -67,7 +81,10 @@ __all__ = [
     "load_generator",
     "load_tokenizer",
     "pack_files",
+    "pack_pairs",
+    "read_templates",
     "train",
+    "write_instructions",
 ]
 
 register_auto_classes()
