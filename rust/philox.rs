@@ -93,6 +93,16 @@ pub enum Stream {
     Continuations = 233,
     /// Which weights attention drops.
     AttentionDropout = 241,
+    /// Which rows of a task instructions are made of.
+    InstructionRows = 251,
+    /// Which template a row becomes an instruction by.
+    InstructionTemplates = 252,
+    /// The order in which instructions are written.
+    InstructionOrder = 253,
+    /// The order in which the sources of a mixture take turns.
+    MixtureOrders = 256,
+    /// Seeds of the sources of a mixture.
+    MixtureSeeds = 257,
     /// Exercises of a generated fine-tune.
     Exercises = 258,
     /// Seeds of torch's generators.

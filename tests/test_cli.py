@@ -37,6 +37,7 @@ COMMANDS = [
     ["openba"],
     ["openba", "cost"],
     ["openba", "generate"],
+    ["openba", "instructions"],
     ["openba", "pack"],
     ["recsys"],
     ["recsys", "train"],

@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Any
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.instructions import (
+    InstructionConfig,
+    InstructionSummary,
+    TaskShare,
+    write_instructions,
+)
+from lmcore.openba.mixture import Mixture, MixtureSource, read_mixture
 from lmcore.openba.packing import PackSummary, pack_files
+from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
+from lmcore.openba.pairs import Pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
+from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
@@ -50,15 +60,24 @@ __all__ = [
     "GenerationSummary",
     "IndexedDataset",
     "IndexedWriter",
+    "InstructionConfig",
+    "InstructionSummary",
     "Item",
+    "Mixture",
+    "MixtureSource",
     "OpenBAConfig",
     "OpenBAEncoderModel",
     "OpenBAForConditionalGeneration",
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "PairPackSummary",
+    "PairTemplate",
+    "Pairs",
     "Piece",
     "PieceFile",
+    "TaskShare",
+    "Template",
     "TextGenerator",
     "TrainConfig",
     "TrainResult",
@@ -67,7 +86,11 @@ __all__ = [
     "load_generator",
     "load_tokenizer",
     "pack_files",
+    "pack_pairs",
+    "read_mixture",
+    "read_templates",
     "train",
+    "write_instructions",
 ]
 
 register_auto_classes()

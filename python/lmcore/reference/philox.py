@@ -99,6 +99,16 @@ class Stream(IntEnum):
     """What a language model continues a prompt with."""
     ATTENTION_DROPOUT = 241
     """Which weights attention drops."""
+    INSTRUCTION_ROWS = 251
+    """Which rows of a task instructions are made of."""
+    INSTRUCTION_TEMPLATES = 252
+    """Which template a row becomes an instruction by."""
+    INSTRUCTION_ORDER = 253
+    """The order in which instructions are written."""
+    MIXTURE_ORDERS = 256
+    """The order in which the sources of a mixture take turns."""
+    MIXTURE_SEEDS = 257
+    """Seeds of the sources of a mixture."""
     EXERCISES = 258
     """Exercises of a generated fine-tune."""
     TORCH_SEEDS = 0x7E3D
