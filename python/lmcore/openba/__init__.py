@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.dialogues import find_turns
+from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
+from lmcore.openba.formats import (
+    Pair,
+    write_chat,
+    write_code,
+    write_instruction_generation,
+    write_tool,
+)
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.instructions import (
     InstructionConfig,
@@ -53,6 +62,8 @@ _LAZY = {
 
 __all__ = [
     "DenoisedBatches",
+    "FormatConfig",
+    "FormatSummary",
     "Generated",
     "Generation",
     "GenerationSummary",
@@ -67,6 +78,7 @@ __all__ = [
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "Pair",
     "PairPackSummary",
     "PairTemplate",
     "Piece",
@@ -77,6 +89,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "find_turns",
     "generate_file",
     "load_generator",
     "load_tokenizer",
@@ -84,7 +97,12 @@ __all__ = [
     "pack_pairs",
     "read_templates",
     "train",
+    "write_chat",
+    "write_code",
+    "write_formatted",
+    "write_instruction_generation",
     "write_instructions",
+    "write_tool",
 ]
 
 register_auto_classes()
