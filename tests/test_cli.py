@@ -36,6 +36,7 @@ COMMANDS = [
     ["diffusion", "score"],
     ["openba"],
     ["openba", "cost"],
+    ["openba", "format"],
     ["openba", "generate"],
     ["openba", "instructions"],
     ["openba", "pack"],

@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.dialogues import find_turns
+from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
+from lmcore.openba.formats import (
+    Pair,
+    write_chat,
+    write_code,
+    write_instruction_generation,
+    write_tool,
+)
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.instructions import (
     InstructionConfig,
@@ -55,6 +64,8 @@ _LAZY = {
 
 __all__ = [
     "DenoisedBatches",
+    "FormatConfig",
+    "FormatSummary",
     "Generated",
     "Generation",
     "GenerationSummary",
@@ -71,6 +82,7 @@ __all__ = [
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "Pair",
     "PairPackSummary",
     "PairTemplate",
     "Pairs",
@@ -82,6 +94,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "find_turns",
     "generate_file",
     "load_generator",
     "load_tokenizer",
@@ -90,7 +103,12 @@ __all__ = [
     "read_mixture",
     "read_templates",
     "train",
+    "write_chat",
+    "write_code",
+    "write_formatted",
+    "write_instruction_generation",
     "write_instructions",
+    "write_tool",
 ]
 
 register_auto_classes()
