@@ -9,10 +9,13 @@ from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dt
 from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
+from lmcore.openba.questions import Question, QuestionSet, read_questions
 from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.evaluation import EvaluationSettings, evaluate
+    from lmcore.openba.evaluation_scores import Evaluation
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "Evaluation": "evaluation_scores",
+    "EvaluationSettings": "evaluation",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -37,6 +42,7 @@ _LAZY = {
     "TextGenerator": "generation",
     "TrainConfig": "recipes",
     "TrainResult": "training",
+    "evaluate": "evaluation",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -45,6 +51,8 @@ _LAZY = {
 
 __all__ = [
     "DenoisedBatches",
+    "Evaluation",
+    "EvaluationSettings",
     "Generated",
     "Generation",
     "GenerationSummary",
@@ -59,14 +67,18 @@ __all__ = [
     "PackSummary",
     "Piece",
     "PieceFile",
+    "Question",
+    "QuestionSet",
     "TextGenerator",
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "evaluate",
     "generate_file",
     "load_generator",
     "load_tokenizer",
     "pack_files",
+    "read_questions",
     "train",
 ]
 

@@ -2,12 +2,14 @@
 
 from lmcore.cli.failures import make_app
 from lmcore.cli.openba.cost import cost_command
+from lmcore.cli.openba.evaluate import evaluate_command
 from lmcore.cli.openba.generate import generate_command
 from lmcore.cli.openba.pack import pack_command
 from lmcore.cli.openba.train import recipe_command, train_command
 
 app = make_app()
 app.command("cost")(cost_command)
+app.command("evaluate")(evaluate_command)
 app.command("generate")(generate_command)
 app.command("pack")(pack_command)
 app.command("train")(train_command)
