@@ -27,11 +27,14 @@ from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
 from lmcore.openba.pairs import Pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
+from lmcore.openba.questions import Question, QuestionSet, read_questions
 from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.evaluation import EvaluationSettings, evaluate
+    from lmcore.openba.evaluation_scores import Evaluation
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "Evaluation": "evaluation_scores",
+    "EvaluationSettings": "evaluation",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -56,6 +61,7 @@ _LAZY = {
     "TextGenerator": "generation",
     "TrainConfig": "recipes",
     "TrainResult": "training",
+    "evaluate": "evaluation",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -64,6 +70,8 @@ _LAZY = {
 
 __all__ = [
     "DenoisedBatches",
+    "Evaluation",
+    "EvaluationSettings",
     "FormatConfig",
     "FormatSummary",
     "Generated",
@@ -88,12 +96,15 @@ __all__ = [
     "Pairs",
     "Piece",
     "PieceFile",
+    "Question",
+    "QuestionSet",
     "TaskShare",
     "Template",
     "TextGenerator",
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "evaluate",
     "find_turns",
     "generate_file",
     "load_generator",
@@ -101,6 +112,7 @@ __all__ = [
     "pack_files",
     "pack_pairs",
     "read_mixture",
+    "read_questions",
     "read_templates",
     "train",
     "write_chat",
