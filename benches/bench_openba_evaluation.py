@@ -93,7 +93,8 @@ class OneAtATime:
 
     def _score_letters(self, question: Question, text: str) -> list[float]:
         source = self._tokenizer(text, return_tensors="pt", max_length=WINDOW, truncation=True)
-        start = f"<extra_id_0> {self._prompt.answer_start}"
+        # mT5's pieces have none for a space at the end, and these here have.
+        start = f"<extra_id_0> {self._prompt.answer_start}".strip()
         target = self._tokenizer(start, return_tensors="pt")["input_ids"]
         shifted = self._model.prepare_decoder_input_ids_from_labels(target)
         output = self._model(input_ids=source["input_ids"], decoder_input_ids=shifted)
