@@ -12,6 +12,7 @@ Source: OpenBA (arXiv 2309.10706), the released evaluation; specification sectio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ _PREFIX, _SENTINEL = "<S>", "<extra_id_0>"
 LEAST_SOURCE = 4
 # Logits that exist at one time: 64 MB of float32.
 _LOGITS = 1 << 24
+# A CPU gains nothing from larger batches, and loses what its caches hold.
+_CPU_TOKENS = 1 << 12
 
 
 class Continuation(NamedTuple):
@@ -52,7 +55,7 @@ class AnswerScorer:
         tokenizer: of the model.
         max_source_tokens: that the encoder reads, the frame included; as many as the model was
             trained with if None.
-        batch_size: sources that are scored together.
+        batch_size: sources that are scored together; fewer on a CPU, where they are long.
 
     Raises:
         ValueError: the tokenizer is not the model's, or lacks the frame's tokens, or a number is
@@ -210,8 +213,11 @@ class AnswerScorer:
     ) -> Iterator[list[int]]:
         """Places of sources of like lengths, the longest first."""
         order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
-        for first in range(0, len(order), self.batch_size):
-            rows = order[first : first + self.batch_size]
+        size = self.batch_size
+        while order:
+            if self.model.device.type == "cpu":
+                size = min(self.batch_size, max(1, _CPU_TOKENS // len(sources[order[0]])))
+            rows, order = order[:size], order[size:]
             yield rows
             if progress is not None:
                 progress(len(rows))
@@ -222,9 +228,9 @@ class AnswerScorer:
         model, pad = self.model, self.model.config.pad_token_id
         device = model.device
         ids, seen = _fill(sources, pad)
-        is_even = bool(seen.all())
-        mask = None if is_even else seen.to(device)
-        encoded = model.encoder(ids.to(device), mask).last_hidden_state
+        mask = self._hide(seen)
+        positions = torch.arange(ids.shape[1], device=device)[None]
+        encoded = model.encoder(ids.to(device), mask, positions).last_hidden_state
         target, _ = _fill([tree.ids for tree in trees], pad)
         places, _ = _fill([tree.places for tree in trees], 0)
         length = target.shape[1]
@@ -243,6 +249,18 @@ class AnswerScorer:
         if model.config.tie_word_embeddings:
             states = states * model.config.hidden_size**-0.5
         return states
+
+    def _hide(self, seen: Tensor) -> Tensor | None:
+        """What the model is told of the padding behind sources `[B, S]`."""
+        if bool(seen.all()):
+            return None
+        seen = seen.to(self.model.device)
+        if self.model.config._attn_implementation != "sdpa":
+            return seen
+        # A row for all queries: torch's attention would make a mask of queries x keys in each
+        # block of what is true and false.
+        lowest = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
+        return lowest.masked_fill(seen == 0, -math.inf)[:, None, None]
 
     @torch.inference_mode()
     def _head(self, states: Tensor, tokens: list[int]) -> dict[int, list[float]]:

@@ -138,7 +138,7 @@ def evaluate(
         if out is not None:
             target = find_file(out, questions.files)
             partial = stack.enter_context(Partial(os.fspath(out), target))
-            output = _Output(partial, asker.recipe, resume)
+            output = _Output(partial, asker.make_recipe(), resume)
             rows += output.read()
         resumed = len(rows)
         if progress is not None and resumed:
@@ -178,14 +178,19 @@ class _Asker:
         self._start: list[int] = []
         if is_lettered and self._prompt.answer_start:
             self._start = scorer.encode_continuation(self._prompt.answer_start)
-        self.recipe = {
-            "model": fingerprint_model(scorer.model, scorer.tokenizer),
-            "questions": questions.digest,
-            **asdict(settings),
+        self._digest, self._shots = questions.digest, questions.shots
+
+    def make_recipe(self) -> dict[str, Any]:
+        """All that the rows depend on."""
+        model = self._scorer.model
+        return {
+            "model": fingerprint_model(model, self._scorer.tokenizer),
+            "questions": self._digest,
+            **asdict(self._settings),
             "prompts": self.prompts,
-            "max_source_tokens": scorer.max_source_tokens,
-            "shots": questions.shots,
-            "device": str(scorer.model.device),
+            "max_source_tokens": self._scorer.max_source_tokens,
+            "shots": self._shots,
+            "device": str(model.device),
             "threads": torch.get_num_threads(),
         }
 
