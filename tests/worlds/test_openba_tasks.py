@@ -6,15 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmcore.openba.instructions import InstructionConfig, write_instructions
 from lmcore.reproduce.openba.words import Words
 from lmcore.worlds import World
 from lmcore.worlds.openba import LANGUAGES, Document, make_world
 from lmcore.worlds.openba.downstream import KINDS, make_downstream
-from lmcore.worlds.openba.instructions import (
+from lmcore.worlds.openba.tasks import (
     GUESSES,
     TEMPLATES,
     list_templates,
@@ -64,6 +66,25 @@ def test_answers_are_what_the_document_says() -> None:
                 fields["begun"] + LANGUAGES[row.language].separator + row.target
             )
         assert "{" not in row.source + row.target
+
+
+def test_rows_become_instructions_by_their_templates(tmp_path: Path) -> None:
+    """`lmcore openba instructions` makes of the file what the rows say they become."""
+    world = make_instructions(3, rows=60)
+    file, templates, out = (tmp_path / name for name in ("rows.jsonl", "templates.json", "out"))
+    file.write_text(world.to_text(), encoding="utf-8")
+    templates.write_text(json.dumps(TEMPLATES), encoding="utf-8")
+    summary = write_instructions([file], templates, out, InstructionConfig(ratio="none"))
+    assert (summary.rows, summary.bad_rows) == (60, 0)
+    expected = {
+        (pair.source, pair.target)
+        for row in world.rows
+        for template in range(2)
+        for pair in [dataclasses.replace(row, template=template)]
+    }
+    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {(row["source"], row["target"]) for row in written} <= expected
+    assert len({row["task"] for row in written}) == len(TEMPLATES)
 
 
 def test_a_name_is_asked_for_by_a_place_that_is_hers() -> None:

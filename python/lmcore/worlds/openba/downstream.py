@@ -15,7 +15,7 @@ from typing import Any
 from lmcore.ops.philox import Stream
 from lmcore.worlds.draws import Draws, read_draws
 from lmcore.worlds.openba.documents import LANGUAGES, Document
-from lmcore.worlds.openba.instructions import find_fields, read_facts
+from lmcore.worlds.openba.tasks import find_fields, read_facts
 from lmcore.worlds.openba.world import make_world
 
 # What somebody says of herself, what is answered, and questions about it.
