@@ -1,7 +1,9 @@
 """Claims of OpenBA."""
 
 from lmcore.reproduce.openba import (
+    downstream_formats,
     harness,
+    instructions,
     length_adaptation,
     prefix_tokens,
     shallow_encoder,
@@ -12,6 +14,8 @@ CLAIMS = (
     *ul2.CLAIMS,
     *length_adaptation.CLAIMS,
     *prefix_tokens.CLAIMS,
+    *instructions.CLAIMS,
+    *downstream_formats.CLAIMS,
     *harness.CLAIMS,
     *shallow_encoder.CLAIMS,
 )
