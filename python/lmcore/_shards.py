@@ -213,6 +213,25 @@ def is_unfinished(folder: str | os.PathLike[str]) -> bool:
     return not has_weights or os.path.lexists(target / JOURNAL)
 
 
+def read_recipe(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns the recipe of a run of `write_shards` that has not come to its end; None of no run.
+
+    Args:
+        folder: the target.
+
+    Raises:
+        OSError: its journal cannot be read.
+        ValueError: its journal is broken.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_recipe(folder)
+    """
+    journal = _read_journal(Path(folder, JOURNAL))
+    return None if journal is None else journal["recipe"]
+
+
 class _Run:
     """What one start does to the target, with the lock held."""
 
@@ -239,7 +258,7 @@ class _Run:
         """Checks or starts the folder, and returns the shards that are whole already."""
         for left in (PART, NEW_JOURNAL):  # by a kill: with the lock held, nobody writes them
             (self._target / left).unlink(missing_ok=True)
-        journal = self._read_journal()
+        journal = _read_journal(self._journal)
         if journal is not None and not resume:
             # The index goes first: what is left by a kill is no model.
             for name in (_INDEX, *journal["files"]):
@@ -297,24 +316,6 @@ class _Run:
         with self._write(self._journal, NEW_JOURNAL) as descriptor:
             ShardFile(descriptor, lambda done: None).write(json.dumps(content).encode())
 
-    def _read_journal(self) -> dict[str, Any] | None:
-        if not os.path.lexists(self._journal):
-            return None
-        if not self._journal.is_file():
-            raise self._broken("it is no regular file")
-        content: dict[str, Any] = read_json(self._journal, "a journal of weights")
-        files = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(files, dict) or not isinstance(content.get("recipe"), dict):
-            raise self._broken("it has other keys")
-        for name in files:
-            # They may be removed, so that they must be ours.
-            if not _SHARD_NAME.fullmatch(name):
-                raise self._broken(f"it names {name!r:.100}")
-        return content
-
-    def _broken(self, reason: str) -> ValueError:
-        return ValueError(f"{self._journal}: not a journal of weights: {reason}; remove it")
-
     def _refuse_strangers(self, journal: dict[str, Any] | None) -> None:
         """Checks that weights in the target are of this run."""
         own: set[str] = set()
@@ -340,6 +341,26 @@ class _Run:
         except FileNotFoundError:
             return False
         return self._files.get(shard.name) == [known.st_size, known.st_mtime_ns]
+
+
+def _read_journal(path: Path) -> dict[str, Any] | None:
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file():
+        raise _broken(path, "it is no regular file")
+    content: dict[str, Any] = read_json(path, "a journal of weights")
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not isinstance(content.get("recipe"), dict):
+        raise _broken(path, "it has other keys")
+    for name in files:
+        # They may be removed, so that they must be ours.
+        if not _SHARD_NAME.fullmatch(name):
+            raise _broken(path, f"it names {name!r:.100}")
+    return content
+
+
+def _broken(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path}: not a journal of weights: {reason}; remove it")
 
 
 def _make_plan(tensors: Sequence[NewTensor], max_shard_bytes: int) -> _Plan:

@@ -26,11 +26,13 @@ from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
 from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
+from megatron_files import write_checkpoint
 from prediction_rows import VALID, write_rows
 from tiny_detox import save_segment_cnn
 from tiny_diffusion import make_tokenizer as make_words
 from tiny_diffusion import small
 from tiny_generation import save_pair
+from tiny_openba import make_model as make_openba
 
 ATTEMPTS = [
     "-1", "0", "2147483648", "9223372036854775808", "18446744073709551616", "nan", "NaN", "inf",
@@ -108,6 +110,7 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
+    "openba convert": ["TRAINING", "--out", "RUN"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -185,6 +188,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         part.save_pretrained(folder / "labeller")
     write_piece_file(folder / "spiece.model")
     save_pair(folder / "openba")
+    write_checkpoint(folder / "training", make_openba(vocab_size=64, add_ffn_bias=False), 1)
     (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     plan = [folder / "openba", folder / "plan.json", "--decoder-layers", 2, "--layers", "spread"]
@@ -224,6 +228,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),
         "OPENBA": str(folder / "openba"),
+        "TRAINING": str(folder / "training"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),

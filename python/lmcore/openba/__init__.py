@@ -13,6 +13,7 @@ from lmcore.openba.registration import register_auto_classes
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.conversion import ConversionSummary, convert
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "ConversionSummary": "conversion",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -37,6 +39,7 @@ _LAZY = {
     "TextGenerator": "generation",
     "TrainConfig": "recipes",
     "TrainResult": "training",
+    "convert": "conversion",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -44,6 +47,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ConversionSummary",
     "DenoisedBatches",
     "Generated",
     "Generation",
@@ -63,6 +67,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "convert",
     "generate_file",
     "load_generator",
     "load_tokenizer",
