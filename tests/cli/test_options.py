@@ -112,6 +112,7 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
     "openba convert": ["TRAINING", "--out", "RUN"],
     "openba cost": ["CONFIG"],
+    "openba export": ["OPENBA", "--out", "RUN"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "openba train": ["tiny", "--data", "TOKENS", "--tokenizer", "PIECES", "--out", "RUN"],

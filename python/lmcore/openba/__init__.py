@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.conversion import ConversionSummary, convert
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
+    from lmcore.openba.graphs import ExportSummary, export
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
         OpenBAForConditionalGeneration,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
     "ConversionSummary": "conversion",
+    "ExportSummary": "graphs",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -40,6 +42,7 @@ _LAZY = {
     "TrainConfig": "recipes",
     "TrainResult": "training",
     "convert": "conversion",
+    "export": "graphs",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -49,6 +52,7 @@ _LAZY = {
 __all__ = [
     "ConversionSummary",
     "DenoisedBatches",
+    "ExportSummary",
     "Generated",
     "Generation",
     "GenerationSummary",
@@ -68,6 +72,7 @@ __all__ = [
     "TrainResult",
     "choose_dtype",
     "convert",
+    "export",
     "generate_file",
     "load_generator",
     "load_tokenizer",

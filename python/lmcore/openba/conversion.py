@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,15 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from lmcore._files import FolderLock
 from lmcore._shards import SHARD_BYTES, NewTensor, ShardFile, read_recipe, write_shards
 from lmcore._stored import TORCH_NAMES, find_fingerprint
+from lmcore.openba.folders import check_target, new_folder
 from lmcore.openba.joining import find_config, join_ranks, write_joined
 from lmcore.openba.megatron import read_ranks
 from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 
 #: Types that weights can be written in, by their names in torch.
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
-
-_LOCK = ".lmcore-convert.lock"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -88,7 +85,7 @@ def convert(
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be {', '.join(DTYPES)}: got {dtype!r:.40}")
     source, target = Path(folder), Path(out)
-    _check_target(source, target)
+    check_target(target, source)
     ranks = read_ranks(source, iteration)
     config = find_config(ranks[0], len(ranks))
     joined = {tensor.name: tensor for tensor in join_ranks(ranks, config)}
@@ -118,26 +115,16 @@ def convert(
         for tensor in some:
             write_joined(file, joined[tensor.name], tensor.dtype)
 
-    part = target.with_name(f".{target.name}.lmcore-part")
-    part.mkdir(parents=True, exist_ok=True)
-    with FolderLock(part, doing="writing a model", file=_LOCK).hold():
-        if read_recipe(part) != recipe:  # of another run, or whole but for its name
-            _empty(part)
-        try:
-            config.save_pretrained(part)
-            GenerationConfig.from_model_config(config).save_pretrained(part)
-            if words is not None:
-                words.save_pretrained(part)
-            written = write_shards(
-                part, tensors, write, recipe, check=check, max_shard_bytes=max_shard_bytes,
-                progress=progress,
-            )  # fmt: skip
-            _check_target(source, target)
-            part.rename(target)
-        except ValueError:  # which another start would meet as well
-            shutil.rmtree(part)
-            raise
-    (target / _LOCK).unlink(missing_ok=True)
+    # What is of another run, or whole but for its name, is not gone on with.
+    with new_folder(target, source, lambda part: read_recipe(part) == recipe) as part:
+        config.save_pretrained(part)
+        GenerationConfig.from_model_config(config).save_pretrained(part)
+        if words is not None:
+            words.save_pretrained(part)
+        written = write_shards(
+            part, tensors, write, recipe, check=check, max_shard_bytes=max_shard_bytes,
+            progress=progress,
+        )  # fmt: skip
     return ConversionSummary(
         iteration=ranks[0].iteration,
         ranks=len(ranks),
@@ -155,25 +142,3 @@ def _load_words(name: str | os.PathLike[str], size: int) -> OpenBATokenizer:
     if len(words) > size:
         raise ValueError(f"{os.fspath(name)}: it has {len(words)} tokens, and the model {size}")
     return words
-
-
-def _check_target(source: Path, target: Path) -> None:
-    if not target.name:
-        raise ValueError(f"{target}: expected the name of a new folder")
-    inside, whole = Path(os.path.realpath(target)), Path(os.path.realpath(source))
-    if inside == whole or whole in inside.parents:
-        raise ValueError(f"{target}: the output lies in the input")
-    if os.path.lexists(target) and (
-        target.is_symlink() or not target.is_dir() or any(target.iterdir())
-    ):
-        raise FileExistsError(f"{target}: is there already: name another folder")
-
-
-def _empty(part: Path) -> None:
-    for path in part.iterdir():
-        if path.name == _LOCK:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
