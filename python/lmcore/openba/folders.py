@@ -47,6 +47,7 @@ def new_folder(
     part = final.with_name(f".{final.name}.lmcore-part")
     part.mkdir(parents=True, exist_ok=True)
     with FolderLock(part, doing="writing a model", file=_LOCK).hold():
+        check_target(final, source)  # another process may have come to its end by now
         try:
             if not keep(part):
                 _empty(part)
