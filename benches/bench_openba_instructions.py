@@ -151,9 +151,9 @@ def main() -> None:
     quick = "--quick" in sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = compare_writing(folder, 4000 if quick else 100_000, 1 if quick else 5)
-        rows += compare_packing(folder, 1000 if quick else 20_000, 1 if quick else 5)
-        measure_memory(folder, 4000 if quick else 50_000)
+        rows = compare_writing(folder, 4000 if quick else 40_000, 1 if quick else 5)
+        rows += compare_packing(folder, 1000 if quick else 4000, 1 if quick else 5)
+        measure_memory(folder, 4000 if quick else 20_000)
     if not quick:
         save("openba_instructions", rows)
 
