@@ -153,7 +153,7 @@ def main() -> None:
         folder = Path(name)
         rows = compare_writing(folder, 4000 if quick else 40_000, 1 if quick else 5)
         rows += compare_packing(folder, 1000 if quick else 4000, 1 if quick else 5)
-        measure_memory(folder, 4000 if quick else 20_000)
+        measure_memory(folder, 4000 if quick else 100_000)
     if not quick:
         save("openba_instructions", rows)
 

@@ -118,7 +118,7 @@ def write_instructions(
     seed shuffles. The file has its name when it is whole; a killed run leaves nothing to go on
     with, and is started anew.
 
-    In memory a row takes some 50 bytes, whatever its length; the rows lie in a file without a
+    In memory a row takes some 60 bytes, whatever its length; the rows lie in a file without a
     name, in the folder of the target, until they are written.
 
     Args:
