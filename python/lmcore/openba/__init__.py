@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.cleaned_files import CleanSummary, clean_files
+from lmcore.openba.cleaning import CleanConfig, CleanedTexts, clean_texts
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.instructions import (
     InstructionConfig,
@@ -54,6 +56,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "CleanConfig",
+    "CleanSummary",
+    "CleanedTexts",
     "DenoisedBatches",
     "Generated",
     "Generation",
@@ -82,6 +87,8 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "clean_files",
+    "clean_texts",
     "generate_file",
     "load_generator",
     "load_tokenizer",
