@@ -42,7 +42,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates",
+    "predicted", "templates", "mixture", "texts", "tasks",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -51,7 +51,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field", "without", "language",
+    "label_field", "without", "language", "prompt",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -108,6 +108,7 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
+    "openba chain": ["RUN"],
     "openba clean": ["TEXT", "--out", "RUN"],
     "openba cost": ["CONFIG"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],

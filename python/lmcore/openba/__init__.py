@@ -24,6 +24,7 @@ from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
+    from lmcore.openba.chain import ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.modeling_openba import (
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "ChainConfig": "chain",
+    "ChainInputs": "chain",
+    "ChainResult": "chain",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -52,10 +56,14 @@ _LAZY = {
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
+    "run_chain": "chain",
     "train": "training",
 }
 
 __all__ = [
+    "ChainConfig",
+    "ChainInputs",
+    "ChainResult",
     "CleanConfig",
     "CleanSummary",
     "CleanedTexts",
@@ -96,6 +104,7 @@ __all__ = [
     "pack_pairs",
     "read_mixture",
     "read_templates",
+    "run_chain",
     "train",
     "write_instructions",
 ]
