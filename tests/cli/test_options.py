@@ -44,7 +44,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates", "identity",
+    "predicted", "templates", "identity", "mixture", "texts", "tasks",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -53,7 +53,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field",
+    "label_field", "without", "language", "prompt",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -111,6 +111,8 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
     "openba convert": ["TRAINING", "--out", "RUN"],
+    "openba chain": ["RUN"],
+    "openba clean": ["TEXT", "--out", "RUN"],
     "openba cost": ["CONFIG"],
     "openba export": ["OPENBA", "--out", "RUN"],
     "openba format": ["chat", "CHAT", "--out", "ALIGNED"],

@@ -15,7 +15,7 @@ from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.openba import IndexedWriter
 from lmcore.openba.models import load_model
 from lmcore.worlds.openba import make_world, write_piece_file
-from tiny_runs import LENGTH, SMALL, make_tokenizer
+from tiny_runs import LENGTH, SMALL, make_pairs, make_tokenizer
 
 OPTIONS = [
     part
@@ -172,7 +172,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.idx").write_bytes((folder / "train.idx").read_bytes())
     (tmp_path / "cut.bin").write_bytes((folder / "train.bin").read_bytes()[:-1])
     (tmp_path / "folder").mkdir()
-    check({"RECIPE": "t5"}, "RECIPE must be one of tiny, ul2: got 't5'")
+    check({"RECIPE": "t5"}, "RECIPE must be one of tiny, ", ", ul2, ", ": got 't5'")
     check({"--data": tmp_path / "none"}, "none.idx: No such file or directory")
     check({"--data": tmp_path / "empty"}, "empty.idx: not an index of tokens")
     check({"--data": tmp_path / "other"}, "other.idx: not an index of tokens")
@@ -192,10 +192,128 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     check({"--model": tmp_path / "none"}, "none: no such folder of a model")
     check({"--model": tmp_path / "folder"}, "not a model: there is no config.json in it")
     check({"--set": "batch_size=0"}, "batch_size must be at least 1")
-    check({"--set": "epochs=1"}, "'epochs' is no setting of TrainConfig; there are model, shape")
+    check(
+        {"--set": "epochs=1"},
+        "'epochs' is no setting of TrainConfig; there are stage, model",
+    )
     check({"--set": "shape.kv_channels=3"}, "kv_channels must be even: got 3")
     check({"--set": "encoder_length=100"}, "train.idx: expected texts of 98 tokens")
     check({"--set": "device.sharding=full"}, "sharding must be none where one process runs")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder: Path) -> Path:
+    """Prefix of a token file of pairs."""
+    with IndexedWriter(folder / "pairs", vocabulary_size=len(make_tokenizer())) as writer:
+        for index in range(len(make_pairs())):
+            writer.add(*make_pairs()[index])
+    return folder / "pairs"
+
+
+PAIRS = ["--set", "pairs=true", "--set", "decoder_length=20"]
+
+
+def test_pairs(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    given = [
+        "openba", "train", "tiny", "--data", pairs, "--valid", pairs,
+        "--tokenizer", folder / "spiece.model", *OPTIONS, *PAIRS, "--set", "encoder_length=12",
+    ]  # fmt: skip
+    code, output, errors = run_here(*given, "--out", tmp_path / "run")
+    assert (code, json.loads(output)["steps"]) == (0, 5)
+    assert "sources and " in errors
+    assert "targets are cut: the encoder has room for 12 ids, the decoder for 20" in errors
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert set(json.loads(lines[1])["metrics"]) == {"loss", "loss_pairs"}
+    check_line(
+        run_here(*given, "--out", tmp_path / "run", "--quiet", "--set", "decoder_length=19"),
+        "holds another run: config.decoder_length is 20 there and 19 here",
+    )
+
+
+def write_mixture(file: Path, *sources: tuple[str, Path, Any]) -> Path:
+    content = [{"name": name, "data": str(data), "weight": x} for name, data, x in sources]
+    file.write_text(json.dumps({"sources": content}))
+    return file
+
+
+def test_mixture(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Texts and pairs in one; another mixture is another run, and files may move."""
+    mixture = write_mixture(tmp_path / "mix.json", ("a", folder / "train", 3), ("b", pairs, 1.0))
+    out = tmp_path / "run"
+    base = ["openba", "train", "tiny", "--tokenizer", folder / "spiece.model", *OPTIONS, "--quiet",
+            "--valid", folder / "valid", "--out", out, "--set", "decoder_length=30"]  # fmt: skip
+    given = [*base, "--mixture", mixture]
+    code, output, errors = run_here(*given)
+    assert (code, errors) == (0, "")
+    line = json.loads((out / "log.jsonl").read_text().splitlines()[0])
+    assert line["share_of_a"] + line["share_of_b"] == pytest.approx(1)
+    assert {"loss_of_a", "loss_of_b", "loss_pairs"} < set(line)
+    recipe = json.loads((out / "recipe.json").read_text())["data"]
+    assert recipe["weights"] == {"a": 3.0, "b": 1.0}
+    assert recipe["mixture"] == str(mixture)
+    for ending in ("bin", "idx"):
+        (tmp_path / f"moved.{ending}").write_bytes(pairs.with_suffix(f".{ending}").read_bytes())
+    moved = ("b", Path("moved"), 1)
+    other = write_mixture(tmp_path / "other.json", ("a", folder / "train", 3), moved)
+    again = run_here(*base, "--mixture", other)
+    assert (again[0], again[1]) == (0, output)
+    write_mixture(mixture, ("a", folder / "train", 3), ("b", pairs, 2))
+    check_line(run_here(*given), "holds another run: data.weights.b is 1.0 there and 2.0 here")
+    (tmp_path / "moved.bin").unlink()
+    check_line(run_here(*base, "--mixture", other), "moved.bin: No such file or directory")
+
+
+def test_bad_mixtures_are_one_line(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    texts, out, file = folder / "train", tmp_path / "out", tmp_path / "mix.json"
+    base = ["openba", "train", "tiny", "--tokenizer", folder / "spiece.model", *OPTIONS, "--quiet",
+            "--out", out]  # fmt: skip
+    with IndexedWriter(tmp_path / "short", vocabulary_size=100) as writer:
+        writer.add([5] * 9)
+    for sources, text in (
+        ([("a", texts, 0)], "mix.json: sources[0]: weight must be above 0 and finite: got 0"),
+        ([("a", texts, "1")], "mix.json: sources[0]: weight must be a number: got '1'"),
+        ([("a", texts, 1), ("a", pairs, 1)], "mix.json: sources must have names of their own"),
+        ([], "mix.json: sources must not be empty"),
+        ([("a", tmp_path / "none", 1)], "none.idx: No such file or directory"),
+        ([("a", texts, 1), ("b", tmp_path / "short", 1)], "short.idx: expected texts of"),
+    ):
+        write_mixture(file, *sources)
+        check_line(run_here(*base, "--mixture", file), text)
+    file.write_text('{"sources": [{"name": "a", "name": "b", "data": "x", "weight": 1}]}')
+    check_line(run_here(*base, "--mixture", file), "mix.json: not a mixture: the key 'name' stands")
+    check_line(run_here(*base, "--mixture", tmp_path / "no.json"), "no.json: No such file")
+    check_line(run_here(*base, "--mixture", folder / "train.bin"), "train.bin: not a mixture")
+    both = [*base, "--mixture", file, "--data", texts]
+    for given in (base, both):
+        assert run_here(*given)[0] == 2
+    check_line(run_here(*base), "one of --data and --mixture must be given")
+    assert not out.exists()
+
+
+def test_stages_follow_each_other(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """From texts to answers, by commands; a stage that is left out is one line."""
+    run_here(*arguments(folder, tmp_path / "one"), "--quiet", "--steps", 1)
+    given = ["openba", "pack", folder / "train.txt", "--tokenizer", folder / "spiece.model"]
+    assert run_here(*given, "--length", 160, "--out", tmp_path / "long", "--quiet")[0] == 0
+    common = ["--threads", 1, "--device", "cpu", "--quiet", "--set", "batch_size=4"]
+    more = [*common, "--set", "loop.validate_every_steps=1", "--steps", 1]
+    flan = ["openba", "train", "tiny_flan", "--data", pairs, "--valid", pairs, *more]
+    check_line(
+        run_here(*flan, "--model", tmp_path / "one", "--out", tmp_path / "three"),
+        "one: a model of the stage ul2; bilingual_flan starts from length_adaptation",
+    )
+    check_line(
+        run_here(*flan, "--out", tmp_path / "three", "--tokenizer", folder / "spiece.model"),
+        "the stage bilingual_flan starts from a model of length_adaptation: name one",
+    )
+    longer = ["openba", "train", "tiny_length_adaptation", "--data", tmp_path / "long", *more,
+              "--set", "text_tokens=160", "--model", tmp_path / "one"]  # fmt: skip
+    assert run_here(*longer, "--out", tmp_path / "two")[::2] == (0, "")
+    done = run_here(*flan, "--model", tmp_path / "two", "--out", tmp_path / "three")
+    assert done[::2] == (0, "")
+    assert json.loads(done[1])["steps"] == 1
+    chat = [*flan, "--set", "stage=chat", "--model", tmp_path / "three", "--out", tmp_path / "four"]
+    assert run_here(*chat)[::2] == (0, "")
 
 
 def test_an_exploding_loss_is_one_line(folder: Path, tmp_path: Path) -> None:

@@ -71,10 +71,13 @@ def two(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone(root: Path) -> dict[str, Any]:
-    """What one process does from the start."""
+def alone(root: Path) -> dict[str, dict[str, Any]]:
+    """What one process does from the start, with texts and with pairs."""
     before = torch.get_num_threads()
-    found = take("none", root / "alone", **{"device.sharding": "none"})
+    found = {
+        arm: take(arm, root / f"alone-{arm}", **{"device.sharding": "none"})
+        for arm in ("none", "pairs")
+    }
     torch.set_num_threads(before)
     return found
 
@@ -104,13 +107,14 @@ def test_a_kill_changes_no_bit(root: Path, two: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_train_as_one(
-    arm: str, root: Path, two: list[dict[str, Any]], alone: dict[str, Any]
+    arm: str, root: Path, two: list[dict[str, Any]], alone: dict[str, dict[str, Any]]
 ) -> None:
-    """With dropout, sharded and recomputed or not."""
+    """With dropout, sharded and recomputed or not, on texts and on pairs."""
+    kind = "pairs" if arm == "pairs" else "none"
     assert two[0] == two[1]
-    assert two[0][arm]["tokens"] == alone["tokens"]
-    assert flat(two[0][arm]) == pytest.approx(flat(alone), rel=1e-6)
-    assert compare(root / f"{arm}-whole", root / "alone") < 1e-6
+    assert two[0][arm]["tokens"] == alone[kind]["tokens"]
+    assert flat(two[0][arm]) == pytest.approx(flat(alone[kind]), rel=1e-6)
+    assert compare(root / f"{arm}-whole", root / f"alone-{kind}") < 1e-6
     model = OpenBAForConditionalGeneration.from_pretrained(root / f"{arm}-whole" / "best")
     assert model.config.architectures == ["OpenBAForConditionalGeneration"]
     assert model.generate(torch.tensor([[5, 6, 1]]), max_new_tokens=2).shape[0] == 1

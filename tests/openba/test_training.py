@@ -81,7 +81,7 @@ def test_the_loss_is_that_of_transformers(grouping: bool, tied: bool) -> None:
         assert int(values["tokens"]) == used
         if not grouping:
             assert {b.encoder.shape[1] for b in batches} == {LENGTH + 2}
-            assert {b.decoder.shape[1] for b in batches} == {run._find_decoder_length() + 1}
+            assert {b.decoder.shape[1] for b in batches} == {run.lengths[1] + 1}
         run.step(2)
         ends.append([p.detach() for p in run.model.parameters()])
         shared = run.model.lm_head.weight is run.model.encoder.embed_tokens.weight

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.cleaned_files import CleanSummary, clean_files
+from lmcore.openba.cleaning import CleanConfig, CleanedTexts, clean_texts
 from lmcore.openba.dialogues import find_turns
 from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
 from lmcore.openba.formats import (
@@ -21,14 +23,17 @@ from lmcore.openba.instructions import (
     TaskShare,
     write_instructions,
 )
+from lmcore.openba.mixture import Mixture, MixtureSource, read_mixture
 from lmcore.openba.packing import PackSummary, pack_files
 from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
+from lmcore.openba.pairs import Pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
+    from lmcore.openba.chain import ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.conversion import ConversionSummary, convert
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
@@ -47,6 +52,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "ConversionSummary": "conversion",
     "ExportSummary": "graphs",
+    "ChainConfig": "chain",
+    "ChainInputs": "chain",
+    "ChainResult": "chain",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -63,10 +71,17 @@ _LAZY = {
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
+    "run_chain": "chain",
     "train": "training",
 }
 
 __all__ = [
+    "ChainConfig",
+    "ChainInputs",
+    "ChainResult",
+    "CleanConfig",
+    "CleanSummary",
+    "CleanedTexts",
     "ConversionSummary",
     "DenoisedBatches",
     "ExportSummary",
@@ -80,6 +95,8 @@ __all__ = [
     "InstructionConfig",
     "InstructionSummary",
     "Item",
+    "Mixture",
+    "MixtureSource",
     "OpenBAConfig",
     "OpenBAEncoderModel",
     "OpenBAForConditionalGeneration",
@@ -89,6 +106,7 @@ __all__ = [
     "Pair",
     "PairPackSummary",
     "PairTemplate",
+    "Pairs",
     "Piece",
     "PieceFile",
     "TaskShare",
@@ -97,6 +115,8 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "clean_files",
+    "clean_texts",
     "convert",
     "export",
     "find_turns",
@@ -105,7 +125,9 @@ __all__ = [
     "load_tokenizer",
     "pack_files",
     "pack_pairs",
+    "read_mixture",
     "read_templates",
+    "run_chain",
     "train",
     "write_chat",
     "write_code",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from torch.distributed.tensor import DTensor
 from lmcore._json import read_json
 from lmcore.openba.configuration_openba import OpenBAConfig
 from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
-from lmcore.openba.recipes import ShapeConfig
+from lmcore.openba.recipes import DENOISERS, HALF, ShapeConfig
 from lmcore.openba.tokenization_openba import PREFIXES, OpenBATokenizer
-from lmcore.ops.denoising import Denoiser, SpecialIds, ul2
+from lmcore.ops.denoising import Denoiser, SpecialIds, o_ul2, ul2
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.manifest import find_model
 
@@ -24,6 +26,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 _EMBEDDING, _HEAD = "encoder.embed_tokens.weight", "lm_head.weight"
 # A vocabulary is filled up to a multiple of 128 on each of eight devices at most.
 _MOST_FILLING = 1024
+_POSITIONS = ("max_seq_length", "decoder_max_seq_length")
 
 
 def make_model(
@@ -160,11 +163,14 @@ def find_ids(tokenizer: OpenBATokenizer) -> SpecialIds:
     )
 
 
-def find_denoisers(tokenizer: OpenBATokenizer, *, prefixes: bool = True) -> tuple[Denoiser, ...]:
-    """Returns the seven denoisers of UL2 with the prefixes of a tokenizer.
+def find_denoisers(
+    tokenizer: OpenBATokenizer, names: Sequence[str] = DENOISERS, *, prefixes: bool = True
+) -> tuple[Denoiser, ...]:
+    """Returns denoisers with the prefixes of a tokenizer, all of one weight.
 
     Args:
         tokenizer: of the texts.
+        names: some of `lmcore.openba.recipes.ALL_DENOISERS`; the seven of UL2 by default.
         prefixes: whether the encoder is told the kind of its denoiser.
 
     Raises:
@@ -179,13 +185,56 @@ def find_denoisers(tokenizer: OpenBATokenizer, *, prefixes: bool = True) -> tupl
         >>> len(find_denoisers(tokenizer))
         7
     """
-    if not prefixes:
-        return ul2(None, None, None)
+    r, s, x = find_prefixes(tokenizer) if prefixes else (None, None, None)
+    known = {one.name: one for one in ul2(r, s, x)}
+    known[HALF] = replace(o_ul2(s, x)[0], name=HALF, weight=1.0)
+    return tuple(known[name] for name in names)
+
+
+def find_prefixes(tokenizer: OpenBATokenizer) -> tuple[int, int, int]:
+    """Returns the ids of `<R>`, `<S>` and `<X>`.
+
+    Args:
+        tokenizer: of the texts.
+
+    Raises:
+        ValueError: it has no such prefixes.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.worlds.openba import write_piece_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = write_piece_file(Path(folder, "spiece.model"))
+        ...     tokenizer = OpenBATokenizer(Path(folder, "spiece.model"))
+        >>> find_prefixes(tokenizer) == tuple(tokenizer.prefix_ids.values())
+        True
+    """
     ids = tokenizer.prefix_ids
     missing = [name for name in PREFIXES if name not in ids]
     if missing:
         raise ValueError(f"the tokenizer must have the token {missing[0]}, or prefixes be false")
-    return ul2(*(ids[name] for name in PREFIXES))
+    r, s, x = (ids[name] for name in PREFIXES)
+    return r, s, x
+
+
+def grow_positions(model: OpenBAForConditionalGeneration, lengths: tuple[int, int]) -> None:
+    """Returns nothing once a model's configuration says that it is trained at some lengths.
+
+    Rotary positions have no weights: what a model has learnt stays as it is.
+
+    Args:
+        model: of any lengths; they do not shrink.
+        lengths: positions of encoder and decoder.
+
+    Example:
+        >>> sizes = {"vocab_size": 9, "hidden_size": 8, "encoder_layers": 1, "decoder_layers": 2}
+        >>> model = OpenBAForConditionalGeneration(OpenBAConfig(**sizes, max_seq_length=16))
+        >>> grow_positions(model, (32, 8))
+        >>> model.config.max_seq_length, model.config.decoder_max_seq_length
+        (32, 256)
+    """
+    for name, length in zip(_POSITIONS, lengths, strict=True):
+        setattr(model.config, name, max(getattr(model.config, name), length))
 
 
 def check_fit(model: OpenBAForConditionalGeneration, tokenizer: OpenBATokenizer) -> None:

@@ -1,9 +1,9 @@
-"""The loss of denoised texts, in training and of fixed texts under each denoiser."""
+"""The loss of samples, in training, of fixed texts under each denoiser, and of fixed pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lmcore.openba.samples import PAIRS, PairSamples
 from lmcore.ops.denoising import DenoisedBatch, Denoiser, SpecialIds, denoise_batch, plan_batch
 from lmcore.training.processes import Processes
 
@@ -94,9 +95,8 @@ def measure_losses(
         raise ValueError(f"batch_size must be at least 1: got {batch_size}")
     if not len(texts):
         raise ValueError("texts must not be empty")
-    processes = processes or Processes()
     rows = np.arange(len(texts))
-    units: list[tuple[int, NDArray[np.int64]]] = []
+    units: list[_Unit] = []
     for task in range(len(denoisers)):
         plan = plan_batch(
             np.full(len(rows), texts.shape[1]),
@@ -109,21 +109,93 @@ def measure_losses(
         # Rows of about one length stand together.
         order = np.lexsort((rows, plan.decoder_lengths))
         units += [(task, order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
-    sums = torch.zeros(len(denoisers), 2, dtype=torch.float64, device=processes.device)
-    for index, counts in share_parts(len(units), processes, in_step=in_step):
-        task, part = units[index]
-        batch = denoise_batch(
+
+    def make(task: int, part: NDArray[np.int64]) -> DenoisedBatch:
+        return denoise_batch(
             texts, part, seed=_SEED, denoisers=denoisers, ids=ids, rows=part,
             tasks=np.full(len(part), task),
         )  # fmt: skip
+
+    means = _measure(model, units, make, len(denoisers), processes, in_step=in_step)
+    found = {"loss": sum(means) / len(means)}
+    return found | {f"loss_{one.name}": mean for one, mean in zip(denoisers, means, strict=True)}
+
+
+def measure_pair_losses(
+    model: Any,
+    pairs: PairSamples,
+    *,
+    count: int | None = None,
+    batch_size: int = 16,
+    processes: Processes | None = None,
+    in_step: bool = False,
+) -> dict[str, float]:
+    """Returns the mean loss of a label of pairs, as `loss` and as `loss_pairs`.
+
+    All processes call it, share the work, and get the same.
+
+    Args:
+        model: in the mode of evaluation, on the device of this process.
+        pairs: samples of which the pairs are taken in their own order.
+        count: of the pairs the first so many; None for all.
+        batch_size: rows that are computed at once.
+        processes: those that share the work; this one alone if None.
+        in_step: whether the weights are sharded, so that all processes must compute as often.
+
+    Raises:
+        IndexError: a token outside of the vocabulary.
+        ValueError: `batch_size` or `count` is below 1.
+
+    Example:
+        >>> from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
+        >>> from lmcore.openba.pairs import Pairs
+        >>> sizes = {"vocab_size": 120, "hidden_size": 8, "encoder_layers": 1, "decoder_layers": 2}
+        >>> model = OpenBAForConditionalGeneration(OpenBAConfig(**sizes)).eval()
+        >>> special = SpecialIds(vocabulary_size=120, first_sentinel=119)
+        >>> pairs = Pairs([[5, 6]], [[7, 1]])
+        >>> samples = PairSamples(pairs, seed=0, widths=(8, 8), ids=special, prefix=None)
+        >>> list(measure_pair_losses(model, samples))
+        ['loss', 'loss_pairs']
+    """
+    for name, value in (("batch_size", batch_size), ("count", 1 if count is None else count)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1: got {value}")
+    plan = pairs.plan_rows(np.arange(len(pairs) if count is None else min(count, len(pairs))))
+    order = np.lexsort((plan.encoder_lengths, plan.decoder_lengths))
+    units = [(0, order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
+
+    def make(_: int, part: NDArray[np.int64]) -> DenoisedBatch:
+        return pairs.make_rows(part, pairs.plan_rows(part))
+
+    [mean] = _measure(model, units, make, 1, processes, in_step=in_step)
+    return {"loss": mean, f"loss_{PAIRS}": mean}
+
+
+# Which mean some rows count for, and which rows they are.
+_Unit: TypeAlias = tuple[int, NDArray[np.int64]]
+
+
+def _measure(
+    model: Any,
+    units: Sequence[_Unit],
+    make: Callable[[int, NDArray[np.int64]], DenoisedBatch],
+    count: int,
+    processes: Processes | None,
+    *,
+    in_step: bool,
+) -> list[float]:
+    """The mean loss of a label for each of some kinds of rows, the work shared by processes."""
+    processes = processes or Processes()
+    sums = torch.zeros(count, 2, dtype=torch.float64, device=processes.device)
+    for index, counts in share_parts(len(units), processes, in_step=in_step):
+        kind, part = units[index]
+        batch = make(kind, part)
         with torch.no_grad():
             losses = sum_losses(model, batch, processes.device)
         if counts:
-            sums[task, 0] += losses.double().sum()
-            sums[task, 1] += int(batch.decoder_lengths.sum())
-    means = [total / count for total, count in processes.sum(sums).tolist()]
-    found = {"loss": sum(means) / len(means)}
-    return found | {f"loss_{one.name}": mean for one, mean in zip(denoisers, means, strict=True)}
+            sums[kind, 0] += losses.double().sum()
+            sums[kind, 1] += int(batch.decoder_lengths.sum())
+    return [total / labels for total, labels in processes.sum(sums).tolist()]
 
 
 def share_parts(

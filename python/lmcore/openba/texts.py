@@ -50,8 +50,8 @@ def read_texts(
     wrong = np.flatnonzero(found.sizes[:, 0] != length)
     if len(wrong):
         raise ValueError(
-            f"{name}: expected texts of {length} tokens, two fewer than encoder_length: got "
-            f"{found.sizes[wrong[0], 0]} in item {wrong[0]}"
+            f"{name}: expected texts of {length} tokens, as `pack --length {length}` makes them: "
+            f"got {found.sizes[wrong[0], 0]} in item {wrong[0]}"
         )
     assert found.table is not None
     return found.table
@@ -82,12 +82,28 @@ def hash_texts(texts: NDArray[np.integer[Any]], vocabulary_size: int, name: str 
         starts = starts[np.linspace(0, len(starts) - 1, _LOOKED_AT // _AT_ONCE).astype(np.int64)]
     for start in starts.tolist():
         part = np.asarray(texts[start : start + rows])
-        outside = (part < 0) | (part >= vocabulary_size)
-        if outside.any():
-            row, place = np.argwhere(outside)[0].tolist()
+        outside = find_outside(part.ravel(), vocabulary_size)
+        if outside is not None:
+            row, place = divmod(outside, part.shape[1])
             raise IndexError(
                 f"{name}: expected ids below {vocabulary_size}, the tokens of the tokenizer: got "
                 f"{part[row, place]} at position {place} of text {start + row}"
             )
         digest.update(part.astype("<i4").tobytes())
     return digest.digest()
+
+
+def find_outside(ids: NDArray[np.integer[Any]], vocabulary_size: int) -> int | None:
+    """Returns where the first id stands that a vocabulary does not have; None if there is none.
+
+    Args:
+        ids: `[...]` integers.
+        vocabulary_size: ids must be below it.
+
+    Example:
+        >>> find_outside(np.array([3, 9, -1]), 9)
+        1
+    """
+    if not ids.size or (ids.min() >= 0 and ids.max() < vocabulary_size):
+        return None
+    return int(np.argmax((ids < 0) | (ids >= vocabulary_size)))

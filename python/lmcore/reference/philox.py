@@ -105,6 +105,10 @@ class Stream(IntEnum):
     """Which template a row becomes an instruction by."""
     INSTRUCTION_ORDER = 253
     """The order in which instructions are written."""
+    MIXTURE_ORDERS = 256
+    """The order in which the sources of a mixture take turns."""
+    MIXTURE_SEEDS = 257
+    """Seeds of the sources of a mixture."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

@@ -1,6 +1,8 @@
 """The commands `lmcore openba ...`."""
 
 from lmcore.cli.failures import make_app
+from lmcore.cli.openba.chain import chain_command
+from lmcore.cli.openba.clean import clean_command
 from lmcore.cli.openba.convert import convert_command
 from lmcore.cli.openba.cost import cost_command
 from lmcore.cli.openba.export import export_command
@@ -12,6 +14,8 @@ from lmcore.cli.openba.train import recipe_command, train_command
 
 app = make_app()
 app.command("convert")(convert_command)
+app.command("chain")(chain_command)
+app.command("clean")(clean_command)
 app.command("cost")(cost_command)
 app.command("export")(export_command)
 app.command("format")(format_command)

@@ -29,20 +29,32 @@ def train_command(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="tiny (a small model, minutes on two cores) or ul2 (the paper's 15B).",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PREFIX",
-            parser=name_of_file,
-            help="Texts of one length, as `pack` writes them: PREFIX.bin and PREFIX.idx.",
+            help="A stage of the paper's 15B, each from a model of the one before: ul2, "
+            "length_adaptation, bilingual_flan, and then chat, code, instruction_generation or "
+            "tool_retrieval; or of a small model, minutes on two cores: tiny, "
+            "tiny_length_adaptation, tiny_flan.",
             show_default=False,
         ),
     ],
     out: Out,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREFIX",
+            parser=name_of_file,
+            help="Texts of one length, or pairs where the recipe takes these, as `pack` writes "
+            "them: PREFIX.bin and PREFIX.idx.",
+        ),
+    ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIX.json",
+            parser=name_of_file,
+            help="In place of --data, sources of texts or pairs by weight: "
+            '{"sources": [{"name": NAME, "data": PREFIX, "weight": X}, ...]}.',
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -53,14 +65,17 @@ def train_command(
     ] = None,
     valid: Annotated[
         str | None,
-        typer.Option(metavar="PREFIX", parser=name_of_file, help="Such texts, for validation."),
+        typer.Option(
+            metavar="PREFIX", parser=name_of_file, help="Such texts or pairs, for validation."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
             parser=name_of_file,
-            help="Folder of the model to start from; one from random weights by default.",
+            help="Folder of the model to start from, made by the stage before; ul2 and tiny start "
+            "from random weights by default.",
         ),
     ] = None,
     steps: Annotated[
@@ -75,7 +90,7 @@ def train_command(
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on texts that UL2's denoisers took tokens out of; a killed run goes on.
+    """Train a model on texts that denoisers took tokens out of, or on pairs; a killed run goes on.
 
     DIR gets recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of
     them in validation, with its tokenizer. Under torchrun all processes share each batch.
@@ -86,7 +101,7 @@ def train_command(
     }  # fmt: skip
     config = _make_config(recipe, options, settings or [])
     given = {"tokenizer": tokenizer, "valid": valid, "resume": resume}
-    _train(config, data, out, progress=not quiet and is_first_process(), **given)
+    _train(config, data, mixture, out, progress=not quiet and is_first_process(), **given)
 
 
 def recipe_command(
@@ -111,12 +126,18 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
     return choose_recipe(RECIPES, recipe, settings, options)
 
 
-def _train(config: TrainConfig, data: str, out: str, **given: Any) -> None:
+def _train(
+    config: TrainConfig, data: str | None, mixture: str | None, out: str, **given: Any
+) -> None:
     """Trains, and prints what came of it."""
     with starting():
+        from lmcore.openba.mixture import read_mixture
         from lmcore.openba.training import train
 
-    result = train(config, data, out, **given)
+    source = data if mixture is None else read_mixture(mixture)
+    if source is None or (data is not None and mixture is not None):
+        raise ValueError("one of --data and --mixture must be given")
+    result = train(config, source, out, **given)
     if is_first_process():
         show_json(
             {
