@@ -1,6 +1,5 @@
 """Many tasks make what one process makes of the same texts, whatever is killed between."""
 
-import contextlib
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dill
 import numpy as np
 import pytest
 from datatrove.data import Document
@@ -30,6 +30,7 @@ from lmcore.openba.pipelines import (
     ReadTexts,
     SignTexts,
     Stage,
+    chain_stages,
     make_stages,
     run_stage,
 )
@@ -316,9 +317,9 @@ def test_steps_alone_know_their_tasks_too(folder: Path) -> None:
     run_stage(stages["clean"])
     with pytest.raises(FileExistsError, match="read: was begun with tasks 3, and 4 was given now"):
         list(stages["clean"].steps[0](None, 0, 4))
-    with pytest.raises(ValueError, match="cleaned: its files are of 3 tasks: .*, got 2"):
+    with pytest.raises(ValueError, match=r"cleaned: its files are of 3 tasks: .*, got 2"):
         list(ReadTasks("out/cleaned")(None, 0, 2))
-    with pytest.raises(ValueError, match="it has 2 partitions: .* got 3"):
+    with pytest.raises(ValueError, match=r"it has 2 partitions: .* got 3"):
         FindDuplicates("out/signatures", "out/found")(None, 0, 3)
     with pytest.raises(FileNotFoundError, match="out/duplicates"):
         run_stage(stages["pack"])
@@ -392,21 +393,24 @@ def test_a_tokenizer_that_changes_is_noticed(folder: Path) -> None:
             list(step(iter(()), 0, 1) or ())
 
 
-def test_cluster_executors_take_the_stages(folder: Path) -> None:
-    """There is no cluster here: they are made, as the documents show them."""
-    ray = pytest.importorskip("datatrove.executor.ray")
-    slurm = pytest.importorskip("datatrove.executor.slurm")
-    before: Any = None
-    for stage in make_stages("texts", "out", "s.model", **OPTIONS):
-        before = slurm.SlurmPipelineExecutor(
-            stage.steps, tasks=stage.tasks, time="10:00:00", partition="cpu",
-            logging_dir=f"logs/{stage.name}", job_name=stage.name, depends=before,
-        )  # fmt: skip
-        assert before.world_size == stage.tasks
-        with contextlib.redirect_stderr(None):
-            made = ray.RayPipelineExecutor(
-                stage.steps, tasks=stage.tasks, logging_dir=f"logs/{stage.name}"
-            )
-        assert made.world_size == stage.tasks
-    script = before.get_launch_file_contents({"time": "10:00:00"}, "srun run")
-    assert "srun run" in script
+def test_executors_are_chained(folder: Path) -> None:
+    """On this machine, by Slurm, and by Ray; there is no cluster here, so that none is run."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.executor.ray import RayPipelineExecutor
+    from datatrove.executor.slurm import SlurmPipelineExecutor
+
+    stages = make_stages("texts", "out", "s.model", **OPTIONS)
+    kinds: list[tuple[Any, dict[str, Any]]] = [
+        (LocalPipelineExecutor, {"workers": 2}),
+        (SlurmPipelineExecutor, {"time": "10:00:00", "partition": "cpu", "workers": 2}),
+        (RayPipelineExecutor, {"workers": 2, "mem_per_cpu_gb": 4}),
+    ]
+    for kind, options in kinds:
+        last = made = chain_stages(stages, kind, "logs", **options)
+        for stage in reversed(stages):
+            assert (made.world_size, made.pipeline) == (stage.tasks, stage.steps)
+            assert made.logging_dir.path == os.fspath(folder / "logs" / stage.name)
+            made = made.depends
+        assert made is None
+        # What executors that start elsewhere hand over.
+        assert dill.loads(dill.dumps(last)).world_size == 1

@@ -59,8 +59,8 @@ def make_stages(
         out: the folder, which all tasks reach.
         tokenizer: a SentencePiece file, or the folder of a tokenizer.
         tasks: how many share the files.
-        partitions: how many share the search for duplicates: each holds 32 bytes in memory for
-            each of its texts.
+        partitions: how many share the search for duplicates: each holds about 70 bytes in memory
+            for each of its texts.
         config: the rules; `duplicate_paragraphs` is none of a pipeline.
         length: tokens of a group.
         form: of the files: `auto`, `text`, `jsonl` or `parquet`.
@@ -127,10 +127,41 @@ def make_stages(
     return stages
 
 
-def run_stage(stage: Stage) -> None:
-    """Runs a stage in this process, one task after the other, all of them anew.
+def chain_stages(
+    stages: Sequence[Stage], executor: Any, logging_dir: str | os.PathLike[str], **options: Any
+) -> Any:
+    """Returns the executor of the last stage, whose `run` runs those before first.
 
-    For a try; an executor of datatrove knows which tasks are done, and runs several at once.
+    Args:
+        stages: of `make_stages`.
+        executor: a class of datatrove: `LocalPipelineExecutor`, `SlurmPipelineExecutor` or
+            `RayPipelineExecutor`.
+        logging_dir: folder that gets a folder of each stage, which knows what tasks are done.
+        options: of the executor, such as `workers`, how many tasks run at once.
+
+    Raises:
+        ValueError: there is no stage.
+
+    Example:
+        >>> from datatrove.executor import LocalPipelineExecutor
+        >>> stages = [Stage(name=name, steps=[], tasks=2) for name in ("one", "two")]
+        >>> last = chain_stages(stages, LocalPipelineExecutor, "logs", workers=1)
+        >>> last.tasks, last.depends.logging_dir.path.rpartition("/")[2]
+        (2, 'one')
+    """
+    last = None
+    for stage in stages:
+        folder = os.fspath(Path(logging_dir, stage.name))
+        last = executor(stage.steps, tasks=stage.tasks, depends=last, logging_dir=folder, **options)
+    if last is None:
+        raise ValueError("give at least one stage: got none")
+    return last
+
+
+def run_stage(stage: Stage) -> None:
+    """Returns nothing once a stage is run in this process, one task after the other.
+
+    For a try: an executor of datatrove runs several tasks at once, and none that is done.
 
     Args:
         stage: one of `make_stages`.
@@ -151,5 +182,6 @@ def run_stage(stage: Stage) -> None:
 
 __all__ = [
     "CleanTexts", "DropDuplicates", "FindDuplicates", "MergeGroups", "MergeRules", "PackTexts",
-    "ReadTasks", "ReadTexts", "SignTexts", "Stage", "WriteTexts", "make_stages", "run_stage",
+    "ReadTasks", "ReadTexts", "SignTexts", "Stage", "WriteTexts", "chain_stages", "make_stages",
+    "run_stage",
 ]  # fmt: skip
