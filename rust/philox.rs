@@ -93,6 +93,12 @@ pub enum Stream {
     Continuations = 233,
     /// Which weights attention drops.
     AttentionDropout = 241,
+    /// Which rows of a task instructions are made of.
+    InstructionRows = 251,
+    /// Which template a row becomes an instruction by.
+    InstructionTemplates = 252,
+    /// The order in which instructions are written.
+    InstructionOrder = 253,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

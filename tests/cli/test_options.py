@@ -42,12 +42,12 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted",
+    "predicted", "templates", "identity",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
-    "schedule", "solver", "grammar",
+    "schedule", "solver", "grammar", "ratio", "language", "target_format",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
@@ -56,7 +56,7 @@ TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "datas
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
-    "words", "unpickle", "every", "check", "released",
+    "words", "unpickle", "every", "check", "released", "repeat", "of_pairs",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -109,7 +109,9 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
     "openba cost": ["CONFIG"],
+    "openba format": ["chat", "CHAT", "--out", "ALIGNED"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
+    "openba instructions": ["TASKS", "--templates", "TEMPLATES", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
     "openba train": ["tiny", "--data", "TOKENS", "--tokenizer", "PIECES", "--out", "RUN"],
     "openba recipe": ["tiny"],
@@ -202,6 +204,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     generated = {"recover": "a b", "reference": "a c", "source": "b"}
     (folder / "lexicon.txt").write_text("blap\n")
     labelled = write_rows(folder / "labelled.jsonl", [{"text": "a blap", "label": 1}])
+    task = [{"text": "a", "target": "b", "language": name} for name in ("en", "zh")]
+    templates = {"tasks": [{"source": "{text}", "target": "{target}"}]}
     gold = write_rows(folder / "gold.jsonl", [{"text": "you are bad", "spans": [8, 9, 10]}])
     return {
         "LEXICON": str(folder / "lexicon.txt"),
@@ -217,6 +221,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PROMPTS": str(write_rows(folder / "prompts.jsonl", [{"prompt": "you are bad"}])),
         "SCORED": str(write_rows(folder / "scored.jsonl", [{"content": "you are", "score": [0]}])),
         "GOLD": str(gold),
+        "CHAT": str(write_rows(folder / "chat.jsonl", [{"conversations": ["Hi.", "Hello."]}])),
+        "TASKS": str(write_rows(folder / "tasks.jsonl", task)),
+        "TEMPLATES": str(write_rows(folder / "templates.json", [templates])),
         "SEGMENTS": str(folder / "segments"),
         "TARGETS": str(targets),
         "WORDS": str(folder / "words.txt"),
@@ -308,7 +315,7 @@ def test_choices(places: dict[str, str], parameter: Parameter, attempt: str) -> 
         arguments += ["--out", f"{places['RUN']}/never"]
     code, output, errors = run_here(*arguments)
     assert (code, output) == (2, ""), errors
-    words = {"data_format": "format", "recipe": "RECIPE"}
+    words = {"data_format": "format", "recipe": "RECIPE", "target_format": "instruction-gen"}
     last = errors.splitlines()[-1]
     assert re.match(r"lmcore: |Error: ", last)
     assert words.get(parameter.name, parameter.name) in last

@@ -5,11 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.dialogues import find_turns
+from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
+from lmcore.openba.formats import (
+    Pair,
+    write_chat,
+    write_code,
+    write_instruction_generation,
+    write_tool,
+)
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
+from lmcore.openba.instructions import (
+    InstructionConfig,
+    InstructionSummary,
+    TaskShare,
+    write_instructions,
+)
 from lmcore.openba.packing import PackSummary, pack_files
+from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
 from lmcore.openba.registration import register_auto_classes
+from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
     from lmcore.openba.configuration_openba import OpenBAConfig
@@ -45,11 +62,15 @@ _LAZY = {
 
 __all__ = [
     "DenoisedBatches",
+    "FormatConfig",
+    "FormatSummary",
     "Generated",
     "Generation",
     "GenerationSummary",
     "IndexedDataset",
     "IndexedWriter",
+    "InstructionConfig",
+    "InstructionSummary",
     "Item",
     "OpenBAConfig",
     "OpenBAEncoderModel",
@@ -57,17 +78,31 @@ __all__ = [
     "OpenBAModel",
     "OpenBATokenizer",
     "PackSummary",
+    "Pair",
+    "PairPackSummary",
+    "PairTemplate",
     "Piece",
     "PieceFile",
+    "TaskShare",
+    "Template",
     "TextGenerator",
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "find_turns",
     "generate_file",
     "load_generator",
     "load_tokenizer",
     "pack_files",
+    "pack_pairs",
+    "read_templates",
     "train",
+    "write_chat",
+    "write_code",
+    "write_formatted",
+    "write_instruction_generation",
+    "write_instructions",
+    "write_tool",
 ]
 
 register_auto_classes()

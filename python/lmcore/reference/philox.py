@@ -99,6 +99,12 @@ class Stream(IntEnum):
     """What a language model continues a prompt with."""
     ATTENTION_DROPOUT = 241
     """Which weights attention drops."""
+    INSTRUCTION_ROWS = 251
+    """Which rows of a task instructions are made of."""
+    INSTRUCTION_TEMPLATES = 252
+    """Which template a row becomes an instruction by."""
+    INSTRUCTION_ORDER = 253
+    """The order in which instructions are written."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

@@ -2,13 +2,17 @@
 
 from lmcore.cli.failures import make_app
 from lmcore.cli.openba.cost import cost_command
+from lmcore.cli.openba.format import format_command
 from lmcore.cli.openba.generate import generate_command
+from lmcore.cli.openba.instructions import instructions_command
 from lmcore.cli.openba.pack import pack_command
 from lmcore.cli.openba.train import recipe_command, train_command
 
 app = make_app()
 app.command("cost")(cost_command)
+app.command("format")(format_command)
 app.command("generate")(generate_command)
+app.command("instructions")(instructions_command)
 app.command("pack")(pack_command)
 app.command("train")(train_command)
 app.command("recipe")(recipe_command)
