@@ -39,6 +39,8 @@ from lmcore.worlds.openba import make_world, write_piece_file
 
 CONFIG = CleanConfig(minimum_words=3, duplicate_paragraphs=False)
 LENGTH = 50
+NUMBERS = """{{"documents": 1, "groups": 1, "tokens": 50, "remainder": {1}, "bad_rows": 0,
+    "listed_bad_rows": [], "vocabulary_size": 9, "dtype": "uint16", "length": {0}}}"""
 OPTIONS: dict[str, Any] = {"tasks": 3, "partitions": 2, "config": CONFIG, "length": LENGTH}
 # All that happens in a group of its own, so that all of it can be killed.
 RUN = """
@@ -406,11 +408,61 @@ def test_executors_are_chained(folder: Path) -> None:
         (RayPipelineExecutor, {"workers": 2, "mem_per_cpu_gb": 4}),
     ]
     for kind, options in kinds:
-        last = made = chain_stages(stages, kind, "logs", **options)
+        last = made = chain_stages(stages, kind, f"logs/{kind.__name__}", **options)
         for stage in reversed(stages):
             assert (made.world_size, made.pipeline) == (stage.tasks, stage.steps)
-            assert made.logging_dir.path == os.fspath(folder / "logs" / stage.name)
+            assert made.logging_dir.path == os.fspath(folder / "logs" / kind.__name__ / stage.name)
             made = made.depends
         assert made is None
         # What executors that start elsewhere hand over.
         assert dill.loads(dill.dumps(last)).world_size == 1
+
+
+def test_logs_of_other_stages_are_refused(folder: Path) -> None:
+    """An executor would find all done, and do nothing."""
+    from datatrove.executor import LocalPipelineExecutor
+
+    for out in ("out", "other"):
+        stages = make_stages("texts", out, "s.model", **OPTIONS)
+        if out == "out":
+            chain_stages(stages, LocalPipelineExecutor, "logs")
+            chain_stages(stages, LocalPipelineExecutor, "logs", workers=1)
+            continue
+        with pytest.raises(FileExistsError, match="logs: was begun with stages"):
+            chain_stages(stages, LocalPipelineExecutor, "logs")
+    fewer = make_stages("texts", "third", "s.model", **{**OPTIONS, "tasks": 2})
+    with pytest.raises(FileExistsError, match="logs: was begun with tasks 3, and 2 was given now"):
+        chain_stages(fewer, LocalPipelineExecutor, "logs")
+    with pytest.raises(ValueError, match="give at least one stage"):
+        chain_stages([], LocalPipelineExecutor, "logs")
+
+
+def test_inputs_and_outputs_are_apart(folder: Path) -> None:
+    with pytest.raises(ValueError, match="texts/out: the outputs must not lie in the folder of"):
+        make_stages("texts", "texts/out", "s.model", **OPTIONS)
+    with pytest.raises(ValueError, match=r"texts/a\.txt: an input must not lie in the folder of"):
+        make_stages(["texts/a.txt"], "texts", "s.model", **OPTIONS)
+    assert contents("texts").keys() == {"a.txt", "b.txt", "c.txt"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("cleaned/tasks.json", "{", "not a recipe of tasks"),
+        ("cleaned/tasks.json", '{"tasks": true}', "it must hold their number"),
+        ("cleaned/tasks.json", '{"tasks": 1000000000}', "got 1000000000 of them"),
+        ("cleaned/00000.jsonl", '{"text": "a"}\n', r"00000\.jsonl:1: expected a text and an id"),
+        ("rules/00001.json", '{"links": 3}', r"00001\.json: not the counts of a task"),
+        ("read/00001.json", "[]", r"00001\.json: not the counts of a task"),
+        ("groups/00001.json", "{}", r"00001\.json: not the numbers of a packed text"),
+        ("groups/00000.json", NUMBERS.format(0, "[]"), r"00000\.json: not the numbers of a packed"),
+        ("groups/00000.json", NUMBERS.format(50, '["a"]'), r"00000\.json: not the numbers of a"),
+        ("groups/00000.json", NUMBERS.format(40, "[]"), r"00000\.bin: its tokens are not those"),
+    ],
+)
+def test_broken_files_are_named(folder: Path, file: str, content: str, message: str) -> None:
+    take_all()
+    Path(f"out/{file}").write_text(content, encoding="utf-8")
+    pack, merge = make_stages("texts", "out", "s.model", **OPTIONS)[2:]
+    with pytest.raises(ValueError, match=message):
+        run_stage(pack if file.startswith("cleaned") else merge)

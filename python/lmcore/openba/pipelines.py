@@ -32,6 +32,8 @@ class Stage:
     steps: list[Any]
     tasks: int
     """How many it must be run in."""
+    out: str = ""
+    """Where it writes; `chain_stages` takes the logs of another folder for none of its own."""
 
 
 def make_stages(
@@ -100,6 +102,7 @@ def make_stages(
             raise ValueError(f"{name} must be from 1 to {most}: got {number!r:.40}")
     reader = ReadTexts(files, folder / "read", form=form, skip_bad_rows=skip_bad_rows)
     pack = PackTexts(tokenizer, folder / "groups", length=length)
+    _keep_apart(reader.files, files, folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = {
         "tasks": tasks, "partitions": partitions, "config": asdict(config), "length": length,
@@ -110,20 +113,21 @@ def make_stages(
         reader, CleanTexts(config, folder / "rules"), WriteTexts(folder / "cleaned"),
     ]  # fmt: skip
     second: list[Any] = [ReadTasks(folder / "cleaned")]
-    stages = [Stage(name="clean", steps=clean, tasks=tasks)]
+    name = os.fspath(folder.resolve())
+    stages = [Stage(name="clean", steps=clean, tasks=tasks, out=name)]
     if config.duplicate_documents:
         signatures, found = folder / "signatures", folder / "duplicates"
         clean.append(SignTexts(signatures, partitions=partitions))
         finder = FindDuplicates(signatures, found)
-        stages.append(Stage(name="duplicates", steps=[finder], tasks=partitions))
+        stages.append(Stage(name="duplicates", steps=[finder], tasks=partitions, out=name))
         second += [DropDuplicates(found, folder / "dropped"), WriteTexts(folder / "texts")]
-    stages.append(Stage(name="pack", steps=[*second, pack], tasks=tasks))
+    stages.append(Stage(name="pack", steps=[*second, pack], tasks=tasks, out=name))
     rules = [folder / name for name in ("rules", "dropped")[: 1 + config.duplicate_documents]]
     merge = [
         MergeGroups(folder / "groups", folder / "corpus"),
         MergeRules(folder / "read", rules, folder / "clean.json"),
     ]
-    stages.append(Stage(name="merge", steps=merge, tasks=1))
+    stages.append(Stage(name="merge", steps=merge, tasks=1, out=name))
     return stages
 
 
@@ -136,25 +140,35 @@ def chain_stages(
         stages: of `make_stages`.
         executor: a class of datatrove: `LocalPipelineExecutor`, `SlurmPipelineExecutor` or
             `RayPipelineExecutor`.
-        logging_dir: folder that gets a folder of each stage, which knows what tasks are done.
+        logging_dir: folder that gets a folder of each stage, which knows what tasks are done, and
+            `stages.json`.
         options: of the executor, such as `workers`, how many tasks run at once.
 
     Raises:
+        FileExistsError: the folder is that of other stages, or of another number of tasks.
+        OSError: the folder cannot be written.
         ValueError: there is no stage.
 
     Example:
+        >>> import tempfile
         >>> from datatrove.executor import LocalPipelineExecutor
         >>> stages = [Stage(name=name, steps=[], tasks=2) for name in ("one", "two")]
-        >>> last = chain_stages(stages, LocalPipelineExecutor, "logs", workers=1)
+        >>> with tempfile.TemporaryDirectory() as logs:
+        ...     last = chain_stages(stages, LocalPipelineExecutor, logs, workers=1)
         >>> last.tasks, last.depends.logging_dir.path.rpartition("/")[2]
         (2, 'one')
     """
+    if not stages:
+        raise ValueError("give at least one stage: got none")
+    logs = Path(logging_dir)
+    logs.mkdir(parents=True, exist_ok=True)
+    known = [[stage.name, stage.tasks, stage.out] for stage in stages]
+    # An executor would take what is done of other stages for these.
+    write_recipe(logs / "stages.json", {"tasks": stages[0].tasks, "stages": known})
     last = None
     for stage in stages:
         folder = os.fspath(Path(logging_dir, stage.name))
         last = executor(stage.steps, tasks=stage.tasks, depends=last, logging_dir=folder, **options)
-    if last is None:
-        raise ValueError("give at least one stage: got none")
     return last
 
 
@@ -178,6 +192,16 @@ def run_stage(stage: Stage) -> None:
             data = step(data, task, stage.tasks)
         for _ in data or ():
             pass
+
+
+def _keep_apart(files: Sequence[str], given: Any, out: Path) -> None:
+    """No input is written, and no output is read when the folder is listed once more."""
+    place = out.resolve()
+    if isinstance(given, str | os.PathLike) and place.is_relative_to(Path(given).resolve()):
+        raise ValueError(f"{out}: the outputs must not lie in the folder of the inputs")
+    for file in files:
+        if Path(file).resolve().is_relative_to(place):
+            raise ValueError(f"{file}: an input must not lie in the folder of the outputs")
 
 
 __all__ = [

@@ -16,7 +16,7 @@ from lmcore._files import naming_errors
 from lmcore._json import read_json
 from lmcore._partial import Partial, State
 from lmcore.openba.documents import RawDocument
-from lmcore.openba.indexed import IndexedDataset
+from lmcore.openba.indexed import IndexedDataset, choose_dtype
 from lmcore.openba.packing import PackEncoder, PackOutputs, PackRun, PackSummary
 from lmcore.openba.task_files import COUNTS, GROUPS, TaskFolder
 
@@ -172,9 +172,20 @@ def _to_raw(data: Any) -> Iterator[RawDocument]:
 def _read_summary(file: Path) -> PackSummary:
     content = read_json(file, "the numbers of a packed text")
     try:
-        return PackSummary(**content, resumed_documents=0)
-    except TypeError:
-        raise ValueError(f"{file}: not the numbers of a packed text") from None
+        found = PackSummary(**content, resumed_documents=0)
+        numbers = [getattr(found, name) for name in ("documents", "groups", "tokens", "length")]
+        tokens = found.remainder
+        is_sound = (
+            all(type(number) is int and number >= 0 for number in [*numbers, *tokens])
+            and len(tokens) < found.length < 1 << 31
+            and max(tokens, default=0) < found.vocabulary_size
+            and found.dtype == choose_dtype(found.vocabulary_size).name
+        )
+    except (TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise ValueError(f"{file}: not the numbers of a packed text")
+    return found
 
 
 def _check_part(file: Path, part: PackSummary, first: PackSummary) -> None:

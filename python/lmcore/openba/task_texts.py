@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -284,19 +285,23 @@ class MergeRules(PipelineStep):  # type: ignore[misc]
         """
         if rank:
             return
-        read = [read_json(file, "counts") for file in self.read.list_files()]
+        read = {"documents": 0, "bad_rows": 0}
+        listed: list[str] = []
+        for file in self.read.list_files():
+            part = read_json(file, "counts of a task")
+            with _refusing(file):
+                for name in read:
+                    read[name] += int(part[name])
+                listed += part["listed_bad_rows"]
         found: dict[str, RuleCount] = {}
         for folder in self.rules:
             for file in folder.list_files():
-                for name, count in read_json(file, "counts").items():
-                    found[name] = _add(found.get(name, RuleCount()), RuleCount(**count))
-        listed = [row for part in read for row in part["listed_bad_rows"]]
-        numbers = {
-            "documents": sum(part["documents"] for part in read),
-            "bad_rows": sum(part["bad_rows"] for part in read),
-            "listed_bad_rows": listed[:_LISTED_ROWS],
-            "rules": {name: asdict(count) for name, count in found.items()},
-        }
+                part = read_json(file, "counts of a task")
+                with _refusing(file):
+                    for name, count in part.items():
+                        found[name] = _add(found.get(name, RuleCount()), RuleCount(**count))
+        rules = {name: asdict(count) for name, count in found.items()}
+        numbers = {**read, "listed_bad_rows": listed[:_LISTED_ROWS], "rules": rules}
         write_text(find_file(self.out), json.dumps(numbers, ensure_ascii=False, indent=2) + "\n")
 
 
@@ -340,3 +345,11 @@ def _add(one: RuleCount, two: RuleCount) -> RuleCount:
     return RuleCount(
         documents=one.documents + two.documents, characters=one.characters + two.characters
     )
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{file}: not the counts of a task") from None
