@@ -51,7 +51,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field",
+    "label_field", "without", "language",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -108,6 +108,7 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
+    "openba clean": ["TEXT", "--out", "RUN"],
     "openba cost": ["CONFIG"],
     "openba format": ["chat", "CHAT", "--out", "ALIGNED"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],

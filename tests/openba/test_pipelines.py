@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import warm
 from lmcore.compression.counting import count_files
 from lmcore.compression.pipelines import CountTokens, MergeCounts
-from lmcore.openba import IndexedDataset, OpenBATokenizer, pack_files
+from lmcore.openba import IndexedDataset, OpenBATokenizer, clean_files, pack_files
 from lmcore.openba.cleaning import CleanConfig, clean_texts
 from lmcore.openba.pipelines import (
     DropDuplicates,
@@ -146,6 +146,22 @@ def test_tasks_make_the_groups_of_one_process(folder: Path) -> None:
     assert numbers["remainder"] == rest[end:]
     assert numbers["groups"] == len(groups)
     assert numbers["documents"] == sum(map(len, distinct_texts()))
+
+
+def test_texts_are_those_of_the_command(folder: Path) -> None:
+    """`lmcore openba clean` reads one file after the other; here three tasks read one each."""
+    take_all()
+    clean_files([f"texts/{name}.txt" for name in "abc"], "one", CONFIG)
+    for number, name in enumerate("abc"):
+        rows = Path(f"out/texts/{number:05d}.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(row)["text"] for row in rows]
+        assert texts == Path(f"one/{name}.txt").read_text(encoding="utf-8").splitlines()
+    report = json.loads(Path("one/report.json").read_text())
+    found = json.loads(Path("out/clean.json").read_text())
+    assert found["rules"] == {
+        name: {"documents": count["documents"], "characters": count["characters"]}
+        for name, count in report["rules"].items()
+    }
 
 
 def test_one_task_packs_as_the_command(folder: Path) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.cleaned_files import CleanSummary, clean_files
+from lmcore.openba.cleaning import CleanConfig, CleanedTexts, clean_texts
 from lmcore.openba.dialogues import find_turns
 from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
 from lmcore.openba.formats import (
@@ -61,6 +63,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "CleanConfig",
+    "CleanSummary",
+    "CleanedTexts",
     "DenoisedBatches",
     "FormatConfig",
     "FormatSummary",
@@ -89,6 +94,8 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "clean_files",
+    "clean_texts",
     "find_turns",
     "generate_file",
     "load_generator",

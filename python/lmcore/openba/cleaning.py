@@ -99,6 +99,11 @@ class RuleCount:
     characters: int = 0
     """That it removed."""
 
+    @classmethod
+    def of(cls, found: tuple[int, int]) -> RuleCount:
+        """Returns both numbers by their names."""
+        return cls(documents=found[0], characters=found[1])
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CleanedTexts:
@@ -139,27 +144,83 @@ def clean_texts(
         (RuleCount(documents=1, characters=7), 1)
     """
     config = config or CleanConfig()
-    found = cleaning.clean_texts(
-        texts,
-        html=config.html,
-        links=config.links,
-        emails=config.emails,
-        phone_numbers=config.phone_numbers,
-        most_repeats=config.most_repeats if config.repeats else 0,
-        minimum_words=config.minimum_words if config.short_sentences else 0,
-        threads=threads,
-    )
-    counts = {
-        name: RuleCount(documents=documents, characters=characters)
-        for name, (documents, characters) in zip(cleaning.RULES, found.removed, strict=True)
-        if getattr(config, name)
-    }
+    found = cleaning.clean_texts(texts, threads=threads, **_find_rules(config))
+    counts = _count_rules(found.removed, config)
     left = found.texts
     if config.languages:
         left, counts["languages"] = _filter_languages(left, config.languages)
     for name in ("empty", "unsettled"):
         counts[name] = RuleCount(documents=found.dropped.count(name))
     return CleanedTexts(texts=left, counts=counts)
+
+
+def remove_duplicates(
+    texts: Sequence[str | None],
+    seen: Duplicates,
+    config: CleanConfig | None = None,
+    *,
+    threads: int | None = None,
+) -> CleanedTexts:
+    """Returns texts without what stood before: whole texts, and runs of sentences.
+
+    The first occurrence is kept. A text that loses sentences is cleaned again, as what is left
+    stands closer together.
+
+    Args:
+        texts: as `clean_texts` returns them; None stays None.
+        seen: what stood before; the texts and their sentences are added to it.
+        config: the rules.
+        threads: number of threads; all cores if None. The result does not depend on it.
+
+    Raises:
+        MemoryError: the hashes need more memory than they may take.
+        TypeError: a text is no str.
+        ValueError: a text holds a lone surrogate.
+
+    Example:
+        >>> seen, rules = Duplicates(), CleanConfig(minimum_words=1)
+        >>> found = remove_duplicates(["It rains. We stay.", "We stay. They go."], seen, rules)
+        >>> found.texts, found.counts["duplicate_paragraphs"]
+        (['It rains. We stay.', 'They go.'], RuleCount(documents=1, characters=9))
+    """
+    config = config or CleanConfig()
+    if not config.duplicate_documents and not config.duplicate_paragraphs:
+        return CleanedTexts(texts=list(texts))
+    found = seen.remove(
+        [text for text in texts if text is not None],
+        documents=config.duplicate_documents,
+        sentences=config.paragraph_sentences if config.duplicate_paragraphs else 0,
+        threads=threads,
+        **_find_rules(config),
+    )
+    counts = _count_rules(found.removed, config)
+    if config.duplicate_documents:
+        counts["duplicate_documents"] = RuleCount.of(found.documents)
+    if config.duplicate_paragraphs:
+        counts["duplicate_paragraphs"] = RuleCount.of(found.paragraphs)
+    for name in ("empty", "unsettled"):
+        counts[name] = RuleCount(documents=found.dropped.count(name))
+    left = iter(found.texts)
+    return CleanedTexts(
+        texts=[None if text is None else next(left) for text in texts], counts=counts
+    )
+
+
+def _find_rules(config: CleanConfig) -> dict[str, Any]:
+    """The rules as the ops take them."""
+    return {
+        "html": config.html,
+        "links": config.links,
+        "emails": config.emails,
+        "phone_numbers": config.phone_numbers,
+        "most_repeats": config.most_repeats if config.repeats else 0,
+        "minimum_words": config.minimum_words if config.short_sentences else 0,
+    }
+
+
+def _count_rules(removed: Sequence[tuple[int, int]], config: CleanConfig) -> dict[str, RuleCount]:
+    named = zip(cleaning.RULES, removed, strict=True)
+    return {name: RuleCount.of(found) for name, found in named if getattr(config, name)}
 
 
 @cache
@@ -192,4 +253,12 @@ def _filter_languages(
     return left, RuleCount(documents=documents, characters=characters)
 
 
-__all__ = ["RULES", "CleanConfig", "CleanedTexts", "Duplicates", "RuleCount", "clean_texts"]
+__all__ = [
+    "RULES",
+    "CleanConfig",
+    "CleanedTexts",
+    "Duplicates",
+    "RuleCount",
+    "clean_texts",
+    "remove_duplicates",
+]

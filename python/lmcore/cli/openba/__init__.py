@@ -1,6 +1,7 @@
 """The commands `lmcore openba ...`."""
 
 from lmcore.cli.failures import make_app
+from lmcore.cli.openba.clean import clean_command
 from lmcore.cli.openba.cost import cost_command
 from lmcore.cli.openba.format import format_command
 from lmcore.cli.openba.generate import generate_command
@@ -9,6 +10,7 @@ from lmcore.cli.openba.pack import pack_command
 from lmcore.cli.openba.train import recipe_command, train_command
 
 app = make_app()
+app.command("clean")(clean_command)
 app.command("cost")(cost_command)
 app.command("format")(format_command)
 app.command("generate")(generate_command)
