@@ -1,8 +1,9 @@
 """Equal texts of all tasks of a pipeline: each task signs its own, and others compare signatures.
 
-A signature is BLAKE2b of 128 bits. Those that begin alike go to the same partition, whatever task
-they come from, so that each partition is searched by itself; the first text of equal ones stays,
-in the order of tasks and then of documents, as in one process.
+A signature is BLAKE2b of 128 bits: the hash of `lmcore.ops.duplicates` resists hostile texts only
+under a key that nobody knows, which all tasks would have to share. Those that end alike go to the
+same partition, whatever task they come from, so that each partition is searched by itself; the
+first text of equal ones stays, in the order of tasks and then of documents, as in one process.
 """
 
 from __future__ import annotations
