@@ -23,6 +23,7 @@ EXTRAS = {
     "detoxify": ("detoxify",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "clean": ("py3langid",),
+    "scale": ("datatrove",),
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from commands import check_line, finish, run, run_here, run_warm, start_warm
+from commands import check_line, file_size_limited, finish, run, run_here, run_warm, start_warm
 from stopped_runs import wait_for_change
 
 # Batches of a moment, and a state after each; the rules wait, so that a run is still going on
@@ -208,6 +209,27 @@ def test_a_broken_output_is_made_again(folder: Path) -> None:
     (folder / "out" / "a.txt").write_text("other\n")
     assert run_here(*ARGUMENTS)[0] == 0
     assert outputs(folder) == expected
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on(folder: Path) -> None:
+    assert run_here(*ARGUMENTS)[0] == 0
+    expected = outputs(folder)
+    for path in (folder / "out").iterdir():
+        path.unlink()
+    with file_size_limited(20_000):
+        check_line(run_here(*ARGUMENTS), "File too large")
+    assert not (folder / "out" / "report.json").exists()
+    assert run_here(*ARGUMENTS)[0] == 0
+    assert outputs(folder) == expected
+
+
+def test_a_pipe_by_name(folder: Path) -> None:
+    assert clean("a.txt")[0] == 0
+    os.mkfifo("d.txt")
+    process = start_warm("openba", "clean", "d.txt", "--out", "out", "--quiet")
+    (folder / "d.txt").write_bytes((folder / "a.txt").read_bytes())
+    assert finish(process)[0] == 0
+    assert (folder / "out" / "d.txt").read_bytes() == (folder / "out" / "a.txt").read_bytes()
 
 
 def test_a_long_line_is_refused_or_fits(folder: Path) -> None:

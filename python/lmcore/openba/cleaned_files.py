@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -112,6 +113,7 @@ def clean_files(
         raise ValueError("give at least one file: got none")
     names = _name_outputs(files, form)
     inputs = ["/dev/stdin" if is_standard(file) else file for file in files]
+    sizes = [_find_size(file) for file in files]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="cleaning").hold():
@@ -121,7 +123,7 @@ def clean_files(
             "rules": {each.name: getattr(config, each.name) for each in fields(config)},
             "files": [os.fspath(file) for file in files],
             "forms": [find_form(file, form) for file in files],
-            "sizes": [_find_size(file) for file in files],
+            "sizes": sizes,
             "hash_key": _take_key(folder / _KEY, resume),
         }
         recipe = json.loads(json.dumps(recipe))
@@ -181,9 +183,11 @@ def _take_key(file: Path, resume: bool) -> str:
 
 
 def _find_size(file: str | os.PathLike[str]) -> int | None:
-    """Bytes of a regular file."""
-    path = Path(file)
-    return path.stat().st_size if not is_standard(file) and path.is_file() else None
+    """Bytes of a regular file; what is not there is named before anything is made."""
+    if is_standard(file):
+        return None
+    found = Path(file).stat()
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 @dataclass(slots=True)
