@@ -30,6 +30,7 @@ pub const MOST_PASSES: usize = 16;
 
 /// What is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each rule has a switch")]
 pub struct Rules {
     /// Tags, comments, scripts and styles.
     pub html: bool,
@@ -177,7 +178,7 @@ impl Cleaner {
             self.steps.take(self.text.len() / 8)?;
             let mut edit = Edit::new(&self.text, &mut self.spare);
             rule(&mut edit, &mut self.steps)?;
-            let removed = edit.finish()?;
+            let removed = edit.finish();
             if removed > 0 {
                 std::mem::swap(&mut self.text, &mut self.spare);
                 self.counts.documents[index] = 1;

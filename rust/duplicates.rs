@@ -172,7 +172,7 @@ impl Duplicates {
     ) -> Result<Distinct> {
         in_range("sentences", search.sentences as i128, 0..=i128::from(u32::MAX))?;
         let key = self.key;
-        let hash_rows = |_: &mut (), range: Range<usize>| -> Result<Vec<Hashed>> {
+        let hash_rows = |(): &mut (), range: Range<usize>| -> Result<Vec<Hashed>> {
             let mut hashed = memory::with_capacity(range.len())?;
             for row in range {
                 hashed.push(Hashed::new(key, texts.get(row), search)?);
@@ -361,7 +361,7 @@ fn hash_blocks(
     threads: Option<usize>,
     take: &mut dyn FnMut(Vec<Hash>) -> Result<()>,
 ) -> Result<()> {
-    let hash_rows = |_: &mut (), range: Range<usize>| -> Result<Vec<Hash>> {
+    let hash_rows = |(): &mut (), range: Range<usize>| -> Result<Vec<Hash>> {
         memory::collect(range.len(), range.map(|row| key.hash(texts.bytes(row))))
     };
     let mut ranges = row_ranges(texts.len());

@@ -77,10 +77,7 @@ fn hashes_come_back() {
     assert!(again.add_batch(lines.all(), None).unwrap().into_iter().all(|known| known));
     let error = again.table_mut().load(&stored[1..]).unwrap_err();
     assert_eq!(error.kind(), Kind::Value);
-    assert_eq!(
-        error.to_string(),
-        "stored hashes must be a multiple of 10 bytes long: got 49999"
-    );
+    assert_eq!(error.to_string(), "stored hashes must be a multiple of 10 bytes long: got 49999");
 }
 
 #[test]

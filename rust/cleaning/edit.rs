@@ -44,10 +44,10 @@ impl<'t> Edit<'t> {
     }
 
     /// How many characters went; if none did, nothing was copied.
-    pub fn finish(self) -> Result<usize> {
+    pub fn finish(self) -> usize {
         if self.removed > 0 {
             self.left.push_str(&self.text[self.done..]);
         }
-        Ok(self.removed)
+        self.removed
     }
 }

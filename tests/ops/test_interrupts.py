@@ -60,7 +60,7 @@ CALLS = {
         "[duplicates.Duplicates().add(texts, threads={threads}) for _ in range(99)]",
     ),
     "Duplicates.remove": (
-        "texts = [f'It rains {k}. It rains {k + 1}. ' for k in range(2**20)]",
+        "texts = ['It rains ' + str(k) + '. It rains ' + str(k + 1) + '. ' for k in range(2**20)]",
         "[duplicates.Duplicates().remove(texts, threads={threads}) for _ in range(99)]",
     ),
     "hash_texts": (
