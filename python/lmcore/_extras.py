@@ -24,6 +24,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "clean": ("py3langid",),
     "scale": ("datatrove",),
+    "eval": ("lm_eval",),
 }
 
 

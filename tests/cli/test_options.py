@@ -33,6 +33,7 @@ from tiny_diffusion import make_tokenizer as make_words
 from tiny_diffusion import small
 from tiny_generation import save_pair
 from tiny_openba import make_model as make_openba
+from tiny_questions import make_pairs, write_json
 
 ATTEMPTS = [
     "-1", "0", "2147483648", "9223372036854775808", "18446744073709551616", "nan", "NaN", "inf",
@@ -49,7 +50,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
-    "schedule", "solver", "grammar", "ratio", "language", "target_format",
+    "schedule", "solver", "grammar", "ratio", "language", "target_format", "task", "prompts",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
@@ -116,6 +117,7 @@ COMPLETE: dict[str, list[str]] = {
     "openba cost": ["CONFIG"],
     "openba export": ["OPENBA", "--out", "RUN"],
     "openba format": ["chat", "CHAT", "--out", "ALIGNED"],
+    "openba evaluate": ["OPENBA", "--task", "mmlu", "--data", "QUESTIONS"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba instructions": ["TASKS", "--templates", "TEMPLATES", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -235,6 +237,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "TARGETS": str(targets),
         "WORDS": str(folder / "words.txt"),
         "TOKENS": str(folder / "tokens"),
+        "QUESTIONS": str(write_json(folder / "questions.json", make_pairs(1))),
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),
         "OPENBA": str(folder / "openba"),

@@ -29,6 +29,7 @@ from lmcore.openba.pair_packing import PairPackSummary, pack_pairs
 from lmcore.openba.pairs import Pairs
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import Piece
+from lmcore.openba.questions import Question, QuestionSet, read_questions
 from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from lmcore.openba.chain import ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.conversion import ConversionSummary, convert
+    from lmcore.openba.evaluation import EvaluationSettings, evaluate
+    from lmcore.openba.evaluation_scores import Evaluation
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.graphs import ExportSummary, export
     from lmcore.openba.modeling_openba import (
@@ -55,6 +58,8 @@ _LAZY = {
     "ChainConfig": "chain",
     "ChainInputs": "chain",
     "ChainResult": "chain",
+    "Evaluation": "evaluation_scores",
+    "EvaluationSettings": "evaluation",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -68,6 +73,7 @@ _LAZY = {
     "TrainResult": "training",
     "convert": "conversion",
     "export": "graphs",
+    "evaluate": "evaluation",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -84,6 +90,8 @@ __all__ = [
     "CleanedTexts",
     "ConversionSummary",
     "DenoisedBatches",
+    "Evaluation",
+    "EvaluationSettings",
     "ExportSummary",
     "FormatConfig",
     "FormatSummary",
@@ -109,6 +117,8 @@ __all__ = [
     "Pairs",
     "Piece",
     "PieceFile",
+    "Question",
+    "QuestionSet",
     "TaskShare",
     "Template",
     "TextGenerator",
@@ -118,6 +128,7 @@ __all__ = [
     "clean_files",
     "clean_texts",
     "convert",
+    "evaluate",
     "export",
     "find_turns",
     "generate_file",
@@ -126,6 +137,7 @@ __all__ = [
     "pack_files",
     "pack_pairs",
     "read_mixture",
+    "read_questions",
     "read_templates",
     "run_chain",
     "train",

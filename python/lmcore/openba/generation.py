@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmcore._extras import optional_imports
-from lmcore.openba.models import check_fit, load_model
+from lmcore.openba.models import check_fit, load_pair
 from lmcore.openba.sampling import OwnTokens, RowSampling
-from lmcore.openba.tokenization_openba import load_tokenizer
 from lmcore.training.manifest import find_model
-from lmcore.training.processes import find_device
 
 with optional_imports():
     import torch
@@ -360,11 +358,8 @@ def load_generator(
         Traceback (most recent call last):
         ValueError: nowhere: no such folder of a model
     """
-    place = find_device(device)
-    model: Any = load_model(name, dtype=dtype)
-    folder = find_model(name)
-    tokenizer = load_tokenizer(folder)
+    model, tokenizer = load_pair(name, device=device, dtype=dtype)
     try:
-        return TextGenerator(model.to(place), tokenizer, generation)
+        return TextGenerator(model, tokenizer, generation)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{find_model(name)}: {error}") from None

@@ -16,10 +16,11 @@ from lmcore._json import read_json
 from lmcore.openba.configuration_openba import OpenBAConfig
 from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
 from lmcore.openba.recipes import DENOISERS, HALF, ShapeConfig
-from lmcore.openba.tokenization_openba import PREFIXES, OpenBATokenizer
+from lmcore.openba.tokenization_openba import PREFIXES, OpenBATokenizer, load_tokenizer
 from lmcore.ops.denoising import Denoiser, SpecialIds, o_ul2, ul2
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.manifest import find_model
+from lmcore.training.processes import find_device
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Of weights that are loaded; `auto` is what the files have."""
@@ -130,6 +131,37 @@ def load_model(
         text = reason if str(source) in reason else f"{source}: not a model: {reason}"
         raise ValueError(text[:500]) from error
     return model  # type: ignore[no-any-return]
+
+
+def load_pair(
+    name: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto"
+) -> tuple[OpenBAForConditionalGeneration, OpenBATokenizer]:
+    """Returns the model and the tokenizer of a folder, which fit; nothing is fetched.
+
+    Args:
+        name: as for `load_model`.
+        device: as for `lmcore.training.processes.find_device`.
+        dtype: of its weights, one of `DTYPES`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the folder holds no model of OpenBA with its tokenizer, or the device does not
+            exist; the text names the folder.
+
+    Example:
+        >>> load_pair("nowhere")
+        Traceback (most recent call last):
+        ValueError: nowhere: no such folder of a model
+    """
+    place = find_device(device)
+    model: Any = load_model(name, dtype=dtype)
+    folder = find_model(name)
+    tokenizer = load_tokenizer(folder)
+    try:
+        check_fit(model, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    return model.to(place), tokenizer
 
 
 def find_ids(tokenizer: OpenBATokenizer) -> SpecialIds:

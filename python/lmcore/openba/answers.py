@@ -1,0 +1,342 @@
+"""Scores of what may answer a source: of single next tokens, and of whole continuations.
+
+The encoder reads `<S> {text} <extra_id_0>`, the decoder begins with its start token and
+`<extra_id_0>`. Each source is encoded once, whatever the number of its continuations: they share
+one row of the decoder, in which none sees another, so that the keys and values of the source are
+computed once, too.
+
+Shapes: B sources, S source tokens, T target tokens of all continuations, D hidden size.
+
+Source: OpenBA (arXiv 2309.10706), the released evaluation; specification section 8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lmcore._extras import optional_imports
+from lmcore.openba.models import check_fit
+
+with optional_imports():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+
+_PREFIX, _SENTINEL = "<S>", "<extra_id_0>"
+# What stays of a source that is cut: prefix, sentinel and end, and a token.
+LEAST_SOURCE = 4
+# Logits that exist at one time: 64 MB of float32.
+_LOGITS = 1 << 24
+# A CPU gains nothing from larger batches, and loses what its caches hold.
+_CPU_TOKENS = 1 << 12
+
+
+class Continuation(NamedTuple):
+    """Scores of a continuation."""
+
+    loss: float
+    """Sum of the cross-entropies of its tokens."""
+    tokens: int
+    is_greedy: bool
+    """Whether each of its tokens is the likeliest at its place."""
+
+
+class AnswerScorer:
+    """Scores answers with a model of OpenBA.
+
+    Batches are made of sources of like lengths. What a source shares its batch with changes no
+    score but by rounding.
+
+    Args:
+        model: an `OpenBAForConditionalGeneration`; it is put into evaluation mode. Its attention
+            must take masks of three dimensions, as torch's does.
+        tokenizer: of the model.
+        max_source_tokens: that the encoder reads, the frame included; as many as the model was
+            trained with if None.
+        batch_size: sources that are scored together; fewer on a CPU, where they are long.
+
+    Raises:
+        ValueError: the tokenizer is not the model's, or lacks the frame's tokens, or a number is
+            out of its range.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration, OpenBATokenizer
+        >>> from lmcore.worlds.openba import write_piece_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = write_piece_file(Path(folder, "spiece.model"))
+        ...     tokenizer = OpenBATokenizer(Path(folder, "spiece.model"))
+        >>> model = OpenBAForConditionalGeneration(OpenBAConfig(
+        ...     vocab_size=tokenizer.padded_size(), hidden_size=8, encoder_layers=1,
+        ...     decoder_layers=2))
+        >>> scorer = AnswerScorer(model, tokenizer)
+        >>> source = scorer.encode("Ada met")
+        >>> [found] = scorer.score_continuations([source], [[[5, 6], [7]]])
+        >>> [score.tokens for score in found]
+        [2, 1]
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_source_tokens: int | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        check_fit(model, tokenizer)
+        for name in (_PREFIX, _SENTINEL):
+            if _find_id(tokenizer, name) is None:
+                raise ValueError(f"the tokenizer must have the token {name}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1: got {batch_size}")
+        if max_source_tokens is not None and max_source_tokens < LEAST_SOURCE:
+            raise ValueError(
+                f"max_source_tokens must be at least {LEAST_SOURCE}: got {max_source_tokens}"
+            )
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.max_source_tokens = max_source_tokens or max(model.config.max_seq_length, LEAST_SOURCE)
+        self.start = [model.config.decoder_start_token_id, self.find_token(_SENTINEL)]
+        """What the decoder begins with."""
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids that the encoder reads, as many as there are.
+
+        Args:
+            text: the source, without its frame.
+        """
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of many sources, which are cut into pieces together.
+
+        Args:
+            texts: the sources, without their frames.
+        """
+        framed = [f"{_PREFIX} {text} {_SENTINEL}" for text in texts]
+        ids: list[list[int]] = self.tokenizer(framed, verbose=False)["input_ids"] if framed else []
+        return ids
+
+    def cut(self, source: list[int]) -> list[int]:
+        """Returns a source of at most `max_source_tokens`: the sentinel and the end stay.
+
+        Args:
+            source: of `encode`.
+        """
+        most = self.max_source_tokens
+        return source if len(source) <= most else [*source[: most - 2], *source[-2:]]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Returns the ids of a text behind `<extra_id_0>`, without an end.
+
+        Args:
+            text: the continuation.
+        """
+        ids: list[int] = self.tokenizer(f"{_SENTINEL} {text}", verbose=False)["input_ids"]
+        return ids[1:-1]
+
+    def find_token(self, piece: str) -> int:
+        """Returns the id of a piece.
+
+        Args:
+            piece: such as `A`, without the mark of a word's start.
+
+        Raises:
+            ValueError: the tokenizer has no such piece.
+        """
+        found = _find_id(self.tokenizer, piece)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {piece!r}, which would be an answer")
+        return found
+
+    def score_tokens(
+        self,
+        sources: Sequence[list[int]],
+        candidates: Sequence[Sequence[int]],
+        *,
+        start: Sequence[int] = (),
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]:
+        """Returns the logits of candidates for the next token of each source.
+
+        Args:
+            sources: ids of `encode`.
+            candidates: for each source, ids.
+            start: what the decoder has written behind `<extra_id_0>`.
+            progress: called with the number of sources of each batch that is done.
+        """
+        scores: list[list[float]] = [[] for _ in sources]
+        for rows in self._batch(sources, progress):
+            targets = [_Tree([*self.start, *start], []) for _ in rows]
+            states = self._decode([sources[row] for row in rows], targets)[:, -1]
+            found = self._head(states, sorted({t for row in rows for t in candidates[row]}))
+            for place, row in enumerate(rows):
+                scores[row] = [found[token][place] for token in candidates[row]]
+        return scores
+
+    def score_continuations(
+        self,
+        sources: Sequence[list[int]],
+        continuations: Sequence[Sequence[Sequence[int]]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[Continuation]]:
+        """Returns the losses of the continuations of each source.
+
+        Args:
+            sources: ids of `encode`.
+            continuations: for each source, ids of any number of texts behind `<extra_id_0>`.
+            progress: called with the number of sources of each batch that is done.
+        """
+        scores: list[list[Continuation]] = [[] for _ in sources]
+        for rows in self._batch(sources, progress):
+            trees = [_Tree(self.start, continuations[row]) for row in rows]
+            states = self._decode([sources[row] for row in rows], trees)
+            losses, hits = self._read_losses(states, trees)
+            at = 0
+            for row, tree in zip(rows, trees, strict=True):
+                for count in tree.counts:
+                    part = slice(at, at + count)
+                    total = float(losses[part].sum()) if count else 0.0
+                    scores[row].append(Continuation(total, count, bool(hits[part].all())))
+                    at += count
+        return scores
+
+    def _batch(
+        self, sources: Sequence[list[int]], progress: Callable[[int], object] | None
+    ) -> Iterator[list[int]]:
+        """Places of sources of like lengths, the longest first."""
+        order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
+        size = self.batch_size
+        while order:
+            if self.model.device.type == "cpu":
+                size = min(self.batch_size, max(1, _CPU_TOKENS // len(sources[order[0]])))
+            rows, order = order[:size], order[size:]
+            yield rows
+            if progress is not None:
+                progress(len(rows))
+
+    @torch.inference_mode()
+    def _decode(self, sources: list[list[int]], trees: list[_Tree]) -> Tensor:
+        """The decoder's states of each row's tree, `[B, T, D]`."""
+        model, pad = self.model, self.model.config.pad_token_id
+        device = model.device
+        ids, seen = _fill(sources, pad)
+        mask = self._hide(seen)
+        positions = torch.arange(ids.shape[1], device=device)[None]
+        encoded = model.encoder(ids.to(device), mask, positions).last_hidden_state
+        target, _ = _fill([tree.ids for tree in trees], pad)
+        places, _ = _fill([tree.places for tree in trees], 0)
+        length = target.shape[1]
+        options: dict[str, Any] = {}
+        if any(tree.counts for tree in trees):
+            visible = torch.stack([tree.mask(length) for tree in trees])
+            options = {"attention_mask": visible.to(device), "position_ids": places.to(device)}
+        output = model.decoder(
+            inputs_embeds=model.encoder.embed_tokens(target.to(device)),
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+            **options,
+        )
+        states: Tensor = output.last_hidden_state
+        if model.config.tie_word_embeddings:
+            states = states * model.config.hidden_size**-0.5
+        return states
+
+    def _hide(self, seen: Tensor) -> Tensor | None:
+        """What the model is told of the padding behind sources `[B, S]`."""
+        if bool(seen.all()):
+            return None
+        seen = seen.to(self.model.device)
+        if self.model.config._attn_implementation != "sdpa":
+            return seen
+        # A row for all queries: torch's attention would make a mask of queries x keys in each
+        # block of what is true and false.
+        lowest = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
+        return lowest.masked_fill(seen == 0, -math.inf)[:, None, None]
+
+    @torch.inference_mode()
+    def _head(self, states: Tensor, tokens: list[int]) -> dict[int, list[float]]:
+        """Logits `[B]` of some tokens, by those rows of the output layer alone."""
+        head = self.model.lm_head
+        ids = torch.tensor(tokens, device=states.device)
+        bias = None if head.bias is None else head.bias[ids]
+        logits = functional.linear(states, head.weight[ids], bias).float().T.tolist()
+        return dict(zip(tokens, logits, strict=True))
+
+    @torch.inference_mode()
+    def _read_losses(self, states: Tensor, trees: list[_Tree]) -> tuple[Tensor, Tensor]:
+        """Of each token of each continuation its cross-entropy, and whether it is likeliest."""
+        rows = [row for row, tree in enumerate(trees) for _ in tree.labels]
+        places = [place for tree in trees for place in tree.sources]
+        labels = torch.tensor([label for tree in trees for label in tree.labels], dtype=torch.long)
+        if not rows:
+            return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+        wanted = states[rows, places]
+        labels = labels.to(states.device)
+        size = max(1, _LOGITS // self.model.config.vocab_size)
+        losses, hits = [], []
+        for part, label in zip(wanted.split(size), labels.split(size), strict=True):
+            logits = self.model.lm_head(part).float()
+            losses.append(functional.cross_entropy(logits, label, reduction="none"))
+            hits.append(logits.argmax(-1) == label)
+        return torch.cat(losses).double().cpu(), torch.cat(hits).cpu()
+
+
+class _Tree:
+    """Continuations in one row behind what they begin with alike, and what each token may see.
+
+    Args:
+        start: ids that all continuations stand behind.
+        continuations: their ids.
+    """
+
+    def __init__(self, start: Sequence[int], continuations: Sequence[Sequence[int]]) -> None:
+        self.ids = list(start)
+        self.places = list(range(len(start)))
+        self.counts = [len(ids) for ids in continuations]
+        self.labels = [token for ids in continuations for token in ids]
+        self.sources: list[int] = []
+        """Where the state stands that a label is read from."""
+        self._parts: list[tuple[int, int]] = []
+        self._start = len(start)
+        for ids in continuations:
+            # The last token of one is read, and never an input.
+            first, inner = len(self.ids), list(ids[:-1])
+            if ids:
+                self.sources += [self._start - 1, *range(first, first + len(inner))]
+            self.ids += inner
+            self.places += range(self._start, self._start + len(inner))
+            self._parts.append((first, first + len(inner)))
+
+    def mask(self, length: int) -> Tensor:
+        """What each token sees, `[T, T]` bool; padding sees itself."""
+        visible = torch.eye(length, dtype=torch.bool)
+        earlier = torch.ones(length, length, dtype=torch.bool).tril()
+        visible[:, : self._start] |= earlier[:, : self._start]
+        for first, stop in self._parts:
+            visible[first:stop, first:stop] = earlier[first:stop, first:stop]
+        return visible
+
+
+def _find_id(tokenizer: Any, piece: str) -> int | None:
+    """The id of a piece; to list the whole vocabulary takes longer than to answer a question."""
+    found = tokenizer.convert_tokens_to_ids(piece)
+    is_known = found is not None and tokenizer.convert_ids_to_tokens(found) == piece
+    return int(found) if is_known else None
+
+
+def _fill(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Rows as a table `[B, longest]`, filled up behind, and where something stands in it."""
+    longest = max(map(len, rows))
+    table = torch.full((len(rows), longest), value)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = torch.tensor(row)
+    lengths = torch.tensor([len(row) for row in rows])
+    return table, (torch.arange(longest) < lengths[:, None]).long()
