@@ -103,6 +103,8 @@ pub enum Stream {
     MixtureOrders = 256,
     /// Seeds of the sources of a mixture.
     MixtureSeeds = 257,
+    /// Exercises of a generated fine-tune.
+    Exercises = 258,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

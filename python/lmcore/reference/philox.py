@@ -109,6 +109,8 @@ class Stream(IntEnum):
     """The order in which the sources of a mixture take turns."""
     MIXTURE_SEEDS = 257
     """Seeds of the sources of a mixture."""
+    EXERCISES = 258
+    """Exercises of a generated fine-tune."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

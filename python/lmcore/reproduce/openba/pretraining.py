@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.ops.denoising import Denoiser, SpecialIds, ul2
+from lmcore.ops.denoising import DenoisedBatch, Denoiser, SpecialIds, ul2
 from lmcore.reproduce.claim import Size
+from lmcore.reproduce.openba.words import TEXT, Words
 from lmcore.worlds.openba import make_world
 
+PEAK = 2e-3
+"""Largest step size of the first stage."""
 _END = 1
-_TEXT = 2  # the first id of a word; 0 is padding
 _SENTINELS = 100
 # Chinese and English lines in turns, of a vocabulary of their most frequent pieces.
 _CORPORA = ("corpora/en", "corpora/zh")
@@ -79,12 +81,13 @@ class Corpus:
         return ul2(*(self.prefixes[name] for name in "RSX"))
 
 
-def generate_corpus(seed: int, scale: Scale) -> Corpus:
+def generate_corpus(seed: int, scale: Scale, words: Words | None = None) -> Corpus:
     """Returns groups of generated documents, English and Chinese in turns.
 
     Args:
         seed: of the world.
         scale: how large.
+        words: those that have an id already; the documents' are added. None: there are none.
 
     Example:
         >>> corpus = generate_corpus(0, SCALES["tiny"])
@@ -92,11 +95,8 @@ def generate_corpus(seed: int, scale: Scale) -> Corpus:
         (8, 32)
     """
     world = make_world(seed, documents=scale.documents)
-    known: dict[str, int] = {}
-    texts = (
-        [known.setdefault(word, _TEXT + len(known)) for word in document.words]
-        for document in world.documents
-    )
+    known = Words() if words is None else words
+    texts = (known.add(document.words) for document in world.documents)
     return _group(texts, scale, lambda: len(known))
 
 
@@ -125,8 +125,8 @@ def read_corpus(seed: int, scale: Scale, *, most: int = 4000) -> Corpus:
     encoded = [item.ids for item in tokenizer.encode_batch(turns, add_special_tokens=False)]
     counts = np.bincount(np.fromiter(itertools.chain.from_iterable(encoded), np.int64))
     order = np.argsort(-counts, kind="stable")[: most - 1]
-    ids = np.full(len(counts), _TEXT + most - 1)
-    ids[order] = _TEXT + np.arange(len(order))
+    ids = np.full(len(counts), TEXT + most - 1)
+    ids[order] = TEXT + np.arange(len(order))
     return _group((ids[text].tolist() for text in encoded), scale, lambda: most)
 
 
@@ -134,7 +134,7 @@ def _group(texts: Iterable[Sequence[int]], scale: Scale, count: Any) -> Corpus:
     """Texts one after the other, each with its end, cut into groups; the last ones are tests."""
     stream = np.fromiter(itertools.chain.from_iterable((*text, _END) for text in texts), np.int64)
     groups = stream[: len(stream) // scale.length * scale.length].reshape(-1, scale.length)
-    first = _TEXT + count()
+    first = TEXT + count()
     prefixes = {name: first + _SENTINELS + place for place, name in enumerate("RSX")}
     ids = SpecialIds(
         vocabulary_size=first + _SENTINELS + 3, first_sentinel=first + _SENTINELS - 1,
@@ -175,9 +175,6 @@ class Pretraining:
                 add_qkv_bias=True, add_lm_head_bias=True, tie_word_embeddings=False,
             )
         )  # fmt: skip
-        self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-        )
         self._batches = DenoisedBatches(
             corpus.train, scale.batch_size, scale.micro_batch_size, seed=seed,
             denoisers=denoisers, ids=corpus.ids, threads=1,
@@ -191,23 +188,7 @@ class Pretraining:
 
     def train(self) -> Pretraining:
         """Trains all steps, with a step size that rises and then falls to a tenth."""
-        import torch
-
-        from lmcore.openba.objective import sum_losses
-
-        steps = self._scale.steps
-        self.model.train()
-        for step in range(1, steps + 1):
-            rise = min(1.0, 20 * step / steps)
-            for group in self._optimizer.param_groups:
-                group["lr"] = 2e-3 * rise * (1 - 0.9 * step / steps)
-            batches = self._batches(step)
-            count = sum(int(batch.decoder_lengths.sum()) for batch in batches)
-            self._optimizer.zero_grad()
-            for batch in batches:
-                (sum_losses(self.model, batch).sum() / count).backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self._optimizer.step()
+        learn(self.model, self._batches, self._scale.steps, final=0.1, rises=20)
         return self
 
     def evaluate(self, *denoisers: Denoiser) -> dict[str, float]:
@@ -222,6 +203,50 @@ class Pretraining:
         return measure_losses(
             self.model, self._corpus.test, denoisers=denoisers, ids=self._corpus.ids, batch_size=64
         )
+
+
+def learn(
+    model: Any,
+    batches: Callable[[int], Sequence[DenoisedBatch]],
+    steps: int,
+    *,
+    lr: float = PEAK,
+    final: float,
+    rises: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 0.1,
+) -> None:
+    """Trains a model with a new optimizer: a stage.
+
+    Args:
+        model: of OpenBA.
+        batches: (step, from 1) to its micro-batches.
+        steps: how many.
+        lr: the largest step size of AdamW.
+        final: share of it at the end, to which it falls in a line.
+        rises: how much faster it rises than steps pass; 0: it begins at the largest.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+    """
+    import torch
+
+    from lmcore.openba.objective import sum_losses
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True
+    )
+    model.train()
+    for step in range(1, steps + 1):
+        rise = min(1.0, rises * step / steps) if rises else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = lr * rise * (1 - (1 - final) * step / steps)
+        parts = batches(step)
+        count = sum(int(part.decoder_lengths.sum()) for part in parts)
+        optimizer.zero_grad()
+        for part in parts:
+            (sum_losses(model, part).sum() / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
 
 
 def under(denoiser: Denoiser, prefix: int) -> Denoiser:
