@@ -28,8 +28,11 @@ from lmcore.openba.training import TrainResult, train
 from lmcore.training.config import Between, check_fields, config_to_dict
 from lmcore.training.folder import Recipe
 from lmcore.training.manifest import read_recipe
+from lmcore.training.processes import find_device
 from lmcore.worlds.openba import TEMPLATES, generate_rows, make_world, write_piece_file
 
+#: The stages of a chain, in their order.
+STAGES = ("ul2", "length_adaptation", "bilingual_flan")
 # So many of the held-out instructions the model is asked.
 _ANSWERED = 32
 
@@ -154,6 +157,8 @@ def run_chain(
         ...     list(run_chain(config, folder).stages)
         ['ul2', 'length_adaptation', 'bilingual_flan']
     """
+    for stage in STAGES:  # a misspelt device is to be said before texts are cleaned
+        find_device(getattr(config, stage).device.device)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="running a chain").hold():
@@ -258,7 +263,7 @@ def _take_recipe(
     folder: Path, config: ChainConfig, inputs: ChainInputs | None, *, resume: bool
 ) -> None:
     """Refuses a folder of another chain; what each stage is told it compares itself."""
-    lengths = {stage: getattr(config, stage).text_length for stage in ("ul2", "length_adaptation")}
+    lengths = {stage: getattr(config, stage).text_length for stage in STAGES[:2]}
     files = None if inputs is None else {
         "texts": list(inputs.texts), "rows": list(inputs.rows),
         "templates": inputs.templates, "tokenizer": inputs.tokenizer,

@@ -97,14 +97,13 @@ def _chain(
     options: dict[str, Any],
 ) -> None:
     with starting():
-        from lmcore.openba.chain import ChainConfig, run_chain
+        from lmcore.openba.chain import STAGES, ChainConfig, run_chain
         from lmcore.training.config import change, override
 
-    stages = ("ul2", "length_adaptation", "bilingual_flan")
     given = {name: value for name, value in place.items() if value is not None}
     config = change(
         override(ChainConfig(), settings),
-        {f"{stage}.device.{name}": value for stage in stages for name, value in given.items()},
+        {f"{stage}.device.{name}": value for stage in STAGES for name, value in given.items()},
     )
     inputs = _find_inputs(files)
     result = run_chain(config, out, inputs, tell=lambda line: show(escape(line)), **options)
