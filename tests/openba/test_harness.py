@@ -137,12 +137,13 @@ def test_other_kinds_of_tasks(tmp_path: Path) -> None:
     )
     docs = [{"text": "Ada met", "answer": "Otto"}, {"text": "Otto lived in", "answer": "Kelp"}]
     _, samples = run_task(
-        lm, tmp_path, docs, output_type="generate_until", generation_kwargs={"until": ["z"]},
+        lm, tmp_path, docs, output_type="generate_until", doc_to_choice=None,
+        generation_kwargs={"until": ["z"]},
         metric_list=[{"metric": "bleu", "aggregation": "bleu", "higher_is_better": True}],
     )  # fmt: skip
     assert all(isinstance(sample["filtered_resps"][0], str) for sample in samples)
     results, _ = run_task(
-        lm, tmp_path, docs, output_type="loglikelihood_rolling", doc_to_text="",
+        lm, tmp_path, docs, output_type="loglikelihood_rolling", doc_to_choice=None, doc_to_text="",
         doc_to_target="{{text}}",
         metric_list=[{
             "metric": "word_perplexity", "aggregation": "weighted_perplexity",
