@@ -2,8 +2,10 @@
 
 All three have the same samples and the same shape; the rows of a step are grouped by length, or
 padded to 570 and 381 as by the authors. T5 gets our grouped batches, our loss and our optimizer.
-Time is given for a whole step, and since all steps have the same useful tokens, ratios of time are
-ratios of useful tokens a second.
+A step on pairs is timed too, grouped, padded to 1024 and 256 as by the authors, and in order with
+each micro-batch as wide as its longest row; their lengths are those of instructions, of which few
+are long. Time is given for a whole step, and since all steps have the same useful tokens, ratios
+of time are ratios of useful tokens a second.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5Config, T5ForConditionalGeneration
 
-from lmcore.openba import OpenBATokenizer
+from lmcore.openba import OpenBATokenizer, Pairs
 from lmcore.openba.objective import sum_losses
 from lmcore.openba.recipes import ShapeConfig, TrainConfig, tiny
 from lmcore.openba.training import OpenBARun
@@ -33,6 +35,8 @@ from timing import Row, compare, print_conditions, save
 TEXTS, LENGTH, PIECES = 256, 568, 2000
 # Samples of a step and of a micro-batch.
 BATCH, MICRO = 48, 4
+# Pairs of a step, and their most likely lengths; 95 % are shorter than five times that.
+PAIRS, PAIR_BATCH, PAIR_LENGTHS, SPREAD = 512, 32, (150, 30), 1.0
 # T5 has neither biases nor an output layer of its own.
 SHAPE = ShapeConfig(
     hidden_size=128,
@@ -103,6 +107,56 @@ class T5Step:
         return total
 
 
+def make_pairs() -> Pairs:
+    """Returns pairs whose lengths are log-normal, with an end behind each target."""
+    generator = np.random.default_rng(1)
+    parts = []
+    for length in PAIR_LENGTHS:
+        sizes = np.exp(generator.normal(np.log(length), SPREAD, PAIRS)).astype(int) + 1
+        parts.append([generator.integers(300, PIECES, size) for size in sizes])
+    return Pairs(parts[0], [np.append(target, 1) for target in parts[1]])
+
+
+def time_pairs(tokenizer: OpenBATokenizer) -> list[Row]:
+    """Asserts that losses on pairs are equal, and times steps.
+
+    Args:
+        tokenizer: of the pairs.
+    """
+    changes = {"pairs": True, "encoder_length": 1024, "decoder_length": 256}
+    pairs = make_pairs()
+    grouped, padded, in_order = (
+        OpenBARun(
+            change(make_config(grouping=grouping), {**changes, "batch_size": PAIR_BATCH}),
+            pairs,
+            tokenizer=tokenizer,
+        )
+        for grouping in (True, False, True)
+    )
+    in_order.batches.grouped = False
+    runs = (grouped, padded, in_order)
+    for step in (1, 2):
+        one, *others = (run.step(step) for run in runs)
+        assert all(abs(float(one["loss"] - other["loss"])) < 1e-4 for other in others), (
+            one,
+            others,
+        )
+        assert all(one["tokens"] == other["tokens"] for other in others)
+    share = [run.batches.measure_padding(range(1, 11)) for run in runs]
+    print(f"padding {share[0]:.1%} grouped, {share[1]:.1%} padded, {share[2]:.1%} in order")
+    case = f"{PAIR_BATCH} pairs, micro-batches of {MICRO}, 2 + 4 blocks of 128"
+    rows = []
+    for name, run, goal in (
+        ("padded to 1024 and 256", padded, "2x"),
+        ("in order, padded to the longest", in_order, "1x"),
+    ):
+        rows += compare(
+            "openba_training", case, (name, in_turn(run.step)),
+            ("grouped", in_turn(grouped.step), goal), rounds=7, repeats=1,
+        )  # fmt: skip
+    return rows
+
+
 def in_turn(call: Callable[[int], Any]) -> Callable[[], Any]:
     """Returns what calls with steps from 1 on."""
     steps = count(1)
@@ -145,6 +199,7 @@ def main() -> None:
         "openba_training", case, ("T5 of transformers", in_turn(t5)), (*ours, "0.95x"),
         rounds=rounds, repeats=1,
     )  # fmt: skip
+    rows += time_pairs(tokenizer)
     if "--save" in sys.argv[1:]:
         save("openba_training", rows)
 

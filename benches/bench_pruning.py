@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lmcore._safetensors import make_header
 from lmcore.compression.cuts import TensorCut, apply_cut
-from lmcore.compression.safetensors_files import make_header
 from lmcore.compression.shards import cut_checkpoint
 from timing import Row, compare, print_conditions, save
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
-    denoising, entities, examples, false_negatives, matching, negatives, ngrams, predictions,
-    vocabulary, words,
+    denoising, duplicates, entities, examples, false_negatives, matching, negatives, ngrams,
+    predictions, vocabulary, words,
 };
 
 /// What kind of thing went wrong: who calls the core needs to know no more than this and the text.
@@ -190,6 +190,9 @@ pub enum Error {
     /// A problem of the vocabulary alone.
     #[error(transparent)]
     Vocabulary(#[from] vocabulary::Problem),
+    /// A problem of the duplicates alone.
+    #[error(transparent)]
+    Duplicates(#[from] duplicates::Problem),
     /// A problem of the n-grams alone.
     #[error(transparent)]
     Ngrams(#[from] ngrams::Problem),
@@ -260,6 +263,7 @@ impl Error {
             Self::Examples(problem) => problem.kind(),
             Self::FalseNegatives(problem) => problem.kind(),
             Self::Vocabulary(problem) => problem.kind(),
+            Self::Duplicates(problem) => problem.kind(),
             Self::Ngrams(problem) => problem.kind(),
             Self::Stopped | Self::Raised => Kind::Caller,
         }

@@ -11,6 +11,8 @@
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
 //! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
+//! | [`cleaning`] | texts without what named rules remove | `OpenBA-V2`, section on data |
+//! | [`duplicates`] | which texts and sentences stood before, by their hashes | `OpenBA-V2`, section on data |
 //! | [`ngrams`] | n-grams of words: counts, BLEU, the candidate that others agree with most | Bridge-Gap Diffusion, its evaluator |
 //! | [`philox`] | counter-based random numbers | Salmon et al., SC 2011 |
 //! | [`ranking`] | ranks of targets among scored candidates, HR, NDCG, MRR | `UFNRec`, its evaluator |
@@ -23,7 +25,9 @@
 
 pub mod append;
 pub mod check;
+pub mod cleaning;
 pub mod denoising;
+pub mod duplicates;
 pub mod entities;
 pub mod error;
 pub mod examples;

@@ -129,7 +129,7 @@ pub fn to_characters(text: &str, ranges: &[Range]) -> Result<Vec<Range>> {
     Ok(characters)
 }
 
-fn is_unspaced(character: char) -> bool {
+pub(crate) fn is_unspaced(character: char) -> bool {
     matches!(u32::from(character),
         0x3005..=0x3007      // iteration mark, closing mark, zero
         | 0x3041..=0x3096    // Hiragana

@@ -131,6 +131,23 @@ def build(folder: Path) -> None:
     save_file(weights, folder / "weights.safetensors")
     write_large_model(folder)
     write_toxicity(folder)
+    write_instruction_files(folder)
+
+
+def write_instruction_files(folder: Path) -> None:
+    """Rows of tasks with their templates, dialogues, and pairs with a tokenizer."""
+    from lmcore.worlds.openba import write_piece_file
+    from tiny_scorers import write_jsonl
+
+    write_piece_file(folder / "pieces.model")
+    task = [{"q": "why", "n": n, "language": name} for n, name in enumerate(("en", "zh"))]
+    write_jsonl(folder / "tasks.jsonl", task)
+    template = {"source": "{{{q}}} {n}", "target": "{n}", "choices": {"n": ["no", "yes"]}}
+    (folder / "templates.json").write_text(json.dumps({"tasks": [template]}))
+    turns = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
+    chats = [{"conversations": turns}, {"instruction": "a", "input": "b", "output": "c"}]
+    (folder / "chats.json").write_text(json.dumps(chats))
+    write_jsonl(folder / "pairs.jsonl", [{"source": "Ada met", "target": "Otto."}] * 3)
 
 
 def write_toxicity(folder: Path) -> None:
@@ -381,6 +398,10 @@ def make_targets() -> dict[str, Target]:
         plan = ("--plan", "{}/plan.json")
         return command("compression", "prune", "{}/large", f"{{}}/{out}", *plan)
 
+    def instruct(*options: str) -> Callable[[Path], Any]:
+        files = ("{}/tasks.jsonl", "--templates", "{}/templates.json", "--out", "{}/made.jsonl")
+        return command("openba", "instructions", *files, *options)
+
     judge_spans = command(
         "detox", "score-spans", "{}/gold.csv", "{}/found.jsonl", "--skip-bad-rows", "--json"
     )
@@ -395,6 +416,17 @@ def make_targets() -> dict[str, Target]:
     targets = [
         Target("generations.jsonl", [
             measure, command("detox", "score", "{}/generations.jsonl", *SCORED, "--words"),
+        ]),
+        Target("tasks.jsonl", [instruct(), instruct("--skip-bad-rows", "--repeat")]),
+        Target("templates.json", [instruct(), instruct("--skip-bad-rows", "--ratio", "none")]),
+        Target("chats.json", [
+            command("openba", "format", "chat", "{}/chats.json", "--out", "{}/chat.jsonl"),
+            command("openba", "format", "instruction-generation", "{}/chats.json", "--out",
+                    "{}/chat.jsonl", "--skip-bad-rows"),
+        ]),
+        Target("pairs.jsonl", [
+            command("openba", "pack", "{}/pairs.jsonl", "--pairs", "--tokenizer",
+                    "{}/pieces.model", "--out", "{}/packed", "--skip-bad-rows", "--no-resume"),
         ]),
         Target("labelled.jsonl", [
             command("detox", "train-scorer", "{}/labelled.jsonl", "--out", "{}/new", "--bits", "8")

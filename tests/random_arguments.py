@@ -259,6 +259,32 @@ def lower(words: list[str]) -> list[str]:
     return [word.lower() for word in words]
 
 
+def dirty_texts(source: random.Random) -> list[str]:
+    pieces = [
+        "<b>",
+        "<p",
+        ">",
+        "http://a.org",
+        "a@b.org",
+        "138 0013 8000",
+        "哈哈哈哈哈",
+        ". ",
+        "\n",
+    ]
+    parts = [*pieces, "It rains in the north", "今天下雨。", "北", "Mr", "\0"]
+    return [
+        "".join(source.choices(parts, k=source.randrange(9))) for _ in range(source.randrange(5))
+    ]
+
+
+def clean_rules(source: random.Random) -> tuple[Any, ...]:
+    return (*(source.random() < 0.7 for _ in range(4)), source.randrange(5), source.randrange(5))
+
+
+def hash_key(source: random.Random) -> bytes:
+    return source.randbytes(16)
+
+
 def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
     """Returns what makes the arguments of each function and method of the compiled module."""
 
@@ -342,6 +368,16 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         "count_ids": lambda s: [ids_of(s), np.zeros(9, np.int64), True, threads(s)],
         "rank_ids": lambda s: [integers(s, s.randrange(9), 0, 9)],
         "remap_ids": lambda s: remapped(s),
+        "clean_texts": lambda s: [dirty_texts(s), clean_rules(s), threads(s)],
+        "hash_texts": lambda s: [dirty_texts(s), hash_key(s), threads(s)],
+        "Duplicates": lambda s: [hash_key(s), s.choice([None, 0, 2_100_000]), s.random() < 0.5],
+        "Duplicates.memory_bytes": lambda _: [],
+        "Duplicates.add": lambda s: [dirty_texts(s), threads(s)],
+        "Duplicates.remove": lambda s: [
+            dirty_texts(s), s.random() < 0.5, s.randrange(4), clean_rules(s), threads(s)
+        ],
+        "Duplicates.take_added": lambda _: [],
+        "Duplicates.load": lambda s: [s.randbytes(s.choice([0, 10, 30, 31]))],
         "list_segments": lambda s: segmented(s)[:3],
         "mask_segments": lambda s: (lambda a: [*a[:2], a[3], 5, a[2], threads(s)])(segmented(s)),
         "make_betas": lambda s: [s.choice(list(SCHEDULES)), s.randrange(21, 99)],
@@ -407,6 +443,11 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
     from lmcore.ops.entities import EntityCounts
 
     core = core_arguments()
+
+    def cleaned(source: random.Random) -> dict[str, Any]:
+        names = ("html", "links", "emails", "phone_numbers", "most_repeats", "minimum_words")
+        rules = dict(zip(names, clean_rules(source), strict=True))
+        return {**rules, "threads": threads(source)}
 
     def as_core(name: str, *keywords: str) -> Callable[[random.Random], Arguments]:
         def make(source: random.Random) -> Arguments:
@@ -642,6 +683,18 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
         ),
         "segments.list_segments": as_core("list_segments", "size"),
         "segments.mask_segments": as_core("mask_segments", "size", "threads"),
+        "cleaning.clean_texts": lambda s: ([dirty_texts(s)], cleaned(s)),
+        "duplicates.hash_texts": as_core("hash_texts", "key", "threads"),
+        "duplicates.Duplicates": lambda s: (
+            [], dict(zip(("key", "max_memory", "keeps_added"), core["Duplicates"](s), strict=True))
+        ),
+        "duplicates.Duplicates.add": as_core("Duplicates.add", "threads"),
+        "duplicates.Duplicates.remove": lambda s: (
+            [dirty_texts(s)],
+            {"documents": s.random() < 0.5, "sentences": s.randrange(4), **cleaned(s)},
+        ),
+        "duplicates.Duplicates.take_added": lambda _: ([], {}),
+        "duplicates.Duplicates.load": as_core("Duplicates.load"),
         "schedule.make_betas": as_core("make_betas"),
         "schedule.space_timesteps": lambda s: ([s.choice([20, 50]), spec(s)], {}),
         "schedule.adaptive_timesteps": lambda s: (

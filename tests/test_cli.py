@@ -35,6 +35,7 @@ COMMANDS = [
     ["diffusion", "profile"],
     ["diffusion", "score"],
     ["openba"],
+    ["openba", "chain"],
     ["openba", "cost"],
     ["openba", "format"],
     ["openba", "generate"],

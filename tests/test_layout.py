@@ -25,6 +25,8 @@ ARRAY_CONCEPTS = [
     "predictions",
     "philox",
     "denoising",
+    "cleaning",
+    "duplicates",
     "examples",
     "negatives",
     "false_negatives",

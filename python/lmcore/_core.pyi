@@ -31,10 +31,13 @@ _DatasetSums: TypeAlias = tuple[
 ]
 _Evaluation: TypeAlias = tuple[dict[str, _DatasetSums], int, _Words]
 _Reversed: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]
+_Rules: TypeAlias = tuple[bool, bool, bool, bool, int, int]
+_Cleaned: TypeAlias = tuple[list[str | None], NDArray[np.uint8], list[tuple[int, int]]]
 _BackTokenize: TypeAlias = Callable[[list[str]], list[str]]
 
 __all__ = [
     "Denoising",
+    "Duplicates",
     "FalseNegativeMemory",
     "SequenceSampler",
     "__version__",
@@ -44,6 +47,7 @@ __all__ = [
     "align_words",
     "choose_candidates",
     "classify_errors",
+    "clean_texts",
     "compute_quality",
     "count_entities",
     "count_entities_batch",
@@ -54,6 +58,7 @@ __all__ = [
     "draw_neighbours",
     "draw_timesteps",
     "find_neighbours",
+    "hash_texts",
     "list_excluded",
     "list_segments",
     "locate_words",
@@ -183,6 +188,23 @@ class Denoising:
     ) -> None: ...
 
 @final
+class Duplicates:
+    def __new__(cls, key: bytes, max_memory: int | None, keeps_added: bool, /) -> Self: ...
+    def __len__(self, /) -> int: ...
+    def memory_bytes(self, /) -> int: ...
+    def add(self, texts: Sequence[str], threads: int | None, /) -> NDArray[np.bool_]: ...
+    def remove(
+        self,
+        texts: Sequence[str],
+        documents: bool,
+        sentences: int,
+        rules: _Rules,
+        threads: int | None,
+        /,
+    ) -> _Cleaned: ...
+    def take_added(self, /) -> bytes: ...
+    def load(self, stored: bytes, /) -> None: ...
+
 class FalseNegativeMemory:
     def __new__(cls, threshold: int | None, max_keys: int | None, /) -> Self: ...
     def inject(
@@ -409,6 +431,8 @@ def remap_ids(
     threads: int | None,
     /,
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...
+def clean_texts(texts: Sequence[str], rules: _Rules, threads: int | None, /) -> _Cleaned: ...
+def hash_texts(texts: Sequence[str], key: bytes, threads: int | None, /) -> NDArray[np.uint64]: ...
 def list_segments(
     ids: NDArray[np.int64], offsets: NDArray[np.int64], size: int, /
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...

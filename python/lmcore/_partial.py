@@ -34,6 +34,8 @@ class State:
     rows: int = 0
     bad_rows: int = 0
     listed_bad_rows: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    """What else the stream knows, as JSON; checked by who put it there."""
 
 
 class Partial:
@@ -100,7 +102,7 @@ class Partial:
         content = read_json(self.state, "the state of an output")
         kinds: dict[str, type] = {
             "line": int, "input_digest": str, "output_bytes": int, "output_digest": str,
-            "rows": int, "bad_rows": int, "listed_bad_rows": list,
+            "rows": int, "bad_rows": int, "listed_bad_rows": list, "more": dict,
         }  # fmt: skip
         if not isinstance(content, dict) or set(content) != {"recipe", *kinds}:
             raise self._broken("its state has other keys")

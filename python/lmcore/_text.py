@@ -71,6 +71,8 @@ def _object_to_json(value: dict[str, Any]) -> str:
             text = _str_to_json(item)
         elif type(item) is list:
             text = _list_to_json(item)
+        elif type(item) is int:
+            text = str(item)
         else:
             text = _to_json(item)
         parts.append(_key_to_json(key) + text)

@@ -3,7 +3,9 @@
 mod arrays;
 #[cfg_attr(Py_GIL_DISABLED, path = "owned.rs")]
 mod borrowed;
+mod cleaning;
 mod denoising;
+mod duplicates;
 mod entities;
 mod error;
 mod examples;
@@ -30,7 +32,11 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::cleaning::clean_texts;
+    #[pymodule_export]
     use super::denoising::Denoising;
+    #[pymodule_export]
+    use super::duplicates::{Duplicates, hash_texts};
     #[pymodule_export]
     use super::entities::{
         classify_errors, compute_quality, count_entities, count_entities_batch, decode_spans,

@@ -26,11 +26,13 @@ from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.config import Between, change
 from lmcore.worlds.diffusion import list_tokens
 from lmcore.worlds.openba import write_piece_file
+from megatron_files import write_checkpoint
 from prediction_rows import VALID, write_rows
 from tiny_detox import save_segment_cnn
 from tiny_diffusion import make_tokenizer as make_words
 from tiny_diffusion import small
 from tiny_generation import save_pair
+from tiny_openba import make_model as make_openba
 from tiny_questions import make_pairs, write_json
 
 ATTEMPTS = [
@@ -43,16 +45,16 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates", "identity",
+    "predicted", "templates", "identity", "mixture", "texts", "tasks",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
-    "schedule", "solver", "grammar", "ratio", "language", "target_format", "task", "prompts",
+    "schedule", "solver", "grammar", "ratio", "target_format", "task", "prompts",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field",
+    "label_field", "without", "language", "prompt",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -109,9 +111,13 @@ COMPLETE: dict[str, list[str]] = {
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],
     "diffusion sample": ["DIFFUSION", "TARGETS", "ALIGNED"],
+    "openba convert": ["TRAINING", "--out", "RUN"],
+    "openba chain": ["RUN"],
+    "openba clean": ["TEXT", "--out", "RUN"],
     "openba cost": ["CONFIG"],
-    "openba evaluate": ["OPENBA", "--task", "mmlu", "--data", "QUESTIONS"],
+    "openba export": ["OPENBA", "--out", "RUN"],
     "openba format": ["chat", "CHAT", "--out", "ALIGNED"],
+    "openba evaluate": ["OPENBA", "--task", "mmlu", "--data", "QUESTIONS"],
     "openba generate": ["OPENBA", "TEXT", "--out", "ALIGNED"],
     "openba instructions": ["TASKS", "--templates", "TEMPLATES", "--out", "ALIGNED"],
     "openba pack": ["TEXT", "--tokenizer", "PIECES", "--out", "RUN"],
@@ -189,6 +195,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         part.save_pretrained(folder / "labeller")
     write_piece_file(folder / "spiece.model")
     save_pair(folder / "openba")
+    write_checkpoint(folder / "training", make_openba(vocab_size=64, add_ffn_bias=False), 1)
     (folder / "config.json").write_text('{"model_type": "openba"}')
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     plan = [folder / "openba", folder / "plan.json", "--decoder-layers", 2, "--layers", "spread"]
@@ -234,6 +241,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),
         "OPENBA": str(folder / "openba"),
+        "TRAINING": str(folder / "training"),
         "PIECES": str(folder / "spiece.model"),
         "TEXT": str(folder / "text.txt"),
         "EXAMPLES": str(examples),

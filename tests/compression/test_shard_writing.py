@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 from numpy.typing import NDArray
 
+from lmcore import _shards
+from lmcore._shards import ShardFile
+from lmcore._stored import StoredTensor
 from lmcore.compression import shard_writing
-from lmcore.compression.checkpoint_folders import StoredTensor
 from lmcore.compression.cuts import TensorCut, apply_cut
-from lmcore.compression.shard_writing import Run, ShardFile, cut_blocks, write_cuts
+from lmcore.compression.shard_writing import Run, cut_blocks, write_cuts
 
 TYPES = {1: "U8", 2: "BF16", 4: "F32", 8: "I64"}
 
@@ -28,7 +30,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(shard_writing, "_BLOCK_BYTES", 24)
         patch.setattr(shard_writing, "_RUN_BYTES", 16)
-        patch.setattr(shard_writing, "_COPY_BYTES", 40)
+        patch.setattr(_shards, "_COPY_BYTES", 40)
         yield
 
 
@@ -106,7 +108,7 @@ def test_bytes_are_copied_from_their_place_in_a_file(
     expected = apply_cut(array, cut).tobytes()
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_writing, "_RUN_BYTES", 16)
-        patch.setattr(shard_writing, "_COPY_BYTES", 40)
+        patch.setattr(_shards, "_COPY_BYTES", 40)
         tensor = store(array, Path(folder, "a"), before)
         assert write(tensor, cut, copies=copies) == (expected, len(expected))
 

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import warm
+from lmcore import _shards
 from lmcore._files import FolderLock
+from lmcore._safetensors import make_header
 from lmcore.compression import shards
 from lmcore.compression.cuts import TensorCut, apply_cut
-from lmcore.compression.safetensors_files import make_header
 from lmcore.compression.shards import CutSummary, cut_checkpoint
 
 INDEX = "model.safetensors.index.json"
@@ -203,10 +204,10 @@ def test_a_kill_between_any_two_changes(
             assert {name: left[name] for name in expected} == expected
         if any(name in expected for name in (read_files(target) if target.exists() else ())):
             kept.add(count)
-        if not (target / last).exists() or (target / shards._JOURNAL).exists():
+        if not (target / last).exists() or (target / _shards.JOURNAL).exists():
             cut_checkpoint(source, target, CUTS, max_shard_bytes=size)
         left = read_files(target)
-        left.pop(shards._LOCK, None)  # whose removal was the change
+        left.pop(_shards.LOCK, None)  # whose removal was the change
         assert left == expected
         count += 1
     assert count > 10
@@ -228,7 +229,7 @@ def stop_at(source: Path, target: Path, done: int) -> None:
 
 def test_whole_shards_are_kept(source: Path, target: Path) -> None:
     stop_at(source, target, 2)
-    assert not (target / shards._PART).exists()
+    assert not (target / _shards.PART).exists()
     times = {path.name: path.stat().st_mtime_ns for path in target.glob("model-*")}
     told: list[tuple[int, int]] = []
     summary = cut_checkpoint(
@@ -298,13 +299,13 @@ def test_journals_that_are_none(source: Path, target: Path) -> None:
         (json.dumps({**recipe, "files": {"../model.safetensors": [1, 1]}}), "'../model.safet"),
         (json.dumps({**recipe, "files": {"config.json": [1, 1]}}), "'config.json'"),
     ]:
-        (target / shards._JOURNAL).write_text(content)
+        (target / _shards.JOURNAL).write_text(content)
         for resume in (True, False):
             with pytest.raises(ValueError, match=text):
                 cut_checkpoint(source, target, CUTS, resume=resume)
     assert outside.read_text() == "x"
-    (target / shards._JOURNAL).unlink()
-    os.mkfifo(target / shards._JOURNAL)
+    (target / _shards.JOURNAL).unlink()
+    os.mkfifo(target / _shards.JOURNAL)
     with pytest.raises(ValueError, match=r"it is no regular file; remove it$"):
         cut_checkpoint(source, target, CUTS)
 
@@ -361,7 +362,7 @@ def test_a_link_in_place_of_a_part_is_not_followed(source: Path, target: Path) -
     target.mkdir()
     victim = target.parent / "victim"
     victim.write_text("x")
-    for name in (shards._PART, shards._NEW_JOURNAL):
+    for name in (_shards.PART, _shards.NEW_JOURNAL):
         (target / name).symlink_to(victim)
     cut_checkpoint(source, target, CUTS)
     assert victim.read_text() == "x"
@@ -371,10 +372,10 @@ def test_a_link_in_place_of_a_part_is_not_followed(source: Path, target: Path) -
 def test_one_process_writes(source: Path, target: Path) -> None:
     target.mkdir()
     text = f"^{target}: another process is writing weights into it$"
-    with FolderLock(target, doing="x", file=shards._LOCK).hold():
+    with FolderLock(target, doing="x", file=_shards.LOCK).hold():
         with pytest.raises(FileExistsError, match=text):
             cut_checkpoint(source, target, CUTS)
-        assert [path.name for path in target.iterdir()] == [shards._LOCK]
+        assert [path.name for path in target.iterdir()] == [_shards.LOCK]
     cut_checkpoint(source, target, CUTS)
     assert_whole(target)
 
@@ -399,7 +400,7 @@ def test_a_full_disk(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
     assert error.value.filename.startswith(f"{target}/")
     kept = [path.name for path in target.glob("model-*")]
     assert kept
-    assert {path.name for path in target.iterdir()} == {*kept, shards._JOURNAL}
+    assert {path.name for path in target.iterdir()} == {*kept, _shards.JOURNAL}
     assert cut_checkpoint(source, target, CUTS, max_shard_bytes=60).kept_files == len(kept)
     assert_whole(target)
 
@@ -457,7 +458,7 @@ def test_a_file_that_is_too_short_gets_no_name(
     monkeypatch.setattr(shards, "write_cuts", lambda file, cuts: file.write(b"x"))
     with pytest.raises(ValueError, match=r"model\.safetensors: expected \d+ bytes, got \d+$"):
         cut_checkpoint(source, target, CUTS)
-    assert [path.name for path in target.iterdir()] == [shards._JOURNAL]
+    assert [path.name for path in target.iterdir()] == [_shards.JOURNAL]
 
 
 def test_nothing_may_be_kept(source: Path, target: Path) -> None:
@@ -531,7 +532,7 @@ def test_kill_in_the_middle(source: Path, target: Path) -> None:
     process = warm.start(KILLED, source, target)
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
-    assert (target / shards._PART).exists()
+    assert (target / _shards.PART).exists()
     assert not (target / INDEX).exists()
     cuts = [TensorCut(source=name, target=name) for name in TENSORS]
     assert cut_checkpoint(source, target, cuts, max_shard_bytes=60).kept_files == 1

@@ -23,6 +23,12 @@ needs_harness = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+
+
 @pytest.fixture
 def pairs(tmp_path: Path) -> list[dict[str, Any]]:
     """Questions whose options have different numbers of tokens."""
@@ -131,12 +137,13 @@ def test_other_kinds_of_tasks(tmp_path: Path) -> None:
     )
     docs = [{"text": "Ada met", "answer": "Otto"}, {"text": "Otto lived in", "answer": "Kelp"}]
     _, samples = run_task(
-        lm, tmp_path, docs, output_type="generate_until", generation_kwargs={"until": ["z"]},
-        metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        lm, tmp_path, docs, output_type="generate_until", doc_to_choice=None,
+        generation_kwargs={"until": ["z"]},
+        metric_list=[{"metric": "bleu", "aggregation": "bleu", "higher_is_better": True}],
     )  # fmt: skip
     assert all(isinstance(sample["filtered_resps"][0], str) for sample in samples)
     results, _ = run_task(
-        lm, tmp_path, docs, output_type="loglikelihood_rolling", doc_to_text="",
+        lm, tmp_path, docs, output_type="loglikelihood_rolling", doc_to_choice=None, doc_to_text="",
         doc_to_target="{{text}}",
         metric_list=[{
             "metric": "word_perplexity", "aggregation": "weighted_perplexity",

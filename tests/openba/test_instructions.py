@@ -387,3 +387,30 @@ def test_settings_and_outputs_that_cannot_be() -> None:
     with file_size_limited(500), pytest.raises(OSError, match="File too large"):
         write()
     assert names() == BEFORE
+
+
+# Real texts.
+
+
+def test_real_translations_and_instructions(folder: Path, data_dir: Path) -> None:
+    text = (data_dir / "corpora/parallel/cmn_tatoeba.txt").read_text(encoding="utf-8")
+    found = [line.split("\t")[:2] for line in text.splitlines()[:6000]]
+    write_rows("mt.jsonl", [{"en": english, "zh": chinese} for english, chinese in found])
+    chains = data_dir / "tox/detoxchain_alpaca_rtp1000.jsonl"
+    templates = {
+        "mt": TEMPLATES["mt"],
+        chains.stem: [{"source": "{instruction}\n{input}", "target": "{output}", "language": "en"}],
+    }
+    write_templates(templates)
+    summary = write(["mt.jsonl", str(chains)], ratio="54:46", repeat=True)
+    rows = read()
+    english = sum(row["language"] == "en" for row in rows)
+    assert summary.bad_rows == 0
+    assert english / len(rows) == pytest.approx(0.54, abs=1e-3)
+    assert sum(task.written for task in summary.tasks) == len(rows) >= 7000
+    known = {*map(tuple, found)}
+    for row in rows:
+        if row["task"] == "mt":
+            before = templates["mt"][row["template"] - 1]["source"].partition("{")[0]
+            pair = (row["source"].removeprefix(before), row["target"])
+            assert (pair if row["template"] == 1 else pair[::-1]) in known

@@ -47,6 +47,26 @@ CALLS = {
         "; labels = np.ones(n * 63, int)",
         "[segments.mask_segments(ids, offsets, labels, 5, threads={threads}) for _ in range(99)]",
     ),
+    "clean_texts": (
+        "texts = ['It rains today. ' * 2**22]",
+        "[cleaning.clean_texts(texts, threads={threads}) for _ in range(99)]",
+    ),
+    "clean many texts": (
+        "texts = ['<p>It rains</p> on 2 of us. '] * 2**20",
+        "[cleaning.clean_texts(texts, threads={threads}) for _ in range(99)]",
+    ),
+    "Duplicates.add": (
+        "texts = [str(k) for k in range(2**21)]",
+        "[duplicates.Duplicates().add(texts, threads={threads}) for _ in range(99)]",
+    ),
+    "Duplicates.remove": (
+        "texts = ['It rains ' + str(k) + '. It rains ' + str(k + 1) + '. ' for k in range(2**20)]",
+        "[duplicates.Duplicates().remove(texts, threads={threads}) for _ in range(99)]",
+    ),
+    "hash_texts": (
+        "texts = ['a' * 99] * 2**21",
+        "[duplicates.hash_texts(texts, threads={threads}) for _ in range(99)]",
+    ),
     "sentence_bleu": (
         "texts = ['a b c d ' * 9] * 2**14; rows = [[text] * 4 for text in texts]",
         "[ngrams.sentence_bleu(texts, rows, order=16, threads={threads}) for _ in range(99)]",
@@ -137,7 +157,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
 from lmcore.ops import denoising, false_negatives, negatives, ngrams, philox, ranking, schedule
-from lmcore.ops import segments, vocabulary
+from lmcore.ops import cleaning, duplicates, segments, vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

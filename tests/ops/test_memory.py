@@ -17,7 +17,7 @@ import json, os, resource, sys
 from pathlib import Path
 import numpy  # what reads its first array imports it
 from lmcore import _core
-from lmcore.ops import entities, lcs, matching, ngrams, predictions, words
+from lmcore.ops import cleaning, duplicates, entities, lcs, matching, ngrams, predictions, words
 
 def used():
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -103,6 +103,9 @@ def test_core_refuses_views_of_any_size() -> None:
         "ngrams.self_bleu([big, big])",
         "ngrams.choose_candidates([[big, big]], threads=2)",
         "ngrams.count_ngrams([big])",
+        "cleaning.clean_texts([big, big], threads=2)",
+        "cleaning.clean_texts(['<b>' + big], threads=1)",
+        "duplicates.Duplicates().remove([big, big + '. ' + big], threads=2)",
     ],
 )
 def test_refused_memory_of_one_row(call: str) -> None:

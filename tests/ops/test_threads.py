@@ -12,6 +12,8 @@ import pytest
 
 from lmcore import _core
 from lmcore.ops._threads import limit_threads, most_threads
+from lmcore.ops.cleaning import clean_texts
+from lmcore.ops.duplicates import Duplicates, hash_texts
 from lmcore.ops.entities import count_entities_batch
 from lmcore.ops.examples import write_examples_batch
 from lmcore.ops.matching import match_labels_batch
@@ -61,6 +63,10 @@ def calls(tmp_path: Path) -> dict[str, Call]:
         "mask_segments": lambda threads: mask_segments(
             [1, 2, 3], [0, 3], [0, 1], 9, threads=threads
         ).ids.tolist(),
+        "clean_texts": lambda threads: clean_texts(texts, minimum_words=0, threads=threads),
+        "hash_texts": lambda threads: hash_texts(texts, threads=threads).tolist(),
+        "Duplicates.add": lambda threads: Duplicates().add(texts, threads=threads).tolist(),
+        "Duplicates.remove": lambda threads: Duplicates().remove(texts, threads=threads),
         "sentence_bleu": lambda threads: sentence_bleu(
             texts, [[*row] for row in words], threads=threads
         ).tolist(),
@@ -82,6 +88,10 @@ NAMES = [
     "count_ids",
     "remap_ids",
     "mask_segments",
+    "clean_texts",
+    "hash_texts",
+    "Duplicates.add",
+    "Duplicates.remove",
     "sentence_bleu",
     "choose_candidates",
 ]

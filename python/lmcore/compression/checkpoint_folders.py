@@ -5,52 +5,19 @@ Files are mapped, never read whole: what is looked at here are names, types and 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import mmap
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmcore._json import read_json
-from lmcore.compression.safetensors_files import WIDTHS, count_bytes, is_name, read_header
+from lmcore._safetensors import WIDTHS, is_name, read_header
+from lmcore._stored import StoredTensor, find_fingerprint, map_tensor, refusing
 
-#: torch's names of the types that safetensors has.
-_TORCH_NAMES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz", "I16": "int16", "U16": "uint16", "F16": "float16",
-    "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64",
-    "U64": "uint64", "F64": "float64", "C64": "complex64",
-}  # fmt: skip
 # In the order in which transformers takes them.
 _WHOLE_NAMES = ("model.safetensors", "pytorch_model.bin")
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class StoredTensor:
-    """A tensor of a checkpoint, where it lies."""
-
-    file: Path
-    dtype: str
-    """As safetensors calls it: `BF16`."""
-    shape: tuple[int, ...]
-    elements: NDArray[Any] = field(repr=False, compare=False)
-    """Of this shape, mapped and read-only; each element is its bytes (`V2`), whatever its type."""
-    offset: int | None
-    """Where its bytes begin in the file; None where they do not lie in it as they are."""
-
-    @property
-    def bytes(self) -> int:
-        """How many it takes."""
-        return count_bytes(self.dtype, self.shape)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -70,7 +37,7 @@ class StoredCheckpoint:
             OSError: a file cannot be found.
             ValueError: one has changed.
         """
-        if _fingerprint(self.files) != self.fingerprint:
+        if find_fingerprint(self.files) != self.fingerprint:
             raise ValueError(f"{self.folder}: changed while it was read")
 
 
@@ -98,7 +65,7 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> StoredCheckpoint:
         raise ValueError(f"{base}: not a folder")
     files, index, weight_map = _find_files(base)
     looked_at = [*files, *([] if weight_map is None else [index])]
-    fingerprint = _fingerprint(looked_at)
+    fingerprint = find_fingerprint(looked_at)
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for name, tensor in _read_file(file).items():
@@ -170,73 +137,13 @@ def _read_bin(file: Path) -> dict[str, StoredTensor]:
 
     if not file.is_file():
         raise ValueError(f"{file}: not a regular file")
-    with _refusing(file):
+    with refusing(file):
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not a file of weights: it holds a {type(content).__name__}")
-    size = file.stat().st_size
     found = {}
     for name, tensor in content.items():
         if not isinstance(name, str) or not is_name(name):
             raise ValueError(f"{file}: a tensor has a name, of UTF-8: got {type(name).__name__}")
-        if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"{file}: {name} is no tensor: {type(tensor).__name__}")
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        if not plain or tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise ValueError(f"{file}: {name} is no plain tensor: {tensor.layout} {tensor.device}")
-        # One element that stands for many would fill a disk.
-        if tensor.numel() * tensor.element_size() > size:
-            raise ValueError(f"{file}: {name} has the shape {list(tensor.shape)}, and the file "
-                             f"{size} bytes")  # fmt: skip
-        found[name] = _store(file, name, tensor)
+        found[name] = map_tensor(file, name, tensor)
     return found
-
-
-def _store(file: Path, name: str, tensor: Any) -> StoredTensor:
-    import torch
-
-    kind = str(tensor.dtype).removeprefix("torch.")
-    dtype = next((own for own, theirs in _TORCH_NAMES.items() if theirs == kind), None)
-    if dtype is None or tensor.is_conj() or tensor.is_neg():
-        raise ValueError(f"{file}: {name} has the unknown type {tensor.dtype}")
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    width = WIDTHS[dtype]
-    elements = tensor.detach().view(whole[width]).numpy().view(f"V{width}")
-    elements.setflags(write=False)
-    return StoredTensor(
-        file=file, dtype=dtype, shape=tuple(tensor.shape), elements=elements, offset=None
-    )
-
-
-@contextmanager
-def _refusing(file: Path) -> Iterator[None]:
-    """What stands in a file may make torch fail in any way: the kind of the error tells nothing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of types that are refused
-            yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        # A place before the file's begin, which torch takes from it, is an argument that is none.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise OSError(error.errno, error.strerror, os.fspath(file)) from error
-        if "mmap can only be used" in str(error) and _begins_as_pickle(file):
-            raise ValueError(
-                f"{file}: has torch's old format, which cannot be mapped: load and save it anew"
-            ) from None
-        lines = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise ValueError(f"{file}: not a file of weights: {lines[0][:200]}") from None
-
-
-def _begins_as_pickle(file: Path) -> bool:
-    with open(file, "rb") as opened:
-        return opened.read(1) == b"\x80"
-
-
-def _fingerprint(files: list[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        known = file.stat()
-        digest.update(repr((file.name, known.st_size, known.st_mtime_ns)).encode())
-    return digest.hexdigest()

@@ -305,15 +305,11 @@ class _Run:
         elif batch.texts:
             is_by_language = self._plan.by == "language"
             places = find_languages(batch.texts) if is_by_language else np.asarray(batch.places)
-            rows = [encoding.ids for encoding in found]
-            for place in np.unique(places).tolist():
-                chosen = [row for row, own in zip(rows, places, strict=True) if own == place]
-                ids = np.fromiter(chain.from_iterable(chosen), np.uint32, sum(map(len, chosen)))
-                self._count(ids, place, "texts", threads=1)
+            count_rows([encoding.ids for encoding in found], places, self._counts)
 
-    def _count(self, ids: NDArray[Any], place: int, where: str, threads: int | None = None) -> None:
+    def _count(self, ids: NDArray[Any], place: int, where: str) -> None:
         try:
-            count_ids(ids, self._backend.vocabulary_size, out=self._counts[place], threads=threads)
+            count_ids(ids, self._backend.vocabulary_size, out=self._counts[place])
         except IndexError as error:
             raise IndexError(f"{where}: an id that the tokenizer lacks: {error}") from None
 
@@ -397,6 +393,34 @@ class _Run:
     def _save(self) -> None:
         self._snapshots.save(self._state, self._counts)
         self._saved = time.monotonic()
+
+
+def count_rows(
+    rows: Sequence[Sequence[int]], places: NDArray[np.integer[Any]], counts: NDArray[np.int64]
+) -> None:
+    """Returns nothing once the ids of texts are counted, each in its group.
+
+    Args:
+        rows: N rows of ids, below V.
+        places: `[N]` integers, the group of each row.
+        counts: `[groups, V]` int64, which are added to.
+
+    Raises:
+        IndexError: an id is not below V.
+
+    Example:
+        >>> counts = np.zeros((2, 3), np.int64)
+        >>> count_rows([[2, 2], [0], []], np.array([1, 0, 1]), counts)
+        >>> counts.tolist()
+        [[1, 0, 0], [0, 0, 2]]
+    """
+    for place in np.unique(places).tolist():
+        chosen = [row for row, own in zip(rows, places, strict=True) if own == place]
+        ids = np.fromiter(chain.from_iterable(chosen), np.uint32, sum(map(len, chosen)))
+        try:
+            count_ids(ids, counts.shape[1], out=counts[place], threads=1)
+        except IndexError as error:
+            raise IndexError(f"texts: an id that the tokenizer lacks: {error}") from None
 
 
 class _Snapshots:

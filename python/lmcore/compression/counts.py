@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lmcore._files import whole_file
 from lmcore._json import parse_json
-from lmcore.compression.safetensors_files import TensorEntry, read_header
+from lmcore._safetensors import TensorEntry, read_header
 
 ALL = "all"
 """The group where there are no others."""

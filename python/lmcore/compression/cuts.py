@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.compression.safetensors_files import is_name
+from lmcore._safetensors import is_name
 
 if TYPE_CHECKING:
     import torch

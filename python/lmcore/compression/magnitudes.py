@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.compression.checkpoint_folders import StoredTensor, read_checkpoint
+from lmcore._stored import StoredTensor
+from lmcore.compression.checkpoint_folders import read_checkpoint
 from lmcore.compression.choosing import Scores
 from lmcore.compression.families import Family, find_family
 from lmcore.compression.families.family import Axis

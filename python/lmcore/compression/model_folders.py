@@ -15,6 +15,7 @@ import numpy as np
 
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
+from lmcore._shards import SHARD_BYTES, is_unfinished
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
 from lmcore.compression.composition import split_stages
 from lmcore.compression.families import Family
@@ -22,7 +23,7 @@ from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
 from lmcore.compression.record import FILE, Record, format_record, read_record
-from lmcore.compression.shards import SHARD_BYTES, CutSummary, cut_checkpoint, is_unfinished
+from lmcore.compression.shards import CutSummary, cut_checkpoint
 from lmcore.cost import Shape, read_shape
 from lmcore.openba.protobuf import PieceKind
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._files import whole_file
+from lmcore._safetensors import make_header, read_header, read_metadata
 from lmcore.compression.checkpoint_folders import read_checkpoint
 from lmcore.compression.choosing import SCORED, Scores
 from lmcore.compression.plan import LAYERED, find_sizes, layers_of
-from lmcore.compression.safetensors_files import make_header, read_header, read_metadata
 from lmcore.cost import Shape
 
 _FORMAT, _VERSION = "lmcore-scores", "1"

@@ -7,10 +7,8 @@ rows, whole runs of them at once where they come in runs, as the columns of kept
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -18,19 +16,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.compression.checkpoint_folders import StoredTensor
+from lmcore._shards import ShardFile
+from lmcore._stored import StoredTensor
 from lmcore.compression.cuts import TensorCut
 
 # What stays in a core's cache between the reading and the writing of it.
 _BLOCK_BYTES = 1 << 19
 # The system copies runs from here on; below, its call costs more than it saves.
 _RUN_BYTES = 1 << 18
-# Ctrl-C is answered between two of them.
-_COPY_BYTES = 1 << 25
-# What says that a file system, or a pair of them, cannot copy.
-_CANNOT_COPY = {
-    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF
-}  # fmt: skip
 
 Elements: TypeAlias = NDArray[Any]
 """Elements of any type, each as its bytes (`V2`)."""
@@ -42,64 +35,6 @@ class Run(NamedTuple):
 
     start: int
     stop: int
-
-
-class ShardFile:
-    """A file that tensors are written into, one behind the other.
-
-    Args:
-        descriptor: of the file, open for writing.
-        advance: called with the bytes of each write.
-
-    Example:
-        >>> with open("/dev/null", "wb") as file:
-        ...     ShardFile(file.fileno(), print).write(b"abc")
-        3
-    """
-
-    def __init__(self, descriptor: int, advance: Callable[[int], object]) -> None:
-        self._descriptor = descriptor
-        self._advance = advance
-        self._can_copy = hasattr(os, "copy_file_range")  # Linux has it
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Writes bytes.
-
-        Args:
-            data: the bytes.
-
-        Raises:
-            OSError: the disk is full, or the file cannot be written.
-        """
-        left = memoryview(data)
-        while left:
-            done = os.write(self._descriptor, left)
-            self._advance(done)
-            left = left[done:]
-
-    def copy(self, descriptor: int, start: int, stop: int) -> int:
-        """Has the system copy bytes of another file, as far as it can, and returns where it ended.
-
-        Args:
-            descriptor: of the other file.
-            start: the first byte.
-            stop: the one behind the last.
-
-        Raises:
-            OSError: the disk is full, or a file cannot be read or written.
-        """
-        while start < stop and self._can_copy:
-            size = min(stop - start, _COPY_BYTES)
-            try:
-                done = os.copy_file_range(descriptor, self._descriptor, size, start)
-            except OSError as error:
-                if error.errno not in _CANNOT_COPY:
-                    raise
-                done = 0
-            self._can_copy = done > 0
-            self._advance(done)
-            start += done
-        return start
 
 
 def write_cuts(file: ShardFile, cuts: Iterable[tuple[StoredTensor, TensorCut]]) -> None:

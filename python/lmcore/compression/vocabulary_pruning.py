@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lmcore._files import FolderLock, whole_file, write_text
 from lmcore._json import read_json
+from lmcore._shards import SHARD_BYTES, is_unfinished
 from lmcore._streams import is_standard
 from lmcore.compression.backends import JSON_FILE, hash_tokenizer
 from lmcore.compression.checkpoint_folders import StoredCheckpoint, read_checkpoint
@@ -32,7 +33,7 @@ from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
 from lmcore.compression.record import Record, write_record
-from lmcore.compression.shards import SHARD_BYTES, cut_checkpoint, is_unfinished
+from lmcore.compression.shards import cut_checkpoint
 from lmcore.compression.token_ids import find_missing, list_token_ids, renumber_settings
 from lmcore.compression.vocabulary import Selection, choose_tokens, pad_ids
 from lmcore.compression.vocabulary_tensors import (

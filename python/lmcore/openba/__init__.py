@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmcore._attention import register_attention
 from lmcore.openba.batches import DenoisedBatches
+from lmcore.openba.cleaned_files import CleanSummary, clean_files
+from lmcore.openba.cleaning import CleanConfig, CleanedTexts, clean_texts
 from lmcore.openba.dialogues import find_turns
 from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
 from lmcore.openba.formats import (
@@ -32,10 +34,13 @@ from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
+    from lmcore.openba.chain import ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
+    from lmcore.openba.conversion import ConversionSummary, convert
     from lmcore.openba.evaluation import EvaluationSettings, evaluate
     from lmcore.openba.evaluation_scores import Evaluation
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
+    from lmcore.openba.graphs import ExportSummary, export
     from lmcore.openba.modeling_openba import (
         OpenBAEncoderModel,
         OpenBAForConditionalGeneration,
@@ -48,6 +53,11 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
+    "ConversionSummary": "conversion",
+    "ExportSummary": "graphs",
+    "ChainConfig": "chain",
+    "ChainInputs": "chain",
+    "ChainResult": "chain",
     "Evaluation": "evaluation_scores",
     "EvaluationSettings": "evaluation",
     "Generated": "generation",
@@ -61,17 +71,28 @@ _LAZY = {
     "TextGenerator": "generation",
     "TrainConfig": "recipes",
     "TrainResult": "training",
+    "convert": "conversion",
+    "export": "graphs",
     "evaluate": "evaluation",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
+    "run_chain": "chain",
     "train": "training",
 }
 
 __all__ = [
+    "ChainConfig",
+    "ChainInputs",
+    "ChainResult",
+    "CleanConfig",
+    "CleanSummary",
+    "CleanedTexts",
+    "ConversionSummary",
     "DenoisedBatches",
     "Evaluation",
     "EvaluationSettings",
+    "ExportSummary",
     "FormatConfig",
     "FormatSummary",
     "Generated",
@@ -104,7 +125,11 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "choose_dtype",
+    "clean_files",
+    "clean_texts",
+    "convert",
     "evaluate",
+    "export",
     "find_turns",
     "generate_file",
     "load_generator",
@@ -114,6 +139,7 @@ __all__ = [
     "read_mixture",
     "read_questions",
     "read_templates",
+    "run_chain",
     "train",
     "write_chat",
     "write_code",

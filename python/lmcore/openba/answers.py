@@ -88,10 +88,9 @@ class AnswerScorer:
         batch_size: int = 16,
     ) -> None:
         check_fit(model, tokenizer)
-        known = tokenizer.get_vocab()
-        absent = [name for name in (_PREFIX, _SENTINEL) if name not in known]
-        if absent:
-            raise ValueError(f"the tokenizer must have the token {absent[0]}")
+        for name in (_PREFIX, _SENTINEL):
+            if _find_id(tokenizer, name) is None:
+                raise ValueError(f"the tokenizer must have the token {name}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}")
         if max_source_tokens is not None and max_source_tokens < LEAST_SOURCE:
@@ -102,7 +101,7 @@ class AnswerScorer:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.max_source_tokens = max_source_tokens or max(model.config.max_seq_length, LEAST_SOURCE)
-        self.start = [model.config.decoder_start_token_id, known[_SENTINEL]]
+        self.start = [model.config.decoder_start_token_id, self.find_token(_SENTINEL)]
         """What the decoder begins with."""
 
     def encode(self, text: str) -> list[int]:
@@ -150,10 +149,10 @@ class AnswerScorer:
         Raises:
             ValueError: the tokenizer has no such piece.
         """
-        found = self.tokenizer.get_vocab().get(piece)
+        found = _find_id(self.tokenizer, piece)
         if found is None:
             raise ValueError(f"the tokenizer has no token {piece!r}, which would be an answer")
-        return int(found)
+        return found
 
     def score_tokens(
         self,
@@ -324,6 +323,13 @@ class _Tree:
         for first, stop in self._parts:
             visible[first:stop, first:stop] = earlier[first:stop, first:stop]
         return visible
+
+
+def _find_id(tokenizer: Any, piece: str) -> int | None:
+    """The id of a piece; to list the whole vocabulary takes longer than to answer a question."""
+    found = tokenizer.convert_tokens_to_ids(piece)
+    is_known = found is not None and tokenizer.convert_ids_to_tokens(found) == piece
+    return int(found) if is_known else None
 
 
 def _fill(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ _BEHIND = 2
 _MOST_NEW = 256
 
 
-class OpenBALM(_LM):
+class OpenBALM(_LM):  # type: ignore[misc]  # the harness may not be installed
     """Scores and generates texts for lm-evaluation-harness.
 
     Args:
@@ -107,7 +107,7 @@ class OpenBALM(_LM):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        model = pretrained
+        model: Any = pretrained
         if not isinstance(pretrained, PreTrainedModel):
             model, tokenizer = load_pair(pretrained, device=device or "auto", dtype=dtype)
         size = int(batch_size) if str(batch_size).isdecimal() else 16

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +118,7 @@ def write_instructions(
     seed shuffles. The file has its name when it is whole; a killed run leaves nothing to go on
     with, and is started anew.
 
-    In memory a row takes some 50 bytes, whatever its length; the rows lie in a file without a
+    In memory a row takes some 60 bytes, whatever its length; the rows lie in a file without a
     name, in the folder of the target, until they are written.
 
     Args:
@@ -288,6 +287,7 @@ def _render(
     pool: RowPool, templates: dict[str, list[PairTemplate]], chosen: _Choice, seed: int
 ) -> Iterator[bytes]:
     """Lines of rows, in the order of the choice."""
+    ends: dict[tuple[int, int], str] = {}  # of lines, which many have in common
     start = 0
     while start < len(chosen.rows):
         part = chosen.rows[start : start + _ROWS_AT_ONCE]
@@ -304,12 +304,12 @@ def _render(
             # A row that comes again comes in another wording.
             index = group.templates[((draw * count >> 64) + copy) % count]
             template = templates[group.task][index]
-            found: dict[str, Any] = {
-                "source": template.source.fill(row), "target": template.target.fill(row),
-                "task": group.task, "language": group.language, "template": index + 1,
-            }  # fmt: skip
-            if "id" in row:
-                found["id"] = row["id"]
-            lines.append(to_json(found))
+            texts = {"source": template.source.fill(row), "target": template.target.fill(row)}
+            rest = ends.get((number, index))
+            if rest is None:
+                named = {"task": group.task, "language": group.language, "template": index + 1}
+                rest = ends[number, index] = f", {to_json(named)[1:-1]}"
+            own = f", {to_json({'id': row['id']})[1:-1]}" if "id" in row else ""
+            lines.append(f"{to_json(texts)[:-1]}{rest}{own}}}")
         yield ("\n".join(lines) + "\n").encode()
         start += len(part)

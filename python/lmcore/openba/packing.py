@@ -224,17 +224,21 @@ class PackRun:
             if time.monotonic() - self._saved >= _SAVE_SECONDS:
                 self._save()
 
-    def summarize(self, length: int, files: list[str]) -> PackSummary:
+    def summarize(self, length: int, files: list[str], *, least: int = 1) -> PackSummary:
         """Returns what there is, with the ids behind the last group.
 
         Args:
             length: tokens of a group.
             files: names of the inputs.
+            least: groups that there must be.
+
+        Raises:
+            ValueError: there are fewer.
         """
         state, dtype = self._state, self._encoder.dtype
         tokens = state.output_bytes // dtype.itemsize
         groups = tokens // length
-        if not groups:
+        if groups < least:
             state.line = 0  # there is nothing to go on with
             raise ValueError(
                 f"{', '.join(files):.200}: expected {length} tokens for a group, got {tokens} in "

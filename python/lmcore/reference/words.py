@@ -51,7 +51,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
         if text[i].isspace():
             i += 1
             continue
-        if _is_unspaced(text[i]) or not _is_word(text[i]):
+        if is_unspaced(text[i]) or not _is_word(text[i]):
             i = _end_of_character(text, i)
         else:
             i = _end_of_run(text, i)
@@ -91,7 +91,13 @@ def locate_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Returns whether a character is a word of its own.
+
+    Example:
+        >>> is_unspaced("北"), is_unspaced("b")
+        (True, False)
+    """
     return any(low <= ord(character) <= high for low, high in _UNSPACED)
 
 
@@ -100,7 +106,7 @@ def _is_word(character: str) -> bool:
 
 
 def _starts_run(character: str) -> bool:
-    return _is_word(character) and not _is_unspaced(character)
+    return _is_word(character) and not is_unspaced(character)
 
 
 def _end_of_run(text: str, i: int) -> int:

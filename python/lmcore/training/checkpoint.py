@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lmcore._files import whole_file
@@ -21,6 +22,8 @@ from lmcore.training.processes import Processes
 _ARRAY = "__array__"
 _SHARDED = "__sharded__"
 _STATE, _SHARDS = "state.pt", "shards"
+# torch makes a file of shards in memory, twice, before it writes it.
+_FILE_BYTES = 1 << 28
 
 
 def save(folder: Path, state: Mapping[str, Any], processes: Processes | None = None) -> None:
@@ -28,7 +31,9 @@ def save(folder: Path, state: Mapping[str, Any], processes: Processes | None = N
 
     What is not sharded is equal in all processes, and goes into one file that the first one
     writes. Shards are written by torch's distributed checkpoints in the form of safetensors:
-    their usual form keeps a pickle, which runs what a stranger wrote.
+    their usual form keeps a pickle, which runs what a stranger wrote. No process gathers what is
+    sharded: each writes its own shards, one file of at most 256 MiB (or of one tensor) after the
+    other.
 
     Args:
         folder: an empty one.
@@ -57,7 +62,9 @@ def save(folder: Path, state: Mapping[str, Any], processes: Processes | None = N
 
     path = folder / _SHARDS
     processes.first(path.mkdir)
-    writer = checkpoint.HuggingFaceStorageWriter(str(path), save_distributed=True)
+    writer = checkpoint.HuggingFaceStorageWriter(
+        str(path), fqn_to_index_mapping=_share_out(shards), save_distributed=True
+    )
     processes.together(lambda: checkpoint.save(dict(shards), storage_writer=writer))
 
 
@@ -67,6 +74,8 @@ def load(
     template: Callable[[], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Returns what `save` wrote, as the processes that call it hold it; all of them call it.
+
+    Each process reads its own shards alone, whatever number of processes wrote them.
 
     Args:
         folder: where it was saved.
@@ -85,13 +94,16 @@ def load(
         {'step': 3}
     """
     processes = processes or Processes()
-    state = load_state(folder / _STATE)
     shards = folder / _SHARDS
     if template is None or (processes.count == 1 and not shards.exists()):
-        return state
+        return load_state(folder / _STATE)
+    # What one process wrote is whole, and its pages are the file's until they are shared out.
+    state = _load_state(folder / _STATE, mapped=True)
     rooms: dict[str, Tensor] = {}
     with refusing(folder / _STATE):
-        state = _make_rooms(state, template(), rooms)
+        # The tensors of the template are gone before there is room for others.
+        places = _find_places(state, template())
+        state = _make_rooms(state, places, rooms)
     if rooms:
         from torch.distributed import checkpoint as module
 
@@ -149,11 +161,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     load_state(Path(folder, "state.pt"))
         {'epoch': 3}
     """
-    with refusing(path):
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError(type(state).__name__)
-        return {key: _with_arrays(value) for key, value in state.items()}
+    return _load_state(path)
 
 
 @contextmanager
@@ -307,6 +315,14 @@ class _Writer:
         self._file.flush()
 
 
+def _load_state(path: str | os.PathLike[str], *, mapped: bool = False) -> dict[str, Any]:
+    with refusing(path):
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if not isinstance(state, dict):
+            raise ValueError(type(state).__name__)
+        return {key: _with_arrays(value) for key, value in state.items()}
+
+
 def _without_arrays(value: Any) -> Any:
     """Arrays as tensors of bytes: a file of tensors and plain values can be read safely."""
     if isinstance(value, np.ndarray):
@@ -344,21 +360,81 @@ def _take_shards(value: Any, shards: dict[str, DTensor], name: str) -> Any:
     return value
 
 
-def _make_rooms(value: Any, template: Any, rooms: dict[str, Tensor]) -> Any:
-    """The value with room for each shard, and whole tensors shared out where they are sharded."""
-    if isinstance(value, dict) and _SHARDED in value:
-        if not isinstance(template, Tensor):
-            raise ValueError(f"{value[_SHARDED]} is no tensor of this run")
-        rooms[value[_SHARDED]] = room = torch.empty_like(template)
-        return room
-    if isinstance(value, Tensor) and isinstance(template, DTensor):
-        whole = value.to(template.device)
-        return distribute_tensor(whole, template.device_mesh, template.placements)
+def _share_out(shards: Mapping[str, DTensor]) -> dict[str, int]:
+    """The number of the file, from 1, of each shard, in every process the same."""
+    files: dict[str, int] = {}
+    file, size = 1, 0
+    for name, value in shards.items():
+        # The largest shard, that of the first process.
+        own = -(-value.numel() // value.device_mesh.size()) * value.element_size()
+        if size and size + own > _FILE_BYTES:
+            file, size = file + 1, 0
+        files[name], size = file, size + own
+    return files
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies, without it."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    local_shape: torch.Size
+    mesh: DeviceMesh | None = None
+    placements: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, value: Tensor) -> _Place:
+        whole = (value.shape, value.stride(), value.dtype, value.device)
+        if not isinstance(value, DTensor):
+            return cls(*whole, value.shape)
+        return cls(*whole, value.to_local().shape, value.device_mesh, value.placements)
+
+    def make_room(self) -> Tensor:
+        room = torch.empty(self.local_shape, dtype=self.dtype, device=self.device)
+        if self.mesh is None:
+            return room
+        return DTensor.from_local(
+            room, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
+        )
+
+    def share_out(self, whole: Tensor) -> Tensor:
+        assert self.mesh is not None
+        return distribute_tensor(whole.to(self.device), self.mesh, self.placements)
+
+
+def _find_places(value: Any, template: Any) -> Any:
+    """The places of the template's tensors, in the form of the value."""
+    if isinstance(template, Tensor):
+        return _Place.of(template)
     if isinstance(value, dict):
         inner = template if isinstance(template, Mapping) else {}
-        return {key: _make_rooms(item, inner.get(key), rooms) for key, item in value.items()}
+        return {key: _find_places(item, inner.get(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         parts = template if isinstance(template, list | tuple) else ()
         padded = [*parts, *([None] * (len(value) - len(parts)))]
-        return type(value)(_make_rooms(i, t, rooms) for i, t in zip(value, padded, strict=False))
+        return [_find_places(i, t) for i, t in zip(value, padded, strict=False)]
+    return None
+
+
+def _make_rooms(value: Any, place: Any, rooms: dict[str, Tensor]) -> Any:
+    """The value with room for each shard, and whole tensors shared out where they are sharded."""
+    if isinstance(value, dict) and _SHARDED in value:
+        if not isinstance(place, _Place):
+            raise ValueError(f"{value[_SHARDED]} is no tensor of this run")
+        rooms[value[_SHARDED]] = room = place.make_room()
+        return room
+    if isinstance(value, Tensor):
+        is_sharded = isinstance(place, _Place) and place.mesh is not None
+        # A copy: a mapped file may vanish.
+        return place.share_out(value) if is_sharded else value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        inner = place if isinstance(place, dict) else {}
+        return {key: _make_rooms(item, inner.get(key), rooms) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        places = place if isinstance(place, list) else [None] * len(value)
+        return type(value)(_make_rooms(i, p, rooms) for i, p in zip(value, places, strict=True))
     return value

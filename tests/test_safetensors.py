@@ -1,4 +1,4 @@
-"""`compression.safetensors_files`: what the format's own reader takes, and nothing else."""
+"""`lmcore._safetensors`: what the format's own reader takes, and nothing else."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from lmcore.compression.safetensors_files import WIDTHS, make_header, read_header
+from lmcore._safetensors import WIDTHS, make_header, read_header
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -146,6 +146,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_header_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmcore.compression.safetensors_files.MOST_HEADER_BYTES", 64)
+    monkeypatch.setattr("lmcore._safetensors.MOST_HEADER_BYTES", 64)
     with pytest.raises(ValueError, match="a header has at most 64 bytes: got 88"):
         make_header({"a": ("F32", (2,))})

@@ -1,0 +1,129 @@
+"""The command `lmcore openba chain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmcore._text import escape
+from lmcore.cli.failures import starting
+from lmcore.cli.options import (
+    Device,
+    Quiet,
+    Resume,
+    Settings,
+    Threads,
+    limit_threads,
+    name_of_file,
+    plain_text,
+)
+from lmcore.cli.terminal import show
+
+if TYPE_CHECKING:
+    from lmcore.openba.chain import ChainInputs
+
+
+def chain_command(
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            parser=name_of_file,
+            help="Folder of what all steps make.",
+            show_default=False,
+        ),
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Texts, any number of files, as `clean` takes them; without them and the next "
+            "three, a generated world.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            parser=name_of_file,
+            help="Rows of tasks, any number of files, as `instructions` takes them.",
+        ),
+    ] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", parser=name_of_file, help="Templates of the tasks."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            parser=name_of_file,
+            help="A SentencePiece file, or the folder of a tokenizer.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            parser=plain_text,
+            help="What the model is asked at the end; an instruction that was held out by default.",
+        ),
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+    settings: Settings = None,
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Go from texts to a model that answers: clean, pack, UL2, twice the length, instructions.
+
+    Each step is one that has a command of its own; a line is printed when it is done. A killed
+    chain goes on where it was. `--set` takes settings of the steps, such as
+    `ul2.loop.steps=1000`.
+    """
+    files = {"texts": texts, "tasks": tasks, "templates": templates, "tokenizer": tokenizer}
+    place = {"device": device, "threads": limit_threads(threads)}
+    options = {"prompt": prompt, "resume": resume, "progress": not quiet}
+    _chain(out, files, place, settings or [], options)
+
+
+def _chain(
+    out: str,
+    files: dict[str, Any],
+    place: dict[str, Any],
+    settings: list[str],
+    options: dict[str, Any],
+) -> None:
+    with starting():
+        from lmcore.openba.chain import STAGES, ChainConfig, run_chain
+        from lmcore.training.config import change, override
+
+    given = {name: value for name, value in place.items() if value is not None}
+    config = change(
+        override(ChainConfig(), settings),
+        {f"{stage}.device.{name}": value for stage in STAGES for name, value in given.items()},
+    )
+    inputs = _find_inputs(files)
+    result = run_chain(config, out, inputs, tell=lambda line: show(escape(line)), **options)
+    show(f"answers: {result.right} of {result.asked} as held out")
+    show(escape(f"asked: {result.prompt}"))
+    show(escape(f"answered: {result.answer}"))
+
+
+def _find_inputs(files: dict[str, Any]) -> ChainInputs | None:
+    """The files that were given: all kinds of them, or none."""
+    from lmcore.openba.chain import ChainInputs
+
+    missing = [name for name, value in files.items() if not value]
+    if len(missing) == len(files):
+        return None
+    if missing:
+        raise ValueError(f"--{missing[0]} must be given where other files are")
+    return ChainInputs(
+        texts=tuple(files["texts"]),
+        rows=tuple(files["tasks"]),
+        templates=files["templates"],
+        tokenizer=files["tokenizer"],
+    )
