@@ -179,13 +179,19 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     check({"--texts": "empty"}, "expected 126 tokens for a group, got 0 in 0 documents")
     check({"--tasks": "empty"}, "empty: the file holds no rows")
-    check({"--templates": "empty"}, "empty")
+    check({"--templates": "empty"}, "empty: not templates")
     (tmp_path / "two.jsonl").write_text("".join(rows.splitlines(True)[:2]), encoding="utf-8")
     (tmp_path / "place.json").write_text(json.dumps({"place": templates["place"]}))
     check(
         {"--tasks": "two.jsonl", "--templates": "place.json"},
         "instructions.jsonl: expected at least 3 rows, of which some are held out: got 2",
     )
+    # A misspelt name leaves nothing that the right one would meet.
+    given = [part for name, file in files.items() for part in (name, tmp_path / file)]
+    for name in files:
+        wrong = [*given, name, tmp_path / "none"]
+        check_line(run_here("openba", "chain", tmp_path / "new", *OPTIONS, *wrong), "none")
+        assert not (tmp_path / "new").exists()
     check_line(
         run_here("openba", "chain", tmp_path / "x", "--set", "ul2.stages=a"),
         "'ul2.stages' is no setting of TrainConfig",

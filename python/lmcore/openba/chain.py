@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from lmcore._files import FolderLock, write_text
 from lmcore._json import parse_json
+from lmcore._streams import is_standard
 from lmcore.openba.cleaned_files import clean_files
 from lmcore.openba.cleaning import CleanConfig
 from lmcore.openba.generation import load_generator
@@ -23,9 +24,16 @@ from lmcore.openba.packing import pack_files
 from lmcore.openba.pair_packing import pack_pairs
 from lmcore.openba.pairs import Pairs
 from lmcore.openba.recipes import TrainConfig, tiny, tiny_flan, tiny_length_adaptation
+from lmcore.openba.templates import read_templates
 from lmcore.openba.tokenization_openba import load_tokenizer
 from lmcore.openba.training import TrainResult, train
-from lmcore.training.config import Between, check_fields, config_to_dict
+from lmcore.training.config import (
+    Between,
+    ScheduleConfig,
+    change,
+    check_fields,
+    config_to_dict,
+)
 from lmcore.training.folder import Recipe
 from lmcore.training.manifest import read_recipe
 from lmcore.training.processes import find_device
@@ -39,6 +47,18 @@ _ASKED = 100
 _STEPS = 8
 # Of the seeds of worlds: instructions are about documents that are no texts to train on.
 _OTHER = 1 << 32
+
+# What the tiny recipes are told so that answers are right after minutes. A model of few features
+# finds where answers stand far sooner if embedding and output layer are two matrices.
+_SMALL = {
+    "tied": False, "shape.hidden_size": 96, "shape.kv_channels": 24, "shape.ffn_hidden_size": 192,
+    "shape.encoder_layers": 1, "shape.decoder_layers": 2, "optimizer.lr": 3e-3, "loop.steps": 400,
+}  # fmt: skip
+_LONGER = {"tied": False, "loop.steps": 50}
+_ANSWERING = {
+    "tied": False, "optimizer.lr": 2e-3, "loop.steps": 1500, "loop.validate_every_steps": 100,
+    "schedule": ScheduleConfig(kind="cosine", warmup_steps=50, final_share=0.1),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -56,7 +76,7 @@ class ChainConfig:
 
     documents: Annotated[int, Between(10, 2**31 - 1)] = 6000
     """Of a generated world; where files are given there is none."""
-    rows: Annotated[int, Between(10, 2**31 - 1)] = 2000
+    rows: Annotated[int, Between(10, 2**31 - 1)] = 20_000
     """Of tasks, of a generated world."""
     seed: Annotated[int, Between(0, 2**64 - 1)] = 0
     """Of a generated world."""
@@ -67,11 +87,13 @@ class ChainConfig:
     """Rules of cleaning."""
     instructions: InstructionConfig = field(default_factory=lambda: InstructionConfig(ratio="none"))
     """How rows of tasks are mixed."""
-    ul2: TrainConfig = field(default_factory=tiny)
+    ul2: TrainConfig = field(default_factory=lambda: change(tiny(), _SMALL))
     """The first stage."""
-    length_adaptation: TrainConfig = field(default_factory=tiny_length_adaptation)
+    length_adaptation: TrainConfig = field(
+        default_factory=lambda: change(tiny_length_adaptation(), _LONGER)
+    )
     """The second stage."""
-    bilingual_flan: TrainConfig = field(default_factory=tiny_flan)
+    bilingual_flan: TrainConfig = field(default_factory=lambda: change(tiny_flan(), _ANSWERING))
     """The third stage."""
 
     def __post_init__(self) -> None:
@@ -187,6 +209,8 @@ def run_chain(
     """
     for stage in STAGES:  # a misspelt device is to be said before texts are cleaned
         find_device(getattr(config, stage).device.device)
+    if inputs is not None:
+        _check_inputs(inputs)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="running a chain").hold():
@@ -303,6 +327,15 @@ class _Steps:
             ),
             reply=None if prompt is None else found[-1],
         )  # fmt: skip
+
+
+def _check_inputs(inputs: ChainInputs) -> None:
+    """Raises for a name that is misspelt, before it is what the folder was made from."""
+    for name in (*inputs.texts, *inputs.rows):
+        if not is_standard(name):
+            Path(name).stat()
+    read_templates(inputs.templates)
+    load_tokenizer(inputs.tokenizer)
 
 
 def _take_recipe(

@@ -111,18 +111,18 @@ def _chain(
     )
     inputs = _find_inputs(files)
     result = run_chain(config, out, inputs, tell=lambda line: show(escape(line)), **options)
-    _show_answers(result)
-    if result.reply is not None:
-        show(f"\nasked     {escape(options['prompt'])}\nanswered  {escape(result.reply)}")
+    _show_answers(result, options["prompt"])
 
 
-def _show_answers(result: ChainResult) -> None:
-    """An answer of each of the first tasks, and how many of all are right."""
-    firsts = {answer.task: answer for answer in reversed(result.answers)}
+def _show_answers(result: ChainResult, prompt: str | None) -> None:
+    """An answer of each of the first tasks and that to the prompt; how many of all are right."""
+    shown = {answer.task: answer for answer in reversed(result.answers)}
     for task in [*dict.fromkeys(answer.task for answer in result.answers)][:_SHOWN]:
-        answer = firsts[task]
-        verdict = "right" if answer.is_right else f"wrong; right: {escape(answer.target)}"
+        answer = shown[task]
+        verdict = "right" if answer.is_right else f"wrong; right is {escape(answer.target)}"
         show(f"\nasked     {escape(answer.source)}\nanswered  {escape(answer.answer)} ({verdict})")
+    if prompt is not None and result.reply is not None:
+        show(f"\nasked     {escape(prompt)}\nanswered  {escape(result.reply)}")
     asked = len(result.answers)
     share = result.right / asked
     show(f"\n{result.right} of {asked} held-out instructions answered right: {share:.0%}")
