@@ -1,6 +1,7 @@
 """From texts to a model that answers: all steps in a row, by one call and by one command."""
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from commands import check_line, finish, run_here, start_warm
-from lmcore.openba import ChainConfig, ChainInputs, run_chain
+from lmcore.openba import ChainConfig, ChainInputs, chain, run_chain
 from lmcore.openba.stages import read_stage
+from lmcore.openba.tokenization_openba import load_tokenizer
 from lmcore.training.config import change
-from lmcore.worlds.openba import TEMPLATES, generate_rows, make_world, write_piece_file
+from lmcore.worlds.openba import TEMPLATES, make_instructions, make_world, write_piece_file
 
 STAGES = ("ul2", "length_adaptation", "bilingual_flan")
 SIZES: dict[str, Any] = {
@@ -46,25 +48,60 @@ def test_a_generated_world(tmp_path: Path) -> None:
     lines: list[str] = []
     result = run_chain(SMALL, tmp_path / "out", tell=lines.append)
     assert [line.partition(":")[0] for line in lines] == [
-        "clean", "pack", "ul2", "pack", "length_adaptation", "instructions", "pack",
-        "bilingual_flan",
+        "1/8 clean", "2/8 pack", "3/8 pack", "4/8 instructions", "5/8 pack", "6/8 train ul2",
+        "7/8 train length_adaptation", "8/8 train bilingual_flan",
     ]  # fmt: skip
     # Every eighth document came twice, and each tenth had a link.
-    assert lines[0] == "clean: 120 of 135 documents kept"
+    assert lines[0] == "1/8 clean: 120 of 135 documents kept"
     report = json.loads((tmp_path / "out" / "clean" / "report.json").read_text())
     assert report["rules"]["links"]["documents"] > 10
     assert "http" not in (tmp_path / "out" / "clean" / "texts.txt").read_text()
     assert list(result.stages) == list(STAGES)
     for stage in STAGES:
         assert read_stage(tmp_path / "out" / stage) == stage
-    assert (result.asked, result.stages["bilingual_flan"].steps) == (4, 2)
-    # What is asked was held out: it is none of the pairs that were trained on.
+    assert (result.reply, result.stages["bilingual_flan"].steps) == (None, 2)
     rows = [json.loads(r) for r in (tmp_path / "out/instructions.jsonl").read_text().splitlines()]
-    assert result.prompt == rows[-4]["source"]
-    assert result.prompt not in {row["source"] for row in rows[:-4]}
+    assert len(rows) == 40
+    for answer, row in zip(result.answers, rows[-4:], strict=True):
+        assert (answer.task, answer.source, answer.target) == (
+            row["task"], row["source"], row["target"],
+        )  # fmt: skip
+    assert result.right == sum(answer.is_right for answer in result.answers)
     again = run_chain(SMALL, tmp_path / "out", prompt="Ada lived in")
-    assert again.prompt == "Ada lived in"
+    assert (again.answers, type(again.reply)) == (result.answers, str)
     assert [stage.resumed_after for stage in again.stages.values()] == [2, 2, 2]
+
+
+def test_what_is_asked_was_never_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor in a row that asks the same once more."""
+    run_chain(SMALL, tmp_path / "one")
+    world = tmp_path / "one" / "world"
+    rows = (world / "rows.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "twice.jsonl").write_text(rows * 2, encoding="utf-8")
+    inputs = ChainInputs(
+        texts=(str(world / "texts.txt"),), rows=(str(tmp_path / "twice.jsonl"),),
+        templates=str(world / "templates.json"), tokenizer=str(world / "spiece.model"),
+    )  # fmt: skip
+    seen: list[tuple[Any, Any]] = []
+    train = chain.train
+
+    def watch(config: Any, data: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append((data, options["valid"]))
+        return train(config, data, *arguments, **options)
+
+    monkeypatch.setattr(chain, "train", watch)
+    result = run_chain(SMALL, tmp_path / "two", inputs)
+    data, valid = seen[-1]
+    assert (len(result.answers), len(valid)) == (8, 4)
+    tokenizer = load_tokenizer(inputs.tokenizer)
+    asked = {(*tokenizer(one.source, add_special_tokens=False)["input_ids"],)
+             for one in result.answers}  # fmt: skip
+    held = asked | {(*valid[number].source.tolist(),) for number in range(len(valid))}
+    trained = [(*data[number].source.tolist(),) for number in range(len(data))]
+    assert not held & {*trained}
+    assert 40 < len(data) < 68
 
 
 def test_given_files_give_what_the_world_gives(tmp_path: Path) -> None:
@@ -76,7 +113,7 @@ def test_given_files_give_what_the_world_gives(tmp_path: Path) -> None:
         templates=str(world / "templates.json"), tokenizer=str(world / "spiece.model"),
     )  # fmt: skip
     two = run_chain(SMALL, tmp_path / "two", inputs)
-    assert (one.prompt, one.answer) == (two.prompt, two.answer)
+    assert one.answers == two.answers
     weights = [best_weights(tmp_path / name) for name in ("one", "two")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -87,7 +124,8 @@ def test_the_command_and_a_kill(tmp_path: Path) -> None:
     whole = run_here(*given, tmp_path / "whole")
     assert (whole[0], whole[2]) == (0, ""), whole
     lines = whole[1].splitlines()
-    assert [line.partition(":")[0] for line in lines[-3:]] == ["answers", "asked", "answered"]
+    assert [line.split()[0] for line in lines[9:11]] == ["asked", "answered"]
+    assert re.fullmatch(r"\d of 4 held-out instructions answered right: \d+%", lines[-1])
     out = tmp_path / "killed"
     process = start_warm(*given, out)
     states = out / "length_adaptation" / "states"
@@ -117,9 +155,10 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     write_piece_file(tmp_path / "spiece.model")
     text = "".join(f"{line}\n" for line in make_world(0, documents=60).texts)
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    rows = "".join(json.dumps(row) + "\n" for row in generate_rows(20, 0))
-    (tmp_path / "rows.jsonl").write_text(rows)
-    (tmp_path / "templates.json").write_text(json.dumps(TEMPLATES))
+    rows = make_instructions(0, rows=20).to_text()
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    templates = {task: [*map(dict, own)] for task, own in TEMPLATES.items()}
+    (tmp_path / "templates.json").write_text(json.dumps(templates))
     files = {
         "--texts": "a.txt", "--tasks": "rows.jsonl", "--templates": "templates.json",
         "--tokenizer": "spiece.model",
@@ -129,12 +168,30 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         chosen = {**files, **changes}
         given = [p for n, f in chosen.items() if f is not None for p in (n, tmp_path / f)]
         begin = ["openba", "chain", tmp_path / "out", "--no-resume", *OPTIONS]
-        check_line(run_here(*begin, *given, "--quiet"), *texts)
+        code, out, error = run_here(*begin, *given, "--quiet")
+        assert "train" not in (out or "")  # whatever it is, it is said before
+        check_line((code, "", error), *texts)
 
     for name in files:
         check({name: None}, f"{name} must be given where other files are")
     check({"--texts": "none.txt"}, "none.txt: No such file or directory")
     check({"--tokenizer": "a.txt"}, "a.txt: not a SentencePiece model")
+    (tmp_path / "empty").touch()
+    check({"--texts": "empty"}, "expected 126 tokens for a group, got 0 in 0 documents")
+    check({"--tasks": "empty"}, "empty: the file holds no rows")
+    check({"--templates": "empty"}, "empty: not templates")
+    (tmp_path / "two.jsonl").write_text("".join(rows.splitlines(True)[:2]), encoding="utf-8")
+    (tmp_path / "place.json").write_text(json.dumps({"place": templates["place"]}))
+    check(
+        {"--tasks": "two.jsonl", "--templates": "place.json"},
+        "instructions.jsonl: expected at least 3 rows, of which some are held out: got 2",
+    )
+    # A misspelt name leaves nothing that the right one would meet.
+    given = [part for name, file in files.items() for part in (name, tmp_path / file)]
+    for name in files:
+        wrong = [*given, name, tmp_path / "none"]
+        check_line(run_here("openba", "chain", tmp_path / "new", *OPTIONS, *wrong), "none")
+        assert not (tmp_path / "new").exists()
     check_line(
         run_here("openba", "chain", tmp_path / "x", "--set", "ul2.stages=a"),
         "'ul2.stages' is no setting of TrainConfig",

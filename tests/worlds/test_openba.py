@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmcore.openba import OpenBATokenizer
 from lmcore.worlds.openba import (
     LANGUAGES,
     World,
     generate_documents,
     list_pieces,
+    make_instructions,
     make_world,
     write_piece_file,
 )
+from lmcore.worlds.openba.tasks import list_wordings
 
 languages = st.sampled_from(sorted(LANGUAGES))
 
@@ -108,3 +111,18 @@ def test_pieces_are_laid_out_as_those_of_mt5(tmp_path: Path) -> None:
     first = path.read_bytes()
     write_piece_file(path, size=250_100)
     assert path.read_bytes() == first
+
+
+def test_words_of_other_texts_are_pieces_too(tmp_path: Path) -> None:
+    plain = {text for text, _, _ in list_pieces()}
+    more = {text for text, _, _ in list_pieces(texts=["Where did Ada live? 谁住在"])}
+    # A letter that a word of the documents holds is a piece already.
+    assert more - plain == {"▁Where", "▁did", "▁live", "谁"}
+    path = tmp_path / "spiece.model"
+    write_piece_file(path, texts=list_wordings())
+    tokenizer = OpenBATokenizer(path)
+    for row in make_instructions(0, rows=60).rows:
+        tokens = tokenizer.tokenize(row.source)
+        assert not any(token.startswith("<0x") for token in tokens)
+        if row.language == "en":
+            assert len(tokens) <= len(row.source.split()) + sum(map(row.source.count, ".?:"))

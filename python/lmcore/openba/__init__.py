@@ -34,7 +34,7 @@ from lmcore.openba.registration import register_auto_classes
 from lmcore.openba.templates import PairTemplate, Template, read_templates
 
 if TYPE_CHECKING:
-    from lmcore.openba.chain import ChainConfig, ChainInputs, ChainResult, run_chain
+    from lmcore.openba.chain import ChainAnswer, ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.conversion import ConversionSummary, convert
     from lmcore.openba.evaluation import EvaluationSettings, evaluate
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ConversionSummary": "conversion",
     "ExportSummary": "graphs",
+    "ChainAnswer": "chain",
     "ChainConfig": "chain",
     "ChainInputs": "chain",
     "ChainResult": "chain",
@@ -82,6 +83,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ChainAnswer",
     "ChainConfig",
     "ChainInputs",
     "ChainResult",

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from lmcore._files import FolderLock, write_text
 from lmcore._json import parse_json
+from lmcore._streams import is_standard
 from lmcore.openba.cleaned_files import clean_files
 from lmcore.openba.cleaning import CleanConfig
 from lmcore.openba.generation import load_generator
@@ -23,18 +24,41 @@ from lmcore.openba.packing import pack_files
 from lmcore.openba.pair_packing import pack_pairs
 from lmcore.openba.pairs import Pairs
 from lmcore.openba.recipes import TrainConfig, tiny, tiny_flan, tiny_length_adaptation
+from lmcore.openba.templates import read_templates
 from lmcore.openba.tokenization_openba import load_tokenizer
 from lmcore.openba.training import TrainResult, train
-from lmcore.training.config import Between, check_fields, config_to_dict
+from lmcore.training.config import (
+    Between,
+    ScheduleConfig,
+    change,
+    check_fields,
+    config_to_dict,
+)
 from lmcore.training.folder import Recipe
 from lmcore.training.manifest import read_recipe
 from lmcore.training.processes import find_device
-from lmcore.worlds.openba import TEMPLATES, generate_rows, make_world, write_piece_file
+from lmcore.worlds.openba import TEMPLATES, make_instructions, make_world, write_piece_file
+from lmcore.worlds.openba.tasks import list_wordings
 
 #: The stages of a chain, in their order.
 STAGES = ("ul2", "length_adaptation", "bilingual_flan")
-# So many of the held-out instructions the model is asked.
-_ANSWERED = 32
+# So many instructions are held out to be asked, and no more than a tenth.
+_ASKED = 100
+_STEPS = 8
+# Of the seeds of worlds: instructions are about documents that are no texts to train on.
+_OTHER = 1 << 32
+
+# What the tiny recipes are told so that answers are right after minutes. A model of few features
+# finds where answers stand far sooner if embedding and output layer are two matrices.
+_SMALL = {
+    "tied": False, "shape.hidden_size": 96, "shape.kv_channels": 24, "shape.ffn_hidden_size": 192,
+    "shape.encoder_layers": 1, "shape.decoder_layers": 2, "optimizer.lr": 3e-3, "loop.steps": 400,
+}  # fmt: skip
+_LONGER = {"tied": False, "loop.steps": 50}
+_ANSWERING = {
+    "tied": False, "optimizer.lr": 2e-3, "loop.steps": 1500, "loop.validate_every_steps": 100,
+    "schedule": ScheduleConfig(kind="cosine", warmup_steps=50, final_share=0.1),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -52,7 +76,7 @@ class ChainConfig:
 
     documents: Annotated[int, Between(10, 2**31 - 1)] = 6000
     """Of a generated world; where files are given there is none."""
-    rows: Annotated[int, Between(10, 2**31 - 1)] = 2000
+    rows: Annotated[int, Between(10, 2**31 - 1)] = 20_000
     """Of tasks, of a generated world."""
     seed: Annotated[int, Between(0, 2**64 - 1)] = 0
     """Of a generated world."""
@@ -63,11 +87,13 @@ class ChainConfig:
     """Rules of cleaning."""
     instructions: InstructionConfig = field(default_factory=lambda: InstructionConfig(ratio="none"))
     """How rows of tasks are mixed."""
-    ul2: TrainConfig = field(default_factory=tiny)
+    ul2: TrainConfig = field(default_factory=lambda: change(tiny(), _SMALL))
     """The first stage."""
-    length_adaptation: TrainConfig = field(default_factory=tiny_length_adaptation)
+    length_adaptation: TrainConfig = field(
+        default_factory=lambda: change(tiny_length_adaptation(), _LONGER)
+    )
     """The second stage."""
-    bilingual_flan: TrainConfig = field(default_factory=tiny_flan)
+    bilingual_flan: TrainConfig = field(default_factory=lambda: change(tiny_flan(), _ANSWERING))
     """The third stage."""
 
     def __post_init__(self) -> None:
@@ -95,6 +121,29 @@ class ChainInputs:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
+class ChainAnswer:
+    """An instruction that was held out, and what the model answered.
+
+    Example:
+        >>> ChainAnswer(task="place", source="Where?", target="Kelp", answer="Kelp").is_right
+        True
+    """
+
+    task: str
+    source: str
+    """What was asked."""
+    target: str
+    """The right answer."""
+    answer: str
+    """What the model wrote."""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it wrote the right answer, and nothing else."""
+        return self.answer == self.target
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
 class ChainResult:
     """What a chain came to."""
 
@@ -102,14 +151,15 @@ class ChainResult:
     """Holds the folders of all steps."""
     stages: dict[str, TrainResult]
     """By stage."""
-    prompt: str
-    """What the model was asked last."""
-    answer: str
-    """What it answered, in the form of a suffix that was taken away."""
-    right: int
-    """Held-out instructions whose answer is the target."""
-    asked: int
-    """Held-out instructions that it was asked."""
+    answers: tuple[ChainAnswer, ...]
+    """To instructions that were held out of all stages."""
+    reply: str | None
+    """To the prompt, where one was given."""
+
+    @property
+    def right(self) -> int:
+        """How many answers are right."""
+        return sum(answer.is_right for answer in self.answers)
 
 
 def run_chain(
@@ -135,7 +185,7 @@ def run_chain(
         config: what the steps are told.
         out: the folder; it is made if it does not exist.
         inputs: the files to begin with; None: a generated world, which is written too.
-        prompt: what the model is asked at the end; None: the first of the held-out instructions.
+        prompt: what the model is asked at the end, next to instructions that were held out.
         resume: whether to go on from what the folder holds; otherwise all steps start anew.
         tell: called with a line when a step is done.
         progress: whether training shows bars on standard error.
@@ -159,6 +209,8 @@ def run_chain(
     """
     for stage in STAGES:  # a misspelt device is to be said before texts are cleaned
         find_device(getattr(config, stage).device.device)
+    if inputs is not None:
+        _check_inputs(inputs)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="running a chain").hold():
@@ -166,11 +218,14 @@ def run_chain(
         if inputs is None:
             inputs = _write_world(config, folder / "world")
         steps = _Steps(config, folder, inputs, resume, tell or (lambda line: None), progress)
-        texts = steps.clean()
-        steps.train_on_texts("ul2", texts, None)
-        steps.train_on_texts("length_adaptation", texts, "ul2")
-        rows = steps.train_on_instructions("bilingual_flan", "length_adaptation")
-        return steps.ask(rows[:_ANSWERED], prompt)
+        # All data come first, so that what cannot be used is said before hours of training.
+        cleaned = steps.clean()
+        texts = {stage: steps.pack_texts(stage, cleaned) for stage in STAGES[:2]}
+        instructions = steps.pack_instructions(STAGES[2])
+        steps.train("ul2", *texts["ul2"], before=None)
+        steps.train("length_adaptation", *texts["length_adaptation"], before="ul2")
+        steps.train("bilingual_flan", *instructions[:2], before="length_adaptation")
+        return steps.ask(instructions[2], prompt)
 
 
 class _Steps:
@@ -186,10 +241,15 @@ class _Steps:
         progress: bool,
     ) -> None:
         self.config, self.folder, self.inputs, self.resume = config, folder, inputs, resume
-        self.tell, self.progress = tell, progress
+        self._tell, self.progress, self.told = tell, progress, 0
         self.tokenizer = load_tokenizer(inputs.tokenizer)
         self.stages: dict[str, TrainResult] = {}
         (folder / "packed").mkdir(exist_ok=True)
+
+    def tell(self, line: str) -> None:
+        """Says that a step is done, with its number."""
+        self.told += 1
+        self._tell(f"{self.told}/{_STEPS} {line}")
 
     def clean(self) -> list[Path]:
         """The cleaned texts."""
@@ -198,20 +258,19 @@ class _Steps:
         self.tell(f"clean: {done.kept_documents} of {done.documents} documents kept")
         return [place / name for name in done.outputs]
 
-    def train_on_texts(self, stage: str, texts: Sequence[Path], before: str | None) -> None:
-        """Packs texts in the length of a stage, and trains it."""
+    def pack_texts(self, stage: str, texts: Sequence[Path]) -> tuple[Any, Any]:
+        """Packs texts in the length of a stage: those to train on, and those of validation."""
         config: TrainConfig = getattr(self.config, stage)
         name, length = self.folder / "packed" / stage, config.text_length
         done = pack_files(texts, self.tokenizer, name, length=length, resume=self.resume)
-        self.tell(f"pack: {done.groups} groups of {done.length} tokens")
         table = IndexedDataset(name).table
         assert table is not None
         last = _hold_out(len(table), config.validation_texts, f"{name}.idx", "groups")
-        self._train(stage, table[:-last], table[-last:], before)
+        self.tell(f"pack: {done.groups} texts of {done.length} tokens")
+        return table[:-last], table[-last:]
 
-    def train_on_instructions(self, stage: str, before: str) -> list[Any]:
-        """Makes instructions of rows of tasks, packs and trains; those that were held out."""
-        config: TrainConfig = getattr(self.config, stage)
+    def pack_instructions(self, stage: str) -> tuple[Pairs, Pairs, list[Any]]:
+        """Makes instructions and packs them: to train on, of validation, and rows to be asked."""
         rows, name = self.folder / "instructions.jsonl", self.folder / "packed" / stage
         done = write_instructions(
             self.inputs.rows, self.inputs.templates, rows, self.config.instructions
@@ -219,31 +278,23 @@ class _Steps:
         shares = ", ".join(f"{share:.0%} {language}" for language, share in done.languages.items())
         self.tell(f"instructions: {done.rows} rows, {shares}")
         packed = pack_pairs([rows], self.tokenizer, name, resume=self.resume)
-        self.tell(f"pack: {packed.pairs} pairs")
-        items = [*map(IndexedDataset(name).__getitem__, range(packed.pairs))]
-        last = _hold_out(len(items), config.validation_texts, os.fspath(rows), "rows")
-        self._train(stage, _join(items[:-last]), _join(items[-last:]), before)
-        lines = rows.read_text(encoding="utf-8").splitlines()
-        return [parse_json(line) for line in lines[-last:]]
-
-    def ask(self, rows: Sequence[Any], prompt: str | None) -> ChainResult:
-        """Asks the last model the instructions that were held out, and before them the prompt."""
-        place = self.config.bilingual_flan.device.device
-        generate = load_generator(self.folder / "bilingual_flan", device=place)
-        first = rows[0]["source"] if prompt is None else prompt
-        found = generate([first, *(row["source"] for row in rows)])
-        answers = [each.text.strip() for each in found]
-        targets = [row["target"].strip() for row in rows]
-        return ChainResult(
-            folder=self.folder,
-            stages=self.stages,
-            prompt=first,
-            answer=answers[0],
-            right=sum(map(str.__eq__, answers[1:], targets)),
-            asked=len(rows),
+        most = (getattr(self.config, stage).validation_texts, _ASKED)
+        valid, asked = (
+            _hold_out(packed.pairs, each, os.fspath(rows), "rows", least=3) for each in most
         )
+        texts = [parse_json(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        items = [*map(IndexedDataset(name).__getitem__, range(packed.pairs))]
+        stop = len(items) - valid - asked
+        # A question may come again, in the same words: it is not trained on where it is held out.
+        held = {text["source"] for text in texts[stop:]}
+        kept = [items[place] for place in range(stop) if texts[place]["source"] not in held]
+        if not kept:
+            raise ValueError(f"{rows}: no row is left to train on, apart from those held out")
+        self.tell(f"pack: {len(kept)} pairs, and {asked} that will be asked")
+        return _join(kept), _join(items[stop : stop + valid]), texts[-asked:]
 
-    def _train(self, stage: str, data: Any, valid: Any, before: str | None) -> None:
+    def train(self, stage: str, data: Any, valid: Any, *, before: str | None) -> None:
+        """Trains a stage from the model of the one before."""
         config: TrainConfig = getattr(self.config, stage)
         done = train(
             config,
@@ -256,7 +307,35 @@ class _Steps:
             progress=self.progress,
         )
         self.stages[stage] = done
-        self.tell(f"{stage}: {done.steps} steps, {config.loop.metric} {done.best_value:.4f}")
+        self.tell(f"train {stage}: {done.steps} steps, {config.loop.metric} {done.best_value:.4f}")
+
+    def ask(self, rows: Sequence[Any], prompt: str | None) -> ChainResult:
+        """Asks the last model the instructions that were held out, and the prompt."""
+        place = self.config.bilingual_flan.device.device
+        generate = load_generator(self.folder / "bilingual_flan", device=place)
+        asked = [*(row["source"] for row in rows), *([] if prompt is None else [prompt])]
+        found = [each.text.strip() for each in generate(asked)]
+        return ChainResult(
+            folder=self.folder,
+            stages=self.stages,
+            answers=tuple(
+                ChainAnswer(
+                    task=row["task"], source=row["source"], target=row["target"].strip(),
+                    answer=answer,
+                )
+                for row, answer in zip(rows, found, strict=False)
+            ),
+            reply=None if prompt is None else found[-1],
+        )  # fmt: skip
+
+
+def _check_inputs(inputs: ChainInputs) -> None:
+    """Raises for a name that is misspelt, before it is what the folder was made from."""
+    for name in (*inputs.texts, *inputs.rows):
+        if not is_standard(name):
+            Path(name).stat()
+    read_templates(inputs.templates)
+    load_tokenizer(inputs.tokenizer)
 
 
 def _take_recipe(
@@ -281,10 +360,12 @@ def _take_recipe(
     write_text(file, json.dumps(recipe.to_dict(), ensure_ascii=False, indent=2) + "\n")
 
 
-def _hold_out(count: int, most: int, name: str, what: str) -> int:
-    """How many items at the end are for validation: a tenth, and no more than the settings say."""
-    if count < 2:
-        raise ValueError(f"{name}: expected at least 2 {what}, one of them held out: got {count}")
+def _hold_out(count: int, most: int, name: str, what: str, *, least: int = 2) -> int:
+    """How many items at the end are no training data: a tenth, and no more than `most`."""
+    if count < least:
+        raise ValueError(
+            f"{name}: expected at least {least} {what}, of which some are held out: got {count}"
+        )
     return max(1, min(most, count // 10))
 
 
@@ -300,15 +381,17 @@ def _write_world(config: ChainConfig, folder: Path) -> ChainInputs:
         link = f" https://www.example.org/{index}" if index % 10 == 3 else ""
         lines += [text + link] * (2 if index % 8 == 5 else 1)
     write_text(folder / "texts.txt", "".join(f"{line}\n" for line in lines))
-    # Of documents that are no texts to train on.
-    rows = generate_rows(config.rows, config.seed, first=config.documents)
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(folder / "rows.jsonl", content)
-    write_text(folder / "templates.json", json.dumps(TEMPLATES, ensure_ascii=False) + "\n")
-    write_piece_file(folder / "spiece.model")
+    tasks = make_instructions((config.seed + _OTHER) % (1 << 64), rows=config.rows)
+    write_text(folder / "rows.jsonl", tasks.to_text())
+    write_text(
+        folder / "templates.json",
+        json.dumps({task: [*map(dict, own)] for task, own in TEMPLATES.items()}, ensure_ascii=False)
+        + "\n",
+    )
+    write_piece_file(folder / "spiece.model", texts=list_wordings())
     names = ("texts.txt", "rows.jsonl", "templates.json", "spiece.model")
     texts, own, templates, pieces = (os.fspath(folder / name) for name in names)
     return ChainInputs(texts=(texts,), rows=(own,), templates=templates, tokenizer=pieces)
 
 
-__all__ = ["ChainConfig", "ChainInputs", "ChainResult", "run_chain"]
+__all__ = ["ChainAnswer", "ChainConfig", "ChainInputs", "ChainResult", "run_chain"]

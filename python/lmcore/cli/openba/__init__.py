@@ -13,11 +13,12 @@ from lmcore.cli.openba.instructions import instructions_command
 from lmcore.cli.openba.pack import pack_command
 from lmcore.cli.openba.train import recipe_command, train_command
 
+# In the order in which they are used.
 app = make_app()
 app.command("clean")(clean_command)
-app.command("pack")(pack_command)
 app.command("instructions")(instructions_command)
 app.command("format")(format_command)
+app.command("pack")(pack_command)
 app.command("train")(train_command)
 app.command("recipe")(recipe_command)
 app.command("chain")(chain_command)

@@ -21,7 +21,10 @@ from lmcore.cli.options import (
 from lmcore.cli.terminal import show
 
 if TYPE_CHECKING:
-    from lmcore.openba.chain import ChainInputs
+    from lmcore.openba.chain import ChainInputs, ChainResult
+
+# So many answers are shown.
+_SHOWN = 5
 
 
 def chain_command(
@@ -68,7 +71,7 @@ def chain_command(
         typer.Option(
             metavar="TEXT",
             parser=plain_text,
-            help="What the model is asked at the end; an instruction that was held out by default.",
+            help="What the model is asked at the end, next to instructions that were held out.",
         ),
     ] = None,
     device: Device = None,
@@ -77,11 +80,12 @@ def chain_command(
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
-    """Go from texts to a model that answers: clean, pack, UL2, twice the length, instructions.
+    """Do all of it with a small model: from texts to answers.
 
-    Each step is one that has a command of its own; a line is printed when it is done. A killed
-    chain goes on where it was. `--set` takes settings of the steps, such as
-    `ul2.loop.steps=1000`.
+    Texts are cleaned and packed; three stages are trained, by UL2, at twice the length and on
+    instructions; the last model is asked instructions that were held out. Each step is one that has
+    a command of its own; a line is printed when it is done. A killed chain goes on where it was.
+    `--set` takes settings of the steps, such as `ul2.loop.steps=1000`.
     """
     files = {"texts": texts, "tasks": tasks, "templates": templates, "tokenizer": tokenizer}
     place = {"device": device, "threads": limit_threads(threads)}
@@ -107,9 +111,21 @@ def _chain(
     )
     inputs = _find_inputs(files)
     result = run_chain(config, out, inputs, tell=lambda line: show(escape(line)), **options)
-    show(f"answers: {result.right} of {result.asked} as held out")
-    show(escape(f"asked: {result.prompt}"))
-    show(escape(f"answered: {result.answer}"))
+    _show_answers(result, options["prompt"])
+
+
+def _show_answers(result: ChainResult, prompt: str | None) -> None:
+    """An answer of each of the first tasks and that to the prompt; how many of all are right."""
+    shown = {answer.task: answer for answer in reversed(result.answers)}
+    for task in [*dict.fromkeys(answer.task for answer in result.answers)][:_SHOWN]:
+        answer = shown[task]
+        verdict = "right" if answer.is_right else f"wrong; right is {escape(answer.target)}"
+        show(f"\nasked     {escape(answer.source)}\nanswered  {escape(answer.answer)} ({verdict})")
+    if prompt is not None and result.reply is not None:
+        show(f"\nasked     {escape(prompt)}\nanswered  {escape(result.reply)}")
+    asked = len(result.answers)
+    share = result.right / asked
+    show(f"\n{result.right} of {asked} held-out instructions answered right: {share:.0%}")
 
 
 def _find_inputs(files: dict[str, Any]) -> ChainInputs | None:

@@ -99,7 +99,7 @@ def clean_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Remove from texts what a model should not learn, and what stood before.
+    """Remove what a model should not learn, and what stood before.
 
     Links, addresses, phone numbers, HTML, runs of one character and short sentences go, and so do
     documents and sentences that stood before. A killed run goes on where it was.

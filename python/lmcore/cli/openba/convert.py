@@ -56,10 +56,10 @@ def convert_command(
     shard_mb: Annotated[int, whole(1, MOST, text="Megabytes of a file of weights.")] = 5000,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a checkpoint of the authors' training into a folder that transformers opens.
+    """Turn a checkpoint of the authors' training into a folder.
 
-    Weights are streamed, whatever their size and the number of ranks; the optimizer's state is not
-    read. A killed run goes on where it was.
+    It is one that `from_pretrained` opens. Weights are streamed, whatever their size and the number
+    of ranks; the optimizer's state is not read. A killed run goes on where it was.
     """
     options = {"iteration": iteration, "dtype": dtype, "tokenizer": tokenizer}
     _say_summary(_convert(checkpoint, out, quiet, max_shard_bytes=shard_mb * 10**6, **options))

@@ -47,9 +47,10 @@ def cost_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model costs, from its sizes alone: parameters, FLOPs, caches, training memory.
+    """Show what a model costs, from its sizes alone.
 
-    Nothing is loaded, so the model may be larger than the machine.
+    That is parameters, FLOPs, caches and the memory of training. Nothing is loaded, so the model
+    may be larger than the machine.
     """
     step = {"rows": rows, "precision": precision, "recompute": recompute}
     lengths = (source_tokens, target_tokens)

@@ -110,7 +110,7 @@ def evaluate_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how often a model chooses the right option of a question.
+    """Measure how often a model chooses the right option.
 
     Accuracies are of each subject, of the suite's categories, and of all questions together. With
     more demonstrations than MODEL can read, a question is shown fewer, and that is counted.

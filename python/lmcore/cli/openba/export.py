@@ -31,9 +31,10 @@ def export_command(
         ),
     ],
 ) -> None:
-    """Write ONNX graphs of encoder and decoder, which a runtime outside of Python generates with.
+    """Write ONNX graphs, which runtimes outside of Python read.
 
-    Before the folder gets its name the graphs are run: their logits are those of the model.
+    There is one of the encoder and one of the decoder. Before the folder gets its name the graphs
+    are run: their logits are those of the model.
     """
     with starting():
         from lmcore.openba import export

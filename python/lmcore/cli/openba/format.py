@@ -73,7 +73,7 @@ def format_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn dialogues, programs, instructions or searches into the pairs that OpenBA learns from.
+    """Turn dialogues, code or searches into pairs to learn from.
 
     A dialogue becomes a pair for each of its turns. What has no place in the format is counted.
     """

@@ -105,7 +105,7 @@ def generate_command(
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write what a model makes of prompts: of a file's rows, or of each line as it is typed.
+    """Write what a model makes of prompts, of a file or as typed.
 
     What was cut, of a prompt or at the end of a text, is said for each row. A killed run goes on
     where it was.

@@ -74,10 +74,10 @@ def instructions_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn rows of tasks into a bilingual collection of instructions, which `pack --pairs` takes.
+    """Turn rows of tasks into a collection of instructions.
 
-    Each row gets one of its task's templates. What was left out or repeated for the cap and the
-    ratio is said for each task.
+    Each row gets one of its task's templates, and `pack --pairs` takes the output. What was left
+    out or repeated for the cap and the ratio is said for each task.
     """
     settings = {
         "cap": cap or None, "ratio": ratio, "repeat": repeat, "language": language, "seed": seed,

@@ -68,10 +68,11 @@ def pack_command(
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Turn texts into groups of tokens for pre-training, in Megatron's token files.
+    """Turn texts, or pairs, into token files for training.
 
-    Documents are tokenized, ended with </s>, and cut into groups of one length. With --pairs rows
-    of instructions become items with a source and a target. A killed run goes on where it was.
+    These are Megatron's. Documents are tokenized, ended with </s>, and cut into groups of one
+    length. With --pairs rows of instructions become items with a source and a target. A killed run
+    goes on where it was.
     """
     options: dict[str, Any] = {"resume": resume, "skip_bad_rows": skip_bad_rows}
     if of_pairs:

@@ -90,10 +90,11 @@ def train_command(
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on texts that denoisers took tokens out of, or on pairs; a killed run goes on.
+    """Train a model on packed texts, denoising them, or on pairs.
 
-    DIR gets recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of
-    them in validation, with its tokenizer. Under torchrun all processes share each batch.
+    A killed run goes on where it was. DIR gets recipe.json, log.jsonl, states to go on from,
+    models, and a link `best` to the best of them in validation, with its tokenizer. Under torchrun
+    all processes share each batch.
     """
     options = {
         "model": model, "loop.steps": steps, "loop.seed": seed, "device.device": device,

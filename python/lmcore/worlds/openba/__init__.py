@@ -5,8 +5,8 @@ sentence says again what the first one said: a model that reads both well loses 
 """
 
 from lmcore.worlds.openba.documents import LANGUAGES, Document, generate_documents
-from lmcore.worlds.openba.instructions import TEMPLATES, generate_rows
 from lmcore.worlds.openba.piece_file import list_pieces, write_piece_file
+from lmcore.worlds.openba.tasks import TEMPLATES, make_instructions
 from lmcore.worlds.openba.world import World, make_world
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "Document",
     "World",
     "generate_documents",
-    "generate_rows",
     "list_pieces",
+    "make_instructions",
     "make_world",
     "write_piece_file",
 ]

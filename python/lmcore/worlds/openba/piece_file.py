@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import string
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmcore.worlds.openba.documents import LANGUAGES
@@ -20,7 +21,9 @@ _MARK = "▁"
 _WORD_SCORE, _LETTER_SCORE, _FILLER_SCORE = -8.0, -24.0, -32.0
 
 
-def write_piece_file(path: str | os.PathLike[str], *, size: int | None = None) -> int:
+def write_piece_file(
+    path: str | os.PathLike[str], *, size: int | None = None, texts: Iterable[str] = ()
+) -> int:
     """Writes a SentencePiece unigram model with byte fallback, and returns its number of pieces.
 
     Every word of `generate_documents` is a piece; other text falls back on letters and bytes.
@@ -28,6 +31,7 @@ def write_piece_file(path: str | os.PathLike[str], *, size: int | None = None) -
     Args:
         path: the file.
         size: number of pieces; made-up words are added up to it. Without it there are none.
+        texts: other texts whose words are pieces too; of scripts without spaces the characters.
 
     Raises:
         OSError: the file cannot be written.
@@ -39,7 +43,7 @@ def write_piece_file(path: str | os.PathLike[str], *, size: int | None = None) -
         ...     write_piece_file(Path(folder, "spiece.model"), size=2000)
         2000
     """
-    pieces = list_pieces(size)
+    pieces = list_pieces(size, texts)
     content = b"".join(_field(1, _encode_piece(*piece)) for piece in pieces)
     # Unigram; the vocabulary's size; byte fallback; <unk>, no start, </s>, <pad>, with their texts.
     trainer = _number(3, 1) + _number(4, len(pieces)) + _number(35, 1)
@@ -51,11 +55,12 @@ def write_piece_file(path: str | os.PathLike[str], *, size: int | None = None) -
     return len(pieces)
 
 
-def list_pieces(size: int | None = None) -> list[tuple[str, float, int]]:
+def list_pieces(size: int | None = None, texts: Iterable[str] = ()) -> list[tuple[str, float, int]]:
     """Returns the pieces of `write_piece_file`: text, score and SentencePiece's type of each.
 
     Args:
         size: number of pieces; None for as few as the corpus needs.
+        texts: other texts, as for `write_piece_file`.
 
     Raises:
         ValueError: the size is less than that.
@@ -66,23 +71,28 @@ def list_pieces(size: int | None = None) -> list[tuple[str, float, int]]:
     """
     pieces = [("<pad>", 0.0, _CONTROL), ("</s>", 0.0, _CONTROL), ("<unk>", 0.0, _UNKNOWN)]
     pieces += [(f"<0x{byte:02X}>", 0.0, _BYTE) for byte in range(256)]
-    texts = {_MARK: _WORD_SCORE, ".": _WORD_SCORE, ",": _WORD_SCORE}
+    words = {_MARK: _WORD_SCORE, ".": _WORD_SCORE, ",": _WORD_SCORE}
     for language in LANGUAGES.values():
         mark = _MARK if language.separator else ""
         for word in language.words():
-            texts.setdefault(word if word in ".。，" else mark + word, _WORD_SCORE)
+            words.setdefault(word if word in ".。，" else mark + word, _WORD_SCORE)
     letters = [*string.ascii_letters, *string.digits, *string.punctuation]
     letters += sorted({letter for word in LANGUAGES["zh"].words() for letter in word})
+    for part in (part for text in texts for part in re.findall(r"[A-Za-z]+|\S", text)):
+        if part.isascii() and part.isalpha():
+            words.setdefault(_MARK + part, _WORD_SCORE)
+        else:
+            letters.append(part)
     for letter in letters:
-        texts.setdefault(letter, _LETTER_SCORE)
-    least = len(pieces) + len(texts)
+        words.setdefault(letter, _LETTER_SCORE)
+    least = len(pieces) + len(words)
     if size is not None and size < least:
         raise ValueError(f"size must be at least {least}, which the corpus needs: got {size}")
     for word in _make_words():
-        if size is None or len(pieces) + len(texts) >= size:
+        if size is None or len(pieces) + len(words) >= size:
             break
-        texts.setdefault(_MARK + word, _FILLER_SCORE)
-    return [*pieces, *((text, score, _NORMAL) for text, score in texts.items())]
+        words.setdefault(_MARK + word, _FILLER_SCORE)
+    return [*pieces, *((text, score, _NORMAL) for text, score in words.items())]
 
 
 def _make_words() -> Iterator[str]:
