@@ -28,6 +28,7 @@ from lmcore.openba.training import TrainResult, train
 from lmcore.training.config import Between, check_fields, config_to_dict
 from lmcore.training.folder import Recipe
 from lmcore.training.manifest import read_recipe
+from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import find_device
 from lmcore.worlds.openba import TEMPLATES, generate_rows, make_world, write_piece_file
 
@@ -157,8 +158,13 @@ def run_chain(
         ...     list(run_chain(config, folder).stages)
         ['ul2', 'length_adaptation', 'bilingual_flan']
     """
-    for stage in STAGES:  # a misspelt device is to be said before texts are cleaned
-        find_device(getattr(config, stage).device.device)
+    for stage in STAGES:  # what no stage can be trained with is to be said before texts are cleaned
+        recipe: TrainConfig = getattr(config, stage)
+        find_device(recipe.device.device)
+        try:
+            check_schedule(recipe.schedule, recipe.loop.steps)
+        except ValueError as error:
+            raise ValueError(f"{stage}: {error}") from None
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="running a chain").hold():
