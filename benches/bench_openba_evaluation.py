@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lmcore.openba import (
-    EvaluationSettings,
+    EvaluationConfig,
     OpenBAConfig,
     OpenBAForConditionalGeneration,
     OpenBATokenizer,
@@ -137,16 +137,16 @@ def compare_scorers(
     pair: tuple[Any, Any], suite: QuestionSet, by: str, threads: int, batch_size: int
 ) -> list[Row]:
     """Returns the row of both scorers, after it has asserted equal answers."""
-    settings = EvaluationSettings(by=by, batch_size=batch_size)
+    config = EvaluationConfig(by=by, batch_size=batch_size)
     theirs = OneAtATime(*pair, suite.task, by)
 
     def ours() -> object:
-        return evaluate(*pair, suite, settings=settings)
+        return evaluate(*pair, suite, config=config)
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.jsonl")
-        evaluate(*pair, suite, settings=settings, out=file)
+        evaluate(*pair, suite, config=config, out=file)
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     wanted = theirs(suite.questions)
     for row, scores in zip(rows, wanted, strict=True):

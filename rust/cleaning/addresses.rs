@@ -91,6 +91,9 @@ fn is_domain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-".contains(&byte)
 }
 
+const WIDE_OPEN: &[u8] = "（".as_bytes();
+const WIDE_CLOSE: &[u8] = "）".as_bytes();
+
 /// What a phone number begins with.
 const PHONE_STARTS: [bool; 256] = {
     let mut marks = [false; 256];
@@ -115,6 +118,16 @@ pub fn remove_phone_numbers(edit: &mut Edit<'_>, steps: &mut Steps) -> Result<()
         }
         steps.take(8)?;
         next = start + 1;
+        // Brackets of full width are looked for from within: their first byte is that of commas.
+        let wide =
+            start.checked_sub(WIDE_OPEN.len()).filter(|&wide| bytes[wide..start] == *WIDE_OPEN);
+        if let Some(wide) = wide
+            && let Some(end) = find_bracketed_end(bytes, wide)
+        {
+            edit.remove(wide..end, "")?;
+            next = end;
+            continue;
+        }
         if let Some(end) = find_phone_end(bytes, start) {
             edit.remove(start..end, "")?;
             next = end;
@@ -132,12 +145,24 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
+/// Whether what stands before allows that a phone number begins here.
+fn may_begin(bytes: &[u8], start: usize) -> bool {
+    match bytes[..start] {
+        [.., before] if is_word(before) => false,
+        [.., digit, b'-' | b'.' | b',' | b'/' | b':'] => !digit.is_ascii_digit(),
+        _ => true,
+    }
+}
+
+/// Where the land line ends that begins with a bracket of full width here, if one does.
+fn find_bracketed_end(bytes: &[u8], start: usize) -> Option<usize> {
+    may_begin(bytes, start).then(|| Digits { bytes }.land_line(start)).flatten()
+}
+
 /// Where the phone number ends that begins here, if one does.
 fn find_phone_end(bytes: &[u8], start: usize) -> Option<usize> {
-    match bytes[..start] {
-        [.., before] if is_word(before) => return None,
-        [.., digit, b'-' | b'.' | b',' | b'/' | b':'] if digit.is_ascii_digit() => return None,
-        _ => {}
+    if !may_begin(bytes, start) {
+        return None;
     }
     let digits = Digits { bytes };
     match bytes[start] {
@@ -228,16 +253,20 @@ impl Digits<'_> {
     }
 
     fn land_line(self, start: usize) -> Option<usize> {
-        let is_bracketed = self.at(start) == Some(b'(');
-        let area = start + usize::from(is_bracketed);
+        let rest = &self.bytes[start..];
+        let brackets = [(b"(".as_slice(), b")".as_slice()), (WIDE_OPEN, WIDE_CLOSE)];
+        let around = brackets.into_iter().find(|(open, _)| rest.starts_with(open));
+        let area = start + around.map_or(0, |(open, _)| open.len());
         if self.at(area) != Some(b'0') {
             return None;
         }
         let next = self.all(area, 3, 4)?;
-        let number = if is_bracketed {
-            self.skip(self.take(next, b")")?, b" ")
-        } else {
-            self.take(next, b" -")?
+        let number = match around {
+            Some((_, close)) if self.bytes[next..].starts_with(close) => {
+                self.skip(next + close.len(), b" ")
+            }
+            Some(_) => return None,
+            None => self.take(next, b" -")?,
         };
         if !matches!(self.at(number), Some(b'1'..=b'9')) {
             return None;

@@ -153,7 +153,9 @@ impl Scanner<'_> {
             name.iter().take(LONGEST_NAME + 1).position(|byte| !byte.is_ascii_alphanumeric());
         let Some(size) = size else { return Ok(None) };
         let (name, after) = (&name[..size], name[size]);
-        if !matches!(after, b'>' | b'/' | b' ' | b'\t' | b'\n' | b'\r' | b'\x0c') {
+        if !(is_white(after) && may_begin_attribute(&rest[name_start + size..])
+            || matches!(after, b'>' | b'/'))
+        {
             return Ok(None);
         }
         let Some(is_block) = find_element(name) else { return Ok(None) };
@@ -203,6 +205,18 @@ impl Scanner<'_> {
         }
         Ok(*self.closings[number].insert(self.bytes.len()))
     }
+}
+
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c')
+}
+
+/// Whether behind white space the tag ends, or an attribute's name begins: `a <b && c> d` has none.
+fn may_begin_attribute(rest: &[u8]) -> bool {
+    rest.iter().find(|&&byte| !is_white(byte)).is_some_and(|&byte| {
+        byte.is_ascii_alphabetic()
+            || matches!(byte, b'>' | b'/' | b'_' | b':' | b'@' | b'"' | b'\'')
+    })
 }
 
 /// Whether an element begins a line or a box; none if there is no such element.

@@ -104,6 +104,17 @@ def test_what_is_asked_was_never_trained_on(
     assert 40 < len(data) < 68
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_schedule_that_does_not_fit_is_said_first(tmp_path: Path, stage: str) -> None:
+    """Not when the stages before it are trained."""
+    config = change(
+        SMALL, {f"{stage}.schedule.kind": "cosine", f"{stage}.schedule.warmup_steps": 2}
+    )
+    with pytest.raises(ValueError, match=f"^{stage}: warmup_steps must be below the 2 steps"):
+        run_chain(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_given_files_give_what_the_world_gives(tmp_path: Path) -> None:
     """The files that a world writes are such as may be given."""
     one = run_chain(SMALL, tmp_path / "one")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lmcore.openba import EvaluationSettings, Question, QuestionSet, evaluate, read_questions
+from lmcore.openba import EvaluationConfig, Question, QuestionSet, evaluate, read_questions
 from lmcore.openba import evaluation as evaluation_module
 from lmcore.openba.answers import AnswerScorer
 from lmcore.openba.question_prompts import PROMPTS, make_source
@@ -151,8 +151,8 @@ def test_batches_change_no_answer(suite: QuestionSet, tmp_path: Path) -> None:
     for by in ("letter", "loss"):
         rows = []
         for size in (1, 3, 64):
-            settings = EvaluationSettings(by=by, batch_size=size)
-            evaluate(model, tokenizer, suite, settings=settings, out=tmp_path / f"{size}.jsonl")
+            config = EvaluationConfig(by=by, batch_size=size)
+            evaluate(model, tokenizer, suite, config=config, out=tmp_path / f"{size}.jsonl")
             lines = (tmp_path / f"{size}.jsonl").read_text().splitlines()
             rows.append([json.loads(line) for line in lines])
         for one, *others in zip(*rows, strict=True):
@@ -223,15 +223,15 @@ def test_fewer_demonstrations_where_more_do_not_fit(suite: QuestionSet, tmp_path
     most = sorted(count[2] for count in counts)[5]
     wanted = [max([n for n in range(4) if count[n] <= most], default=0) for count in counts]
     assert len(set(wanted)) > 1
-    settings = EvaluationSettings(max_source_tokens=most)
-    found = evaluate(model, tokenizer, suite, settings=settings, out=tmp_path / "r.jsonl")
+    config = EvaluationConfig(max_source_tokens=most)
+    found = evaluate(model, tokenizer, suite, config=config, out=tmp_path / "r.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert [row["shots"] for row in rows] == wanted
     assert found.fewer_shots == sum(count < 3 for count in wanted)
     assert found.cut == 0
-    settings = EvaluationSettings(max_source_tokens=min(count[0] for count in counts) + 1)
-    found = evaluate(model, tokenizer, suite, settings=settings, out=tmp_path / "r.jsonl")
-    assert found.cut == sum(count[0] > settings.max_source_tokens for count in counts)  # type: ignore[operator]
+    config = EvaluationConfig(max_source_tokens=min(count[0] for count in counts) + 1)
+    found = evaluate(model, tokenizer, suite, config=config, out=tmp_path / "r.jsonl")
+    assert found.cut == sum(count[0] > config.max_source_tokens for count in counts)  # type: ignore[operator]
     assert found.cut > 0
 
 
@@ -253,9 +253,9 @@ def test_a_run_goes_on_to_the_same_bytes(
 ) -> None:
     model, tokenizer = make_pair(**LONG)
     monkeypatch.setattr(evaluation_module, "_BATCHES", 1)
-    settings = EvaluationSettings(batch_size=2)
+    config = EvaluationConfig(batch_size=2)
     out = tmp_path / "out.jsonl"
-    whole = evaluate(model, tokenizer, suite, settings=settings, out=tmp_path / "whole.jsonl")
+    whole = evaluate(model, tokenizer, suite, config=config, out=tmp_path / "whole.jsonl")
     calls = []
 
     def stop(count: int) -> None:
@@ -264,12 +264,12 @@ def test_a_run_goes_on_to_the_same_bytes(
             raise Stop
 
     with pytest.raises(Stop):
-        evaluate(model, tokenizer, suite, settings=settings, out=out, progress=stop)
+        evaluate(model, tokenizer, suite, config=config, out=out, progress=stop)
     assert not out.exists()
-    other = EvaluationSettings(batch_size=2, by="loss")
+    other = EvaluationConfig(batch_size=2, by="loss")
     with pytest.raises(FileExistsError, match="rows of it are there, made with another by"):
-        evaluate(model, tokenizer, suite, settings=other, out=out)
-    found = evaluate(model, tokenizer, suite, settings=settings, out=out)
+        evaluate(model, tokenizer, suite, config=other, out=out)
+    found = evaluate(model, tokenizer, suite, config=config, out=out)
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert found.resumed == 6
     assert replace(found, resumed=0) == whole
@@ -290,6 +290,6 @@ def test_what_does_not_fit() -> None:
         ({"max_source_tokens": 3}, "max_source_tokens must be from 4"),
     ):
         with pytest.raises(ValueError, match=text):
-            EvaluationSettings(**changes)  # type: ignore[arg-type]
+            EvaluationConfig(**changes)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="batch_size must be an int: got bool"):
-        EvaluationSettings(batch_size=True)
+        EvaluationConfig(batch_size=True)

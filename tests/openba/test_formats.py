@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from commands import check_line, run_here
-from lmcore.openba import FormatConfig, find_turns, write_chat, write_formatted, write_tool
+from lmcore.openba import FormatConfig, find_turns, format_chat, format_tool, write_formatted
 from lmcore.openba.formats import GENERATION_SOURCES, guess_language
 
 
@@ -114,7 +114,7 @@ def test_sources_of_so_many_turns() -> None:
     assert [row["source"].count("Human:") for row in rows] == [1, 2, 2]
     assert rows[2]["source"].startswith("Human: Who met Otto? Assistant: Ada did. Human: When?")
     assert summary.left_out == {"first turns of sources": 1}
-    assert len(list(write_chat([("a", "b")] * 3, max_turns=1))) == 3
+    assert len(list(format_chat([("a", "b")] * 3, max_turns=1))) == 3
 
 
 def test_dialogues_about_the_model_come_ten_times() -> None:
@@ -218,7 +218,7 @@ def test_tools() -> None:
         with pytest.raises(ValueError, match=r"^in\.jsonl:1: "):
             format_rows("tool", bad)
     with pytest.raises(ValueError, match=r"^the question is empty$"):
-        write_tool("a", "b", question="")
+        format_tool("a", "b", question="")
 
 
 # Files.
@@ -275,7 +275,7 @@ def test_settings() -> None:
         with pytest.raises(ValueError, match=f"^{reason}"):
             FormatConfig(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^a dialogue must have at least one turn: got none$"):
-        write_chat([])
+        format_chat([])
     assert find_turns(SHAPES["sharegpt"]) == TURNS
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lmcore._extras import MissingExtra
-from lmcore.openba import EvaluationSettings, evaluate, harness, read_questions
+from lmcore.openba import EvaluationConfig, evaluate, harness, read_questions
 from lmcore.openba.answers import AnswerScorer
 from lmcore.openba.harness import OpenBALM
 from tiny_generation import make_pair, save_pair
@@ -107,8 +107,8 @@ def test_losses_are_those_of_our_scorer(
     """The harness adds up what our scorer takes the mean of."""
     model, tokenizer = make_pair(seed, **LONG)
     suite = read_questions(tmp_path / "anatomy.json", "mmlu")
-    settings = EvaluationSettings(by="loss")
-    found = evaluate(model, tokenizer, suite, settings=settings, out=tmp_path / "rows.jsonl")
+    config = EvaluationConfig(by="loss")
+    found = evaluate(model, tokenizer, suite, config=config, out=tmp_path / "rows.jsonl")
     scorer = AnswerScorer(model, tokenizer)
     docs = make_docs(pairs, letters=False)
     results, samples = run_task(OpenBALM(model, tokenizer), tmp_path, docs)

@@ -293,4 +293,21 @@ Settings = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew.")
 ]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|float32|bfloat16|float16",
+        parser=plain_text,
+        help="Of the weights; auto is that of the files.",
+    ),
+]
+TextsForm = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="auto|text|jsonl|parquet",
+        parser=plain_text,
+        help="Form of the files; auto looks at their names.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]

@@ -11,10 +11,10 @@ from lmcore.openba.dialogues import find_turns
 from lmcore.openba.format_files import FormatConfig, FormatSummary, write_formatted
 from lmcore.openba.formats import (
     Pair,
-    write_chat,
-    write_code,
-    write_instruction_generation,
-    write_tool,
+    format_chat,
+    format_code,
+    format_instruction_generation,
+    format_tool,
 )
 from lmcore.openba.indexed import IndexedDataset, IndexedWriter, Item, choose_dtype
 from lmcore.openba.instructions import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lmcore.openba.chain import ChainAnswer, ChainConfig, ChainInputs, ChainResult, run_chain
     from lmcore.openba.configuration_openba import OpenBAConfig
     from lmcore.openba.conversion import ConversionSummary, convert
-    from lmcore.openba.evaluation import EvaluationSettings, evaluate
+    from lmcore.openba.evaluation import EvaluationConfig, evaluate
     from lmcore.openba.evaluation_scores import Evaluation
     from lmcore.openba.generation import Generated, Generation, TextGenerator, load_generator
     from lmcore.openba.graphs import ExportSummary, export
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 # What needs torch or transformers, by the module that holds it: the others do without.
 _LAZY = {
-    "ConversionSummary": "conversion",
-    "ExportSummary": "graphs",
     "ChainAnswer": "chain",
     "ChainConfig": "chain",
     "ChainInputs": "chain",
     "ChainResult": "chain",
+    "ConversionSummary": "conversion",
     "Evaluation": "evaluation_scores",
-    "EvaluationSettings": "evaluation",
+    "EvaluationConfig": "evaluation",
+    "ExportSummary": "graphs",
     "Generated": "generation",
     "Generation": "generation",
     "GenerationSummary": "prompts",
@@ -73,8 +73,8 @@ _LAZY = {
     "TrainConfig": "recipes",
     "TrainResult": "training",
     "convert": "conversion",
-    "export": "graphs",
     "evaluate": "evaluation",
+    "export": "graphs",
     "generate_file": "prompts",
     "load_generator": "generation",
     "load_tokenizer": "tokenization_openba",
@@ -93,7 +93,7 @@ __all__ = [
     "ConversionSummary",
     "DenoisedBatches",
     "Evaluation",
-    "EvaluationSettings",
+    "EvaluationConfig",
     "ExportSummary",
     "FormatConfig",
     "FormatSummary",
@@ -133,6 +133,10 @@ __all__ = [
     "evaluate",
     "export",
     "find_turns",
+    "format_chat",
+    "format_code",
+    "format_instruction_generation",
+    "format_tool",
     "generate_file",
     "load_generator",
     "load_tokenizer",
@@ -143,12 +147,8 @@ __all__ = [
     "read_templates",
     "run_chain",
     "train",
-    "write_chat",
-    "write_code",
     "write_formatted",
-    "write_instruction_generation",
     "write_instructions",
-    "write_tool",
 ]
 
 register_auto_classes()

@@ -36,6 +36,7 @@ from lmcore.training.config import (
 )
 from lmcore.training.folder import Recipe
 from lmcore.training.manifest import read_recipe
+from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import find_device
 from lmcore.worlds.openba import TEMPLATES, make_instructions, make_world, write_piece_file
 from lmcore.worlds.openba.tasks import list_wordings
@@ -207,8 +208,13 @@ def run_chain(
         ...     list(run_chain(config, folder).stages)
         ['ul2', 'length_adaptation', 'bilingual_flan']
     """
-    for stage in STAGES:  # a misspelt device is to be said before texts are cleaned
-        find_device(getattr(config, stage).device.device)
+    for stage in STAGES:  # what no stage can be trained with is to be said before texts are cleaned
+        recipe: TrainConfig = getattr(config, stage)
+        find_device(recipe.device.device)
+        try:
+            check_schedule(recipe.schedule, recipe.loop.steps)
+        except ValueError as error:
+            raise ValueError(f"{stage}: {error}") from None
     if inputs is not None:
         _check_inputs(inputs)
     folder = Path(out)

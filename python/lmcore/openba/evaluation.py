@@ -45,7 +45,7 @@ _WINDOW = 1024
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class EvaluationSettings:
+class EvaluationConfig:
     """How questions are asked, and how an answer is chosen.
 
     Raises:
@@ -82,7 +82,7 @@ def evaluate(
     tokenizer: Any,
     questions: QuestionSet,
     *,
-    settings: EvaluationSettings | None = None,
+    config: EvaluationConfig | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = True,
     progress: Callable[[int], object] | None = None,
@@ -93,7 +93,7 @@ def evaluate(
         model: an `OpenBAForConditionalGeneration`.
         tokenizer: of the model.
         questions: of `lmcore.openba.questions.read_questions`.
-        settings: how they are asked.
+        config: how they are asked.
         out: a file of JSONL with a row for each question: `subject`, `id`, `answer`, `prediction`,
             the `scores` of the options (logits, or mean losses), `shots`, and `cut` where the
             encoder did not read all of the question; none is written if None.
@@ -125,13 +125,13 @@ def evaluate(
         >>> found.total.questions, sorted(found.total.letters)
         (1, ['A', 'B'])
     """
-    settings = EvaluationSettings() if settings is None else settings
+    config = EvaluationConfig() if config is None else config
     window = min(_WINDOW, model.config.max_seq_length)
     scorer = AnswerScorer(
-        model, tokenizer, batch_size=settings.batch_size,
-        max_source_tokens=settings.max_source_tokens or max(window, LEAST_SOURCE),
+        model, tokenizer, batch_size=config.batch_size,
+        max_source_tokens=config.max_source_tokens or max(window, LEAST_SOURCE),
     )  # fmt: skip
-    asker = _Asker(scorer, questions, settings, progress)
+    asker = _Asker(scorer, questions, config, progress)
     with ExitStack() as stack:
         rows: list[dict[str, Any]] = []
         output = None
@@ -154,7 +154,7 @@ def evaluate(
             if output is not None:
                 output.keep()
             raise
-    return summarize(questions, settings.by, asker.prompts, rows, resumed)
+    return summarize(questions, config.by, asker.prompts, rows, resumed)
 
 
 class _Asker:
@@ -164,16 +164,16 @@ class _Asker:
         self,
         scorer: AnswerScorer,
         questions: QuestionSet,
-        settings: EvaluationSettings,
+        config: EvaluationConfig,
         progress: Callable[[int], object] | None,
     ) -> None:
-        self._scorer, self._settings, self._progress = scorer, settings, progress
+        self._scorer, self._config, self._progress = scorer, config, progress
         self._task = questions.task
         self._questions = questions.questions
-        self.prompts = find_prompt_name(questions.task, settings.prompts)
-        self._prompt = PROMPTS[self.prompts][settings.by]
+        self.prompts = find_prompt_name(questions.task, config.prompts)
+        self._prompt = PROMPTS[self.prompts][config.by]
         most = max(len(question.options) for question in self._questions)
-        is_lettered = settings.by == "letter"
+        is_lettered = config.by == "letter"
         self._letters = [scorer.find_token(letter) for letter in LETTERS[: most * is_lettered]]
         self._start: list[int] = []
         if is_lettered and self._prompt.answer_start:
@@ -186,7 +186,7 @@ class _Asker:
         return {
             "model": fingerprint_model(model, self._scorer.tokenizer),
             "questions": self._digest,
-            **asdict(self._settings),
+            **asdict(self._config),
             "prompts": self.prompts,
             "max_source_tokens": self._scorer.max_source_tokens,
             "shots": self._shots,
@@ -196,7 +196,7 @@ class _Asker:
 
     def answer(self, done: int) -> Iterator[list[dict[str, Any]]]:
         """Yields rows of the blocks behind those that are done."""
-        size = self._settings.batch_size * _BATCHES
+        size = self._config.batch_size * _BATCHES
         for first in range(done, len(self._questions), size):
             yield self._answer_block(self._questions[first : first + size])
 
@@ -207,7 +207,7 @@ class _Asker:
         for question, scores, shown, source, read in zip(
             questions, self._score(questions, kept), shots, sources, kept, strict=True
         ):
-            is_lettered = self._settings.by == "letter"
+            is_lettered = self._config.by == "letter"
             best = max(scores) if is_lettered else min(scores)
             answer = None if question.answer is None else LETTERS[question.answer]
             row: dict[str, Any] = {
@@ -243,7 +243,7 @@ class _Asker:
         return sources, shots
 
     def _score(self, questions: Sequence[Question], sources: list[list[int]]) -> list[list[float]]:
-        if self._settings.by == "letter":
+        if self._config.by == "letter":
             return self._scorer.score_tokens(
                 sources, [self._letters[: len(question.options)] for question in questions],
                 start=self._start, progress=self._progress,
@@ -308,4 +308,4 @@ class _Output:
         self._saved = time.monotonic()
 
 
-__all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
+__all__ = ["Evaluation", "EvaluationConfig", "evaluate"]

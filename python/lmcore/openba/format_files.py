@@ -20,11 +20,11 @@ from lmcore._text import to_json
 from lmcore.openba.dialogues import find_instruction, find_turns, take_text
 from lmcore.openba.formats import (
     Pair,
+    format_chat,
+    format_code,
+    format_instruction_generation,
+    format_tool,
     guess_language,
-    write_chat,
-    write_code,
-    write_instruction_generation,
-    write_tool,
 )
 from lmcore.openba.row_output import open_rows
 from lmcore.openba.templates import LANGUAGES
@@ -202,16 +202,16 @@ def _make_pairs(
         if config.max_turns is not None:
             left_out["first turns of sources"] += max(0, len(turns) - config.max_turns)
         language = _find_language(row, config, " ".join(map(" ".join, turns)))
-        return write_chat(turns, max_turns=config.max_turns), language
+        return format_chat(turns, max_turns=config.max_turns), language
     if config.format == "code":
         instruction, context, output = find_instruction(row)
         language = _find_language(row, config, f"{instruction} {context}")
-        return iter([write_code(instruction, output, context)]), language
+        return iter([format_code(instruction, output, context)]), language
     if config.format == "tool":
         query, results = take_text(row, "query"), _join(row.get("results"))
         question = take_text(row, "question") if row.get("question") is not None else None
         language = _find_language(row, config, f"{question or query} {results}")
-        return iter([write_tool(query, results, question=question)]), language
+        return iter([format_tool(query, results, question=question)]), language
     pair, language = _make_generation(row, config, left_out)
     return iter([pair]), language
 
@@ -228,7 +228,7 @@ def _make_generation(
         # What is said later follows from what was said before, not from the answer alone.
         left_out["later turns"] += len(turns) - 1
     language = _find_language(row, config, f"{instruction} {answer}")
-    return write_instruction_generation(answer, instruction, language=language), language
+    return format_instruction_generation(answer, instruction, language=language), language
 
 
 def _find_language(row: dict[str, Any], config: FormatConfig, text: str) -> str:

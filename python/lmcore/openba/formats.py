@@ -32,7 +32,9 @@ class Pair(NamedTuple):
     target: str
 
 
-def write_chat(turns: Sequence[tuple[str, str]], *, max_turns: int | None = None) -> Iterator[Pair]:
+def format_chat(
+    turns: Sequence[tuple[str, str]], *, max_turns: int | None = None
+) -> Iterator[Pair]:
     """Yields a pair for each turn of a dialogue, with all that was said before it.
 
     The prompt of turn t is `Human: {H0} Assistant: {A0} ... Human: {Ht} Assistant:`.
@@ -46,7 +48,7 @@ def write_chat(turns: Sequence[tuple[str, str]], *, max_turns: int | None = None
         ValueError: there are no turns, or one is empty.
 
     Example:
-        >>> for pair in write_chat([("Hi.", "Hello."), ("Who?", "Ada.")]):
+        >>> for pair in format_chat([("Hi.", "Hello."), ("Who?", "Ada.")]):
         ...     print(pair)
         Pair(source='Human: Hi. Assistant:', target='Hello.')
         Pair(source='Human: Hi. Assistant: Hello. Human: Who? Assistant:', target='Ada.')
@@ -68,7 +70,7 @@ def write_chat(turns: Sequence[tuple[str, str]], *, max_turns: int | None = None
     return map(write, range(len(turns)))
 
 
-def write_code(instruction: str, output: str, context: str = "") -> Pair:
+def format_code(instruction: str, output: str, context: str = "") -> Pair:
     r"""Returns an instruction with the program that follows it.
 
     Args:
@@ -80,7 +82,7 @@ def write_code(instruction: str, output: str, context: str = "") -> Pair:
         ValueError: instruction or output is empty.
 
     Example:
-        >>> write_code("Add two numbers.", "a + b").target
+        >>> format_code("Add two numbers.", "a + b").target
         'a + b'
     """
     source = _check("instruction", instruction)
@@ -89,7 +91,7 @@ def write_code(instruction: str, output: str, context: str = "") -> Pair:
     return Pair(source, _check("output", output))
 
 
-def write_instruction_generation(answer: str, instruction: str, *, language: str = "en") -> Pair:
+def format_instruction_generation(answer: str, instruction: str, *, language: str = "en") -> Pair:
     """Returns a request for the instruction that a text answers, and that instruction.
 
     Args:
@@ -101,14 +103,14 @@ def write_instruction_generation(answer: str, instruction: str, *, language: str
         ValueError: a text is empty, or the language is another.
 
     Example:
-        >>> write_instruction_generation("Paris", "Name a city.").source
+        >>> format_instruction_generation("Paris", "Name a city.").source
         'Please generate the instruction according to the text I provide: Paris.'
     """
     before, behind = GENERATION_SOURCES[check_language(language)].split("{answer}")
     return Pair(f"{before}{_check('answer', answer)}{behind}", _check("instruction", instruction))
 
 
-def write_tool(query: str, results: str, *, question: str | None = None) -> Pair:
+def format_tool(query: str, results: str, *, question: str | None = None) -> Pair:
     """Returns how a tool is called and what it gives, `WikiSearch({query}) -> {results}`.
 
     With a question, that is the source, and the model writes call and results. Without one the
@@ -123,9 +125,9 @@ def write_tool(query: str, results: str, *, question: str | None = None) -> Pair
         ValueError: a text is empty.
 
     Example:
-        >>> write_tool("Ada", "A baker.", question="Who is Ada?").target
+        >>> format_tool("Ada", "A baker.", question="Who is Ada?").target
         'WikiSearch(Ada) -> A baker.'
-        >>> write_tool("Ada", "A baker.")
+        >>> format_tool("Ada", "A baker.")
         Pair(source='WikiSearch(Ada)', target='A baker.')
     """
     call, found = f"{TOOL}({_check('query', query)})", _check("results", results)

@@ -38,7 +38,8 @@ BLOCK = _split(
     "meta nav noframes noscript object ol optgroup option p param pre script section select style "
     "summary table tbody td template textarea tfoot th thead title tr track ul video"
 )
-_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)(?=[>/ \t\n\r\f])[^<>]*>")
+# Behind white space the tag ends or an attribute begins: `a <b && c> d` holds none.
+_TAG = re.compile(r"""<(/?)([A-Za-z][A-Za-z0-9]*)(?=[>/]|[ \t\n\r\f]+[>/A-Za-z_:@"'])[^<>]*>""")
 _DECLARATION = re.compile(r"<(?:!doctype|\?xml)[^<>]*>", re.IGNORECASE | re.ASCII)
 _URL = r"""(?=[0-9A-Za-z])[!#-;=?-\[\]_a-z~]+"""
 _LINK = re.compile(
@@ -52,7 +53,7 @@ _PHONE_NUMBER = re.compile(
     (?<![0-9A-Za-z_])(?<![0-9][-.,/:])
     (?: \+[0-9] (?:(?:\ ?\(|\)[ -]?|[ .-])?[0-9]){7,14}               # any country
       | (?:(?:00)?86[ -]?)? 1[3-9][0-9] [ -]? [0-9]{4} [ -]? [0-9]{4}   # Chinese mobile
-      | (?: \(0[0-9]{2,3}\)\ ? | 0[0-9]{2,3}[ -])                       # Chinese land line
+      | (?: \(0[0-9]{2,3}\)\ ? | （0[0-9]{2,3}）\ ? | 0[0-9]{2,3}[ -])  # Chinese land line
         [1-9] (?:[0-9]{6,7} | [0-9]{2,3}[ -][0-9]{4}) (?:-[0-9]{1,4})?
       | [48]00- (?:[0-9]{3}-[0-9]{4} | [0-9]{4}-[0-9]{3} | [0-9]{7})    # Chinese hot line
       | (?:1[-. ])? (?:\([2-9][0-9]{2}\)\ ? | [2-9][0-9]{2}[-. ])       # North America
@@ -135,8 +136,8 @@ def remove_html(text: str) -> str:
     """Returns a text without tags; a space stands for each that begins a line or a box.
 
     Example:
-        >>> remove_html("<p>1 < 2<br>vector<int> <!-- no --> <script>a()</script>")
-        ' 1 < 2 vector<int>   '
+        >>> remove_html("<p>1 < 2<br>vector<int> a<b && c>d <!-- no --> <script>a()</script>")
+        ' 1 < 2 vector<int> a<b && c>d   '
     """
     parts, start = [], 0
     place = text.find("<")
@@ -209,8 +210,8 @@ def remove_phone_numbers(text: str) -> str:
     """Returns a text without phone numbers.
 
     Example:
-        >>> remove_phone_numbers("电话13800138000，010-62345678; (555) 123-4567 on 2023-10-12")
-        '电话，;  on 2023-10-12'
+        >>> remove_phone_numbers("电话13800138000，（010）62345678; (555) 123-4567, 2023-10-12")
+        '电话，; , 2023-10-12'
     """
     return _PHONE_NUMBER.sub("", text)
 

@@ -173,13 +173,35 @@ def _make_adam(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch
     )
 
 
-def _make_schedule(config: ScheduleConfig, steps: int | None) -> Callable[[int], float]:
-    """The share of the step size after a number of steps, by transformers' schedules."""
+def check_schedule(config: ScheduleConfig, steps: int | None) -> None:
+    """Checks that a schedule fits into a run.
+
+    Args:
+        config: the schedule.
+        steps: when the run ends; None if it has no end.
+
+    Raises:
+        ValueError: it needs the number of steps, or more of them.
+
+    Example:
+        >>> check_schedule(ScheduleConfig(kind="cosine", warmup_steps=50), 20)
+        Traceback (most recent call last):
+        ValueError: warmup_steps must be below the 20 steps of the run
+    """
     if config.needs_steps and steps is None:
         raise ValueError(f"the schedule {config.kind!r} needs the number of steps of the run")
-    falling = config.decay_steps or (steps or 0) - config.warmup_steps
-    if config.kind not in ("constant", "inverse_sqrt") and falling < 1:
+    if config.kind not in ("constant", "inverse_sqrt") and _count_falling(config, steps) < 1:
         raise ValueError(f"warmup_steps must be below the {steps} steps of the run")
+
+
+def _count_falling(config: ScheduleConfig, steps: int | None) -> int:
+    return config.decay_steps or (steps or 0) - config.warmup_steps
+
+
+def _make_schedule(config: ScheduleConfig, steps: int | None) -> Callable[[int], float]:
+    """The share of the step size after a number of steps, by transformers' schedules."""
+    check_schedule(config, steps)
+    falling = _count_falling(config, steps)
     end = (steps or 0) if config.kind == "stable" else config.warmup_steps + falling
     options: dict[str, Any] = {}
     name: str = config.kind

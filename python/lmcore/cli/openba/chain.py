@@ -11,8 +11,6 @@ from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     Device,
     Quiet,
-    Resume,
-    Settings,
     Threads,
     limit_threads,
     name_of_file,
@@ -76,8 +74,18 @@ def chain_command(
     ] = None,
     device: Device = None,
     threads: Threads = None,
-    settings: Settings = None,
-    resume: Resume = True,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another setting of a step, any number of times: of ul2, length_adaptation and "
+            "bilingual_flan as `recipe tiny` lists them, of cleaning and instructions.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where OUT ended, or anew.")
+    ] = True,
     quiet: Quiet = False,
 ) -> None:
     """Do all of it with a small model: from texts to answers.
@@ -85,7 +93,7 @@ def chain_command(
     Texts are cleaned and packed; three stages are trained, by UL2, at twice the length and on
     instructions; the last model is asked instructions that were held out. Each step is one that has
     a command of its own; a line is printed when it is done. A killed chain goes on where it was.
-    `--set` takes settings of the steps, such as `ul2.loop.steps=1000`.
+    `--set` names the step: `ul2.loop.steps=1000`, `cleaning.minimum_words=10`.
     """
     files = {"texts": texts, "tasks": tasks, "templates": templates, "tokenizer": tokenizer}
     place = {"device": device, "threads": limit_threads(threads)}

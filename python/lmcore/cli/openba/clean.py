@@ -13,6 +13,7 @@ from lmcore.cli.options import (
     AsJson,
     Quiet,
     SkipBadRows,
+    TextsForm,
     Threads,
     limit_threads,
     name_of_file,
@@ -82,15 +83,7 @@ def clean_command(
             metavar="BYTES",
         ),
     ] = None,
-    data_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="auto|text|jsonl|parquet",
-            parser=plain_text,
-            help="Form of the files; auto looks at their names.",
-        ),
-    ] = "auto",
+    data_format: TextsForm = "auto",
     skip_bad_rows: SkipBadRows = False,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where DIR ended, or anew.")
@@ -137,8 +130,14 @@ def _show_json(summary: CleanSummary) -> None:
 
 
 def _show_summary(summary: CleanSummary) -> None:
-    for name, found in summary.rules.items():
-        show(f"{name:<21} {found.documents:>12} documents {found.characters:>14} characters")
+    from lmcore._tables import format_table
+
+    rows = [
+        (name, f"{found.documents:,}", f"{found.characters:,}")
+        for name, found in summary.rules.items()
+    ]
+    for line in format_table(rows, ("rule", "documents", "characters")):
+        show(line)
     resumed = f", {summary.resumed_documents} of them before" if summary.resumed_documents else ""
     say(
         f"{summary.documents} documents read{resumed}, {summary.bad_rows} skipped: "

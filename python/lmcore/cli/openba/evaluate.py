@@ -11,6 +11,7 @@ from lmcore.cli.options import (
     MOST,
     AsJson,
     Device,
+    Dtype,
     Quiet,
     SkipBadRows,
     Threads,
@@ -94,14 +95,7 @@ def evaluate_command(
         whole(4, MOST, text="Of a prompt; by default 1024, or what MODEL saw if less."),
     ] = None,
     device: Device = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|float32|bfloat16|float16",
-            parser=plain_text,
-            help="Of the weights; auto is that of the files.",
-        ),
-    ] = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Annotated[
@@ -138,12 +132,12 @@ def _evaluate(
         from tqdm import tqdm
 
         from lmcore._files import find_file
-        from lmcore.openba.evaluation import EvaluationSettings, evaluate
+        from lmcore.openba.evaluation import EvaluationConfig, evaluate
         from lmcore.openba.models import load_pair
         from lmcore.openba.questions import read_questions
         from lmcore.training.processes import use_threads
 
-    chosen = EvaluationSettings(**settings)
+    config = EvaluationConfig(**settings)
     questions = read_questions(*suite, **asked)
     if output["out"] is not None:
         find_file(output["out"], questions.files)
@@ -153,7 +147,7 @@ def _evaluate(
         model, tokenizer = load_pair(name, **place)
         with tqdm(total=count, unit=" questions", disable=hidden, leave=False) as bar:
             return evaluate(
-                model, tokenizer, questions, settings=chosen, out=output["out"],
+                model, tokenizer, questions, config=config, out=output["out"],
                 resume=output["resume"], progress=bar.update,
             )  # fmt: skip
 

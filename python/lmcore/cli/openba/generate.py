@@ -14,6 +14,7 @@ from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
     Device,
+    Dtype,
     Quiet,
     SkipBadRows,
     Threads,
@@ -90,14 +91,7 @@ def generate_command(
         whole(1, MOST, text="Of a generated text; by default what MODEL saw, at most 256."),
     ] = None,
     device: Device = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|float32|bfloat16|float16",
-            parser=plain_text,
-            help="Of the weights; auto is that of the files.",
-        ),
-    ] = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmcore.cli.failures import starting
-from lmcore.cli.options import MOST, Quiet, SkipBadRows, name_of_file, plain_text, whole
+from lmcore.cli.options import MOST, Quiet, SkipBadRows, TextsForm, name_of_file, whole
 from lmcore.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -53,15 +53,7 @@ def pack_command(
         bool, typer.Option("--pairs", help="Pack rows with a source and a target, each by itself.")
     ] = False,
     length: Annotated[int, whole(1, MOST, text="Tokens of a group.")] = _LENGTH,
-    data_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="auto|text|jsonl|parquet",
-            parser=plain_text,
-            help="Form of the files; auto looks at their names.",
-        ),
-    ] = "auto",
+    data_format: TextsForm = "auto",
     skip_bad_rows: SkipBadRows = False,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where PREFIX ended, or anew.")

@@ -148,11 +148,11 @@ def _ask(question: Question) -> str:
 
 def _answer(folder: Path, model: Any, tokenizer: Any, questions: QuestionSet) -> Any:
     """The negative mean loss of each option, by lmcore: `[N, 4]`."""
-    from lmcore.openba import EvaluationSettings, evaluate
+    from lmcore.openba import EvaluationConfig, evaluate
 
     out = folder / "rows.jsonl"
     evaluate(
-        model, tokenizer, questions, settings=EvaluationSettings(by="loss", prompts=_PROMPTS),
+        model, tokenizer, questions, config=EvaluationConfig(by="loss", prompts=_PROMPTS),
         out=out,
     )  # fmt: skip
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

@@ -94,14 +94,14 @@ def format_rows(kind: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str,
     def write(row: Mapping[str, Any]) -> tuple[str, str]:
         if kind == "chat":
             turns = [(turn["human"], turn["assistant"]) for turn in row["turns"]]
-            return [*formats.write_chat(turns)][-1]
+            return [*formats.format_chat(turns)][-1]
         if kind == "code":
-            return formats.write_code(row["instruction"], row["output"])
+            return formats.format_code(row["instruction"], row["output"])
         if kind == "instruction_generation":
-            return formats.write_instruction_generation(
+            return formats.format_instruction_generation(
                 row["answer"], row["instruction"], language=row["language"]
             )
-        return formats.write_tool(row["query"], row["results"], question=row["question"])
+        return formats.format_tool(row["query"], row["results"], question=row["question"])
 
     return [write(row) for row in rows]
 
