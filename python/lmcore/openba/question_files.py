@@ -197,7 +197,7 @@ class _JsonRows:
     def _find_value(self, key: str) -> int:
         """Where the value of a key of the object begins; another may hold the same word."""
         decoder = json.JSONDecoder()
-        place, name = self._text.find("{") + 1, None
+        place = self._text.find("{") + 1
         while True:
             name, place = decoder.raw_decode(self._text, _skip_space(self._text, place))
             place = _skip_space(self._text, place)
