@@ -95,7 +95,7 @@ def split_model(model: OpenBAForConditionalGeneration, ranks: int) -> list[dict[
 
 
 def make_rank(
-    model: dict[str, Any], arguments: argparse.Namespace, iteration: int
+    model: dict[str, Any], arguments: argparse.Namespace, iteration: int, side: int = 1000
 ) -> dict[str, Any]:
     """What the file of a rank holds besides: states of the optimizer and of random generators."""
     return {
@@ -103,7 +103,7 @@ def make_rank(
         "checkpoint_version": 3.0,
         "iteration": iteration,
         "model": model,
-        "optimizer": {"optimizer": {"state": {}}, "fp32": [[torch.ones(1000, 1000)]]},
+        "optimizer": {"optimizer": {"state": {}}, "fp32": [[torch.ones(side, side)]]},
         "opt_param_scheduler": {"max_lr": 1e-4, "num_steps": 7},
         "rng_state": [
             {
@@ -123,6 +123,7 @@ def write_checkpoint(
     iteration: int = 123,
     *,
     names_model_type: bool = True,
+    side: int = 1000,
 ) -> Path:
     """Writes a checkpoint and returns the folder of its iteration."""
     base = folder / f"iter_{iteration:07d}"
@@ -131,7 +132,7 @@ def write_checkpoint(
         arguments.rank = number
         rank = base / f"mp_rank_{number:02d}"
         rank.mkdir(parents=True)
-        content = make_rank(part, arguments, iteration)
+        content = make_rank(part, arguments, iteration, side)
         save(content, rank / "model_optim_rng.pt", names_model_type=names_model_type)
     (folder / "latest_checkpointed_iteration.txt").write_text(str(iteration))
     return base

@@ -65,6 +65,8 @@ KEYS = [
 # How texts are scored.
 SCORED = ("--scorer", "{}/scorer", "--cache", "{}/kept")
 WORDS = ("--scorer", "{}/words.txt")
+CLEANED = ["first.txt", "second.txt"]
+MEGATRON = "megatron/iter_0000123/mp_rank_01/model_optim_rng.pt"
 # The newest state of the run.
 STATE = "run/states/step-2"
 
@@ -148,6 +150,65 @@ def write_instruction_files(folder: Path) -> None:
     chats = [{"conversations": turns}, {"instruction": "a", "input": "b", "output": "c"}]
     (folder / "chats.json").write_text(json.dumps(chats))
     write_jsonl(folder / "pairs.jsonl", [{"source": "Ada met", "target": "Otto."}] * 3)
+    write_openba_runs(folder)
+
+
+def write_openba_runs(folder: Path) -> None:
+    """What cleaning leaves after a kill, a mixture, questions, and checkpoints of Megatron."""
+    import megatron_files
+    import tiny_openba
+    import tiny_questions
+    from lmcore.openba import OpenBATokenizer, pack_files
+
+    line = "The {} of them went over the hills to see www.a.org and all of them stayed there.\n"
+    for number, name in enumerate(CLEANED):
+        (folder / name).write_text("".join(line.format(n + 100 * number) for n in range(60)))
+    stop_cleaning(folder)
+    tokenizer = OpenBATokenizer(folder / "pieces.model")
+    pack_files([folder / "first.txt"], tokenizer, folder / "texts", length=16)
+    sources = [{"name": name, "data": "texts", "weight": n} for n, name in enumerate("ab", 1)]
+    (folder / "mixture.json").write_text(json.dumps({"sources": sources}))
+    model = tiny_openba.make_model(vocab_size=tokenizer.padded_size())
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "openba")
+    (folder / "openba/stage.json").write_text('{"stage": "ul2"}\n')
+    small = tiny_openba.make_model(
+        vocab_size=64, hidden_size=8, ffn_hidden_size=12, kv_channels=4, decoder_layers=2
+    )
+    megatron_files.write_checkpoint(folder / "megatron", small, 2, names_model_type=False, side=2)
+    tiny_questions.write_json(folder / "asked/a.json", tiny_questions.make_pairs(3, demos=2))
+    rows = '0,"not a,\nor",a,b,c,d,A\n1,q,a,b,c,d,D\n'
+    tiny_questions.write_text(folder / "asked/logic_val.csv", tiny_questions.CEVAL + rows)
+    arc = [tiny_questions.make_arc(number) for number in range(2)]
+    tiny_questions.write_lines(folder / "asked/arc.jsonl", arc)
+    free = {"input": "Is it?\nOptions:\n- Yes\n- No", "target": "Yes"}
+    sums = [{"input": f"1 + {number}", "target": str(number + 1)} for number in range(2)]
+    bbh = {"canary": "examples", "examples": [free, *sums] * 2}
+    tiny_questions.write_json(folder / "asked/bbh.json", bbh)
+
+
+def stop_cleaning(folder: Path) -> None:
+    """Cleans two files, the second one in part."""
+    from unittest.mock import patch
+
+    from lmcore.openba import cleaned_output
+    from lmcore.openba.cleaned_files import clean_files
+
+    work, calls = cleaned_output.clean_texts, []
+
+    def stop(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return work(*arguments, **options)
+
+    small = {"_BYTES_AT_ONCE": 1500, "_SAVE_SECONDS": 0.0, "clean_texts": stop}
+    with (
+        patch.multiple(cleaned_output, **small),
+        contextlib.suppress(KeyboardInterrupt),
+        contextlib.chdir(folder),  # for names that are the same in a copy
+    ):
+        clean_files(CLEANED, "cleaned", threads=1)
 
 
 def write_toxicity(folder: Path) -> None:
@@ -324,6 +385,62 @@ def read_pruning(folder: Path) -> None:
     read_record(folder / "small")
 
 
+def inside(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A reader that is given names within the workspace."""
+
+    def run(folder: Path) -> Any:
+        with contextlib.chdir(folder):
+            return reader(folder)
+
+    return run
+
+
+def draw_mixture(folder: Path) -> None:
+    import numpy as np
+
+    from lmcore.openba.mixture import MixtureDraws, read_mixture
+
+    MixtureDraws(read_mixture(folder / "mixture.json"), 1).draw(np.arange(3000))
+
+
+def start_stage(folder: Path) -> None:
+    from lmcore.openba.stages import check_stage
+
+    check_stage("length_adaptation", folder / "openba")
+
+
+def ask(task: str, name: str, **options: Any) -> Callable[[Path], Any]:
+    """The questions of a file."""
+
+    def read(folder: Path) -> None:
+        from lmcore.openba import read_questions
+
+        read_questions(folder / "asked" / name, task, **options)
+
+    return call(read)
+
+
+def read_texts(folder: Path) -> None:
+    from lmcore.openba import IndexedDataset
+
+    data = IndexedDataset(folder / "texts")
+    for number in range(min(len(data), 100)):
+        len(data[number].source)
+
+
+def on_cleaning() -> list[Target]:
+    """What a run of cleaning goes on with."""
+    from lmcore._finished import FinishedOutput
+    from lmcore._partial import Partial
+
+    clean = inside(command("openba", "clean", *CLEANED, "--out", "cleaned", "--threads", "1"))
+    begun = Partial("", Path("cleaned/second.txt"))
+    done = FinishedOutput("cleaned/first.txt", {})
+    hashes = begun.rows.name.replace("rows", "hashes")
+    files = [begun.state, begun.rows, begun.rows.with_name(hashes), done._file]
+    return [Target(str(file), [clean]) for file in (*files, Path("cleaned/.lmcore-key"))]
+
+
 def read_segments(form: str, name: str) -> Callable[[Path], Any]:
     """Labels of texts, by a tokenizer that stands beside them."""
 
@@ -428,6 +545,21 @@ def make_targets() -> dict[str, Target]:
             command("openba", "pack", "{}/pairs.jsonl", "--pairs", "--tokenizer",
                     "{}/pieces.model", "--out", "{}/packed", "--skip-bad-rows", "--no-resume"),
         ]),
+        *on_cleaning(),
+        Target("mixture.json", [call(draw_mixture)]),
+        Target("openba/stage.json", [call(start_stage)]),
+        Target("texts.idx", [call(read_texts)]),
+        Target("asked/a.json", [
+            ask("mmlu", "a.json", shots=2), ask("arc", "a.json", skip_bad_rows=True),
+            command("openba", "evaluate", "{}/openba", "--task", "mmlu", "--data",
+                    "{}/asked/a.json", "--device", "cpu", "--threads", "1", "--shots", "1"),
+        ]),
+        Target("asked/logic_val.csv", [
+            ask("ceval", "logic_val.csv"), ask("ceval", "logic_val.csv", skip_bad_rows=True),
+        ]),
+        Target("asked/arc.jsonl", [ask("arc", "arc.jsonl")]),
+        Target("asked/bbh.json", [ask("bbh", "bbh.json")]),
+        Target(MEGATRON, [command("openba", "convert", "{}/megatron", "--out", "{}/converted")]),
         Target("labelled.jsonl", [
             command("detox", "train-scorer", "{}/labelled.jsonl", "--out", "{}/new", "--bits", "8")
         ]),
@@ -567,7 +699,7 @@ def change_structure(data: bytes, name: str, source: random.Random) -> bytes | N
     if suffix in (".pt", ".pth"):
         import torch
 
-        state = torch.load(io.BytesIO(data), weights_only=True)
+        state = torch.load(io.BytesIO(data), weights_only=False)  # we wrote it
         file = io.BytesIO()
         torch.save(change_tree(state, source), file)
         return file.getvalue()
@@ -629,12 +761,13 @@ def walk(tree: Any) -> Iterator[tuple[Any, Any]]:
     stack = [tree]
     while stack:
         parent = stack.pop()
+        parent = vars(parent) if isinstance(parent, argparse.Namespace) else parent
         items = parent.items() if isinstance(parent, dict) else enumerate(parent)
         if not isinstance(parent, dict | list):
             continue
         for key, value in items:
             yield parent, key
-            if isinstance(value, dict | list):
+            if isinstance(value, dict | list | argparse.Namespace):
                 stack.append(value)
 
 

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
+_TOO_DEEP = "lists or objects are nested too deeply"
+
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
     """Returns what a JSON file holds.
@@ -57,7 +59,33 @@ def parse_json(text: str) -> Any:
             return json.loads(text)  # which says so
         return _DECODER.decode(text)
     except RecursionError:
-        raise ValueError("lists or objects are nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
+
+
+def refuse_surrogates(value: Any, text: str | None = None) -> None:
+    r"""Returns nothing if no text of a JSON value holds half of a character.
+
+    Args:
+        value: what the text holds.
+        text: the JSON, in which an escape would make one; None if it is not at hand.
+
+    Raises:
+        ValueError: a text holds a lone surrogate, which is no UTF-8, or the value is nested too
+            deeply to be written.
+
+    Example:
+        >>> refuse_surrogates("\ud83d\ude00", r'"\ud83d\ude00"')
+        Traceback (most recent call last):
+        ValueError: holds a lone surrogate
+    """
+    if text is not None and "\\ud" not in text and "\\uD" not in text:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate") from None
+    except RecursionError:  # writing needs more of the stack than reading did
+        raise ValueError(_TOO_DEEP) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from lmcore._json import parse_json
+from lmcore._json import parse_json, refuse_surrogates
 from lmcore._streams import (
     is_standard,
     name_input,
@@ -245,11 +245,7 @@ def parse_row(content: bytes) -> dict[str, Any]:
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {_KINDS[type(value)]}")
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("holds a lone surrogate") from None
+    refuse_surrogates(value, text)
     return value
 
 

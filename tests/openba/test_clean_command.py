@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from commands import check_line, file_size_limited, finish, run, run_here, run_warm, start_warm
+from lmcore._partial import Partial
+from lmcore.openba.cleaned_files import clean_files
 from stopped_runs import wait_for_change
 
 # Batches of a moment, and a state after each; the rules wait, so that a run is still going on
@@ -210,6 +213,51 @@ def test_a_broken_output_is_made_again(folder: Path) -> None:
     (folder / "out" / "a.txt").write_text("other\n")
     assert run_here(*ARGUMENTS)[0] == 0
     assert outputs(folder) == expected
+
+
+def test_an_input_that_changed_behind_its_output_is_not_gone_on_with(folder: Path) -> None:
+    process = start_warm(*ARGUMENTS, code=SLOW)
+    while not list((folder / "out").glob(".*.lmcore-done")):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    content = (folder / "a.txt").read_text()
+    (folder / "a.txt").write_text(content.replace("over", "into", 1))  # of the same size
+    check_line(run_here(*ARGUMENTS), "out/a.txt: it is there, made of 650 documents that its input")
+    (folder / "a.txt").write_text(content)  # a copy, of another time
+    code, _, errors = run_here(*ARGUMENTS)
+    assert (code, " of them before" in errors) == (0, True)
+
+
+def test_names_of_the_runs_own_files(folder: Path) -> None:
+    """What is removed at the end is no output."""
+    for name in (".lock", ".lmcore-key", f".{'a' * 16}.lmcore-rows", "report.json"):
+        (folder / name).write_text("text\n")
+        check_line(clean(name), f"{name}: its output is {name}, ")
+
+
+@pytest.mark.parametrize("name", [".lmcore-key", "hashes"])
+def test_a_link_in_the_place_of_our_files_is_not_written_through(folder: Path, name: str) -> None:
+    assert clean("a.txt")[0] == 0
+    if name == "hashes":
+        name = Partial("", folder / "out" / "a.txt").rows.name.replace("rows", "hashes")
+    (folder / "other").write_text("text")
+    (folder / "out" / name).symlink_to(folder / "other")
+    clean("a.txt")
+    assert (folder / "other").read_text() == "text"
+    assert clean("a.txt", "--no-resume")[0] == 0
+    assert (folder / "other").read_text() == "text"
+
+
+def test_rows_as_deep_as_they_can_be_read(folder: Path) -> None:
+    """Writing a row needs more of the stack than reading it."""
+    rows = [f'{{"text": "{LINE}", "x": {"[" * depth}{"]" * depth}}}' for depth in range(900, 999)]
+    (folder / "d.jsonl").write_text("\n".join(rows))
+    with ThreadPoolExecutor(1) as pool:  # whose stack is empty
+        summary = pool.submit(clean_files, ["d.jsonl"], "out", skip_bad_rows=True).result()
+    assert 0 < summary.bad_rows < 99
+    (problem,) = {row.partition(": ")[2] for row in summary.listed_bad_rows}
+    assert problem == "not valid JSON: lists or objects are nested too deeply"
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on(folder: Path) -> None:

@@ -510,6 +510,18 @@ def test_an_order_of_bytes_that_would_turn_the_file(source: Path) -> None:
     assert_refused(source, str(file), "another order of bytes")
 
 
+@pytest.mark.parametrize("place", [0, 26, 40])
+def test_a_record_whose_head_is_damaged(source: Path, place: int) -> None:
+    """The list at the end names a record, and another head stands where it lies."""
+    file = source / "iter_0000123/mp_rank_00" / RANK
+    whole = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        [record] = [r for r in archive.infolist() if r.filename.endswith("byteorder")]
+    whole[record.header_offset + place] ^= 1
+    file.write_bytes(whole)
+    assert_refused(source, str(file))
+
+
 @pytest.mark.parametrize("elements", [4, 1 << 44])
 def test_a_storage_of_another_size(source: Path, tmp_path: Path, elements: int) -> None:
     """One that says less than is taken from it is refused; what it says more is never asked for."""

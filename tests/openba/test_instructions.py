@@ -284,6 +284,10 @@ def test_templates_look_fields_up_and_nothing_else() -> None:
         ),
         ('{"qa": [NaN]}', "t.json: not templates: NaN is no number of JSON"),
         ("[" * 200_000, "t.json: not templates: "),
+        (
+            r'{"qa": [{"source": "\ud800{q}", "target": "y"}]}',
+            "t.json: not templates: holds a lone surrogate",
+        ),
     ],
 )
 def test_templates_that_cannot_be_used(content: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -89,6 +90,16 @@ def test_one_line_for_what_cannot_be_used(folder: Path) -> None:
     check_line(pack("a.txt"), "o.bin: the output is an input too")
     (folder / "o.bin").unlink()
     content = (folder / "s.model").read_bytes()
+    (folder / "words").mkdir()
+    for name in ("spiece.model", "tokenizer.json", "o.json"):
+        (folder / "words" / name).write_bytes(content)
+    words = ("a.txt", "--tokenizer", "words/o.json", "--out", "words/o")
+    check_line(run_here("openba", "pack", *words), "words/o.json: the output is an input too")
+    words = ("a.txt", "--tokenizer", "words", "--out", "words/tokenizer")
+    text = "words/tokenizer.json: the output is an input too"
+    for more in ((), ("--pairs",)):
+        check_line(run_here("openba", "pack", *words, *more), text)
+    shutil.rmtree("words")
     for broken in (b"", b"text", content[:5000], content + content):
         (folder / "s.model").write_bytes(broken)
         check_line(pack("a.txt"), "s.model: not a SentencePiece model: ")

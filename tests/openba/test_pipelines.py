@@ -468,6 +468,7 @@ def test_inputs_and_outputs_are_apart(folder: Path) -> None:
         ("cleaned/tasks.json", '{"tasks": true}', "it must hold their number"),
         ("cleaned/tasks.json", '{"tasks": 1000000000}', "got 1000000000 of them"),
         ("cleaned/00000.jsonl", '{"text": "a"}\n', r"00000\.jsonl:1: expected a text and an id"),
+        ("duplicates/tasks.json", '{"tasks": 3}', "duplicates: it is no folder of duplicates"),
         ("rules/00001.json", '{"links": 3}', r"00001\.json: not the counts of a task"),
         ("read/00001.json", "[]", r"00001\.json: not the counts of a task"),
         ("groups/00001.json", "{}", r"00001\.json: not the numbers of a packed text"),
@@ -481,4 +482,4 @@ def test_broken_files_are_named(folder: Path, file: str, content: str, message: 
     Path(f"out/{file}").write_text(content, encoding="utf-8")
     pack, merge = make_stages("texts", "out", "s.model", **OPTIONS)[2:]
     with pytest.raises(ValueError, match=message):
-        run_stage(pack if file.startswith("cleaned") else merge)
+        run_stage(pack if file.startswith(("cleaned", "duplicates")) else merge)

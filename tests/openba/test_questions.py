@@ -231,6 +231,18 @@ def test_lines_that_cannot_be_used(tmp_path: Path) -> None:
     refuse("a.jsonl:1: not valid JSON", tmp_path, "arc")
 
 
+def test_bbh_beside_other_keys(tmp_path: Path) -> None:
+    """The list is that under the key, whatever else has its name."""
+    row = '{"input": "Is it?\\nOptions:\\n- Yes\\n- No", "target": "Yes"}'
+    others = ('"a": "examples", "b": [1]', '"a": {"examples": [1]}', '"examples ": [1, 2]')
+    for other in others:
+        write_text(tmp_path / "a.json", f'{{{other}, "examples" :\n [{row},\n{row}]}}')
+        places = [q.place.rpartition(":")[2] for q in read_questions(tmp_path, "bbh").questions]
+        assert places == ["2", "3"], other
+    write_text(tmp_path / "a.json", f'{{"e\\u0078amples": [\n\n{row}]}}')
+    assert read_questions(tmp_path, "bbh").questions[0].place.endswith("a.json:3")
+
+
 def test_files_that_hold_no_questions(tmp_path: Path) -> None:
     refuse("No such file or directory", tmp_path / "none", "mmlu")
     refuse("no questions of mmlu (*.json) in it", tmp_path, "mmlu")
@@ -242,6 +254,7 @@ def test_files_that_hold_no_questions(tmp_path: Path) -> None:
         ("[" * 200_000, "law.json: not questions: lists or objects are nested too deeply"),
         ('[{"a": 1, "a": 2}]', "law.json: not questions: the key 'a' stands twice"),
         ("", "law.json: not questions: "),
+        (r'[{"data": {"question": "\ud800"}}]', "law.json: not questions: holds a lone surrogate"),
     ):
         write_text(file, content)
         refuse(text, tmp_path, "mmlu")

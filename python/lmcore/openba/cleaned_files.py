@@ -33,6 +33,8 @@ from lmcore.ops.duplicates import Duplicates
 
 REPORT = "report.json"
 _KEY = ".lmcore-key"
+# Names that the run's own files have in the folder.
+_OWN = re.compile(r"\.lock|\.lmcore-.*|\.[0-9a-f]{16}\.lmcore-.*")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -97,7 +99,7 @@ def clean_files(
         MemoryError: the hashes need more memory than they may take.
         OSError: a file cannot be read or written.
         ValueError: a document cannot be used, two inputs or an input and an output have the same
-            name, or an argument is out of its range.
+            name, an input has that of a file of the run, or an argument is out of its range.
 
     Example:
         >>> import tempfile
@@ -164,6 +166,11 @@ def _name_outputs(files: Sequence[str | os.PathLike[str]], form: str) -> list[st
         if name in names or name == REPORT:
             other = files[names.index(name)] if name in names else "the report"
             raise ValueError(f"{os.fspath(file)}: its output is {name}, as that of {other}")
+        if _OWN.fullmatch(name):
+            raise ValueError(
+                f"{os.fspath(file)}: its output is {name}, a file of the run itself: give it "
+                "another name"
+            )
         names.append(name)
     return names
 
@@ -178,6 +185,8 @@ def _take_key(file: Path, resume: bool) -> str:
         if re.fullmatch("[0-9a-f]{32}", key):
             return key
     key = os.urandom(16).hex()
+    if file.is_symlink():  # of whoever put it there: its end is no file of ours
+        file.unlink()
     write_text(file, f"{key}\n")
     return key
 

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lmcore._files import find_file, naming_errors
 from lmcore._finished import FinishedOutput
+from lmcore._json import refuse_surrogates
 from lmcore._partial import Partial, State
 from lmcore._rows import parse_row
-from lmcore._streams import READ_BYTES, is_gzip
+from lmcore._streams import READ_BYTES, is_gzip, is_standard
 from lmcore._text import to_json
 from lmcore.openba.cleaning import RULES, CleanConfig, clean_texts, remove_duplicates
 from lmcore.openba.documents import RawDocument, read_documents
@@ -28,6 +30,8 @@ from lmcore.ops.duplicates import Duplicates
 _BYTES_AT_ONCE = 1 << 20
 _DOCUMENTS_AT_ONCE = 1 << 14
 LISTED_ROWS = 1000
+# Brackets of a row that may be nested so deeply that it cannot be written.
+_DEEP = 100
 _SAVE_SECONDS = 1.0
 
 
@@ -110,17 +114,19 @@ class Output:
         result = self._finished.load()
         if result is not None and self._hashes.is_file():
             found = self._parse(result)
+            self._check_input(result.get("input"), found.documents)
             with open(self._hashes, "rb") as file:
                 self._load(file, result["hashes"])
             run.resumed += found.documents
             run.add(found, int(result["bad_rows"]), list(result["listed_bad_rows"]))
             return 0
         self._finished.remove()
+        modified = _find_time(self._source)
         with self._partial as partial, naming_errors(self._name, self._hashes):
             state = partial.load(run.recipe) or State(recipe=run.recipe)
             if state.line and not self._hashes.is_file():
                 raise self._broken("their hashes are missing")
-            with open(self._hashes, "r+b" if self._hashes.is_file() else "w+b") as hashes:
+            with open(self._hashes, "r+b", opener=_open_own) as hashes:
                 stream = _Stream(partial, state, hashes, run)
                 watched = _Watched(progress)
                 if state.line:
@@ -138,6 +144,9 @@ class Output:
                     raise
         run.add(stream.counts, state.bad_rows, state.listed_bad_rows)
         more |= {"bad_rows": state.bad_rows, "listed_bad_rows": state.listed_bad_rows}
+        more["input"] = {
+            "modified": modified, "line": state.line, "digest": state.input_digest,
+        }  # fmt: skip
         self._finished.save(more)
         return watched.done
 
@@ -154,6 +163,24 @@ class Output:
         ):
             raise self._broken("its counts are none")
         return counts
+
+    def _check_input(self, stored: Any, documents: int) -> None:
+        """Reads the input of a whole output again, if it was written since."""
+        modified = _find_time(self._source)
+        if not isinstance(stored, dict) or set(stored) != {"modified", "line", "digest"}:
+            raise self._broken("what it was made from is not said")
+        if modified is None or modified == stored["modified"]:
+            return
+        digest, number = hashlib.blake2b(digest_size=16), 0
+        found = read_documents([self._source], form=self._form)
+        while contents := [document.content for document in islice(found, _DOCUMENTS_AT_ONCE)]:
+            number += len(contents)
+            _update(digest, contents)
+        if number != stored["line"] or (number and digest.hexdigest() != stored["digest"]):
+            raise FileExistsError(
+                f"{self._name}: it is there, made of {documents} documents that its input no "
+                "longer holds; start anew without resume"
+            )
 
     def _load(self, file: IO[bytes], stored: dict[str, Any]) -> Any:
         """Takes stored hashes, and returns their digest."""
@@ -180,6 +207,19 @@ class Output:
             f"{self._name}: the rows of it that are there cannot be gone on with: {reason}; start "
             "anew without resume"
         )
+
+
+def _find_time(source: str | os.PathLike[str]) -> int | None:
+    """When a regular file was written last, in nanoseconds."""
+    if is_standard(source) or not Path(source).is_file():
+        return None
+    return Path(source).stat().st_mtime_ns
+
+
+def _open_own(path: str, _: int) -> int:
+    """Opens a file of ours, and no other through a link that somebody put there."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
 
 
 class _Stream:
@@ -321,6 +361,8 @@ class _Batch:
             text = row.get("text")
             if not isinstance(text, str):
                 raise ValueError(f"expected a text under 'text', got {text!r:.60}")
+            if max(map(document.content.count, (b"[", b"{"))) > _DEEP:
+                _check_depth(row)
             self.rows.append(row)
         else:
             text = document.parse()
@@ -338,6 +380,16 @@ class _Batch:
                 row["text"] = text
                 lines.append(to_json(row) + "\n")
         return "".join(lines).encode()
+
+
+def _check_depth(row: Any) -> None:
+    """Refuses what could be read and not be written: of deep lists writing needs more stack."""
+    for _ in range(10):
+        row = [row]
+    try:
+        refuse_surrogates(row)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
 
 
 class _Watched:

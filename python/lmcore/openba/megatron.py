@@ -215,6 +215,7 @@ def _check_records(file: Path) -> None:
             )
         opened.seek(0)
         size = os.fstat(opened.fileno()).st_size
+        own_order = sys.byteorder.encode()
         try:
             archive = zipfile.ZipFile(opened)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -226,8 +227,16 @@ def _check_records(file: Path) -> None:
             if name == "data.pkl" and record.file_size > _MOST_PICKLE_BYTES:
                 raise ValueError(f"{file}: its pickle has more than {_MOST_PICKLE_BYTES} bytes")
             # torch would turn the bytes round where they lie.
-            if name == "byteorder" and archive.read(record) != sys.byteorder.encode():
+            if name == "byteorder" and _read_record(file, archive, record) != own_order:
                 raise ValueError(f"{file}: its numbers lie in another order of bytes")
+
+
+def _read_record(file: Path, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(record)
+    # One that is encrypted is a RuntimeError, or an error of its own.
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{file}: not a whole file of torch: {error}") from None
 
 
 def _collect(

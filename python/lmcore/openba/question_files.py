@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcore._json import parse_json
+from lmcore._json import parse_json, refuse_surrogates
 from lmcore._rows import RowReader
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -182,6 +182,7 @@ class _JsonRows:
         try:
             self._text = path.read_bytes().removeprefix(_BOM).decode()
             self._value = parse_json(self._text)
+            refuse_surrogates(self._value, self._text)
         except ValueError as error:
             raise ValueError(f"{self._name}: not questions: {error}") from None
         wanted = "a list" if key is None else f"an object with a list {key!r}"
@@ -191,7 +192,18 @@ class _JsonRows:
         if not isinstance(value, list):
             raise ValueError(f"{self._name}: not questions: expected {wanted}")
         self._rows = value
-        self._start = 0 if key is None else self._text.find("[", self._text.find(f'"{key}"'))
+        self._start = 0 if key is None else self._find_value(key)
+
+    def _find_value(self, key: str) -> int:
+        """Where the value of a key of the object begins; another may hold the same word."""
+        decoder = json.JSONDecoder()
+        place = self._text.find("{") + 1
+        while True:
+            name, place = decoder.raw_decode(self._text, _skip_space(self._text, place))
+            place = _skip_space(self._text, place)
+            if name == key:
+                return place
+            _, place = decoder.raw_decode(self._text, place)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         decoder = json.JSONDecoder()
@@ -205,7 +217,7 @@ class _JsonRows:
             _, place = decoder.raw_decode(self._text, place)
 
 
-_SPACE = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"[\s,:]*")
 
 
 def _skip_space(text: str, place: int) -> int:

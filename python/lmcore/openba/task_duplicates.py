@@ -26,6 +26,7 @@ with optional_imports():
 _SIGNATURE = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4")])
 _PLACE = np.dtype("<u4")
 _MOST_DOCUMENTS = 2**32 - 1
+_MOST_PARTITIONS = 9999
 
 
 class SignTexts(PipelineStep):  # type: ignore[misc]
@@ -52,8 +53,10 @@ class SignTexts(PipelineStep):  # type: ignore[misc]
 
     def __init__(self, folder: str | os.PathLike[str], *, partitions: int = 1) -> None:
         super().__init__()
-        if type(partitions) is not int or not 1 <= partitions <= 9999:
-            raise ValueError(f"partitions must be from 1 to 9999: got {partitions!r:.40}")
+        if type(partitions) is not int or not 1 <= partitions <= _MOST_PARTITIONS:
+            raise ValueError(
+                f"partitions must be from 1 to {_MOST_PARTITIONS}: got {partitions!r:.40}"
+            )
         self.folder = Path(folder)
         self.partitions = partitions
 
@@ -178,10 +181,12 @@ class DropDuplicates(PipelineStep):  # type: ignore[misc]
             OSError: a file cannot be read or written, or a partition is not searched.
             ValueError: there are other documents, or another number of tasks.
         """
-        recipe = TaskFolder(self.duplicates, "").read_recipe()
+        partitions = TaskFolder(self.duplicates, "").read_recipe().get("partitions")
+        if type(partitions) is not int or not 1 <= partitions <= _MOST_PARTITIONS:
+            raise ValueError(f"{self.duplicates}: it is no folder of duplicates, or damaged")
         files = [
             _find_partition(self.duplicates, partition).list_files(world_size)[rank]
-            for partition in range(recipe["partitions"])
+            for partition in range(partitions)
         ]
         dropped = np.sort(np.concatenate([_read(file, _PLACE) for file in files]))
         self.counts.begin(world_size, {})

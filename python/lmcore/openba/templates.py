@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmcore._json import read_json
+from lmcore._json import read_json, refuse_surrogates
 
 LANGUAGES = ("en", "zh")
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -127,6 +127,10 @@ def read_templates(path: str | os.PathLike[str]) -> dict[str, list[PairTemplate]
     """
     name = os.fspath(path)
     content = read_json(path, "templates")
+    try:
+        refuse_surrogates(content)  # rows of such a text would be none that anybody reads
+    except ValueError as error:
+        raise ValueError(f"{name}: not templates: {error}") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{name}: expected an object with the templates of each task")
     found: dict[str, list[PairTemplate]] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmcore._files import find_output
 from lmcore.cli.failures import starting
 from lmcore.cli.options import MOST, Quiet, SkipBadRows, TextsForm, name_of_file, whole
 from lmcore.cli.terminal import say
@@ -88,6 +89,7 @@ def _pack(
     with starting():
         from lmcore.openba import load_tokenizer, pack_files
 
+    _keep_tokenizer(tokenizer, out)
     with _bar(files, quiet) as progress:
         return pack_files(files, load_tokenizer(tokenizer), out, progress=progress, **options)
 
@@ -98,8 +100,17 @@ def _pack_pairs(
     with starting():
         from lmcore.openba import load_tokenizer, pack_pairs
 
+    _keep_tokenizer(tokenizer, out)
     with _bar(files, quiet) as progress:
         return pack_pairs(files, load_tokenizer(tokenizer), out, progress=progress, **options)
+
+
+def _keep_tokenizer(tokenizer: str, out: str) -> None:
+    """Refuses outputs that are files of the tokenizer, as DIR/tokenizer.json may be."""
+    place = Path(tokenizer)
+    files = [*place.iterdir()] if place.is_dir() else [place]
+    for ending in ("bin", "idx", "json"):
+        find_output(f"{out}.{ending}", files)
 
 
 @contextmanager
