@@ -42,7 +42,7 @@ from timing import Row, is_full, make_row, print_conditions, save
 
 WINDOW = 1024
 LETTERS = "ABCD"
-# Questions of each suite; with --full all of them.
+# Questions of each suite, half as many with demonstrations; with --full all of them.
 ASKED = 16
 ROUNDS = 3
 
@@ -187,15 +187,16 @@ def main() -> None:
     data = Path(os.environ["LMCORE_DATA"])
     pair = make_pair(data)
     suites = [
-        read_questions(data / "eval/mmlu_5shot", "mmlu", shots=5),
         read_questions(data / "eval/mmlu_5shot", "mmlu"),
         read_questions(data / "eval/ceval", "ceval"),
+        read_questions(data / "eval/mmlu_5shot", "mmlu", shots=5),
     ]
     rows: list[Row] = []
     for suite in suites:
         # From all over a suite, so that short and long ones are among them.
-        step = 1 if is_full() else len(suite.questions) // ASKED
-        suite = replace(suite, questions=suite.questions[::step][: None if is_full() else ASKED])
+        asked = len(suite.questions) if is_full() else ASKED // (1 + (suite.shots > 0))
+        step = len(suite.questions) // asked
+        suite = replace(suite, questions=suite.questions[::step][:asked])
         for by in ("letter", "loss"):
             for threads in (1, 2) if is_full() else (1,):
                 rows += compare_scorers(pair, suite, by, threads, 16)
