@@ -132,6 +132,44 @@ def test_scores_are_those_of_one_at_a_time(attention: str, tied: bool) -> None:
         assert tokens[row] == pytest.approx(logits[wanted].tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_keys_and_values_need_not_be_made(attention: str, bias: bool) -> None:
+    """Cross-attention with its maps on the queries, padding and rows without a source too."""
+    model, _ = make_pair(add_qkv_bias=bias)
+    model.set_attn_implementation(attention)
+    torch.manual_seed(0)
+    size = model.config.hidden_size
+    with torch.no_grad():
+        for block in model.decoder.block:
+            for parameter in block.inter_attn.parameters():
+                parameter.normal_(0, 0.5)
+    source, target = torch.randn(3, 9, size), torch.randn(3, 4, size)
+    shown = (torch.arange(9) < torch.tensor([[9], [5], [0]])).long()
+    lowest = torch.zeros(3, 1, 1, 9).masked_fill(torch.arange(9) > 6, -float("inf"))
+    for mask in (None, shown, lowest):
+        found = [
+            model.decoder(target, source, encoder_attention_mask=mask, use_cache=False,
+                          projects_source=projects).last_hidden_state
+            for projects in (True, False)
+        ]  # fmt: skip
+        torch.testing.assert_close(*found, atol=2e-5, rtol=0)
+    with pytest.raises(ValueError, match="a cache keeps keys and values"):
+        model.decoder(target, source, use_cache=True, projects_source=False)
+
+
+def test_losses_do_not_depend_on_what_else_is_asked() -> None:
+    model, tokenizer = make_pair()
+    scorer = AnswerScorer(model, tokenizer)
+    sources = scorer.encode_all(TEXTS)
+    texts = ("Ada met", "Ada", "Otto lived in Kelp", "")
+    continuations = [scorer.encode_continuations(texts)] * len(sources)
+    wanted = scorer.score_continuations(sources, continuations)
+    found = scorer.score_continuations(sources, continuations, finds_greedy=False)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert [score._replace(is_greedy=None) for score in theirs] == ours
+
+
 def test_padding_on_the_left_changes_nothing() -> None:
     """The authors pad there. Attention sees differences of positions alone."""
     model, tokenizer = make_pair()

@@ -295,10 +295,27 @@ def test_blocks_of_entries(every: int | None, monkeypatch: pytest.MonkeyPatch) -
     expected = expect(made)
     for block in (1, 5 * 99, 5 * 700):
         monkeypatch.setattr(module, "_BLOCK", block)
+        monkeypatch.setattr(module, "_NEAR_BLOCK", block)
+        monkeypatch.setattr(module, "_LEAST_STEP", 1)
         assert_near(run("core", made), expected, 2e-6)
     if importlib.util.find_spec("triton") is not None:
         monkeypatch.setattr(module, "_KERNEL_BLOCK", 5 * 256)
         assert_near(run("kernel", made), expected, 2e-6)
+
+
+def test_logits_far_from_those_of_the_first_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exponentials that overflow against it, or where it has none, and ones that vanish."""
+    monkeypatch.setattr(module, "_NEAR_BLOCK", 12)
+    monkeypatch.setattr(module, "_LEAST_STEP", 1)
+    made = make(4, 40, 6)
+    for low, high in ((0.0, 200.0), (200.0, 0.0), (-torch.inf, -95.0), (-torch.inf, -300.0)):
+        bias = torch.full((40,), high)
+        bias[:3] = low
+        made |= {"bias": bias, "targets": torch.tensor([7, 39, 5, 8])}
+        found = cross_entropy(**made, reduction="none")
+        logits = made["states"] @ made["weight"].T + bias
+        wanted = functional.cross_entropy(logits, made["targets"], reduction="none")
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-6)
 
 
 @pytest.mark.parametrize("group", [1, 3])

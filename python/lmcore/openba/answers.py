@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from lmcore._extras import optional_imports
 from lmcore.openba.models import check_fit
+from lmcore.ops.cross_entropy import cross_entropy
 
 with optional_imports():
     import torch
@@ -30,7 +31,7 @@ LEAST_SOURCE = 4
 # Logits that exist at one time: 64 MB of float32.
 _LOGITS = 1 << 24
 # A CPU gains nothing from larger batches, and loses what its caches hold.
-_CPU_TOKENS = 1 << 12
+_CPU_TOKENS = 1 << 10
 
 
 class Continuation(NamedTuple):
@@ -39,8 +40,8 @@ class Continuation(NamedTuple):
     loss: float
     """Sum of the cross-entropies of its tokens."""
     tokens: int
-    is_greedy: bool
-    """Whether each of its tokens is the likeliest at its place."""
+    is_greedy: bool | None
+    """Whether each of its tokens is the likeliest at its place; None where nobody asked."""
 
 
 class AnswerScorer:
@@ -103,6 +104,11 @@ class AnswerScorer:
         self.max_source_tokens = max_source_tokens or max(model.config.max_seq_length, LEAST_SOURCE)
         self.start = [model.config.decoder_start_token_id, self.find_token(_SENTINEL)]
         """What the decoder begins with."""
+        # Maps that are quantized, adapted or elsewhere are not taken from the modules.
+        maps = [block.inter_attn.kv for block in model.decoder.block]
+        self._has_plain_maps = model.config._attn_implementation in ("sdpa", "eager") and all(
+            type(kv) is torch.nn.Linear and not kv.weight.is_meta for kv in maps
+        )
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids that the encoder reads, as many as there are.
@@ -137,8 +143,17 @@ class AnswerScorer:
         Args:
             text: the continuation.
         """
-        ids: list[int] = self.tokenizer(f"{_SENTINEL} {text}", verbose=False)["input_ids"]
-        return ids[1:-1]
+        return self.encode_continuations([text])[0]
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of many texts behind `<extra_id_0>`, which are cut up together.
+
+        Args:
+            texts: the continuations.
+        """
+        framed = [f"{_SENTINEL} {text}" for text in texts]
+        found = self.tokenizer(framed, verbose=False)["input_ids"] if framed else []
+        return [ids[1:-1] for ids in found]
 
     def find_token(self, piece: str) -> int:
         """Returns the id of a piece.
@@ -184,6 +199,7 @@ class AnswerScorer:
         sources: Sequence[list[int]],
         continuations: Sequence[Sequence[Sequence[int]]],
         *,
+        finds_greedy: bool = True,
         progress: Callable[[int], object] | None = None,
     ) -> list[list[Continuation]]:
         """Returns the losses of the continuations of each source.
@@ -191,19 +207,22 @@ class AnswerScorer:
         Args:
             sources: ids of `encode`.
             continuations: for each source, ids of any number of texts behind `<extra_id_0>`.
+            finds_greedy: whether to say of each if it is the likeliest text, which takes all
+                logits of each place, and as long again.
             progress: called with the number of sources of each batch that is done.
         """
         scores: list[list[Continuation]] = [[] for _ in sources]
         for rows in self._batch(sources, progress):
             trees = [_Tree(self.start, continuations[row]) for row in rows]
             states = self._decode([sources[row] for row in rows], trees)
-            losses, hits = self._read_losses(states, trees)
+            losses, hits = self._read_losses(states, trees, finds_greedy)
             at = 0
             for row, tree in zip(rows, trees, strict=True):
                 for count in tree.counts:
                     part = slice(at, at + count)
                     total = float(losses[part].sum()) if count else 0.0
-                    scores[row].append(Continuation(total, count, bool(hits[part].all())))
+                    is_greedy = None if hits is None else bool(hits[part].all())
+                    scores[row].append(Continuation(total, count, is_greedy))
                     at += count
         return scores
 
@@ -238,6 +257,8 @@ class AnswerScorer:
             visible = torch.stack([tree.mask(length) for tree in trees])
             options = {"attention_mask": visible.to(device), "position_ids": places.to(device)}
         output = model.decoder(
+            # Keys and values of the source cost as much as K queries with the maps on their side.
+            projects_source=not (self._has_plain_maps and 2 * length <= model.config.kv_channels),
             inputs_embeds=model.encoder.embed_tokens(target.to(device)),
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
@@ -271,22 +292,40 @@ class AnswerScorer:
         return dict(zip(tokens, logits, strict=True))
 
     @torch.inference_mode()
-    def _read_losses(self, states: Tensor, trees: list[_Tree]) -> tuple[Tensor, Tensor]:
-        """Of each token of each continuation its cross-entropy, and whether it is likeliest."""
+    def _read_losses(
+        self, states: Tensor, trees: list[_Tree], finds_greedy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of each token of each continuation its cross-entropy, and whether it is likeliest.
+
+        The logits of a place are made once, whatever the number of continuations that go on there.
+        """
         rows = [row for row, tree in enumerate(trees) for _ in tree.labels]
-        places = [place for tree in trees for place in tree.sources]
-        labels = torch.tensor([label for tree in trees for label in tree.labels], dtype=torch.long)
-        if not rows:
+        found = [label for tree in trees for label in tree.labels]
+        spots = [place for tree in trees for place in tree.sources]
+        numbers: dict[tuple[int, int], int] = {}
+        chosen = [numbers.setdefault(spot, len(numbers)) for spot in zip(rows, spots, strict=True)]
+        if not numbers:
             return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
-        wanted = states[rows, places]
-        labels = labels.to(states.device)
+        labels, places = torch.tensor([found, chosen], device=states.device)
+        wanted = states[tuple(torch.tensor([*numbers], device=states.device).T)]
+        first = torch.zeros(len(wanted), dtype=torch.long, device=states.device)
+        first[places] = labels
+        # The losses of other labels at a place are those of one label, but for the logits.
+        head = self.model.lm_head
+        losses = cross_entropy(wanted, head.weight, first, bias=head.bias, reduction="none")
+        norms = losses + self._read_logits(wanted, first)
+        losses = norms[places] - self._read_logits(wanted[places], labels)
+        if not finds_greedy:
+            return losses.double().cpu(), None
         size = max(1, _LOGITS // self.model.config.vocab_size)
-        losses, hits = [], []
-        for part, label in zip(wanted.split(size), labels.split(size), strict=True):
-            logits = self.model.lm_head(part).float()
-            losses.append(functional.cross_entropy(logits, label, reduction="none"))
-            hits.append(logits.argmax(-1) == label)
-        return torch.cat(losses).double().cpu(), torch.cat(hits).cpu()
+        likeliest = torch.cat([head(part).argmax(-1) for part in wanted.split(size)])
+        return losses.double().cpu(), (likeliest[places] == labels).cpu()
+
+    def _read_logits(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """The logit of a token for each of the states `[P, D]`, `[P]` float32."""
+        head = self.model.lm_head
+        logits = (states.float() * head.weight[tokens].float()).sum(-1)
+        return logits if head.bias is None else logits + head.bias[tokens].float()
 
 
 class _Tree:

@@ -186,10 +186,14 @@ class CrossAttention(Attention):
         source: Tensor,
         mask: Mask,
         cache: EncoderDecoderCache | None = None,
+        *,
+        projects_source: bool = True,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns `[B, T, D]` for `[B, T, D]`, and the weights if the implementation has them."""
         (query,) = self._split(self.q(states), 1)
+        if not projects_source:
+            return self._attend_to_states(query, source, mask), None
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values
@@ -202,6 +206,33 @@ class CrossAttention(Attention):
         length = source.shape[1]
         key, value = key[:, :, :length], value[:, :, :length]
         return self._attend(query, key, value, mask, **kwargs)
+
+    def _attend_to_states(self, query: Tensor, source: Tensor, mask: Mask) -> Tensor:
+        """The same with the maps of keys and values on the side of the queries.
+
+        A score `q . (W s + b)` is `(W^T q) . s` and a number that all keys of a query share, which
+        the softmax forgets; a mean of values is the map of the mean of the states, as weights add
+        up to one. So each source token costs T * H * D multiplications, and not P * D: less
+        wherever there are fewer queries than K.
+        """
+        rows, heads, count, size = query.shape
+        if mask.blind is not None:
+            query = query.masked_fill(mask.blind, 0.0)
+        key, value = self.kv.weight.view(heads, 2, size, -1).unbind(1)
+        asked = (query * self.scaling) @ key
+        scores = (asked.flatten(1, 2) @ source.mT).float().view(rows, heads, count, -1)
+        visible = mask.visible
+        if visible is not None and visible.dtype == torch.bool:
+            scores = scores.masked_fill(~visible, HIDDEN_SCORE)
+        elif visible is not None:
+            scores = scores + visible
+        weights = scores.softmax(-1).to(source.dtype)
+        read = (weights.flatten(1, 2) @ source).view(rows, heads, count, -1)
+        attended = read @ value.mT
+        if self.kv.bias is not None:
+            attended = attended + self.kv.bias.view(heads, 2, 1, size)[:, 1]
+        result: Tensor = self.o(attended.transpose(1, 2).flatten(2))
+        return result
 
 
 def place(

@@ -248,11 +248,12 @@ class _Asker:
                 sources, [self._letters[: len(question.options)] for question in questions],
                 start=self._start, progress=self._progress,
             )  # fmt: skip
-        options = [
-            [self._scorer.encode_continuation(text) for text in question.options]
-            for question in questions
-        ]
-        found = self._scorer.score_continuations(sources, options, progress=self._progress)
+        texts = [text for question in questions for text in question.options]
+        ids = iter(self._scorer.encode_continuations(texts))
+        options = [[next(ids) for _ in question.options] for question in questions]
+        found = self._scorer.score_continuations(
+            sources, options, finds_greedy=False, progress=self._progress
+        )
         return [
             [score.loss / score.tokens if score.tokens else math.inf for score in scores]
             for scores in found

@@ -239,7 +239,7 @@ class OpenBALM(_LM):  # type: ignore[misc]  # the harness may not be installed
 
 
 def _answer(score: Continuation) -> tuple[float, bool]:
-    return -score.loss, score.is_greedy
+    return -score.loss, bool(score.is_greedy)
 
 
 def _stop(text: str, until: str | Sequence[str]) -> str:

@@ -90,6 +90,7 @@ class DecoderBlock(GradientCheckpointingLayer):
         source_mask: Mask,
         rotation: Rotation,
         cache: EncoderDecoderCache | None = None,
+        projects_source: bool = True,
         **kwargs: Any,
     ) -> Tensor:
         """Returns `[B, T, D]` for `[B, T, D]` and a source `[B, S, D]`."""
@@ -97,7 +98,9 @@ class DecoderBlock(GradientCheckpointingLayer):
         attended, _ = self.self_attn(self.input_layernorm(states), mask, rotation, own, **kwargs)
         states = states + _drop(attended, self)
         normed = self.post_attn_layernorm(states)
-        attended, _ = self.inter_attn(normed, source, source_mask, cache, **kwargs)
+        attended, _ = self.inter_attn(
+            normed, source, source_mask, cache, projects_source=projects_source, **kwargs
+        )
         states = states + _drop(attended, self)
         inner = self.mlp(self.post_inter_attn_layernorm(states))
         return states + _drop(inner, self)
@@ -284,6 +287,7 @@ class OpenBADecoder(OpenBAPreTrainedModel):
         position_ids: Tensor | None = None,
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
+        projects_source: bool = True,
         **kwargs: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Returns the states of the target tokens, normalised.
@@ -298,16 +302,21 @@ class OpenBADecoder(OpenBAPreTrainedModel):
             position_ids: `[B or 1, T]` int64; behind the cached ones if None.
             cache: of the tokens before; it is extended.
             use_cache: whether to make a cache where none is given.
+            projects_source: whether cross-attention makes keys and values of the source. Without,
+                few queries are answered sooner, and the same but for rounding: their maps work on
+                the queries. Dropout of weights is left out then, and no weights are recorded.
             kwargs: of transformers, such as `output_hidden_states`.
 
         Raises:
-            ValueError: a mask's shape is another.
+            ValueError: a mask's shape is another, or there is a cache for keys that are not made.
             TypeError: the cache is of another kind.
         """
         if cache is not None and not isinstance(cache, EncoderDecoderCache):
             raise TypeError(f"cache must be an EncoderDecoderCache: got {type(cache).__name__}")
         if use_cache and cache is None:
             cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if cache is not None and not projects_source:
+            raise ValueError("a cache keeps keys and values, which are not made of the source")
         own = None if cache is None else cache.self_attention_cache
         states = inputs_embeds
         if position_ids is None:
@@ -321,7 +330,10 @@ class OpenBADecoder(OpenBAPreTrainedModel):
         source_mask = mask_source(self.config, states, encoder_attention_mask, source)
         rotation = _make_rotation(self.config, position_ids)
         for block in self.block:
-            states = block(states, source, mask, source_mask, rotation, cache=cache, **kwargs)
+            states = block(
+                states, source, mask, source_mask, rotation, cache=cache,
+                projects_source=projects_source, **kwargs,
+            )  # fmt: skip
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.final_layernorm(states), cache=cache
         )

@@ -21,6 +21,9 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 # Logits that exist at one time: 16 MB of float32 on a CPU, 256 MB of half precision on a GPU.
 _BLOCK = 1 << 22
+# Of the forward pass on a CPU, which goes over them several times: what its caches hold.
+_NEAR_BLOCK = 1 << 18
+_LEAST_STEP = 512
 _KERNEL_BLOCK = 1 << 27
 
 
@@ -283,19 +286,46 @@ def _compute_norms(
 ) -> tuple[Tensor, Tensor]:
     """The logarithm of the sum of the exponentials, and the target's logit, block by block."""
     wide = states.float()
-    norms = torch.full(places.shape, -torch.inf)
     own = torch.zeros(places.shape)
     count = len(weight) if kept is None else len(kept)
-    for start, end in _list_blocks(len(states), count, kernel=False):
+    # Exponentials are taken of what is more than the largest logit of the first block: their sum
+    # is exact enough wherever it is finite, and needs no maximum of the others.
+    shifts, sums = own, torch.zeros(places.shape)
+    most = max(len(states), 1)
+    step = max(_NEAR_BLOCK // most, min(_LEAST_STEP, _BLOCK // most), 1)
+    for start in range(0, count, step):
+        end = min(start + step, count)
+        ids = None if kept is None else kept[start:end]
+        rows = weight[start:end] if ids is None else weight[ids]
+        logits = _compute_logits(wide, rows.float(), bias, start, ids)
+        inside = (places >= start) & (places < end)
+        near = (places - start).clamp(0, end - start - 1)
+        own = torch.where(inside, logits.gather(1, near[:, None])[:, 0], own)
+        if not start:
+            shifts = logits.amax(1)
+            shifts = torch.where(shifts.isfinite(), shifts, 0)
+        sums += logits.sub_(shifts[:, None]).exp_().sum(1)
+    norms = sums.log() + shifts
+    # A sum below 1 lacks the largest logit of the first block, which was not finite.
+    far = ~(norms.isfinite() & (sums >= 1))
+    if bool(far.any()):
+        norms[far] = _compute_far_norms(wide[far], weight, bias, kept)
+    return norms, own
+
+
+def _compute_far_norms(
+    wide: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor | None
+) -> Tensor:
+    """Norms of positions whose logits lie far apart, or are not finite."""
+    norms = torch.full(wide.shape[:1], -torch.inf)
+    count = len(weight) if kept is None else len(kept)
+    for start, end in _list_blocks(len(wide), count, kernel=False):
         ids = None if kept is None else kept[start:end]
         rows = weight[start:end] if ids is None else weight[ids]
         logits = _compute_logits(wide, rows.float(), bias, start, ids)
         norms = torch.logaddexp(norms, logits.logsumexp(1))
-        inside = (places >= start) & (places < end)
-        near = (places - start).clamp(0, end - start - 1)
-        own = torch.where(inside, logits.gather(1, near[:, None])[:, 0], own)
     # As torch has it, whose softmax of infinity is none.
-    return norms.masked_fill_(norms == torch.inf, torch.nan), own
+    return norms.masked_fill_(norms == torch.inf, torch.nan)
 
 
 def _compute_slopes(
