@@ -324,8 +324,10 @@ class AnswerScorer:
     def _read_logits(self, states: Tensor, tokens: Tensor) -> Tensor:
         """The logit of a token for each of the states `[P, D]`, `[P]` float32."""
         head = self.model.lm_head
-        logits = (states.float() * head.weight[tokens].float()).sum(-1)
-        return logits if head.bias is None else logits + head.bias[tokens].float()
+        logits: Tensor = (states.float() * head.weight[tokens].float()).sum(-1)
+        if head.bias is not None:
+            logits = logits + head.bias[tokens].float()
+        return logits
 
 
 class _Tree:
