@@ -331,3 +331,12 @@ def test_what_does_not_fit() -> None:
             EvaluationConfig(**changes)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="batch_size must be an int: got bool"):
         EvaluationConfig(batch_size=True)
+
+
+@pytest.mark.parametrize("by", ["letter", "loss"])
+def test_a_model_that_is_broken_answers_nothing(by: str, suite: QuestionSet) -> None:
+    model, tokenizer = make_pair(**LONG)
+    with torch.no_grad():
+        model.decoder.final_layernorm.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"anatomy_test.json:\d+: .* NaN"):
+        evaluate(model, tokenizer, suite, config=EvaluationConfig(by=by))

@@ -102,6 +102,7 @@ def evaluate(
 
     Raises:
         FileExistsError: another run's rows stand there, or one is writing.
+        FloatingPointError: a score is NaN; the text names the question.
         OSError: a file cannot be read or written.
         ValueError: the tokenizer is not the model's, or has no token for a letter, or the output
             cannot be gone on with.
@@ -207,6 +208,8 @@ class _Asker:
         for question, scores, shown, source, read in zip(
             questions, self._score(questions, kept), shots, sources, kept, strict=True
         ):
+            if any(map(math.isnan, scores)):
+                raise FloatingPointError(f"{question.place}: the model gives scores that are NaN")
             is_lettered = self._config.by == "letter"
             best = max(scores) if is_lettered else min(scores)
             answer = None if question.answer is None else LETTERS[question.answer]
