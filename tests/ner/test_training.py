@@ -183,7 +183,8 @@ def test_validation_scores_what_is_generated(
 ) -> None:
     for kind in ("t5", "llama"):
         run = GNERRun(of(kind, model=str(folders[kind]), validation_batch_size=3), rows, rows)
-        for step in range(1, 61):
+        # Processors round differently: after 60 steps T5 is at 0.63 on one, above 0.8 on another.
+        for step in range(1, 151):
             seed_torch(0, step)
             run.step(step)
         metrics = run.validate()
