@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
+use std::thread;
 
 use numpy::ndarray::{Dimension, Ix1, IxDyn};
 use numpy::{
-    BorrowError, Element, PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray,
-    PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+    BorrowError, Element, IntoPyArray, PyArray, PyArray1, PyArrayDyn, PyArrayMethods,
+    PyReadonlyArray, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyIterator, PyList, PyString, PyTuple};
 
 use super::borrowed::extend_from_list;
@@ -287,6 +289,35 @@ pub fn list_of<'py, T: IntoPyObject<'py>>(
     PyList::new(py, objects)
 }
 
+/// Lets numpy's functions be found, once, before anything of numpy's is asked for.
+///
+/// Finding them runs Python code, and the crate that does it panics if Ctrl-C comes in between:
+/// most results become an array just when an impatient user presses it. Python answers signals in
+/// its main thread alone, so that the search in another one is never interrupted.
+fn find_numpy(py: Python<'_>) {
+    static FOUND: PyOnceLock<()> = PyOnceLock::new();
+    FOUND.get_or_init(py, || {
+        let search = || {
+            Python::attach(|py| drop(PyArray1::<f64>::zeros(py, 1, false).try_readonly()));
+        };
+        // Without a thread more, the first array searches.
+        let _ = py.detach(|| thread::Builder::new().spawn(search).map(thread::JoinHandle::join));
+    });
+}
+
+/// Numbers of the core's that become an array of numpy's.
+pub trait IntoNumpy<T: Element> {
+    /// The array; nothing is copied.
+    fn into_numpy(self, py: Python<'_>) -> Bound<'_, PyArray1<T>>;
+}
+
+impl<T: Element> IntoNumpy<T> for Vec<T> {
+    fn into_numpy(self, py: Python<'_>) -> Bound<'_, PyArray1<T>> {
+        find_numpy(py);
+        self.into_pyarray(py)
+    }
+}
+
 /// A number that the core's arrays hold.
 pub trait Number: Element + Copy {
     /// Its name in numpy.
@@ -307,6 +338,7 @@ numbers!(f32 = "float32", f64 = "float64");
 
 /// Whether this is an array of these numbers, in the byte order of the machine.
 pub fn holds<T: Number>(value: &Bound<'_, PyAny>) -> bool {
+    find_numpy(value.py());
     value.cast::<PyArrayDyn<T>>().is_ok()
 }
 
@@ -342,6 +374,7 @@ fn checked<'a, 'py, T: Number, D: Dimension>(
     value: &'a Bound<'py, PyAny>,
     name: &str,
 ) -> PyResult<&'a Bound<'py, PyArray<T, D>>> {
+    find_numpy(value.py());
     let array = value.cast::<PyArrayDyn<T>>().map_err(|_| refuse_dtype(value, name, &[T::NAME]))?;
     if !array.is_aligned() {
         return Err(PyValueError::new_err(format!("{name} must be aligned: copy the array")));

@@ -1,10 +1,10 @@
 //! Binding of [`crate::cleaning`].
 
-use numpy::{IntoPyArray, PyArray1};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::arrays::{Whole, list_of, strings, thread_count};
+use super::arrays::{IntoNumpy, Whole, list_of, strings, thread_count};
 use super::hooks::detach_interruptible;
 use crate::cleaning::{self, Counts, Rules};
 use crate::memory;
@@ -29,7 +29,7 @@ pub fn clean_texts<'py>(
     let texts = strings(texts, "texts")?;
     let cleaned = detach_interruptible(py, || cleaning::clean_batch(texts.all(), &rules, threads))?;
     let left = left_of(py, &cleaned.texts, &cleaned.outcomes)?;
-    Ok((left, cleaned.outcomes.into_pyarray(py), table_of(&cleaned.counts)))
+    Ok((left, cleaned.outcomes.into_numpy(py), table_of(&cleaned.counts)))
 }
 
 /// The rules of the core.

@@ -1,11 +1,11 @@
 //! Binding of [`crate::denoising`].
 
+use numpy::PyArray1;
 use numpy::ndarray::Ix1;
-use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::arrays::{Number, Whole, array, array_mut, by_dtype, in_order, thread_count};
+use super::arrays::{IntoNumpy, Number, Whole, array, array_mut, by_dtype, in_order, thread_count};
 use super::hooks::detach_interruptible;
 use crate::denoising::{
     self, Denoiser, Excess, Id, Noise, Plan, Samples, SpecialIds, Texts, Token,
@@ -132,7 +132,7 @@ impl Denoising {
         let (tokens, lengths) = (in_order::<i64, Ix1>(&tokens)?, in_order::<_, Ix1>(&lengths)?);
         let [encoder, decoder, labels] =
             detach_interruptible(py, || self.0.apply_spans(&tokens, &lengths, prefix))?;
-        Ok((encoder.into_pyarray(py), decoder.into_pyarray(py), labels.into_pyarray(py)))
+        Ok((encoder.into_numpy(py), decoder.into_numpy(py), labels.into_numpy(py)))
     }
 
     /// Fills the arrays of a batch of sources and targets.

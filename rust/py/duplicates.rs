@@ -1,10 +1,10 @@
 //! Binding of [`crate::duplicates`].
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::arrays::{Whole, strings, thread_count};
+use super::arrays::{IntoNumpy, Whole, strings, thread_count};
 use super::cleaning::{RulesTuple, left_of, rules_of, table_of};
 use super::hooks::detach_interruptible;
 use crate::duplicates::{self, Key, Search};
@@ -49,7 +49,7 @@ impl Duplicates {
         let threads = thread_count(threads)?;
         let texts = strings(texts, "texts")?;
         let known = detach_interruptible(py, || self.0.add_batch(texts.all(), threads))?;
-        Ok(known.into_pyarray(py))
+        Ok(known.into_numpy(py))
     }
 
     #[pyo3(signature = (texts, documents, sentences, rules, threads, /))]
@@ -71,7 +71,7 @@ impl Duplicates {
         let left = left_of(py, &distinct.texts, &distinct.fates)?;
         let mut table = table_of(&distinct.counts);
         table.extend([distinct.documents, distinct.paragraphs]);
-        Ok((left, distinct.fates.into_pyarray(py), table))
+        Ok((left, distinct.fates.into_numpy(py), table))
     }
 
     fn take_added<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -100,5 +100,5 @@ pub fn hash_texts<'py>(
         memory::collect(hashes.len(), hashes)
     };
     let hashes = detach_interruptible(py, hash)?;
-    hashes.into_pyarray(py).reshape([texts.len(), 2])
+    hashes.into_numpy(py).reshape([texts.len(), 2])
 }

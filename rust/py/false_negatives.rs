@@ -2,13 +2,12 @@
 
 use numpy::ndarray::{Ix2, IxDyn};
 use numpy::{
-    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
-    PyUntypedArrayMethods,
+    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::arrays::{Number, all_values, array, array_mut, by_dtype, values};
+use super::arrays::{IntoNumpy, Number, all_values, array, array_mut, by_dtype, values};
 use super::hooks::detach_interruptible;
 use crate::error::Result;
 use crate::false_negatives::{
@@ -127,11 +126,11 @@ impl FalseNegativeMemory {
     fn state<'py>(&self, py: Python<'py>) -> PyResult<StateArrays<'py>> {
         let state = detach_interruptible(py, || self.0.state())?;
         Ok((
-            state.hard_keys.into_pyarray(py),
-            state.hard_offsets.into_pyarray(py),
-            state.hard_items.into_pyarray(py),
-            state.count_keys.into_pyarray(py),
-            state.counts.into_pyarray(py),
+            state.hard_keys.into_numpy(py),
+            state.hard_offsets.into_numpy(py),
+            state.hard_items.into_numpy(py),
+            state.count_keys.into_numpy(py),
+            state.counts.into_numpy(py),
             state.evicted_count,
         ))
     }
@@ -198,9 +197,9 @@ impl FalseNegativeMemory {
         })?;
         let shape = [reversed.counts.len(), 3];
         Ok((
-            reversed.coordinates.into_pyarray(py).reshape(shape)?,
-            reversed.counts.into_pyarray(py),
-            reversed.blocks.into_pyarray(py),
+            reversed.coordinates.into_numpy(py).reshape(shape)?,
+            reversed.counts.into_numpy(py),
+            reversed.blocks.into_numpy(py),
         ))
     }
 

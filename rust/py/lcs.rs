@@ -1,10 +1,10 @@
 //! Binding of [`crate::lcs`].
 
 use numpy::ndarray::Ix1;
-use numpy::{IntoPyArray, PyArray1, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::arrays::{all_values, array, strings};
+use super::arrays::{IntoNumpy, all_values, array, strings};
 use super::hooks::detach_interruptible;
 use crate::error::Result;
 use crate::lcs::{UNMATCHED, align_integers, align_strings, check_length};
@@ -20,7 +20,7 @@ pub fn longest_common_subsequence_strings<'py>(
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let (a, b) = (strings(a, "a")?, strings(b, "b")?);
     let aligned = detach_interruptible(py, || signed(&align_strings(a.all(), b.all())?))?;
-    Ok(aligned.into_pyarray(py))
+    Ok(aligned.into_numpy(py))
 }
 
 /// Returns, for each integer of `a`, the index of its partner in `b`, or -1.
@@ -38,7 +38,7 @@ pub fn longest_common_subsequence_integers<'py>(
     }
     let (a, b) = (all_values(&a)?, all_values(&b)?);
     let aligned = detach_interruptible(py, || signed(&align_integers(&a, &b)?))?;
-    Ok(aligned.into_pyarray(py))
+    Ok(aligned.into_numpy(py))
 }
 
 /// An alignment with -1 for items that have no partner.

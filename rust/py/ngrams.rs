@@ -1,11 +1,11 @@
 //! Binding of [`crate::ngrams`].
 
 use numpy::ndarray::Ix1;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::arrays::{Whole, array, in_order, nested_strings, strings, thread_count};
+use super::arrays::{IntoNumpy, Whole, array, in_order, nested_strings, strings, thread_count};
 use super::hooks::detach_interruptible;
 use crate::check::one_of;
 use crate::error::Result;
@@ -32,7 +32,7 @@ pub fn sentence_bleu<'py>(
     let scores = detach_interruptible(py, || {
         ngrams::sentence_bleu_batch(hypotheses.all(), &references, order, smoothing, threads)
     })?;
-    scores.into_pyarray(py).reshape([hypotheses.len(), order])
+    scores.into_numpy(py).reshape([hypotheses.len(), order])
 }
 
 /// Returns BLEU-1 to BLEU-n of texts against all others.
@@ -51,7 +51,7 @@ pub fn self_bleu<'py>(
     let rows = in_order(&rows)?;
     let scores =
         detach_interruptible(py, || ngrams::self_bleu(texts.all(), &rows, order, smoothing))?;
-    scores.into_pyarray(py).reshape([rows.len(), order])
+    scores.into_numpy(py).reshape([rows.len(), order])
 }
 
 /// Returns the index of the chosen candidate of each group, and the sum of each candidate.
@@ -70,7 +70,7 @@ pub fn choose_candidates<'py>(
     let choices = detach_interruptible(py, || {
         ngrams::choose_candidates_batch(&groups, order, smoothing, threads)
     })?;
-    Ok((choices.best.into_pyarray(py), choices.sums.into_pyarray(py)))
+    Ok((choices.best.into_numpy(py), choices.sums.into_numpy(py)))
 }
 
 /// Returns the occurrences of each n-gram, and of the most frequent one in each text.
@@ -84,8 +84,8 @@ pub fn count_ngrams<'py>(
     let order = order.at_least(1, "order")?;
     let texts = strings(texts, "texts")?;
     let counts = detach_interruptible(py, || ngrams::count_ngrams(texts.all(), order))?;
-    let occurrences = counts.occurrences.into_iter().map(|counts| counts.into_pyarray(py));
-    let most = counts.most.into_pyarray(py).reshape([texts.len(), order])?;
+    let occurrences = counts.occurrences.into_iter().map(|counts| counts.into_numpy(py));
+    let most = counts.most.into_numpy(py).reshape([texts.len(), order])?;
     Ok((PyList::new(py, occurrences)?, most))
 }
 

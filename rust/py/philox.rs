@@ -1,10 +1,10 @@
 //! Binding of [`crate::philox`].
 
 use numpy::ndarray::IxDyn;
-use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::arrays::{Number, array, in_order};
+use super::arrays::{IntoNumpy, Number, array, in_order};
 use super::hooks::detach_interruptible;
 use crate::philox::{self, to_below, to_uniform};
 
@@ -73,5 +73,5 @@ fn draw<'py, T: Number>(
     let items = in_order(&items)?;
     let values =
         detach_interruptible(py, || philox::fill(seed, stream, &items, position, count, make))?;
-    values.into_pyarray(py).reshape(IxDyn(&shape))
+    values.into_numpy(py).reshape(IxDyn(&shape))
 }

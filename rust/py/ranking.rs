@@ -1,11 +1,11 @@
 //! Binding of [`crate::ranking`].
 
 use numpy::ndarray::Ix1;
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::arrays::{Number, Whole, array, by_dtype, in_order, thread_count};
+use super::arrays::{IntoNumpy, Number, Whole, array, by_dtype, in_order, thread_count};
 use super::hooks::detach_interruptible;
 use crate::check::same_length;
 use crate::memory;
@@ -59,7 +59,7 @@ fn rank<'py, T: Number + PartialOrd>(
     }
     let (ranks, ties) =
         detach_interruptible(py, || ranking::rank_targets(&slices, targets, ties, threads))?;
-    Ok((ranks.into_pyarray(py), ties.into_pyarray(py)))
+    Ok((ranks.into_numpy(py), ties.into_numpy(py)))
 }
 
 /// Returns rows and columns of what is no candidate: each once, and no targets.
@@ -78,7 +78,7 @@ pub fn list_excluded<'py>(
     let excluded = in_order::<_, Ix1>(&excluded)?;
     let targets = Targets { columns: &columns, offsets: &offsets, excluded: &excluded };
     let (rows, columns) = detach_interruptible(py, || ranking::list_excluded(width, targets))?;
-    Ok((rows.into_pyarray(py), columns.into_pyarray(py)))
+    Ok((rows.into_numpy(py), columns.into_numpy(py)))
 }
 
 /// Returns HR and NDCG at each cutoff, and the mean reciprocal rank.

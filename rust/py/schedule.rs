@@ -1,10 +1,10 @@
 //! Binding of [`crate::schedule`].
 
+use numpy::PyArray1;
 use numpy::ndarray::{Ix1, IxDyn};
-use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
-use super::arrays::{array, array_mut, in_order};
+use super::arrays::{IntoNumpy, array, array_mut, in_order};
 use super::hooks::detach_interruptible;
 use crate::schedule::{self, Batch, Schedule};
 
@@ -16,7 +16,7 @@ type Floats<'py> = Bound<'py, PyArray1<f64>>;
 #[pyo3(signature = (name, steps, /))]
 pub fn make_betas<'py>(py: Python<'py>, name: &str, steps: usize) -> PyResult<Floats<'py>> {
     let schedule = Schedule::from_name(name)?;
-    Ok(detach_interruptible(py, || schedule::make_betas(schedule, steps))?.into_pyarray(py))
+    Ok(detach_interruptible(py, || schedule::make_betas(schedule, steps))?.into_numpy(py))
 }
 
 /// Returns the farthest later and earlier timesteps of similar noise, -1 where there is none.
@@ -30,7 +30,7 @@ pub fn find_neighbours<'py>(
     let betas = array::<f64, Ix1>(betas, "betas")?;
     let betas = in_order(&betas)?;
     let found = detach_interruptible(py, || schedule::find_neighbours(&betas, tolerance))?;
-    Ok((found.up.into_pyarray(py), found.down.into_pyarray(py)))
+    Ok((found.up.into_numpy(py), found.down.into_numpy(py)))
 }
 
 /// Returns a neighbour of each timestep of a batch.
@@ -53,7 +53,7 @@ pub fn draw_neighbours<'py>(
     let batch = Batch { seed, step, first_row };
     let drawn =
         detach_interruptible(py, || schedule::draw_neighbours(&timesteps, &up, &down, far, batch))?;
-    Ok(drawn.into_pyarray(py))
+    Ok(drawn.into_numpy(py))
 }
 
 /// Returns the timesteps so many later or earlier.
@@ -73,7 +73,7 @@ pub fn shift_timesteps<'py>(
     let batch = Batch { seed, step, first_row };
     let shifted =
         detach_interruptible(py, || schedule::shift_timesteps(&timesteps, total, distance, batch))?;
-    Ok(shifted.into_pyarray(py))
+    Ok(shifted.into_numpy(py))
 }
 
 /// Returns timesteps that are all as likely.
@@ -89,7 +89,7 @@ pub fn draw_timesteps(
 ) -> PyResult<Steps<'_>> {
     let batch = Batch { seed, step, first_row };
     let drawn = detach_interruptible(py, || schedule::draw_timesteps(total, rows, batch))?;
-    Ok(drawn.into_pyarray(py))
+    Ok(drawn.into_numpy(py))
 }
 
 /// Returns how likely each timestep is, None while histories fill.
@@ -106,7 +106,7 @@ pub fn weigh_timesteps<'py>(
     let (history, counts) = (in_order(&history)?, in_order(&counts)?);
     let weights =
         detach_interruptible(py, || schedule::weigh_timesteps(&history, &counts, uniform_share))?;
-    Ok(weights.map(|weights| weights.into_pyarray(py)))
+    Ok(weights.map(|weights| weights.into_numpy(py)))
 }
 
 /// Returns timesteps that are as likely as their losses are large, and the weights of the losses.
@@ -130,7 +130,7 @@ pub fn draw_by_loss<'py>(
     let (timesteps, weights) = detach_interruptible(py, || {
         schedule::draw_by_loss(&history, &counts, uniform_share, rows, batch)
     })?;
-    Ok((timesteps.into_pyarray(py), weights.into_pyarray(py)))
+    Ok((timesteps.into_numpy(py), weights.into_numpy(py)))
 }
 
 /// Adds losses to the histories of their timesteps.

@@ -1,10 +1,10 @@
 //! Binding of [`crate::segments`].
 
 use numpy::ndarray::Ix1;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 
-use super::arrays::{Whole, array, in_order, thread_count};
+use super::arrays::{IntoNumpy, Whole, array, in_order, thread_count};
 use super::hooks::detach_interruptible;
 use crate::segments;
 
@@ -25,8 +25,8 @@ pub fn list_segments<'py>(
     let (ids, offsets) = (in_order(&ids)?, in_order(&offsets)?);
     let found = detach_interruptible(py, || segments::list_segments(&ids, &offsets, size))?;
     let shape = [found.distinct.len() / size, size];
-    let distinct = found.distinct.into_pyarray(py).reshape(shape)?;
-    Ok((distinct, found.inverse.into_pyarray(py), found.offsets.into_pyarray(py)))
+    let distinct = found.distinct.into_numpy(py).reshape(shape)?;
+    Ok((distinct, found.inverse.into_numpy(py), found.offsets.into_numpy(py)))
 }
 
 /// Returns the ids of texts with masks in place of toxic segments, and where each text starts.
@@ -48,5 +48,5 @@ pub fn mask_segments<'py>(
     let masked = detach_interruptible(py, || {
         segments::mask_segments_batch(&ids, &offsets, &labels, mask_id, size, threads)
     })?;
-    Ok((masked.ids.into_pyarray(py), masked.offsets.into_pyarray(py)))
+    Ok((masked.ids.into_numpy(py), masked.offsets.into_numpy(py)))
 }

@@ -1,10 +1,10 @@
 //! Binding of [`crate::vocabulary`].
 
 use numpy::ndarray::{Ix1, IxDyn};
-use numpy::{IntoPyArray, PyArray1, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::arrays::{Number, Whole, array, array_mut, by_dtype, in_order, thread_count};
+use super::arrays::{IntoNumpy, Number, Whole, array, array_mut, by_dtype, in_order, thread_count};
 use super::hooks::detach_interruptible;
 use crate::vocabulary::{self, Id, Ids, NewId};
 
@@ -53,7 +53,7 @@ pub fn rank_ids<'py>(
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let counts = array::<i64, Ix1>(counts, "counts")?;
     let counts = in_order(&counts)?;
-    Ok(detach_interruptible(py, || vocabulary::rank_ids(&counts))?.into_pyarray(py))
+    Ok(detach_interruptible(py, || vocabulary::rank_ids(&counts))?.into_numpy(py))
 }
 
 /// Writes new ids into an array, and returns how many have none, which, and how many of each.
@@ -118,6 +118,6 @@ impl Call<'_> {
         })?;
         let (known, counts): (Vec<_>, Vec<_>) =
             lost.ids.into_iter().map(|(id, count)| (id, count.cast_signed())).unzip();
-        Ok((lost.count, known.into_pyarray(py), counts.into_pyarray(py)))
+        Ok((lost.count, known.into_numpy(py), counts.into_numpy(py)))
     }
 }

@@ -191,3 +191,23 @@ def test_ctrl_c_ends_a_call(name: str, threads: int) -> None:
     assert done.stdout, "the call ended before it was stopped"
     # In seconds of this process, so that others on the machine do not count.
     assert float(done.stdout) < 0.5 * threads
+
+
+FIRST = """
+import signal, sys
+from lmcore.ops import ngrams
+def press(frame, event, argument):
+    if "numpy" in frame.f_code.co_filename:
+        signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.settrace(press)
+print(ngrams.sentence_bleu(["a b"], [["a b"]], order=1)[0, 0])
+"""
+
+
+def test_ctrl_c_never_meets_the_search_for_numpy() -> None:
+    """It is where a first result becomes an array, and the crate that searches would panic."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1.0\n", "")
