@@ -331,7 +331,7 @@ class AnswerScorer:
 
 
 class _Tree:
-    """Continuations in one row behind what they begin with alike, and what each token may see.
+    """Continuations in one row, each token once however many of them begin alike with it.
 
     Args:
         start: ids that all continuations stand behind.
@@ -345,24 +345,28 @@ class _Tree:
         self.labels = [token for ids in continuations for token in ids]
         self.sources: list[int] = []
         """Where the state stands that a label is read from."""
-        self._parts: list[tuple[int, int]] = []
+        self._parents: list[int] = []
         self._start = len(start)
+        known: dict[tuple[int, int], int] = {}
         for ids in continuations:
-            # The last token of one is read, and never an input.
-            first, inner = len(self.ids), list(ids[:-1])
-            if ids:
-                self.sources += [self._start - 1, *range(first, first + len(inner))]
-            self.ids += inner
-            self.places += range(self._start, self._start + len(inner))
-            self._parts.append((first, first + len(inner)))
+            parent = self._start - 1
+            for depth, token in enumerate(ids):
+                self.sources.append(parent)
+                if depth + 1 == len(ids):
+                    break  # the last token of one is read, and never an input
+                number = known.setdefault((parent, token), len(self.ids))
+                if number == len(self.ids):
+                    self.ids.append(token)
+                    self.places.append(self._start + depth)
+                    self._parents.append(parent)
+                parent = number
 
     def mask(self, length: int) -> Tensor:
-        """What each token sees, `[T, T]` bool; padding sees itself."""
+        """What each token sees, `[T, T]` bool: itself and what it stands behind, padding itself."""
         visible = torch.eye(length, dtype=torch.bool)
-        earlier = torch.ones(length, length, dtype=torch.bool).tril()
-        visible[:, : self._start] |= earlier[:, : self._start]
-        for first, stop in self._parts:
-            visible[first:stop, first:stop] = earlier[first:stop, first:stop]
+        visible[: self._start] = visible[: self._start].new_ones(self._start, length).tril()
+        for number, parent in enumerate(self._parents, start=self._start):
+            visible[number] |= visible[parent]
         return visible
 
 
