@@ -273,7 +273,12 @@ fn compose(
         return Err(ended);
     }
     let mut start = 0;
-    for (word, bits) in places.iter_mut().enumerate() {
+    for word in 0..size {
+        if let Err(ended) = steps.take(64) {
+            places.fill(0);
+            return Err(ended);
+        }
+        let bits = &mut places[word];
         while *bits != 0 {
             let end = 64 * word + bits.trailing_zeros() as usize + 1;
             parts.push(narrow(end - start));

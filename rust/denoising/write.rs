@@ -10,6 +10,8 @@ use crate::interrupt::Steps;
 
 /// Ids between two looks at whether the caller stops.
 const IDS_AT_ONCE: usize = 1 << 16;
+/// The same of spans.
+const SPANS_AT_ONCE: usize = 1 << 12;
 /// Ids that are copied at once; what is too much is written over by what follows.
 const CHUNK: usize = 8;
 
@@ -214,15 +216,18 @@ pub fn assemble<S: Token, T: Id>(
         source.put(prefix);
     }
     let mut sentinel = ids.first_sentinel;
-    for (&kept, &noise) in kept.iter().zip(&*noise) {
-        // A whole text follows, of which the first tokens are copied.
-        source.copy_first(text, kept as usize, steps)?;
-        source.put(sentinel);
-        text = &text[kept as usize..];
-        target.put(sentinel);
-        target.copy_first(text, noise as usize, steps)?;
-        text = &text[noise as usize..];
-        sentinel = sentinel.wrapping_sub(1);
+    for (kept, noise) in kept.chunks(SPANS_AT_ONCE).zip(noise.chunks(SPANS_AT_ONCE)) {
+        steps.take(noise.len())?;
+        for (&kept, &noise) in kept.iter().zip(noise) {
+            // A whole text follows, of which the first tokens are copied.
+            source.copy_first(text, kept as usize, steps)?;
+            source.put(sentinel);
+            text = &text[kept as usize..];
+            target.put(sentinel);
+            target.copy_first(text, noise as usize, steps)?;
+            text = &text[noise as usize..];
+            sentinel = sentinel.wrapping_sub(1);
+        }
     }
     source.copy(text, steps)?;
     source.put(ids.eos);
