@@ -8,8 +8,6 @@ Optimizers are left out: all would pay the same.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from torch.nn import functional
 
 from lmcore.compression import DistillationConfig, Teacher, distil_batch
 from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
-from timing import Row, compare, is_full, make_row, measure_peak, print_conditions, save
+from timing import Row, compare, is_full, measure_peak, print_conditions, save
 
 VOCABULARY = 250_112
 CONFIG = DistillationConfig(weight=0.5)
@@ -53,10 +51,12 @@ class Contenders:
         }
 
     def ours(self) -> Tensor:
+        """A step by blocks."""
         losses = distil_batch(self.student, self.teacher, self.inputs, self.labels, CONFIG)
         return self.finish(losses.rows.sum())
 
     def dense(self) -> Tensor:
+        """A step with all logits of both, as everybody writes it."""
         with torch.no_grad():
             taught = self.whole(**self.inputs, use_cache=False).logits.flatten(0, 1)
         logits = self.student(**self.inputs, use_cache=False).logits.flatten(0, 1)
@@ -67,11 +67,13 @@ class Contenders:
         return self.finish(0.5 * losses + 0.5 * divergence)
 
     def plain(self) -> Tensor:
+        """A step that learns from labels alone."""
         logits = self.student(**self.inputs, use_cache=False).logits.flatten(0, 1)
         return self.finish(functional.cross_entropy(logits, self.labels.flatten(), reduction="sum"))
 
     @torch.no_grad()
     def teacher_forward(self) -> Tensor:
+        """The teacher's logits."""
         logits: Tensor = self.whole(**self.inputs, use_cache=False).logits
         return logits
 
@@ -81,6 +83,7 @@ class Contenders:
         self.teacher_forward()
 
     def finish(self, loss: Tensor) -> Tensor:
+        """The backward pass; returns the loss."""
         self.student.zero_grad(set_to_none=True)
         (loss / self.labels.numel()).backward()
         return loss.detach()
@@ -98,12 +101,8 @@ class Contenders:
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5 * float(two.abs().max()))
 
 
-def peak(call: Callable[[], object]) -> int:
-    """Megabytes beyond what is there once gradients are, and without them."""
-    return measure_peak(call)
-
-
 def run() -> list[Row]:
+    """Asserts equal results, then lets both take turns."""
     rows = []
     for target in (TARGET, 256) if is_full() else (TARGET,):
         all_of = Contenders(target)
@@ -113,7 +112,7 @@ def run() -> list[Row]:
         peaks = []
         for call in (all_of.dense, all_of.ours):
             all_of.student.zero_grad(set_to_none=True)
-            peaks.append(peak(call))
+            peaks.append(measure_peak(call))
         print(f"{case}: peaks {peaks[0]} and {peaks[1]} MB")
         rows += compare(
             "distillation", f"{case}, step", ("whole logits", all_of.dense),
@@ -129,4 +128,4 @@ def run() -> list[Row]:
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print_conditions()
-    save(run(), sys.argv)
+    save("distillation", run())
