@@ -201,6 +201,16 @@ def test_pruned_vocabularies_and_tokenizers(tmp_path: Path) -> None:
     if (kept >= 0).all():
         torch.testing.assert_close(losses.divergence, expected[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses.cross_entropy, expected[0], rtol=1e-4, atol=1e-5)
+    # Records speak of ids; that they are of these tokens the tokenizers say.
+    file = new / "tokenizer.json"
+    before = file.read_text()
+    content = json.loads(before)
+    vocabulary = content["model"]["vocab"]
+    vocabulary[100], vocabulary[101] = vocabulary[101], vocabulary[100]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"2 of \d+ tokens of .* are not those that its records"):
+        Teacher.load(old, new)
+    file.write_text(before)
     # Without a record tokenizers decide.
     (new / "pruning.json").unlink()
     with pytest.raises(ValueError, match="tokens have another id there, or none"):
@@ -213,8 +223,8 @@ def test_pruned_vocabularies_and_tokenizers(tmp_path: Path) -> None:
     ids = find_kept_ids(old, new)
     assert ids is not None
     assert ids[-4:].tolist() == [len(ids) - 4, -1, -1, -1]
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (new / file).unlink()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (new / name).unlink()
     with pytest.raises(ValueError, match=f"{new} has no tokenizer"):
         find_kept_ids(old, new)
 

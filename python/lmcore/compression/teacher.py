@@ -233,12 +233,29 @@ def _match(folder: Path, student: Path) -> tuple[NDArray[np.int64] | None, Linea
             f"{folder}: a teacher of another vocabulary: by the records of {student} it has "
             f"{expected} of its {rows} entries, and its model has {student_rows}"
         )
+    if all(map(_has_tokenizer, (folder, student))):
+        own, others = (load_tokenizer(path).get_vocab() for path in (folder, student))
+        ids = np.arange(rows) if kept is None else kept
+        wrong = [
+            token
+            for token, number in others.items()
+            if number >= len(ids) or own.get(token) != ids[number]
+        ]
+        if wrong:
+            raise ValueError(
+                f"{folder}: a teacher of another vocabulary: {len(wrong)} of {len(others)} tokens "
+                f"of {student} are not those that its records say, such as {wrong[0]!r:.60}"
+            )
     return kept, lineage
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _compare(folder: Path, student: Path, rows: int, student_rows: int) -> NDArray[np.int64] | None:
     """The ids where no record says them: the same, if both have the same tokens."""
-    has = [any((path / name).is_file() for name in TOKENIZER_FILES) for path in (folder, student)]
+    has = [_has_tokenizer(path) for path in (folder, student)]
     why = f"{folder}: a teacher of another vocabulary: no record of {student} leads to it, and"
     if any(has):
         if not all(has):
