@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmcore.compression.distillation import IGNORED, distil
+from lmcore.compression.distillation import distil
 from lmcore.compression.distillation_config import DistillationConfig
 from lmcore.compression.hidden_states import HiddenLoss, read_hidden_states
+from lmcore.compression.logit_blocks import IGNORED
 from lmcore.compression.output_heads import find_head, replace_head
 from lmcore.compression.teacher import Teacher
 
