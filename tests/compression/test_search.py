@@ -155,6 +155,17 @@ def test_each_number_of_layers_comes_once_before_any_comes_twice() -> None:
     assert len({(one.shape.encoder_layers, one.shape.decoder_layers) for one in made}) == 5
 
 
+def test_a_model_with_a_cache_keeps_it() -> None:
+    """transformers generates from a cache with a T5 whose decoder is no deeper than its encoder."""
+    even = replace(T5, encoder_layers=6)
+    for name, kept in (("t5", True), ("openba", False)):
+        found = search(
+            Plan(model_type=name, shape=even), Target(kind="params", value=0.7, is_share=True)
+        )
+        deeper = [one for one in found if one.shape.decoder_layers > one.shape.encoder_layers]
+        assert (not deeper) == kept
+
+
 def test_what_is_given_stays() -> None:
     whole = count_parameters(T5).distinct
     fixed = Sizes(decoder_layers=5, heads=5, vocabulary=range(0, 50, 2))
