@@ -93,6 +93,10 @@ def test_all_combinations_one_by_one_give_the_same(name: str, kind: str) -> None
             if not close[place] and not close[place + 1]:
                 assert made[place].shape == shape
         assert made[0].shape == expected[0][2]
+        # Where fewer are asked for, what cannot be among them is not looked at.
+        for few in (1, 3):
+            asked = search(plan_of(name), target, candidates=few, conditions=conditions)
+            assert asked == made[:few]
 
 
 @pytest.mark.parametrize("name", MODELS)
