@@ -195,19 +195,7 @@ def plan_command(
     Only the configuration is read, for a vocabulary the tokenizer, and the weights where --choose
     asks for scores. All indices count from 0, in the original.
     """
-    sizes = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
-    sizes |= {"hidden": hidden, "heads": heads, "ffn": ffn}
-    about = {"name": name, "method": choose, "seed": seed}
-    files = {"output": plan, "after": after, "counts": counts}
-    scoring = {"text": text, "tokens": tokens, "batch_size": batch_size, "scores": scores}
-    scoring["quiet"] = quiet
-    searching: dict[str, Any] = {"targets": targets, "divisor": divisor, "least": least}
-    searching |= {"rows": rows, "valid_tokens": valid_tokens}
-    searching |= {"candidates": candidates, "rounds": rounds, "valid": valid, "losses": losses}
-    searching |= {"dtype": dtype, "source_tokens": source_tokens, "target_tokens": target_tokens}
-    searching |= {"device": device, "as_json": as_json}
-    about["searching"] = searching
-    _plan(model, sizes, vocabulary, files, about, scoring, layout=layers, swiglu_rule=swiglu_rule)
+    _plan(locals())
 
 
 def recipe_command(
@@ -232,17 +220,16 @@ def recipe_command(
     show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
 
 
-def _plan(
-    model: str,
-    sizes: dict[str, Any],
-    vocabulary: int | None,
-    files: dict[str, Any],
-    about: dict[str, Any],
-    scoring: dict[str, Any],
-    *,
-    layout: str,
-    swiglu_rule: bool | None,
-) -> None:
+_SIZES = ("encoder_layers", "decoder_layers", "hidden", "heads", "ffn")
+_SCORING = ("text", "tokens", "batch_size", "scores")
+_SEARCHING = (
+    "targets", "divisor", "least", "candidates", "rounds", "valid", "valid_tokens", "losses",
+    "dtype", "rows", "source_tokens", "target_tokens", "device", "as_json",
+)  # fmt: skip
+
+
+def _plan(given: dict[str, Any]) -> None:
+    """Plans by what the command was given, by the names of its parameters."""
     with starting():
         from lmcore._files import find_output
         from lmcore.compression.choosing import Sizes
@@ -252,18 +239,21 @@ def _plan(
         from lmcore.compression.pruning import describe_limits
         from lmcore.cost import count_parameters
 
-    counts, after = files["counts"], files["after"]
-    searching = about.pop("searching")
+    model, counts, after = given["model"], given["counts"], given["after"]
+    method, quiet, layout = given["choose"], given["quiet"], given["layers"]
+    sizes, scoring, searching = (
+        {name: given[name] for name in names} for names in (_SIZES, _SCORING, _SEARCHING)
+    )
+    about = {"name": given["name"], "method": method, "seed": given["seed"]}
     asked = check_searching(searching)
-    if (vocabulary is None) != (counts is None):
+    if (given["vocabulary"] is None) != (counts is None):
         raise ValueError("--vocabulary and --counts belong together: got one of them")
-    method, quiet = about["method"], scoring.pop("quiet")
     check_scoring(model, method, sizes, scoring, searching)
     read = (scoring["text"], scoring["scores"], searching["valid"], searching["losses"])
-    find_output(files["output"], [model, *filter(None, read)])
+    find_output(given["plan"], [model, *filter(None, read)])
     old = None if after is None else read_plan(after)
-    plan = start_plan(model, old, swiglu_rule=swiglu_rule)
-    ids = None if counts is None else choose_vocabulary(model, counts, vocabulary or 0)
+    plan = start_plan(model, old, swiglu_rule=given["swiglu_rule"])
+    ids = None if counts is None else choose_vocabulary(model, counts, given["vocabulary"] or 0)
     wanted = Sizes(**sizes, vocabulary=ids)
     # Sizes that do not fit are found before the model is scored.
     search = None
@@ -276,7 +266,7 @@ def _plan(
         made, _ = add_chosen_stage(plan, wanted, scores=found, layout=layout, **about)
     else:
         made = add_best_stages(plan, search, {**about, "scores": found, "layout": layout})
-    write_plan(files["output"], made)
+    write_plan(given["plan"], made)
     for number in range(len(plan.stages) + 1, len(made.stages) + 1):
         left = count_parameters(prune_shape(made, number)).distinct
         say(f"stage {number}: {left:,} parameters of {count_parameters(made.shape).distinct:,}")
