@@ -48,7 +48,10 @@ if TYPE_CHECKING:
         read_scores,
         write_scores,
     )
+    from lmcore.compression.search import Candidate
+    from lmcore.compression.searched_stages import add_candidate_stages, add_searched_stages
     from lmcore.compression.shards import CutSummary, cut_checkpoint
+    from lmcore.compression.targets import Conditions, Target, parse_target
     from lmcore.compression.teacher import Teacher
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
@@ -149,11 +152,21 @@ _MODULES = {
         "read_scores",
         "write_scores",
     ),
+    "search": ("Candidate",),
+    "searched_stages": (
+        "add_candidate_stages",
+        "add_searched_stages",
+    ),
     "shards": (
         "CutSummary",
         "cut_checkpoint",
     ),
     "teacher": ("Teacher",),
+    "targets": (
+        "Conditions",
+        "Target",
+        "parse_target",
+    ),
     "vocabulary": (
         "Selection",
         "choose_tokens",
@@ -167,6 +180,8 @@ _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Calibration",
+    "Candidate",
+    "Conditions",
     "CountSummary",
     "Counts",
     "CutSummary",
@@ -187,11 +202,14 @@ __all__ = [
     "Sizes",
     "Stage",
     "StoredScores",
+    "Target",
     "Teacher",
     "TensorCut",
     "TokenizerFolder",
     "VocabularySummary",
+    "add_candidate_stages",
     "add_chosen_stage",
+    "add_searched_stages",
     "add_stage",
     "apply_cut",
     "check_plan",
@@ -214,6 +232,7 @@ __all__ = [
     "list_shapes",
     "make_cuts",
     "measure_latency",
+    "parse_target",
     "prune_config",
     "prune_folder",
     "prune_shape",
