@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
     from lmcore.compression.importance import Calibration, find_scores, score_model
+    from lmcore.compression.gated_model import GatedModel
+    from lmcore.compression.gates import Gates, SizePolynomial
     from lmcore.compression.latency import (
         Latency,
         LatencyReport,
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
         measure_latency,
         record_latency,
     )
+    from lmcore.compression.mask_config import MaskConfig
+    from lmcore.compression.mask_learning import MaskResult, learn_masks
     from lmcore.compression.model_folders import PruneSummary, prune_folder
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
@@ -78,12 +82,22 @@ _MODULES = {
         "find_scores",
         "score_model",
     ),
+    "gated_model": ("GatedModel",),
+    "gates": (
+        "Gates",
+        "SizePolynomial",
+    ),
     "latency": (
         "Latency",
         "LatencyReport",
         "compare_latency",
         "measure_latency",
         "record_latency",
+    ),
+    "mask_config": ("MaskConfig",),
+    "mask_learning": (
+        "MaskResult",
+        "learn_masks",
     ),
     "model_folders": (
         "PruneSummary",
@@ -166,8 +180,12 @@ __all__ = [
     "CountSummary",
     "Counts",
     "CutSummary",
+    "GatedModel",
+    "Gates",
     "Latency",
     "LatencyReport",
+    "MaskConfig",
+    "MaskResult",
     "PieceTable",
     "Plan",
     "Proof",
@@ -176,6 +194,7 @@ __all__ = [
     "RemapSummary",
     "Scores",
     "Selection",
+    "SizePolynomial",
     "Sizes",
     "Stage",
     "StoredScores",
@@ -202,6 +221,7 @@ __all__ = [
     "find_kept",
     "find_scores",
     "find_shape",
+    "learn_masks",
     "list_shapes",
     "make_cuts",
     "measure_latency",
