@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from commands import check_line, run_here
-from lmcore.compression import mask_run
+from lmcore.compression.choosing import draw_scores
 from lmcore.compression.families import find_family
 from lmcore.compression.gate_sizes import choose_sizes, find_expected, make_gate_grid
 from lmcore.compression.gates import Gates
@@ -22,15 +24,16 @@ from lmcore.compression.loading import load_model
 from lmcore.compression.mask_config import MaskConfig, tiny_masks
 from lmcore.compression.mask_learning import learn_masks
 from lmcore.compression.mask_run import MaskRun, read_texts
-from lmcore.compression.plan import find_kept, prune_shape
+from lmcore.compression.plan import Plan, find_kept, prune_shape
 from lmcore.compression.plan_files import read_plan
+from lmcore.compression.planning import add_chosen_stage
 from lmcore.compression.probes import sum_losses
 from lmcore.compression.recipes import OPENBA_V1
 from lmcore.compression.scores_files import digest_weights, read_scores
 from lmcore.cost import count_parameters, read_shape
 from lmcore.training.config import change
+from tiny_families import save_model
 from tiny_generation import PROMPTS, save_pair
-from tiny_openba import SIZES
 
 FAST = {
     "loop.steps": 6, "loop.validate_every_steps": 2, "warmup_steps": 3, "batch_size": 4,
@@ -219,11 +222,6 @@ def test_sizes_are_the_best_of_all() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "t5"])
 def test_sizes_are_what_a_family_can_say(name: str, tmp_path: Path) -> None:
-    from lmcore.compression.choosing import draw_scores
-    from lmcore.compression.plan import Plan
-    from lmcore.compression.planning import add_chosen_stage
-    from tiny_families import save_model
-
     shape = read_shape(save_model(name, tmp_path))
     family = find_family(name)
     gates = Gates(shape, shared_heads=family.shared_heads, start=0.0)
@@ -272,15 +270,11 @@ def test_another_recipe_or_text_is_refused(tmp_path: Path, model: Path, text: Pa
         learn_masks(fast(loop__steps=1, target="params=80%"), text, out, model=model)
     other = tmp_path / "other.txt"
     other.write_text("Otto met Ada in Kelp\n" * 9)
-    with pytest.raises(FileExistsError, match="fingerprint|tokens|rows"):
+    with pytest.raises(FileExistsError, match=r"fingerprint|tokens|rows"):
         learn_masks(fast(loop__steps=1), other, out, model=model)
 
 
 def test_a_text_that_is_too_short(tmp_path: Path) -> None:
-    from tiny_families import save_model
-    from transformers import PreTrainedTokenizerFast
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     folder = save_model("gpt2", tmp_path / "gpt2")
     tokenizer = Tokenizer(models.WordLevel({"?": 0, "a": 1, "b": 2}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -328,9 +322,7 @@ def test_a_model_that_gives_no_number(tmp_path: Path, text: Path) -> None:
 
 
 def test_settings_of_a_run() -> None:
-    assert SIZES  # of the model above
     with pytest.raises(ValueError, match="metric must be loss"):
         change(tiny_masks(), {"loop.metric": "loss_S"})
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         change(tiny_masks(), {"device.precision": "float16"})
-    assert mask_run.PLAN == "plan.json"

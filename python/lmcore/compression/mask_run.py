@@ -268,7 +268,7 @@ class MaskRun:
         )
 
     def make_plan(self) -> tuple[Plan, Scores]:
-        """Returns the plan that the gates have come to, which is under the target, and their scores.
+        """Returns the plan that the gates have come to, under the target, and their scores.
 
         Raises:
             FloatingPointError: a gate is not finite.

@@ -44,7 +44,7 @@ def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[
     if method == "learned":
         if options["scores"] is None or options["text"]:
             raise ValueError(
-                "learned needs --scores, the file of `lmcore compression learn-masks`, and no --text"
+                "learned needs --scores, the file that `learn-masks` wrote, and no --text"
             )
         return
     widths = [name for name in WIDTHS if sizes[name] is not None]
