@@ -149,6 +149,36 @@ def test_gates_have_gradients(folders: Any, name: str) -> None:
             assert torch.isclose(slope.double(), leaf.grad @ way, rtol=close)
 
 
+@pytest.mark.parametrize("name", ["openba", "llama"])
+def test_gates_of_weights_are_those_of_inputs(folders: Any, name: str) -> None:
+    """Where weights are trained gates multiply these, if they are smaller: with equal results."""
+    folder = folders(name)
+    plan = make_plan(folder, {})
+    model = load(folder, name)
+    ids = torch.arange(3, 3 + 4 * 30).reshape(4, 30) % 30 + 3
+    gates = Gates(plan.shape).double()
+    torch.manual_seed(0)
+    values = torch.rand(len(gates.log_alpha), dtype=torch.float64) * 0.8 + 0.1
+    found = []
+    for fused in ("auto", "off"):
+        gated = gate(model, plan, fused=fused)
+        for is_trained in (True, False):
+            model.zero_grad()
+            for weight in model.parameters():
+                weight.requires_grad_(is_trained)
+            leaf = values.clone().requires_grad_()
+            gated.set(gates.split(leaf))
+            given = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+            logits = model(input_ids=ids, **given).logits
+            logits.square().sum().backward()
+            assert leaf.grad is not None
+            found.append((logits.detach(), leaf.grad))
+        gated.remove()
+    for logits, gradient in found[1:]:
+        assert torch.allclose(logits, found[0][0], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(gradient, found[0][1], rtol=1e-3, atol=1e-4 * gradient.abs().max())
+
+
 def test_half_open_gates_multiply(folders: Any) -> None:
     """A gate in between is what multiplying the weights behind heads and units gives."""
     folder = folders("openba")

@@ -64,7 +64,7 @@ def make_gate_grid(
         >>> make_gate_grid(shape, find_family("mistral"), ("layers",)).free
         ('decoder_layers',)
     """
-    fixed = {}
+    fixed: dict[str, Any] = {}
     for name in DIMENSIONS:
         if not {name, name.rpartition("_")[2]} & {*dimensions} and size_of(shape, name):
             fixed[name] = size_of(shape, name)
@@ -168,7 +168,7 @@ def choose_sizes(
             f"no sizes come down to {most:,.0f} parameters; the nearest has {min(smallest):,}"
         )
     sizes = dict(zip(names, best[1], strict=True))
-    asked = {name: sizes[name] for name in grid.free}
+    asked: dict[str, Any] = {name: sizes[name] for name in grid.free}
     return Sizes(**asked), _count(shape, sizes)
 
 

@@ -7,7 +7,7 @@ part of it.
 | --- | --- |
 | of a head | what it gives, before it enters the map that makes channels of heads: in self-attention and cross-attention alike |
 | of an inner unit | the same in the feed-forward |
-| of a layer | what the layer adds to the states |
+| of a layer | what each of its parts adds to the states; where norms stand behind the parts, as in BERT, what the layer as a whole adds |
 | of a channel | what every norm gives of it; and norms average over channels by their gates |
 
 With gates of 0 and 1 a model computes what the pruned one does, but for rounding, in all families.
@@ -107,7 +107,11 @@ class GatedModel:
                 self._replace(whole, self._feed_forward(whole, place))
             else:
                 self._replace(place.module, self._map(place))
+        # Between norms that stand behind the parts nothing of a layer would be left out.
+        self._is_behind = "bert" in family.model_types
         for (stack, layer), module in find_layers(model, family, shape).items():
+            if not self._is_behind:
+                break
             hook = module.register_forward_hook(
                 self._layer(f"{stack}_layers", layer), with_kwargs=True
             )
@@ -139,25 +143,35 @@ class GatedModel:
         module.forward = forward
         self._undo.append(lambda: module.__dict__.pop("forward", None))
 
-    def _row(self, place: Place) -> Tensor | None:
+    def _find_gates(self, place: Place) -> tuple[Tensor | None, Tensor | None]:
+        """What goes into a map is multiplied by, `[groups]`, and its bias by, a scalar."""
+        layer = place.layer
+        if layer is None:
+            return None, None
         rows = self._rows.get(place.dimension)
-        return None if rows is None or place.layer is None else rows[place.layer]
+        gate = None if rows is None else rows[layer]
+        layers = None if self._is_behind else self._rows.get(f"{place.stack}_layers")
+        if layers is None:
+            return gate, None
+        return layers[layer].view(1) if gate is None else gate * layers[layer], layers[layer]
 
     def _map(self, place: Place) -> Callable[..., Any]:
         """A map of heads or inner units to channels."""
         module, plain = place.module, place.module.forward
-        width = place.axis.measure(self.shape)[1]
         # Maps of another kind, such as GPT-2's, keep their weights the other way round.
-        linear = module if isinstance(module, nn.Linear) and self.fused != "off" else None
+        linear = module if isinstance(module, nn.Linear) else None
+        bias: Any = getattr(module, "bias", None)
 
         def forward(states: Tensor) -> Any:
-            gate = self._row(place)
+            gate, opened = self._find_gates(place)
             if gate is None:
                 return plain(states)
             if linear is not None:
-                return masked_linear(states, linear.weight, linear.bias, input_gate=gate)
-            wide = gate if width == 1 else gate.repeat_interleave(width)
-            return plain(states * wide.to(states.dtype))
+                return self._compute(linear, states, gate, opened)
+            outputs = plain(states * _widen(gate, states))
+            if opened is not None:  # the bias is in the outputs
+                outputs = outputs + (opened.to(outputs.dtype) - 1) * bias
+            return outputs
 
         return forward
 
@@ -167,17 +181,33 @@ class GatedModel:
         first, second = module.fc_in, module.fc_out
 
         def forward(states: Tensor) -> Any:
-            gate = self._row(place)
+            gate, opened = self._find_gates(place)
             if gate is None:
                 return plain(states)
-            if self.fused == "off":
-                opened, up = first(states).chunk(2, -1)
-                return second(functional.silu(opened) * up * gate.to(up.dtype))
+            if self.fused == "off" or states.device.type == "cpu":
+                before, up = first(states).chunk(2, -1)
+                return self._compute(second, functional.silu(before) * up, gate, opened)
+            bias = _multiply(second.bias, opened)
             return masked_swiglu(
-                states, first.weight, second.weight, first.bias, second.bias, inner_gate=gate
+                states, first.weight, second.weight, first.bias, bias, inner_gate=gate
             )
 
         return forward
+
+    def _compute(
+        self, module: nn.Linear, states: Tensor, gate: Tensor, opened: Tensor | None
+    ) -> Tensor:
+        """A linear map with gates of its inputs."""
+        bias = _multiply(module.bias, opened)
+        weight = module.weight
+        is_plain = self.fused == "off" or states.device.type == "cpu"
+        rows = states.numel() // states.shape[-1]
+        if is_plain and weight.requires_grad and rows > len(weight):
+            # The weight's gradient is there anyway, and the weight is smaller than the inputs.
+            return functional.linear(states, weight * _widen(gate, states), bias)
+        if is_plain and self.fused == "off":
+            return functional.linear(states * _widen(gate, states), weight, bias)
+        return masked_linear(states, weight, bias, input_gate=gate)
 
     def _norm(self, module: nn.Module, is_scaled: bool) -> Callable[..., Any]:
         plain = module.forward
@@ -198,8 +228,7 @@ class GatedModel:
             channels = self._channels
             if channels is None:
                 return plain(states)
-            mean = _average(states, channels.gate) / channels.open_count
-            spread = torch.lerp(mean, states.to(mean.dtype), channels.moved)
+            spread = _Move.apply(states, channels.gate, channels.open_count, channels.moved)
             weight = norm.weight * (channels.gate if is_scaled else channels.scale)
             bias: Tensor | None = norm.bias
             if bias is not None:
@@ -278,11 +307,43 @@ def check_fused(fused: str, model: Any) -> None:
         raise ValueError("fused must be auto or off where there is no CUDA device: got on")
 
 
-def _average(states: Tensor, gate: Tensor) -> Tensor:
-    """The sum of gated channels, `[..., 1]`, in the type of the gate."""
-    if states.device.type == "cpu" and states.dtype == gate.dtype:
-        return torch.mv(states.flatten(0, -2), gate).view(*states.shape[:-1], 1)
-    return (states * gate).sum(-1, keepdim=True)
+class _Move(torch.autograd.Function):
+    """Moves states to the mean of their open channels, as far as these are shut, and scales them.
+
+    With few passes over the states: torch's own derivative takes half as many again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, gate: Tensor, count: Tensor, moved: Tensor) -> Tensor:
+        """Returns `[..., D]`: the mean, and `moved` times what is away from it."""
+        flat = states.flatten(0, -2).to(gate.dtype)
+        mean = torch.mv(flat, gate) / count
+        ctx.save_for_backward(flat, gate, count, moved, mean)
+        ctx.shape, ctx.dtype = states.shape, states.dtype
+        return torch.lerp(mean[:, None], flat, moved).view(states.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Returns the gradients of all four."""
+        flat, gate, count, moved, mean = ctx.saved_tensors
+        gradient = gradient.flatten(0, -2).to(gate.dtype)
+        of_mean = torch.mv(gradient, 1 - moved)
+        per_count = of_mean / count
+        of_moved = (gradient * flat).sum(0) - torch.mv(gradient.t(), mean)
+        of_gate = torch.mv(flat.t(), per_count)
+        of_count = -(per_count @ mean)
+        of_states = (gradient * moved).addr_(per_count, gate)
+        return of_states.view(ctx.shape).to(ctx.dtype), of_gate, of_count, of_moved
+
+
+def _widen(gate: Tensor, states: Tensor) -> Tensor:
+    """A gate of groups, or of all together, as one of each feature; in the states' type."""
+    width = states.shape[-1] // len(gate)
+    return (gate if width == 1 else gate.repeat_interleave(width)).to(states.dtype)
+
+
+def _multiply(bias: Tensor | None, opened: Tensor | None) -> Tensor | None:
+    return bias if bias is None or opened is None else bias * opened.to(bias.dtype)
 
 
 def _find_feed_forwards(model: Any) -> dict[nn.Module, FeedForward]:

@@ -150,6 +150,7 @@ def tiny_masks() -> MaskConfig:
         "tokens": 262_144,
         "valid_tokens": 16_384,
         "batch_size": 16,
+        "multiplier_optimizer.lr": 0.3,
         "schedule.warmup_steps": 10,
         "optimizer.lr": 1e-3,
         "loop.steps": 300,
