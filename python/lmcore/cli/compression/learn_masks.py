@@ -50,9 +50,10 @@ def learn_masks_command(
             show_default=False,
         ),
     ],
-    target: Annotated[
+    targets: Annotated[
         str | None,
         typer.Option(
+            "--target",
             metavar="params=VALUE",
             parser=plain_text,
             help="Parameters at most: params=3.4e9, params=3.4B or params=25%; half by default.",
@@ -70,7 +71,6 @@ def learn_masks_command(
         str,
         typer.Option(
             metavar="learned_masks|tiny_masks",
-            parser=plain_text,
             help="Of a large model, or of a small one: minutes on two cores.",
         ),
     ] = "learned_masks",
@@ -92,7 +92,7 @@ def learn_masks_command(
     to is a plan for `prune`. A killed run goes on where it was.
     """
     options = {
-        "target": target, "loop.steps": steps, "loop.seed": seed, "device.device": device,
+        "target": targets, "loop.steps": steps, "loop.seed": seed, "device.device": device,
         "device.threads": limit_threads(threads),
     }  # fmt: skip
     given = {"model": model, "valid": valid, "resume": resume}
