@@ -45,7 +45,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates", "identity", "mixture", "texts", "tasks",
+    "predicted", "templates", "identity", "mixture", "texts", "tasks", "losses",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -54,7 +54,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field", "without", "language", "prompt",
+    "label_field", "without", "language", "prompt", "targets", "divisor", "least",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -105,10 +105,18 @@ COMPLETE: dict[str, list[str]] = {
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "compression cost": ["PLAN"],
     "compression learn-masks": [
-        "OPENBA", "RUN", "--data", "TEXT", "--target", "params=99%", "--recipe", "tiny_masks",
-        "--steps", "1",
+        "OPENBA",
+        "RUN",
+        "--data",
+        "TEXT",
+        "--target",
+        "params=99%",
+        "--recipe",
+        "tiny_masks",
+        "--steps",
+        "1",
     ],
-    "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
+    "compression plan": ["CONFIG", "ALIGNED", "--target", "params=90%"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
     "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],

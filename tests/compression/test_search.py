@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,10 @@ def test_all_combinations_one_by_one_give_the_same(name: str, kind: str) -> None
             if not close[place] and not close[place + 1]:
                 assert made[place].shape == shape
         assert made[0].shape == expected[0][2]
+        # Where fewer are asked for, what cannot be among them is not looked at.
+        for few in (1, 3):
+            asked = search(plan_of(name), target, candidates=few, conditions=conditions)
+            assert asked == made[:few]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -104,10 +108,11 @@ def test_every_candidate_is_under_the_target_and_on_the_grid(
     divisors = [None, {"ffn": 12}, {"decoder_layers": 2, "encoder_layers": 2}, {"heads": 4}][seed]
     plan, start = plan_of(name), MODELS[name]
     target = Target(kind=["params", "memory_mb"][seed % 2], value=share, is_share=True)
+    floor = count_parameters(start).distinct
     try:
         made = search(plan, target, divisors=divisors)
-    except ValueError as error:
-        assert "no sizes come down to" in str(error)
+    except ValueError:  # what is out of reach has a test of its own
+        assert share * floor < floor / 4
         return
     steps = find_divisors(start, divisors)
     assert 1 <= len(made) <= 10
@@ -154,6 +159,17 @@ def test_each_number_of_layers_comes_once_before_any_comes_twice() -> None:
     assert len({(one.shape.encoder_layers, one.shape.decoder_layers) for one in made}) == 5
 
 
+def test_a_model_with_a_cache_keeps_it() -> None:
+    """transformers generates from a cache with a T5 whose decoder is no deeper than its encoder."""
+    even = replace(T5, encoder_layers=6)
+    for name, kept in (("t5", True), ("openba", False)):
+        found = search(
+            Plan(model_type=name, shape=even), Target(kind="params", value=0.7, is_share=True)
+        )
+        deeper = [one for one in found if one.shape.decoder_layers > one.shape.encoder_layers]
+        assert (not deeper) == kept
+
+
 def test_what_is_given_stays() -> None:
     whole = count_parameters(T5).distinct
     fixed = Sizes(decoder_layers=5, heads=5, vocabulary=range(0, 50, 2))
@@ -189,7 +205,7 @@ def test_the_15b_comes_near_to_the_papers_sizes() -> None:
         count_parameters(prune_shape(add_candidate_stages(plan, best), n)).distinct
         for n in range(4)
     ]
-    assert all(after >= before / 2 for before, after in zip(counts, counts[1:], strict=False))
+    assert all(after >= before / 2 for before, after in pairwise(counts))
 
 
 def test_rounds_can_be_asked_for() -> None:
@@ -287,7 +303,7 @@ def test_hostile_sizes_take_neither_time_nor_memory(name: str) -> None:
 
 
 def test_all_families_can_be_searched() -> None:
-    assert {*MODELS} <= {kind for kind in FAMILIES}
+    assert {*MODELS} <= set(FAMILIES)
     for name in MODELS:
         found: list[Candidate] = search(
             plan_of(name), Target(kind="params", value=0.8, is_share=True), candidates=2

@@ -338,7 +338,7 @@ def sum_losses(model: Any, batch: CalibrationBatch, shape: Shape) -> Tensor:
         >>> config = GPT2Config(vocab_size=9, n_layer=1, n_embd=8, n_head=2)
         >>> batch = make_batch([CalibrationRow((), (3, 4, 5))], "decoder")
         >>> shape = make_shape(config.to_dict())
-        >>> float(sum_losses(GPT2LMHeadModel(config).eval(), batch, shape)) > 0
+        >>> bool(sum_losses(GPT2LMHeadModel(config).eval(), batch, shape) > 0)
         True
     """
     logits = _run(model, batch, shape).logits

@@ -15,6 +15,9 @@ Candidates differ in their layers, as depth against width is what ranks say leas
 number of encoder and decoder layers the best widths come first; others follow only where there
 are too few of these.
 
+Where transformers generates from a cache only with a decoder that is no deeper than the encoder
+(T5), a model of which that holds is not made one of which it does not.
+
 More than half of the parameters are not cut at once: Minitron and the paper both found that such
 a model does not come back. Then a candidate has several rounds, each for a recovery of its own.
 
@@ -143,13 +146,17 @@ def search(
     if fixed is not None and fixed.vocabulary is not None:
         base = replace(start, vocabulary_size=len(fixed.vocabulary))
     options = {"fixed": fixed, "divisors": divisors, "least": least}
+    # A model that generates from a cache shall go on to do so.
+    keeps_cache = family.shallow_cache and start.decoder_layers <= start.encoder_layers
     found: list[tuple[float, Shape]] = []
     for number in [rounds] if rounds else range(1, MOST_ROUNDS + 1):
         grid = make_grid(start, family, **options, share=_SHARE**number)  # type: ignore[arg-type]
         least_parameters = 0.0 if rounds else count_parameters(start).distinct * _SHARE**number
         if target.kind == "params" and most < least_parameters:
             continue
-        found = _rank(base, start, grid, count, most, least_parameters, target.kind, candidates)
+        found = _rank(
+            base, start, grid, count, most, least_parameters, target.kind, candidates, keeps_cache
+        )
         if found:
             made = _take_best(found, candidates)
             return [
@@ -199,14 +206,14 @@ def _show(kind: str, value: float) -> str:
 
 def _rank(
     base: Shape, start: Shape, grid: Grid, count: Cost, most: float, least: float, kind: str,
-    candidates: int,
+    candidates: int, keeps_cache: bool,
 ) -> list[tuple[float, Shape]]:  # fmt: skip
     """Spread and shape of the best of each number of layers, best first."""
     before = float(count(start))
     found: list[tuple[tuple[Any, ...], float, Shape]] = []
     firsts: list[float] = []
     sign = 1 if kind == "ms_per_token" else -1
-    for bound, encoder, decoder in _order_layers(start, grid):
+    for bound, encoder, decoder in _order_layers(start, grid, keeps_cache):
         # Nothing that ranks behind the best of so many other numbers of layers is a candidate.
         worst = firsts[candidates - 1] if len(firsts) >= candidates else np.inf
         if bound - math.log(most / before) > worst + _ROUNDING:
@@ -245,7 +252,7 @@ def _rank(
     return [(spread, shape) for _, spread, shape in sorted(found, key=lambda one: one[0])]
 
 
-def _order_layers(start: Shape, grid: Grid) -> list[tuple[float, int, int]]:
+def _order_layers(start: Shape, grid: Grid, keeps_cache: bool) -> list[tuple[float, int, int]]:
     """Numbers of layers with the least spread that they have, the most equal cuts first.
 
     Of k dimensions two that differ by d have a standard deviation of at least d / sqrt(2 k), which
@@ -253,6 +260,8 @@ def _order_layers(start: Shape, grid: Grid) -> list[tuple[float, int, int]]:
     """
     found = []
     for encoder, decoder in product(grid.values["encoder_layers"], grid.values["decoder_layers"]):
+        if keeps_cache and decoder > encoder:
+            continue
         bound = 0.0
         if {"encoder_layers", "decoder_layers"} <= {*grid.free}:
             apart = encoder / start.encoder_layers / (decoder / start.decoder_layers)
