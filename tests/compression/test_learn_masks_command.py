@@ -212,9 +212,9 @@ def test_sizes_are_the_best_of_all() -> None:
                             continue
                         named = {"encoder_layers": encoder, "decoder_layers": decoder,
                                  "hidden": hidden, "heads": heads, "ffn": inner}  # fmt: skip
-                        away = np.mean([np.log(named[n] / expected[n]) ** 2 for n in expected])
-                        rank = np.sqrt(away) - np.log(count / (share * whole))
-                        if rank < best - 1e-9:
+                        away = np.std([np.log(named[n] / expected[n]) for n in expected])
+                        rank = round(float(away) - np.log(count / (share * whole)), 9)
+                        if rank < best:
                             best, chosen, leaves = rank, named, count
         assert {name: getattr(sizes, name) for name in chosen} == chosen
         assert parameters == leaves

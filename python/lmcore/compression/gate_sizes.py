@@ -3,11 +3,12 @@
 Gates say how much of each dimension is expected to stay. A configuration wants whole numbers, as
 many in every layer, so the sizes of `lmcore.compression.grids` are ranked by
 
-    distance - log(parameters / target)
+    spread - log(parameters / target)
 
-where `distance` is the root mean square, over the dimensions that have gates, of the logarithm of
-a size over the expected one: a hundredth closer to the target is worth as much as a hundredth
-further from the gates. The best that is under the target is taken.
+where `spread` is the standard deviation, over the dimensions that have gates, of the logarithm of
+a size over the expected one: 0 where all are what the gates expect but for one factor, by which
+these may have missed the target. A hundredth closer to the target is worth as much as a hundredth
+of other proportions, as in `lmcore.compression.search`. The best that is under the target is taken.
 """
 
 from __future__ import annotations
@@ -136,27 +137,28 @@ def choose_sizes(
     hidden, groups = pairs[:, 0], pairs[:, 1] / queries
     ends = [_take_ends(polynomial, name, hidden, groups) for name in polynomial.layers]
     rest = evaluate(polynomial.rest, hidden, groups, 0.0)  # type: ignore[arg-type]
-    away = _measure(expected, "hidden", hidden) + _measure(expected, "heads", pairs[:, 1])
+    logs = [_measure(expected, "hidden", hidden)[:, None],
+            _measure(expected, "heads", pairs[:, 1])[:, None],
+            _measure(expected, "ffn", inner)[None]]  # fmt: skip
+    first, second = _add([one for one in logs if not np.isnan(one).all()])
     best: tuple[float, tuple[int, ...]] | None = None
     stacks = [f"{name}_layers" for name in polynomial.layers]
     for layers in product(*(grid.values[name] for name in stacks)):
         flat = rest + sum(count * own[0] for count, own in zip(layers, ends, strict=True))
         slope = sum(count * own[1] for count, own in zip(layers, ends, strict=True))
-        further = away + sum(
-            _measure(expected, name, float(count))
-            for name, count in zip(stacks, layers, strict=True)
-        )
-        room = np.searchsorted(inner, (most - flat) / slope + 1e-9, side="right") - 1
-        wanted = int(np.abs(np.log(inner / expected.get("ffn", inner[-1]))).argmin())
-        for place in (room, np.minimum(room, wanted)):
-            units = inner[np.maximum(place, 0)]
-            distance = further + _measure(expected, "ffn", units)
-            rank = np.sqrt(distance / max(1, len(expected))) - np.log((flat + slope * units) / most)
-            rank = np.where(place >= 0, rank, np.inf)
-            first = int(rank.argmin())
-            if np.isfinite(rank[first]) and (best is None or rank[first] < best[0] - 1e-9):
-                chosen = (*layers, *pairs[first].astype(int).tolist(), int(units[first]))
-                best = float(rank[first]), chosen
+        parameters = flat[:, None] + slope[:, None] * inner
+        own = [_measure(expected, name, np.float64(count))
+               for name, count in zip(stacks, layers, strict=True) if name in expected]  # fmt: skip
+        mean = (first + sum(own)) / len(expected)
+        spread = np.sqrt(np.maximum((second + sum(one**2 for one in own)) / len(expected)
+                                    - mean**2, 0))  # fmt: skip
+        # Rounded, so that ranks do not depend on the order of additions.
+        ranks = np.round(spread - np.log(parameters / most), 9)
+        ranks = np.where(parameters <= most, ranks, np.inf)
+        row, column = np.unravel_index(int(ranks.argmin()), ranks.shape)
+        if np.isfinite(ranks[row, column]) and (best is None or ranks[row, column] < best[0]):
+            chosen = (*layers, *pairs[row].astype(int).tolist(), int(inner[column]))
+            best = float(ranks[row, column]), chosen
     names = [*stacks, "hidden", "heads", "ffn"]
     if best is None:
         least = [*(grid.values[name][0] for name in stacks)]
@@ -204,10 +206,13 @@ def _take_ends(
 
 
 def _measure(expected: Mapping[str, float], name: str, sizes: Any) -> Any:
-    """Squared distance of sizes from what is expected; none of what has no gates."""
-    if name not in expected:
-        return 0.0
-    return np.log(sizes / max(expected[name], 1e-3)) ** 2
+    """How far sizes are from what is expected, in logarithms; NaN of what has no gates."""
+    return np.log(sizes / max(expected.get(name, np.nan), 1e-3))
+
+
+def _add(logs: list[NDArray[Any]]) -> tuple[Any, Any]:
+    """The sums of logarithms and of their squares, `[pairs, inner]`."""
+    return sum(logs, np.zeros((1, 1))), sum((one**2 for one in logs), np.zeros((1, 1)))
 
 
 def _count(shape: Shape, sizes: Mapping[str, int]) -> int:

@@ -56,6 +56,8 @@ def check_scoring(
             raise ValueError(
                 "learned needs --scores, the file that `learn-masks` wrote, and no --text"
             )
+        if not Path(model).is_dir():
+            raise ValueError(f"{model}: learned needs the folder of the model")
         return
     widths = [name for name in WIDTHS if sizes[name] is not None]
     if method == "block_influence" and searching.get("targets"):
