@@ -7,12 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
+from lmcore.compression import gated_model
 from lmcore.compression.families import find_family
 from lmcore.compression.gated_model import GatedModel, make_tables
 from lmcore.compression.gates import Gates
 from lmcore.compression.plan import Kept, Plan, find_kept, find_sizes
 from lmcore.compression.pruning import prune_config, prune_state
 from lmcore.cost import read_shape
+from lmcore.ops._dispatch import use
 from tiny_families import (
     CONFIGS,
     auto_class,
@@ -177,6 +179,32 @@ def test_gates_of_weights_are_those_of_inputs(folders: Any, name: str) -> None:
     for logits, gradient in found[1:]:
         assert torch.allclose(logits, found[0][0], rtol=1e-4, atol=1e-5)
         assert torch.allclose(gradient, found[0][1], rtol=1e-3, atol=1e-4 * gradient.abs().max())
+
+
+def test_kernels_compute_the_same(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ops that a GPU takes, here by Triton's interpreter where there is none."""
+    folder = folders("openba")
+    plan = make_plan(folder, {})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load(folder, "openba", torch.float32).to(device)
+    gated = gate(model, plan)
+    torch.manual_seed(0)
+    gates = Gates(plan.shape).to(device)
+    values = (torch.rand(len(gates.log_alpha)) * 0.8 + 0.1).to(device)
+    ids = torch.tensor([[3, 5, 4]], device=device)
+    found = []
+    for is_kernel in (False, True):
+        monkeypatch.setattr(gated_model, "_takes_kernels", lambda _, value=is_kernel: value)
+        leaf = values.clone().requires_grad_()
+        gated.set(gates.split(leaf))
+        with use("kernel" if is_kernel else "core"):
+            logits = model(input_ids=ids, decoder_input_ids=ids).logits
+            logits.square().sum().backward()
+        assert leaf.grad is not None
+        found.append((logits.detach(), leaf.grad))
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-3, atol=1e-4)
+    scale = found[0][1].abs().max()
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-2, atol=1e-3 * scale)
 
 
 def test_half_open_gates_multiply(folders: Any) -> None:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from lmcore.compression.counting import CountSummary, count_files
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
-    from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.gated_model import GatedModel
     from lmcore.compression.gates import Gates, SizePolynomial
+    from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
         LatencyReport,

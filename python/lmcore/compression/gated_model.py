@@ -184,7 +184,7 @@ class GatedModel:
             gate, opened = self._find_gates(place)
             if gate is None:
                 return plain(states)
-            if self.fused == "off" or states.device.type == "cpu":
+            if self.fused == "off" or not _takes_kernels(states):
                 before, up = first(states).chunk(2, -1)
                 return self._compute(second, functional.silu(before) * up, gate, opened)
             bias = _multiply(second.bias, opened)
@@ -200,7 +200,7 @@ class GatedModel:
         """A linear map with gates of its inputs."""
         bias = _multiply(module.bias, opened)
         weight = module.weight
-        is_plain = self.fused == "off" or states.device.type == "cpu"
+        is_plain = self.fused == "off" or not _takes_kernels(states)
         rows = states.numel() // states.shape[-1]
         if is_plain and weight.requires_grad and rows > len(weight):
             # The weight's gradient is there anyway, and the weight is smaller than the inputs.
@@ -334,6 +334,10 @@ class _Move(torch.autograd.Function):
         of_count = -(per_count @ mean)
         of_states = (gradient * moved).addr_(per_count, gate)
         return of_states.view(ctx.shape).to(ctx.dtype), of_gate, of_count, of_moved
+
+
+def _takes_kernels(states: Tensor) -> bool:
+    return states.device.type != "cpu"
 
 
 def _widen(gate: Tensor, states: Tensor) -> Tensor:
