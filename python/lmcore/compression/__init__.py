@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lmcore.compression.distillation_config import DistillationConfig
     from lmcore.compression.distilled_batches import DistilledLosses, distil_batch
     from lmcore.compression.hidden_states import HiddenLoss
+    from lmcore.compression.gated_model import GatedModel
+    from lmcore.compression.gates import Gates, SizePolynomial
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
         record_latency,
     )
     from lmcore.compression.lineage import Lineage, find_teacher, trace
+    from lmcore.compression.mask_config import MaskConfig
+    from lmcore.compression.mask_learning import MaskResult, learn_masks
     from lmcore.compression.model_folders import PruneSummary, prune_folder
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
@@ -91,6 +95,11 @@ _MODULES = {
         "find_scores",
         "score_model",
     ),
+    "gated_model": ("GatedModel",),
+    "gates": (
+        "Gates",
+        "SizePolynomial",
+    ),
     "latency": (
         "Latency",
         "LatencyReport",
@@ -102,6 +111,10 @@ _MODULES = {
         "Lineage",
         "find_teacher",
         "trace",
+    "mask_config": ("MaskConfig",),
+    "mask_learning": (
+        "MaskResult",
+        "learn_masks",
     ),
     "model_folders": (
         "PruneSummary",
@@ -191,6 +204,10 @@ __all__ = [
     "Latency",
     "LatencyReport",
     "Lineage",
+    "GatedModel",
+    "Gates",
+    "MaskConfig",
+    "MaskResult",
     "PieceTable",
     "Plan",
     "Proof",
@@ -199,6 +216,7 @@ __all__ = [
     "RemapSummary",
     "Scores",
     "Selection",
+    "SizePolynomial",
     "Sizes",
     "Stage",
     "StoredScores",
@@ -229,6 +247,7 @@ __all__ = [
     "find_scores",
     "find_shape",
     "find_teacher",
+    "learn_masks",
     "list_shapes",
     "make_cuts",
     "measure_latency",

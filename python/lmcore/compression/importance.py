@@ -28,7 +28,7 @@ from lmcore.compression.calibration import (
     make_batch,
     read_calibration,
 )
-from lmcore.compression.choosing import SCORED
+from lmcore.compression.choosing import LEARNED, SCORED
 from lmcore.compression.families import find_family
 from lmcore.compression.magnitudes import score_magnitudes
 from lmcore.compression.plan import Plan
@@ -121,6 +121,8 @@ def score_model(
     """
     check_method(method)
     plan = start_plan(folder) if plan is None else plan
+    if method == LEARNED:
+        raise ValueError("learned scores come from `lmcore compression learn-masks`: name its file")
     if method == "magnitude":
         scores = score_magnitudes(folder, plan, progress=progress)
         return StoredScores(scores=scores, method=method, model=digest_weights(folder))

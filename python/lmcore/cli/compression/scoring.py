@@ -51,6 +51,14 @@ def check_scoring(
         if options["scores"] is not None:
             raise ValueError("--scores is for methods that score: random does not")
         return
+    if method == "learned":
+        if options["scores"] is None or options["text"]:
+            raise ValueError(
+                "learned needs --scores, the file that `learn-masks` wrote, and no --text"
+            )
+        if not Path(model).is_dir():
+            raise ValueError(f"{model}: learned needs the folder of the model")
+        return
     widths = [name for name in WIDTHS if sizes[name] is not None]
     if method == "block_influence" and searching.get("targets"):
         raise ValueError("block_influence scores layers alone: a target searches widths, too")
