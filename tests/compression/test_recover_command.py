@@ -115,7 +115,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         (["--set", "objective=causal"], "objective must be ul2, d_ul2 or o_ul2"),
         (["--recipe", "other"], "RECIPE must be one of d_ul2"),
         (["--teacher", "nowhere"], "nowhere: no such folder of a model"),
-        (["--teacher", bert], "a teacher of another vocabulary"),
+        (["--teacher", bert], "bert: holds neither model.safetensors"),
         (["--data", tmp_path / "none"], "expected a file of texts"),
         (["--valid", tmp_path / "none"], "expected a file of texts"),
         (["--data", "/dev/null"], "/dev/null: expected a file of texts"),
@@ -142,6 +142,6 @@ def test_two_commands_into_one_folder(folder: Path, tmp_path: Path) -> None:
     while first.poll() is None and not (out / "recipe.json").exists():
         time.sleep(0.05)
     second = run_here(*arguments(folder, out), *longer)
-    check_line(second, "another process is training into this folder")
     first.send_signal(signal.SIGKILL)
     finish(first)
+    check_line(second, "another process is training into it")

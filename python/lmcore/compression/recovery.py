@@ -18,7 +18,7 @@ from lmcore.compression.recovered_models import (
     find_model_kind,
 )
 from lmcore.compression.recovery_config import RecoveryConfig
-from lmcore.compression.recovery_data import PACKED, RecoveryTexts, list_text_files, pack_texts
+from lmcore.compression.recovery_data import PACKED, RecoveryTexts, find_texts, pack_texts
 from lmcore.compression.recovery_run import RecoveryRun
 from lmcore.compression.teacher import Teacher
 from lmcore.compression.teaching import (
@@ -238,16 +238,17 @@ def _read(
 ) -> tuple[TrainData, dict[str, list[str]]]:
     """The texts, which the first process packs where they are not, and the files they came from."""
     given = {"files": data, "valid_files": valid}
-    files = {name: [] if one is None else list_text_files(one) for name, one in given.items()}
+    parts = {key: ([], None) if one is None else find_texts(one) for key, one in given.items()}
+    files = {key: names for key, (names, _) in parts.items()}
     keep_apart(out, [config.model or "", *(name for names in files.values() for name in names)])
 
     def pack(names: list[str]) -> str:
         return pack_texts(names, source.tokenizer, out / PACKED, length=config.text_tokens)
 
-    found: list[Any] = []
-    for name, one in given.items():
-        call = functools.partial(pack, files[name])
-        found.append(processes.first(call) if files[name] else one)
+    found = [
+        processes.first(functools.partial(pack, names)) if names else packed
+        for names, packed in parts.values()
+    ]
     items = TrainData(config, found[0], found[1])
     keep_apart(out, items.files)
     return items, {

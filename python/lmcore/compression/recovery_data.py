@@ -23,31 +23,34 @@ PACKED = "packed"
 """The folder, in that of a run, of texts that were packed for it."""
 
 
-def list_text_files(data: RecoveryTexts) -> list[str]:
-    """Returns the files of texts that data are; none if they are packed already.
+def find_texts(data: RecoveryTexts) -> tuple[list[str], Any]:
+    """Returns the files of texts that data are, or none of them and what is packed already.
 
     Args:
         data: what is trained on.
+
+    Returns:
+        The files, and None; or no files, and the prefix of a token file or data that are open.
 
     Raises:
         ValueError: there are no files, or one is a pipe, which cannot be read twice.
 
     Example:
-        >>> list_text_files(np.zeros((1, 2), np.int64))
-        []
+        >>> find_texts(["corpus"])
+        ([], 'corpus')
     """
     if isinstance(data, np.ndarray | IndexedDataset):
-        return []
+        return [], data
     given = [data] if isinstance(data, str | os.PathLike) else data
     names = [os.fspath(name) for name in given]
     if not names:
         raise ValueError("give at least one file of texts: got none")
     if len(names) == 1 and (Path(f"{names[0]}.idx").exists() or not Path(names[0]).exists()):
-        return []
+        return [], names[0]
     for name in names:
         if is_standard(name) or not Path(name).is_file():
             raise ValueError(f"{name}: expected a file of texts, or the prefix of a packed one")
-    return names
+    return names, None
 
 
 def pack_texts(files: Sequence[str], tokenizer: Any, folder: Path, *, length: int) -> str:
