@@ -131,6 +131,12 @@ def sum_row_losses(model: Any, batch: DenoisedBatch, device: torch.device | None
         model: of transformers; a decoder where rows have nothing for an encoder.
         batch: its rows.
         device: of the model; the CPU if None.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=9))
+        >>> sum_row_losses(model, make_causal(np.array([[3, 4, 5]]))).shape
+        torch.Size([1])
     """
     if batch.encoder.shape[1]:
         return sum_losses(model, batch, device)

@@ -62,6 +62,21 @@ class RecoveryRun(SampleRun):
     Raises:
         OSError: a file cannot be read.
         ValueError: the model cannot be trained so, or texts are missing, or of another length.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.compression.recipes import tiny
+        >>> from lmcore.training.config import change
+        >>> from lmcore.training.models import make_tokenizer, save_model
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = change(tiny(), {"batch_size": 2, "text_tokens": 8})
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, make_tokenizer(["Ada"], 300), Path(folder))
+        ...     source = RecoveredModel(folder)
+        >>> data = TrainData(config, np.arange(16).reshape(2, 8))
+        >>> RecoveryRun(config, data, source).step(1)["loss"].shape
+        torch.Size([])
     """
 
     config: RecoveryConfig

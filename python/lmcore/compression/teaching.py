@@ -87,6 +87,17 @@ def load_teacher(config: RecoveryConfig, place: Path, folder: Path, device: Any)
     Raises:
         OSError: a file cannot be read.
         ValueError: it cannot be one, or is of another vocabulary.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> sizes = {"vocab_size": 9, "n_layer": 1, "n_embd": 8, "n_head": 2}
+        >>> config = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     GPT2LMHeadModel(config).save_pretrained(folder)
+        ...     place = Path(folder)
+        ...     load_teacher(RecoveryConfig(), place, place, "cpu").weight.shape
+        torch.Size([9, 8])
     """
     half = config.device.precision == "bfloat16"
     return Teacher.load(place, folder, dtype="bfloat16" if half else "float32", device=device)
@@ -97,6 +108,12 @@ def hash_teacher(teacher: Teacher) -> bytes:
 
     Args:
         teacher: any.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> sizes = {"vocab_size": 9, "n_layer": 1, "n_embd": 8, "n_head": 2}
+        >>> len(hash_teacher(Teacher(GPT2LMHeadModel(GPT2Config(**sizes)))))
+        64
     """
     head = {"weight": teacher.weight}
     if teacher.bias is not None:
@@ -143,6 +160,15 @@ def sum_teacher_losses(
         teacher: on the device.
         batch: its rows, in the student's ids.
         device: of the teacher; the CPU if None.
+
+    Example:
+        >>> import numpy as np
+        >>> from lmcore.compression.causal import make_causal
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> sizes = {"vocab_size": 9, "n_layer": 1, "n_embd": 8, "n_head": 2}
+        >>> teacher = Teacher(GPT2LMHeadModel(GPT2Config(**sizes)))
+        >>> sum_teacher_losses(teacher, make_causal(np.array([[3, 4, 5]]))).shape
+        torch.Size([1])
     """
     inputs, labels = make_inputs(batch, device)
     own = {name: teacher.find_ids(each) if each.dtype == torch.int64 else each
