@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from lmcore.compression.distillation import distil
     from lmcore.compression.distillation_config import DistillationConfig
     from lmcore.compression.distilled_batches import DistilledLosses, distil_batch
-    from lmcore.compression.hidden_states import HiddenLoss
     from lmcore.compression.gated_model import GatedModel
     from lmcore.compression.gates import Gates, SizePolynomial
+    from lmcore.compression.hidden_states import HiddenLoss
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from lmcore.compression.mask_config import MaskConfig
     from lmcore.compression.mask_learning import MaskResult, learn_masks
     from lmcore.compression.model_folders import PruneSummary, prune_folder
+    from lmcore.compression.path import PathConfig, PathStage, SizesCut, TargetCut, VocabularyCut
+    from lmcore.compression.path_files import read_path, write_path
+    from lmcore.compression.path_results import PathResult, StageResult, format_stages
+    from lmcore.compression.path_run import run_path
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
-    from lmcore.compression.plan import (
-        Plan,
-        Stage,
-        find_kept,
-        prune_shape,
-    )
+    from lmcore.compression.plan import Plan, Stage, find_kept, prune_shape
     from lmcore.compression.plan_files import read_plan, write_plan
     from lmcore.compression.planning import (
         add_chosen_stage,
@@ -43,8 +42,11 @@ if TYPE_CHECKING:
         start_plan,
     )
     from lmcore.compression.proof import Proof
+    from lmcore.compression.proportions import update_proportions
     from lmcore.compression.pruning import check_plan, make_cuts, prune_config, prune_state
     from lmcore.compression.record import Record, read_record, write_record
+    from lmcore.compression.recovery import RecoveryResult, recover
+    from lmcore.compression.recovery_config import RecoveryConfig
     from lmcore.compression.remapping import RemapSummary, remap_file
     from lmcore.compression.scores_files import (
         StoredScores,
@@ -69,6 +71,11 @@ _MODULES = {
         "choose_stage",
         "draw_scores",
     ),
+    "composition": (
+        "add_stage",
+        "compose",
+        "split_stages",
+    ),
     "counting": (
         "CountSummary",
         "count_files",
@@ -89,16 +96,16 @@ _MODULES = {
         "DistilledLosses",
         "distil_batch",
     ),
+    "gated_model": ("GatedModel",),
+    "gates": (
+        "Gates",
+        "SizePolynomial",
+    ),
     "hidden_states": ("HiddenLoss",),
     "importance": (
         "Calibration",
         "find_scores",
         "score_model",
-    ),
-    "gated_model": ("GatedModel",),
-    "gates": (
-        "Gates",
-        "SizePolynomial",
     ),
     "latency": (
         "Latency",
@@ -111,6 +118,7 @@ _MODULES = {
         "Lineage",
         "find_teacher",
         "trace",
+    ),
     "mask_config": ("MaskConfig",),
     "mask_learning": (
         "MaskResult",
@@ -120,13 +128,25 @@ _MODULES = {
         "PruneSummary",
         "prune_folder",
     ),
+    "path": (
+        "PathConfig",
+        "PathStage",
+        "SizesCut",
+        "TargetCut",
+        "VocabularyCut",
+    ),
+    "path_files": (
+        "read_path",
+        "write_path",
+    ),
+    "path_results": (
+        "PathResult",
+        "StageResult",
+        "format_stages",
+    ),
+    "path_run": ("run_path",),
     "pieces.folder": ("TokenizerFolder",),
     "pieces.table": ("PieceTable",),
-    "composition": (
-        "add_stage",
-        "compose",
-        "split_stages",
-    ),
     "plan": (
         "Plan",
         "Stage",
@@ -144,6 +164,7 @@ _MODULES = {
         "start_plan",
     ),
     "proof": ("Proof",),
+    "proportions": ("update_proportions",),
     "pruning": (
         "check_plan",
         "make_cuts",
@@ -155,6 +176,11 @@ _MODULES = {
         "read_record",
         "write_record",
     ),
+    "recovery": (
+        "RecoveryResult",
+        "recover",
+    ),
+    "recovery_config": ("RecoveryConfig",),
     "remapping": (
         "RemapSummary",
         "remap_file",
@@ -174,12 +200,12 @@ _MODULES = {
         "CutSummary",
         "cut_checkpoint",
     ),
-    "teacher": ("Teacher",),
     "targets": (
         "Conditions",
         "Target",
         "parse_target",
     ),
+    "teacher": ("Teacher",),
     "vocabulary": (
         "Selection",
         "choose_tokens",
@@ -200,30 +226,39 @@ __all__ = [
     "CutSummary",
     "DistillationConfig",
     "DistilledLosses",
+    "GatedModel",
+    "Gates",
     "HiddenLoss",
     "Latency",
     "LatencyReport",
     "Lineage",
-    "GatedModel",
-    "Gates",
     "MaskConfig",
     "MaskResult",
+    "PathConfig",
+    "PathResult",
+    "PathStage",
     "PieceTable",
     "Plan",
     "Proof",
     "PruneSummary",
     "Record",
+    "RecoveryConfig",
+    "RecoveryResult",
     "RemapSummary",
     "Scores",
     "Selection",
     "SizePolynomial",
     "Sizes",
+    "SizesCut",
     "Stage",
+    "StageResult",
     "StoredScores",
     "Target",
+    "TargetCut",
     "Teacher",
     "TensorCut",
     "TokenizerFolder",
+    "VocabularyCut",
     "VocabularySummary",
     "add_candidate_stages",
     "add_chosen_stage",
@@ -247,6 +282,7 @@ __all__ = [
     "find_scores",
     "find_shape",
     "find_teacher",
+    "format_stages",
     "learn_masks",
     "list_shapes",
     "make_cuts",
@@ -258,16 +294,21 @@ __all__ = [
     "prune_state",
     "prune_vocabulary",
     "read_counts",
+    "read_path",
     "read_plan",
     "read_record",
     "read_scores",
     "record_latency",
+    "recover",
     "remap_file",
+    "run_path",
     "score_model",
     "split_stages",
     "start_plan",
     "trace",
+    "update_proportions",
     "write_counts",
+    "write_path",
     "write_plan",
     "write_record",
     "write_scores",
