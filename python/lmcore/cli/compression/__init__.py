@@ -2,6 +2,7 @@
 
 from lmcore.cli.compression.cost import cost_command
 from lmcore.cli.compression.count import count_command
+from lmcore.cli.compression.path import path_command
 from lmcore.cli.compression.plan import plan_command, recipe_command
 from lmcore.cli.compression.prune import prune_command
 from lmcore.cli.compression.remap import remap_command
@@ -15,4 +16,5 @@ app.command("cost")(cost_command)
 app.command("prune")(prune_command)
 app.command("count")(count_command)
 app.command("vocabulary")(vocabulary_command)
+app.command("path")(path_command)
 app.command("remap")(remap_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from lmcore.cli.compression.scoring import check_scoring, find_scores
 from lmcore.cli.failures import starting
 from lmcore.cli.options import MOST, Quiet, SwigluRule, name_of_file, plain_text, whole
 from lmcore.cli.terminal import say, show_json
+
+if TYPE_CHECKING:
+    from lmcore.compression.path import PathConfig
 
 
 def plan_command(
@@ -126,20 +129,32 @@ def recipe_command(
         typer.Argument(
             metavar="RECIPE",
             parser=plain_text,
-            help="openba_v2, the paper's plan from 15B to 3.4B.",
+            help="openba_v2, the paper's plan from 15B to 3.4B, for `cost` and `prune`; or a path, "
+            "for `path`: openba_v2_path, the same with its training, tiny_path, a small model's.",
             show_default=False,
         ),
     ],
     seed: Annotated[int, whole(0, 2**64 - 1, text="Of what is drawn.")] = 0,
 ) -> None:
-    """Print a plan of the paper, for OpenBA's 15B."""
+    """Print a plan of the paper, for OpenBA's 15B, or a path: stages with their training."""
     with starting():
         from lmcore.compression.plan_files import dump_plan
-        from lmcore.compression.recipes import RECIPES
+        from lmcore.compression.recipes import PATHS, RECIPES
 
+    if recipe in PATHS:
+        show_json(_dump_path(PATHS[recipe](seed)), indent=1)
+        return
     if recipe not in RECIPES:
-        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r:.60}")
+        names = ", ".join([*RECIPES, *PATHS])
+        raise ValueError(f"RECIPE must be one of {names}: got {recipe!r:.60}")
     show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
+
+
+def _dump_path(path: PathConfig) -> Any:
+    with starting():
+        from lmcore.compression.path_files import dump_path
+
+    return dump_path(path)
 
 
 def _plan(
