@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         start_plan,
     )
     from lmcore.compression.proof import Proof
+    from lmcore.compression.proportions import update_proportions
     from lmcore.compression.pruning import check_plan, make_cuts, prune_config, prune_state
     from lmcore.compression.record import Record, read_record, write_record
+    from lmcore.compression.recovery import RecoveryResult, recover
+    from lmcore.compression.recovery_config import RecoveryConfig
     from lmcore.compression.remapping import RemapSummary, remap_file
     from lmcore.compression.scores_files import (
         StoredScores,
@@ -110,6 +113,7 @@ _MODULES = {
         "start_plan",
     ),
     "proof": ("Proof",),
+    "proportions": ("update_proportions",),
     "pruning": (
         "check_plan",
         "make_cuts",
@@ -121,6 +125,11 @@ _MODULES = {
         "read_record",
         "write_record",
     ),
+    "recovery": (
+        "RecoveryResult",
+        "recover",
+    ),
+    "recovery_config": ("RecoveryConfig",),
     "remapping": (
         "RemapSummary",
         "remap_file",
@@ -158,6 +167,8 @@ __all__ = [
     "Proof",
     "PruneSummary",
     "Record",
+    "RecoveryConfig",
+    "RecoveryResult",
     "RemapSummary",
     "Scores",
     "Selection",
@@ -197,10 +208,12 @@ __all__ = [
     "read_record",
     "read_scores",
     "record_latency",
+    "recover",
     "remap_file",
     "score_model",
     "split_stages",
     "start_plan",
+    "update_proportions",
     "write_counts",
     "write_plan",
     "write_record",

@@ -1,13 +1,17 @@
-"""Plans of the paper."""
+"""Plans of the paper, and settings of the training that follows pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lmcore.compression.choosing import Sizes, choose_stage, draw_scores
 from lmcore.compression.composition import add_stage
 from lmcore.compression.plan import Plan, Stage
 from lmcore.cost import Shape
+
+if TYPE_CHECKING:
+    from lmcore.compression.recovery_config import RecoveryConfig
 
 OPENBA_V1 = Shape(
     encoder_layers=12, decoder_layers=36, hidden_size=4096, heads=40, groups=40, head_size=128,
@@ -75,5 +79,136 @@ def openba_v2(seed: int = 0, vocabulary: Sequence[int] | None = None) -> Plan:
     return plan
 
 
+def d_ul2() -> RecoveryConfig:
+    """Returns the paper's training of a pruned OpenBA: weights of denoisers follow validation.
+
+    The numbers are those of the script for stage 4, whose 22,500 steps are 13 of its 65 B tokens.
+    Targets are the losses of the model before pruning.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), algorithm 1; `prune_model.sh` of its code.
+
+    Example:
+        >>> d_ul2().proportions_rule
+        'paper'
+    """
+    return _recover({"objective": "d_ul2", **_LARGE})
+
+
+def d_ul2_as_shipped() -> RecoveryConfig:
+    """Returns the same by the rule and with the targets of the authors' code.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), `update_proportion` of its code.
+
+    Example:
+        >>> d_ul2_as_shipped().targets[0]
+        1.154
+    """
+    from lmcore.compression.proportions import SHIPPED_TARGETS
+
+    changes = {"proportions_rule": "shipped", "targets": SHIPPED_TARGETS}
+    return _recover({"objective": "d_ul2", **_LARGE, **changes})
+
+
+def ul2_uniform() -> RecoveryConfig:
+    """Returns the same with all denoisers of one weight, as before pruning.
+
+    Example:
+        >>> ul2_uniform().objective
+        'ul2'
+    """
+    return _recover({"objective": "ul2", **_LARGE})
+
+
+def o_ul2() -> RecoveryConfig:
+    """Returns the paper's long training of stage 5: texts of 2,048 tokens, half of them noise.
+
+    Step sizes are those of the script; steps are as many as make the paper's 700 B tokens, 1,024
+    texts a step, which is ours.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), O-UL2; `train_o_ul2.sh` of its code.
+
+    Example:
+        >>> o_ul2().text_tokens
+        2048
+    """
+    changes = {
+        "objective": "o_ul2",
+        "text_tokens": 2048,
+        "micro_batch_size": 4,
+        "validation_batch_size": 4,
+        "optimizer.lr": 1e-5,
+        "schedule.warmup_steps": 0,
+        "schedule.decay_steps": None,
+        "loop.steps": 333_787,
+    }
+    return _recover({**_LARGE, **changes})
+
+
+def causal() -> RecoveryConfig:
+    """Returns the training of a pruned decoder: each token from those before it. It is ours.
+
+    Example:
+        >>> causal().text_tokens
+        2048
+    """
+    changes = {
+        "objective": "causal",
+        "text_tokens": 2048,
+        "batch_size": 256,
+        "micro_batch_size": 4,
+        "validation_batch_size": 4,
+        "optimizer.lr": 1e-4,
+        "schedule.warmup_steps": 100,
+        "schedule.decay_steps": None,
+        "schedule.final_share": 0.1,
+        "loop.steps": 10_000,
+    }
+    return _recover({**_LARGE, **changes})
+
+
+def tiny() -> RecoveryConfig:
+    """Returns the training of a small pruned model of any kind: ours, minutes on two cores.
+
+    Its texts have 126 tokens: `lmcore openba pack --length 126`.
+
+    Example:
+        >>> tiny().text_tokens
+        126
+    """
+    changes = {
+        "text_tokens": 126,
+        "batch_size": 32,
+        "micro_batch_size": 8,
+        "validation_batch_size": 32,
+        "validation_texts": 64,
+        "update_every_steps": 50,
+        "optimizer.lr": 1e-3,
+        "schedule.warmup_steps": 20,
+        "schedule.decay_steps": None,
+        "schedule.final_share": 0.1,
+        "loop.steps": 300,
+        "loop.validate_every_steps": 50,
+    }
+    return _recover(changes)
+
+
+# What changes memory and time alone is ours: blocks that are computed again in the backward pass,
+# and bfloat16 where a GPU has it.
+_LARGE = {"device.precision": "bfloat16", "device.recompute": True}
+
+
+def _recover(changes: dict[str, Any]) -> RecoveryConfig:
+    # Plans need none of this: recipes of plans are there without packages for training.
+    from lmcore.compression.recovery_config import RecoveryConfig
+    from lmcore.training.config import change
+
+    return change(RecoveryConfig(), changes)
+
+
 #: The plans by name.
 RECIPES: dict[str, Callable[..., Plan]] = {recipe.__name__: recipe for recipe in (openba_v2,)}
+#: The settings of recovery by name.
+RECOVERY_RECIPES: dict[str, Callable[[], RecoveryConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (d_ul2, d_ul2_as_shipped, ul2_uniform, o_ul2, causal, tiny)
+}

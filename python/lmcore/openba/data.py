@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from lmcore.openba.indexed import IndexedDataset
 from lmcore.openba.mixture import Mixture
 from lmcore.openba.pairs import PairData, Pairs, hash_pairs, read_pairs
-from lmcore.openba.recipes import TrainConfig
 from lmcore.openba.texts import hash_texts, read_texts
 from lmcore.training.folder import DataRecord
 
@@ -21,6 +20,22 @@ Data: TypeAlias = str | os.PathLike[str] | IndexedDataset | NDArray[np.integer[A
 """Prefix of a token file, one that is open, texts `[N, L]` of ids, or pairs of ids."""
 Items: TypeAlias = NDArray[np.integer[Any]] | PairData
 """Texts `[N, L]`, or pairs."""
+
+
+class DataConfig(Protocol):
+    """The settings that tell how items are read."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether items are pairs."""
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of each text."""
+
+    @property
+    def validation_texts(self) -> int:
+        """Of the validation texts the first so many are taken."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -85,9 +100,7 @@ class TrainData:
         1
     """
 
-    def __init__(
-        self, config: TrainConfig, data: Data | Mixture, valid: Data | None = None
-    ) -> None:
+    def __init__(self, config: DataConfig, data: Data | Mixture, valid: Data | None = None) -> None:
         self.mixture: Mixture | None = None
         pairs: bool | None = config.pairs
         given: list[Any] = [data]

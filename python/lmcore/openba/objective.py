@@ -61,6 +61,7 @@ def measure_losses(
     batch_size: int = 16,
     processes: Processes | None = None,
     in_step: bool = False,
+    compute: Callable[[DenoisedBatch], Tensor] | None = None,
 ) -> dict[str, float]:
     """Returns the mean loss of a label under each denoiser, and the mean of these as `loss`.
 
@@ -75,6 +76,7 @@ def measure_losses(
         batch_size: rows that are computed at once.
         processes: those that share the work; this one alone if None.
         in_step: whether the weights are sharded, so that all processes must compute as often.
+        compute: gives the losses `[B]` of some rows; None: `sum_losses` of the model.
 
     Raises:
         IndexError: a token outside of the vocabulary.
@@ -96,7 +98,7 @@ def measure_losses(
     if not len(texts):
         raise ValueError("texts must not be empty")
     rows = np.arange(len(texts))
-    units: list[_Unit] = []
+    units: list[Unit] = []
     for task in range(len(denoisers)):
         plan = plan_batch(
             np.full(len(rows), texts.shape[1]),
@@ -116,7 +118,9 @@ def measure_losses(
             tasks=np.full(len(part), task),
         )  # fmt: skip
 
-    means = _measure(model, units, make, len(denoisers), processes, in_step=in_step)
+    means = measure_means(
+        model, units, make, len(denoisers), processes, in_step=in_step, compute=compute
+    )
     found = {"loss": sum(means) / len(means)}
     return found | {f"loss_{one.name}": mean for one, mean in zip(denoisers, means, strict=True)}
 
@@ -167,33 +171,54 @@ def measure_pair_losses(
     def make(_: int, part: NDArray[np.int64]) -> DenoisedBatch:
         return pairs.make_rows(part, pairs.plan_rows(part))
 
-    [mean] = _measure(model, units, make, 1, processes, in_step=in_step)
+    [mean] = measure_means(model, units, make, 1, processes, in_step=in_step)
     return {"loss": mean, f"loss_{PAIRS}": mean}
 
 
-# Which mean some rows count for, and which rows they are.
-_Unit: TypeAlias = tuple[int, NDArray[np.int64]]
+Unit: TypeAlias = tuple[int, NDArray[np.int64]]
+"""Which mean some rows count for, and which rows they are."""
 
 
-def _measure(
+def measure_means(
     model: Any,
-    units: Sequence[_Unit],
+    units: Sequence[Unit],
     make: Callable[[int, NDArray[np.int64]], DenoisedBatch],
     count: int,
     processes: Processes | None,
     *,
     in_step: bool,
+    compute: Callable[[DenoisedBatch], Tensor] | None = None,
 ) -> list[float]:
-    """The mean loss of a label for each of some kinds of rows, the work shared by processes."""
+    """Returns the mean loss of a label for each of some kinds of rows.
+
+    All processes call it, share the work, and get the same.
+
+    Args:
+        model: in the mode of evaluation, on the device of this process.
+        units: which mean some rows count for, and which rows they are.
+        make: gives the batch of a unit.
+        count: of means.
+        processes: those that share the work; this one alone if None.
+        in_step: whether the weights are sharded, so that all processes must compute as often.
+        compute: gives the losses `[B]` of some rows; None: `sum_losses` of the model.
+
+    Example:
+        >>> ids, length = np.array([[3, 1]]), np.array([2])
+        >>> batch = DenoisedBatch(ids, ids, ids, length, length, length)
+        >>> units = [(0, np.array([0]))]
+        >>> ones = lambda batch: torch.ones(1)
+        >>> measure_means(None, units, lambda *_: batch, 1, None, in_step=False, compute=ones)
+        [0.5]
+    """
     processes = processes or Processes()
     sums = torch.zeros(count, 2, dtype=torch.float64, device=processes.device)
     for index, counts in share_parts(len(units), processes, in_step=in_step):
         kind, part = units[index]
         batch = make(kind, part)
         with torch.no_grad():
-            losses = sum_losses(model, batch, processes.device)
+            own = sum_losses(model, batch, processes.device) if compute is None else compute(batch)
         if counts:
-            sums[kind, 0] += losses.double().sum()
+            sums[kind, 0] += own.double().sum()
             sums[kind, 1] += int(batch.decoder_lengths.sum())
     return [total / labels for total, labels in processes.sum(sums).tolist()]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,20 @@ from lmcore.openba.models import (
     save_model,
     tie_head,
 )
-from lmcore.openba.objective import measure_losses, measure_pair_losses, share_parts, sum_losses
+from lmcore.openba.objective import measure_losses, measure_pair_losses
 from lmcore.openba.pairs import PairData
 from lmcore.openba.recipes import TrainConfig
+from lmcore.openba.sample_run import SampleRun, mean_of, measure_rows
 from lmcore.openba.samples import PAIRS, PairSamples, Samples, TextSamples
 from lmcore.openba.stages import write_stage
 from lmcore.openba.tokenization_openba import OpenBATokenizer
-from lmcore.ops.denoising import Denoiser, plan_batch
-from lmcore.training.checkpoint import check_weights, gather_weights, hash_weights, take_weights
-from lmcore.training.optimizer import Optimizer
+from lmcore.ops.denoising import Denoiser
+from lmcore.training.checkpoint import check_weights
 from lmcore.training.processes import Processes, find_device
 from lmcore.training.seeding import seed_torch
 
 
-class OpenBARun:
+class OpenBARun(SampleRun):
     """One run of training: model, optimizer, and samples.
 
     It is what `lmcore.training.loop.fit` drives; `step` may also be called by other loops.
@@ -70,6 +69,8 @@ class OpenBARun:
         >>> run.step(1)["loss"].shape
         torch.Size([])
     """
+
+    config: TrainConfig
 
     def __init__(
         self,
@@ -113,17 +114,7 @@ class OpenBARun:
         check_fit(self.model, tokenizer)
         if config.tied and not self.model.config.tie_word_embeddings:
             tie_head(self.model)
-        self._first_weights = hash_weights(self.model) if processes.is_first else b""
-        nn.Module.to(self.model, processes.device)  # transformers' own `to` is untyped
-        processes.shard(self.model, find_blocks(self.model), config.device)
-        self.optimizer = Optimizer(
-            self.model,
-            config.optimizer,
-            config.schedule,
-            config.device,
-            processes,
-            steps=config.loop.steps,
-        )
+        self.start_model(self.model, find_blocks(self.model))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -137,66 +128,22 @@ class OpenBARun:
         cut = [own.count_cut() for own in self.samples if isinstance(own, PairSamples)]
         return sum(sources for sources, _ in cut), sum(targets for _, targets in cut)
 
-    @property
-    def micro_batch_count(self) -> int:
-        """Of a step, of all processes together."""
-        return -(-self.config.batch_size // self.config.micro_batch_size)
-
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Trains on one batch: this process's share of its micro-batches, one after the other.
-
-        Args:
-            step: from 1.
-
-        Returns:
-            `loss`, the batch's mean over its labels, and `loss_` with the name of each denoiser
-            that it has, or `loss_pairs`; of a mixture `loss_of_` and `share_of_` each source;
-            `tokens`, those that encoder and decoder get in this process.
-        """
-        nn.Module.train(self.model)
-        batches = self.batches(step)
-        groups = len(self.batches.groups)
-        # Labels and rows of each group.
-        counts = np.zeros((2, groups), np.int64)
-        for batch in batches:
-            np.add.at(counts[0], batch.tasks, batch.decoder_lengths)
-            np.add.at(counts[1], batch.tasks, 1)
-        whole = int(counts[0].sum())
-        sums = torch.zeros(groups, dtype=torch.float64, device=self.processes.device)
-        tokens = 0
-        for index, is_own in share_parts(len(batches), self.processes, in_step=self._in_step):
-            batch = batches[index]
-            # Dropout belongs to the micro-batch, whichever process computes it.
-            seed_torch(self.config.loop.seed, step, index)
-            with self.optimizer.autocast():
-                losses = sum_losses(self.model, batch, self.processes.device)
-            self.optimizer.backward(losses.sum() * (is_own / whole))
-            if is_own:
-                tasks = torch.from_numpy(batch.tasks).to(sums.device)
-                sums.index_add_(0, tasks, losses.detach().double())
-                tokens += int(batch.encoder_lengths.sum() + batch.decoder_lengths.sum())
-        self.optimizer.update(step)
-        found = self._describe(self.processes.sum(sums), counts[0], counts[1])
-        return {**found, "tokens": torch.tensor(tokens)}
-
-    def _describe(
+    def describe(
         self, sums: Tensor, labels: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> dict[str, Tensor]:
-        """What the log says of a step: losses of kinds of samples, and of sources their shares."""
-        found = {"loss": sums.sum() / int(labels.sum())}
-        groups = self.batches.groups
-        parts = {
-            f"loss_{kind}": [place for place, group in enumerate(groups) if group.kind == kind]
-            for kind in dict.fromkeys(group.kind for group in groups)
-        }
-        shares = {}
+        """Returns what the log says of a step; of a mixture `loss_of_` and `share_of_` each source.
+
+        Args:
+            sums: `[groups]` float64: cross entropies of all labels of each group.
+            labels: `[groups]`: how many these are.
+            rows: `[groups]`: samples of each.
+        """
+        found = super().describe(sums, labels, rows)
+        groups, shares = self.batches.groups, {}
         for source, own in enumerate(self.data.mixture.sources if self.data.mixture else ()):
             places = [place for place, group in enumerate(groups) if group.source == source]
-            parts[f"loss_of_{own.name}"] = places
+            found |= mean_of(f"loss_of_{own.name}", places, sums, labels)
             shares[f"share_of_{own.name}"] = torch.tensor(rows[places].sum() / rows.sum())
-        for name, places in parts.items():
-            if count := int(labels[places].sum()):
-                found[name] = sums[places].sum() / count
         return found | shares
 
     def validate(self) -> dict[str, float]:
@@ -215,7 +162,7 @@ class OpenBARun:
         given: Any = {
             "batch_size": self.config.validation_batch_size,
             "processes": self.processes,
-            "in_step": self._in_step,
+            "in_step": self.in_step,
         }
         with self.optimizer.autocast():
             if isinstance(valid.items, np.ndarray):
@@ -237,40 +184,17 @@ class OpenBARun:
         if self.processes.is_first and self.config.stage is not None:
             write_stage(folder, self.config.stage)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns all that the next step depends on, but for the random numbers."""
-        return {
-            "model": gather_weights(self.model, trained=True),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned.
-
-        Args:
-            state: of a run with the same settings.
-
-        Raises:
-            Exception: of any kind: it is no state, or one of another run.
-        """
-        take_weights(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
     def find_fingerprint(self) -> str:
         """Returns what tells the data, the tokenizer and the first weights from others.
 
         Raises:
             IndexError: an id outside of the vocabulary.
         """
-        digest = hashlib.blake2b(self._first_weights, digest_size=16)
+        digest = hashlib.blake2b(self.first_weights, digest_size=16)
         for token, number in sorted(self.tokenizer.get_vocab().items()):
             digest.update(f"{number} {token}\n".encode())
         digest.update(self.data.hash(self.ids.vocabulary_size))
         return digest.hexdigest()
-
-    @property
-    def _in_step(self) -> bool:
-        return self.config.device.sharding != "none"
 
     def _find_denoisers(self, names: tuple[str, ...]) -> tuple[Denoiser, ...]:
         return find_denoisers(self.tokenizer, names, prefixes=self.config.prefixes)
@@ -299,20 +223,8 @@ class OpenBARun:
                 raise ValueError("decoder_length must be given where data are pairs: got none")
             return config.encoder_length, given
         names = dict.fromkeys((*config.denoisers, *config.validation_denoisers))
-        denoisers = self._find_denoisers(tuple(names))
-        length, count = config.text_length, len(denoisers)
-        plan = plan_batch(
-            np.full(count, length), np.arange(count), seed=0, denoisers=denoisers,
-            ids=self.ids, tasks=np.arange(count),
-        )  # fmt: skip
-        # A suffix has a length that is drawn: it may be one token, or its share of the text.
-        drawn = [one for one in denoisers if one.kind == "suffix"]
-        least = [round(one.density * length) + 2 for one in drawn]
-        longest = [length + 2] if drawn else []
-        needed = (
-            max([*longest, *plan.encoder_lengths.tolist()]),
-            max([*least, *plan.decoder_lengths.tolist()]),
-        )
+        length = config.text_length
+        needed = measure_rows(length, self._find_denoisers(tuple(names)), self.ids)
         found = (config.encoder_length, needed[1] if given is None else given)
         for name, room, ids in zip(("encoder", "decoder"), found, needed, strict=True):
             if room < ids:

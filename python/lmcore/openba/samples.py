@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,20 @@ class Samples(Protocol):
         self, numbers: NDArray[np.int64], plan: Plan, widths: tuple[int | None, int | None]
     ) -> DenoisedBatch:
         """The samples, in rows of these widths, or as wide as the longest."""
+
+
+def order_passes(count: int, seed: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Returns what finds the items of samples, whose order is drawn anew for each pass over them.
+
+    Args:
+        count: of items.
+        seed: of the orders, below 2**64.
+
+    Example:
+        >>> sorted(order_passes(3, seed=1)(np.arange(3)).tolist())
+        [0, 1, 2]
+    """
+    return _Passes(count, seed).find
 
 
 class _Passes:
@@ -112,7 +126,7 @@ class TextSamples:
         self.denoisers = ul2() if denoisers is None else tuple(denoisers)
         self.ids = SpecialIds() if ids is None else ids
         self.kinds = tuple(one.name for one in self.denoisers)
-        self.find = _Passes(len(tokens), seed).find
+        self.find = order_passes(len(tokens), seed)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -204,7 +218,7 @@ class PairSamples:
             raise ValueError("pairs must not be empty")
         self.pairs, self.widths, self.prefix = pairs, widths, prefix
         self.ids = SpecialIds() if ids is None else ids
-        self.find = _Passes(len(pairs), seed).find
+        self.find = order_passes(len(pairs), seed)
 
     def __len__(self) -> int:
         return len(self.pairs)

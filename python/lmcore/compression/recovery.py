@@ -1,0 +1,193 @@
+"""Training of a pruned model, so that it comes back to what it could (OpenBA-V2, section 3)."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmcore.compression.recovered_models import RecoveredModel
+from lmcore.compression.recovery_config import RecoveryConfig
+from lmcore.compression.recovery_data import PACKED, RecoveryTexts, list_text_files, pack_texts
+from lmcore.compression.recovery_run import RecoveryRun
+from lmcore.openba.data import TrainData
+from lmcore.training.config import change
+from lmcore.training.folder import Recipe, keep_apart
+from lmcore.training.loop import fit
+from lmcore.training.processes import Processes, choose_precision, start_processes, use_threads
+
+# What may change when a run goes on. Files may move: a fingerprint tells texts, tokens and first
+# weights from others.
+_FREE = (
+    "config.model", "config.teacher", "config.loop.steps", "config.loop.save_every_seconds",
+    "config.loop.keep_states", "config.loop.tensorboard", "config.device.device",
+    "config.device.threads", "config.device.sharding", "config.device.recompute",
+    "config.validation_batch_size", "data.path", "data.valid", "data.tokenizer", "data.files",
+    "data.valid_files",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class RecoveryResult:
+    """What recovery left behind."""
+
+    folder: Path
+    """Holds everything; `best` in it is the folder of the best model and its tokenizer."""
+    objective: str
+    """`ul2`, `d_ul2`, `o_ul2` or `causal`."""
+    steps: int
+    """Those trained, in this and earlier calls."""
+    best_step: int
+    """After which the model was the best one."""
+    best_value: float | None
+    """Its validation loss; None without validation texts, where the last model is the best."""
+    resumed_after: int
+    """The step after which the run went on; 0 for a new run."""
+    start_losses: dict[str, float]
+    """Losses in validation of the model as it was pruned; empty without validation texts."""
+    targets: dict[str, float]
+    """Of D-UL2: losses that each denoiser shall come back to; empty otherwise."""
+    proportions: dict[str, float]
+    """Of D-UL2: how often each denoiser is drawn in the end; empty otherwise."""
+    history: list[dict[str, Any]]
+    """The lines of `log.jsonl`."""
+
+
+def recover(
+    config: RecoveryConfig,
+    data: RecoveryTexts,
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    teacher: str | os.PathLike[str] | None = None,
+    valid: RecoveryTexts | None = None,
+    tokenizer: Any = None,
+    resume: bool = True,
+    progress: bool = False,
+) -> RecoveryResult:
+    """Returns what the training of a pruned model came to, whose files stand in a folder.
+
+    The folder gets `recipe.json` (settings and data), `log.jsonl`, `states`, `models`, and `best`:
+    the model that was best in validation, with its tokenizer and the `pruning.json` of the model
+    that it started from, so that it can be pruned further. A killed run, started again, goes on
+    from the last saved step and ends with the same weights as an unbroken one, at the same number
+    of processes and threads.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), sections 3 to 5.
+
+    Args:
+        config: the settings.
+        data: prefix of a token file as `lmcore openba pack` writes it, one that is open, an array
+            `[texts, config.text_tokens]` of ids, or files of texts, which are packed with the
+            model's own tokenizer into the folder.
+        out: the folder; it is made if it does not exist.
+        model: takes the place of `config.model`.
+        teacher: takes the place of `config.teacher`.
+        valid: such texts, for validation; without them the last model is the best.
+        tokenizer: in the place of that of the model's folder.
+        resume: whether to go on from the folder's state.
+        progress: whether to show a bar and a line for each validation on standard error.
+
+    Raises:
+        FileExistsError: the folder holds a run of another recipe or other data or a model of no
+            known run, or another process trains into it.
+        FloatingPointError: a loss or a weight is not finite; the text names the step.
+        IndexError: a text has an id that the tokenizer does not have.
+        OSError: a file cannot be read or written.
+        ValueError: there are no texts, or one has another length; no model is named; it cannot be
+            loaded, or not be trained so; D-UL2 has no validation texts or no targets; the device
+            does not exist; the data would be overwritten; or a file of the folder has changed.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from lmcore.compression.recipes import tiny
+        >>> from lmcore.training.config import change
+        >>> from lmcore.training.models import make_tokenizer, save_model
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = change(tiny(), {"loop.steps": 2, "schedule.warmup_steps": 0,
+        ...                          "batch_size": 2, "text_tokens": 8})
+        >>> small = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=300))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(small, make_tokenizer(["Ada"], 300), Path(folder, "small"))
+        ...     texts = np.arange(16).reshape(2, 8)
+        ...     result = recover(config, texts, folder + "/run", model=folder + "/small")
+        >>> result.objective, result.steps
+        ('causal', 2)
+    """
+    given = {"model": model, "teacher": teacher}
+    named = {name: os.fspath(path) for name, path in given.items() if path is not None}
+    config = change(config, named)
+    name = config.model
+    if name is None:
+        raise ValueError("the folder of a pruned model must be named: got none")
+    device = choose_precision(config.device, progress=progress)
+    config = replace(config, device=device)
+    with use_threads(device.threads), start_processes(device.device) as processes:
+        source = RecoveredModel(name, tokenizer)
+        items, texts = _read(config, data, valid, source, Path(out), processes)
+        run = RecoveryRun(config, items, source, processes=processes)
+        record = items.record(
+            str(source.folder.absolute()), (0, 0), processes.first(run.find_fingerprint)
+        )
+        record = replace(record, options={**record.options, **texts})
+        free = [n for n in _FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
+        result = fit(
+            run,
+            out,
+            config.loop,
+            recipe=Recipe(config=config, data=record, free=tuple(free)),
+            processes=processes,
+            unit="tokens",
+            resume=resume,
+            progress=progress,
+        )
+    names = [one.name for one in run.denoisers]
+
+    def label(values: Any) -> dict[str, float]:
+        return {} if values is None else dict(zip(names, values.tolist(), strict=True))
+
+    return RecoveryResult(
+        folder=Path(out),
+        objective=run.objective,
+        steps=result.steps,
+        best_step=result.best_step,
+        best_value=result.best_value,
+        resumed_after=result.resumed_after,
+        start_losses=run.start_losses or {},
+        targets=label(run.targets),
+        proportions=label(run.proportions),
+        history=result.history,
+    )
+
+
+def _read(
+    config: RecoveryConfig,
+    data: RecoveryTexts,
+    valid: RecoveryTexts | None,
+    source: RecoveredModel,
+    out: Path,
+    processes: Processes,
+) -> tuple[TrainData, dict[str, list[str]]]:
+    """The texts, which the first process packs where they are not, and the files they came from."""
+    given = {"files": data, "valid_files": valid}
+    files = {name: [] if one is None else list_text_files(one) for name, one in given.items()}
+    keep_apart(out, [config.model or "", *(name for names in files.values() for name in names)])
+
+    def pack(names: list[str]) -> str:
+        return pack_texts(names, source.tokenizer, out / PACKED, length=config.text_tokens)
+
+    found: list[Any] = []
+    for name, one in given.items():
+        call = functools.partial(pack, files[name])
+        found.append(processes.first(call) if files[name] else one)
+    items = TrainData(config, found[0], found[1])
+    keep_apart(out, items.files)
+    return items, {
+        name: [str(Path(one).absolute()) for one in names] for name, names in files.items()
+    }
+
+
+__all__ = ["RecoveryConfig", "RecoveryResult", "RecoveryRun", "recover"]
