@@ -94,9 +94,7 @@ def unpack(names: Any) -> Any:
     return names[0] if isinstance(names, tuple) and len(names) == 1 else names
 
 
-def check_places(
-    folder: Path, path: PathConfig, model: Path, given: dict[str, Any]
-) -> None:
+def check_places(folder: Path, path: PathConfig, model: Path, given: dict[str, Any]) -> None:
     """Checks that the folder of a path lies outside of the original, and that it reads no output.
 
     Args:

@@ -113,9 +113,7 @@ def add_cut(
         if cut.choose != "random":
             scores = _find_scores(plan, cut, model, text, progress)
         about: dict[str, Any] = {"method": cut.choose, "seed": cut.seed, "layout": cut.layers}
-        made, _ = add_chosen_stage(
-            plan, _take_sizes(cut), scores=scores, name=stage.name, **about
-        )
+        made, _ = add_chosen_stage(plan, _take_sizes(cut), scores=scores, name=stage.name, **about)
     except (IndexError, ValueError) as error:
         raise type(error)(_naming(stage, number, error)) from None
     return replace(made, stages=(*plan.stages, _name_stage(stage, made.stages[-1])))
@@ -225,9 +223,7 @@ def _list_scored(cut: SizesCut) -> set[str]:
     return found
 
 
-def _find_scores(
-    plan: Plan, cut: SizesCut, model: Path, text: str | None, progress: Any
-) -> Scores:
+def _find_scores(plan: Plan, cut: SizesCut, model: Path, text: str | None, progress: Any) -> Scores:
     """Scores of the parts that are left, in the numbers of the original."""
     from lmcore.compression.importance import Calibration, score_model
 

@@ -298,7 +298,9 @@ def _load_recovery(content: Any) -> RecoveryConfig:
     check_keys(content, _RECOVER_KEYS, optional=_RECOVER_KEYS, where="recover: ")
     name, changes = content.get("recipe"), content.get("set", {})
     if not isinstance(name, str) or name not in RECOVERY_RECIPES:
-        raise ValueError(f"recover: recipe must be one of {', '.join(RECOVERY_RECIPES)}: got {name!r:.60}")
+        raise ValueError(
+            f"recover: recipe must be one of {', '.join(RECOVERY_RECIPES)}: got {name!r:.60}"
+        )
     check_object("recover: set", changes)
     try:
         return change(RECOVERY_RECIPES[name](), changes)

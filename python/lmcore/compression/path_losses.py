@@ -57,9 +57,7 @@ def measure_losses(
         return MeasuredLosses(objective=run.objective, losses=run.validate())
 
 
-def pack_for(
-    model: str | os.PathLike[str], config: RecoveryConfig, data: Any, folder: Path
-) -> Any:
+def pack_for(model: str | os.PathLike[str], config: RecoveryConfig, data: Any, folder: Path) -> Any:
     """Returns what a model is trained on as packed texts; files are packed by its tokenizer.
 
     Args:

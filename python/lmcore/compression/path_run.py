@@ -44,6 +44,7 @@ from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.scores_files import digest_weights
 from lmcore.compression.vocabulary_pruning import forget_writing, prune_vocabulary
 from lmcore.cost import count_parameters, read_shape
+from lmcore.openba.recipes import DENOISERS
 from lmcore.training.manifest import find_model
 
 
@@ -172,8 +173,12 @@ class _Walk:
             loss_before=losses["before"],
             loss_cut=losses["after_cut"],
         )
+        losses_shown, shown = [result.loss_before, result.loss_cut], ""
         if stage.recover is not None:
-            done = self._train(stage, stage.recover, place, before, small)
+            config = replace(stage.recover, model=None, teacher=None)
+            if losses["targets"] is not None:
+                config = replace(config, targets=tuple(losses["targets"]))
+            done = self._train(stage, config, place, before, small)
             result = replace(
                 result,
                 folder=find_model(place / "recovered"),
@@ -181,9 +186,11 @@ class _Walk:
                 steps=done.steps,
                 tokens=done.steps * stage.recover.batch_size * stage.recover.text_tokens,
             )
-            shown = " -> ".join("-" if x is None else f"{x:.4f}" for x in (
-                result.loss_before, result.loss_cut, result.loss))  # fmt: skip
-            self._say(number, f"{done.steps:,} steps, loss {shown}")
+            losses_shown.append(result.loss)
+            shown = f"{done.steps:,} steps, "
+        if stage.recover is not None or any(value is not None for value in losses_shown):
+            arrows = " -> ".join("-" if loss is None else f"{loss:.4f}" for loss in losses_shown)
+            self._say(number, f"{shown}loss {arrows}")
         self.model = result.folder
         return result
 
@@ -244,23 +251,35 @@ class _Walk:
     def _measure(
         self, number: int, place: Path, models: tuple[tuple[Path, bool], tuple[Path, bool]]
     ) -> dict[str, Any]:
-        """Losses of the model that is cut and of what is left; None where no texts fit its ids."""
+        """Losses of the model that is cut and of what is left; None where no texts fit its ids.
+
+        With them those of the original, where D-UL2 shall come back to these.
+        """
         file = place / "losses.json"
         if file.is_file():
             return _read_losses(file)
         stage, config = self.path.stages[number - 1], self._find_training(number)
         valid, objective = self._find_data(stage, "valid"), None
-        found: dict[Path, float | None] = {}
-        for model, has_new_ids in models:
+        found: dict[Path, dict[str, float]] = {}
+
+        def measure(model: Path, has_new_ids: bool) -> None:
+            nonlocal objective
             # Ids are those of the original, or of the stage's own model where it names them.
             own = bool(stage.valid) and has_new_ids == models[-1][1]
             fits = valid is not None and (not are_ids(valid) or not has_new_ids or own)
-            if model in found or config is None or not fits:
-                continue
-            measured = measure_losses(model, config, self._pack(model, config, valid))
-            found[model], objective = measured.losses["loss"], measured.objective
-        before, after = (found.get(model) for model, _ in models)
-        losses = {"objective": objective, "before": before, "after_cut": after}
+            if model not in found and config is not None and fits:
+                measured = measure_losses(model, config, self._pack(model, config, valid))
+                found[model], objective = measured.losses, measured.objective
+
+        for model, has_new_ids in models:
+            measure(model, has_new_ids)
+        targets = None
+        if objective == "d_ul2" and stage.recover is not None and stage.recover.targets is None:
+            measure(self.original, False)
+            original = found.get(self.original)
+            targets = original and [original[f"loss_{name}"] for name in DENOISERS]
+        before, after = (found.get(model, {}).get("loss") for model, _ in models)
+        losses = {"objective": objective, "before": before, "after_cut": after, "targets": targets}
         write_text(file, json.dumps(losses) + "\n")
         return losses
 
@@ -282,7 +301,7 @@ class _Walk:
         )
         teachers: dict[str, Any] = {"original": self.original, "previous": before, "none": "none"}
         return recover(
-            replace(config, model=None, teacher=None),
+            config,
             data,
             place / "recovered",
             model=small,
@@ -294,7 +313,7 @@ class _Walk:
 
 def _read_losses(file: Path) -> dict[str, Any]:
     content = read_json(file, "losses")
-    kinds = {"objective": str, "before": float, "after_cut": float}
+    kinds = {"objective": str, "before": float, "after_cut": float, "targets": list}
     if not isinstance(content, dict) or content.keys() != kinds.keys():
         raise ValueError(f"{file}: not losses: expected {', '.join(kinds)}")
     for name, kind in kinds.items():
