@@ -46,7 +46,10 @@ if TYPE_CHECKING:
         read_scores,
         write_scores,
     )
+    from lmcore.compression.search import Candidate
+    from lmcore.compression.searched_stages import add_candidate_stages, add_searched_stages
     from lmcore.compression.shards import CutSummary, cut_checkpoint
+    from lmcore.compression.targets import Conditions, Target, parse_target
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
 
@@ -140,9 +143,19 @@ _MODULES = {
         "read_scores",
         "write_scores",
     ),
+    "search": ("Candidate",),
+    "searched_stages": (
+        "add_candidate_stages",
+        "add_searched_stages",
+    ),
     "shards": (
         "CutSummary",
         "cut_checkpoint",
+    ),
+    "targets": (
+        "Conditions",
+        "Target",
+        "parse_target",
     ),
     "vocabulary": (
         "Selection",
@@ -157,6 +170,8 @@ _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Calibration",
+    "Candidate",
+    "Conditions",
     "CountSummary",
     "Counts",
     "CutSummary",
@@ -175,10 +190,13 @@ __all__ = [
     "Sizes",
     "Stage",
     "StoredScores",
+    "Target",
     "TensorCut",
     "TokenizerFolder",
     "VocabularySummary",
+    "add_candidate_stages",
     "add_chosen_stage",
+    "add_searched_stages",
     "add_stage",
     "apply_cut",
     "check_plan",
@@ -198,6 +216,7 @@ __all__ = [
     "list_shapes",
     "make_cuts",
     "measure_latency",
+    "parse_target",
     "prune_config",
     "prune_folder",
     "prune_shape",
