@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from lmcore.compression.counting import CountSummary, count_files
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
+    from lmcore.compression.distillation import distil
+    from lmcore.compression.distillation_config import DistillationConfig
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
         measure_latency,
         record_latency,
     )
+    from lmcore.compression.lineage import Lineage, find_teacher, trace
     from lmcore.compression.model_folders import PruneSummary, prune_folder
+    from lmcore.compression.path import (
+        PathConfig,
+        PathStage,
+        SizesCut,
+        TargetCut,
+        VocabularyCut,
+    )
+    from lmcore.compression.path_files import read_path, write_path
+    from lmcore.compression.path_results import PathResult, StageResult, format_stages
+    from lmcore.compression.path_run import run_path
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
     from lmcore.compression.plan import (
@@ -50,6 +63,7 @@ if TYPE_CHECKING:
     from lmcore.compression.searched_stages import add_candidate_stages, add_searched_stages
     from lmcore.compression.shards import CutSummary, cut_checkpoint
     from lmcore.compression.targets import Conditions, Target, parse_target
+    from lmcore.compression.teacher import Teacher
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
 
@@ -76,6 +90,8 @@ _MODULES = {
         "apply_cut",
         "find_shape",
     ),
+    "distillation": ("distil",),
+    "distillation_config": ("DistillationConfig",),
     "importance": (
         "Calibration",
         "find_scores",
@@ -88,10 +104,32 @@ _MODULES = {
         "measure_latency",
         "record_latency",
     ),
+    "lineage": (
+        "Lineage",
+        "find_teacher",
+        "trace",
+    ),
     "model_folders": (
         "PruneSummary",
         "prune_folder",
     ),
+    "path": (
+        "PathConfig",
+        "PathStage",
+        "SizesCut",
+        "TargetCut",
+        "VocabularyCut",
+    ),
+    "path_files": (
+        "read_path",
+        "write_path",
+    ),
+    "path_results": (
+        "PathResult",
+        "StageResult",
+        "format_stages",
+    ),
+    "path_run": ("run_path",),
     "pieces.folder": ("TokenizerFolder",),
     "pieces.table": ("PieceTable",),
     "composition": (
@@ -157,6 +195,7 @@ _MODULES = {
         "Target",
         "parse_target",
     ),
+    "teacher": ("Teacher",),
     "vocabulary": (
         "Selection",
         "choose_tokens",
@@ -175,8 +214,13 @@ __all__ = [
     "CountSummary",
     "Counts",
     "CutSummary",
+    "DistillationConfig",
     "Latency",
     "LatencyReport",
+    "Lineage",
+    "PathConfig",
+    "PathResult",
+    "PathStage",
     "PieceTable",
     "Plan",
     "Proof",
@@ -188,11 +232,16 @@ __all__ = [
     "Scores",
     "Selection",
     "Sizes",
+    "SizesCut",
     "Stage",
+    "StageResult",
     "StoredScores",
     "Target",
+    "TargetCut",
+    "Teacher",
     "TensorCut",
     "TokenizerFolder",
+    "VocabularyCut",
     "VocabularySummary",
     "add_candidate_stages",
     "add_chosen_stage",
@@ -209,10 +258,13 @@ __all__ = [
     "count_files",
     "cut_checkpoint",
     "digest_weights",
+    "distil",
     "draw_scores",
     "find_kept",
     "find_scores",
     "find_shape",
+    "find_teacher",
+    "format_stages",
     "list_shapes",
     "make_cuts",
     "measure_latency",
@@ -223,17 +275,21 @@ __all__ = [
     "prune_state",
     "prune_vocabulary",
     "read_counts",
+    "read_path",
     "read_plan",
     "read_record",
     "read_scores",
     "record_latency",
     "recover",
     "remap_file",
+    "run_path",
     "score_model",
     "split_stages",
     "start_plan",
+    "trace",
     "update_proportions",
     "write_counts",
+    "write_path",
     "write_plan",
     "write_record",
     "write_scores",

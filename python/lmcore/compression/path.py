@@ -6,7 +6,7 @@ Each stage starts from the model that the one before left. Its cut is of one kin
 | --- | --- |
 | `Stage` | what is kept, by indices of the original, as in a plan |
 | `SizesCut` | how much is kept, and how that is chosen in the model that the stage starts from |
-| `TargetCut` | what the model shall have in the end: the sizes are searched |
+| `TargetCut` | what the model shall have at most: the sizes are searched |
 | `VocabularyCut` | how many tokens are kept, the most frequent ones |
 | None | nothing: the stage trains on |
 
@@ -20,9 +20,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+from lmcore.compression.choosing import Sizes
 from lmcore.compression.importance import TOKENS
 from lmcore.compression.indices import Indices, take_indices
 from lmcore.compression.plan import Stage
+from lmcore.compression.targets import parse_target
 from lmcore.training.config import Between, change, check_fields
 
 if TYPE_CHECKING:
@@ -91,27 +93,49 @@ SIZES = ("encoder_layers", "decoder_layers", "hidden", "heads", "ffn", "vocabula
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class TargetCut:
-    """What a stage's model shall have in the end: the sizes are searched under it.
+    """What a stage's model shall have at most: the best sizes under it are searched.
+
+    Where more than half of the parameters go, the stage becomes several, each with the training of
+    this one. Time is measured, and differs from one start to the next: for a target of time plan
+    the sizes first.
 
     Raises:
         TypeError: a value has another type than its field.
-        ValueError: a number is out of its range, or a text is none of the choices.
+        ValueError: a number is out of its range, a text is none of the choices, or the goal is
+            none that is told from sizes.
 
     Example:
-        >>> TargetCut(goal="params=3.4e9").candidates
-        10
+        >>> TargetCut(goal="params=3.4e9").choose
+        'random'
     """
 
     goal: str
-    """As `lmcore compression plan --target` takes it."""
-    candidates: Annotated[int, Between(1, 1000)] = 10
-    """So many of the best are cut and compared by their loss, where there are texts of
-    validation; otherwise the first is taken."""
+    """`params=…` or `memory_mb=…`, as `lmcore compression plan --target` takes them."""
+    choose: Literal["random", "magnitude", "activation", "taylor"] = "random"
+    """As for `SizesCut`, and so are the others."""
+    layers: Literal["spread", "adjacent"] = "spread"
     seed: Annotated[int, Between(0, 2**64 - 1)] = 0
-    """Of what is drawn."""
+    text: str | None = None
+    tokens: Annotated[int, Between(1, _MOST)] = TOKENS
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if parse_target(self.goal).kind == "ms_per_token":
+            raise ValueError(
+                "goal must be params or memory_mb: plan the sizes for a time, and name these"
+            )
+
+    def make_cut(self, sizes: Sizes) -> SizesCut:
+        """Returns the cut that leaves sizes which were found.
+
+        Args:
+            sizes: of all dimensions.
+        """
+        found = {name: getattr(sizes, name) for name in SIZES}
+        told = {
+            name: getattr(self, name) for name in ("choose", "layers", "seed", "text", "tokens")
+        }
+        return SizesCut(**found, **told)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

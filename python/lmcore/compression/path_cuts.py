@@ -22,17 +22,20 @@ from lmcore.compression.path import (
     PathConfig,
     PathStage,
     SizesCut,
+    TargetCut,
     VocabularyCut,
 )
 from lmcore.compression.plan import FLAT, LAYERED, Plan, Stage, find_kept, prune_shape
 from lmcore.compression.planning import add_chosen_stage, start_plan
 from lmcore.compression.pruning import check_plan
+from lmcore.compression.search import search
+from lmcore.compression.targets import parse_target
 
 _WIDTHS = {"heads": ("encoder_heads", "decoder_heads"), "ffn": ("encoder_ffn", "decoder_ffn")}
 
 
-def check_stages(path: PathConfig, plan: Plan) -> None:
-    """Checks that each stage follows from the one before, as far as that is known yet.
+def settle_stages(path: PathConfig, plan: Plan) -> PathConfig:
+    """Returns a path whose targets are sizes, once each stage is found to follow from the others.
 
     Args:
         path: its stages.
@@ -40,40 +43,91 @@ def check_stages(path: PathConfig, plan: Plan) -> None:
 
     Raises:
         ValueError: a stage keeps what was cut before it, or leaves more than there is, or what
-            the configuration of the family cannot say; the text names the stage.
+            the configuration of the family cannot say, or its target cannot be reached; the text
+            names the stage.
+
+    Example:
+        >>> from lmcore.compression.recipes import OPENBA_V1, openba_v2_path
+        >>> path = openba_v2_path()
+        >>> settle_stages(path, Plan(model_type="openba", shape=OPENBA_V1)) == path
+        True
     """
-    unknown: set[str] = set()
-    left: VocabularyCut | None = None
-    for stage in path.stages:
-        cut = stage.cut
+    walk = _DryWalk(plan)
+    return replace(path, stages=tuple(one for stage in path.stages for one in walk.take(stage)))
+
+
+class _DryWalk:
+    """Follows the sizes that stages leave; indices are drawn where only a model could tell them.
+
+    Attributes:
+        plan: what is kept so far.
+        unknown: dimensions whose indices are drawn in place of those that a model will tell.
+        is_lost: whether a stage has named indices of such a dimension: nothing is known behind.
+        counted: the last cut of the vocabulary.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.unknown: set[str] = set()
+        self.is_lost = False
+        self.counted: VocabularyCut | None = None
+
+    def take(self, stage: PathStage) -> tuple[PathStage, ...]:
+        """The stages that one becomes, which is more than one where a target is far.
+
+        Args:
+            stage: the next.
+        """
+        number = len(self.plan.stages) + 1
+        try:
+            if isinstance(stage.cut, TargetCut):
+                return self._settle(stage, stage.cut)
+            self._follow(stage, stage.cut)
+        except (IndexError, ValueError) as error:
+            raise type(error)(_naming(stage, number, error)) from None
+        return (stage,)
+
+    def _settle(self, stage: PathStage, cut: TargetCut) -> tuple[PathStage, ...]:
+        if self.is_lost:
+            raise ValueError(
+                "what is left for the target is not known before the stages before it are cut: "
+                "name sizes"
+            )
+        best = search(self.plan, parse_target(cut.goal), candidates=1)[0]
+        found = []
+        for number, sizes in enumerate(best.rounds, 1):
+            name = stage.name if len(best.rounds) == 1 else f"{stage.name}-{number}"
+            found.append(replace(stage, name=name, cut=cut.make_cut(sizes)))
+            self._follow(found[-1], found[-1].cut)
+        return tuple(found)
+
+    def _follow(self, stage: PathStage, cut: Cut | None) -> None:
+        left = self.counted
         if cut is not None and left is not None and left.keep % left.multiple:
             raise ValueError(
-                f"the stage {stage.name} cuts a model whose vocabulary was counted: there keep "
-                f"must be a multiple of {left.multiple}: got {left.keep}"
+                "it cuts a model whose vocabulary was counted: there keep must be a multiple of "
+                f"{left.multiple}: got {left.keep}"
             )
-        try:
-            if cut is None:
-                plan = replace(plan, stages=(*plan.stages, Stage(name=stage.name)))
-            elif isinstance(cut, Stage):
-                if unknown & _list_named(cut):
-                    return
-                plan = _add_named(plan, stage, cut)
-            elif isinstance(cut, SizesCut):
-                sizes = _take_sizes(cut)
-                about: dict[str, Any] = {"seed": cut.seed, "layout": cut.layers}
-                plan, _ = add_chosen_stage(plan, sizes, name=stage.name, **about)
-                unknown |= _list_scored(cut)
-            elif isinstance(cut, VocabularyCut):
-                left, there = cut, prune_shape(plan).vocabulary_size
-                if cut.keep > there:
-                    raise ValueError(f"keep must be at most the {there} there are: got {cut.keep}")
-                kept = find_kept(plan).vocabulary[: cut.keep]
-                plan = replace(plan, stages=(*plan.stages, Stage(name=stage.name, vocabulary=kept)))
-                unknown.add("vocabulary")
-            else:
-                return
-        except (IndexError, ValueError) as error:
-            raise type(error)(_naming(stage, len(plan.stages) + 1, error)) from None
+        if isinstance(cut, Stage) and self.unknown & _list_named(cut):
+            self.is_lost = True
+        if self.is_lost:
+            return
+        if cut is None:
+            self.plan = replace(self.plan, stages=(*self.plan.stages, Stage(name=stage.name)))
+        elif isinstance(cut, Stage):
+            self.plan = _add_named(self.plan, stage, cut)
+        elif isinstance(cut, SizesCut):
+            about: dict[str, Any] = {"seed": cut.seed, "layout": cut.layers}
+            self.plan, _ = add_chosen_stage(self.plan, _take_sizes(cut), name=stage.name, **about)
+            self.unknown |= _list_scored(cut)
+        elif isinstance(cut, VocabularyCut):
+            there = find_kept(self.plan).vocabulary
+            if cut.keep > len(there):
+                raise ValueError(f"keep must be at most the {len(there)} there are: got {cut.keep}")
+            kept = Stage(name=stage.name, vocabulary=there[: cut.keep])
+            self.plan = replace(self.plan, stages=(*self.plan.stages, kept))
+            self.counted = cut
+            self.unknown.add("vocabulary")
 
 
 def _naming(stage: PathStage, number: int, error: Exception) -> str:
@@ -100,7 +154,7 @@ def add_cut(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: as for `check_stages`, or the model cannot be scored.
+        ValueError: as for `settle_stages`, or the model cannot be scored.
     """
     cut, number = stage.cut, len(plan.stages) + 1
     try:

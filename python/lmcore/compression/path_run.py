@@ -32,7 +32,7 @@ from lmcore.compression.counts import Counts, read_counts, write_counts
 from lmcore.compression.model_folders import is_pruned, prune_folder
 from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
-from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, check_stages, find_text
+from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
 from lmcore.compression.path_folder import open_folder, point_to, read_next
 from lmcore.compression.path_losses import measure_losses, pack_for
 from lmcore.compression.path_results import PathResult, StageResult, write_report
@@ -107,7 +107,7 @@ def run_path(
     given = {"data": path.data or None if data is None else data,
              "valid": path.valid or None if valid is None else valid}  # fmt: skip
     original = find_model(named)
-    check_stages(path, start_plan(original))
+    path = settle_stages(path, start_plan(original))
     digest = digest_weights(original)
     check_training(path, given)
     folder = Path(out)
