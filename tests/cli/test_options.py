@@ -104,6 +104,7 @@ COMPLETE: dict[str, list[str]] = {
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "compression cost": ["PLAN"],
+    "compression path": ["PATH", "RUN"],
     "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],

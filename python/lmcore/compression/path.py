@@ -215,6 +215,12 @@ class PathStage:
                 f"the stage {self.name}: teacher must be {' or '.join(get_args(Teacher))}: got "
                 f"{self.teacher!r:.60}"
             )
+        published = self.published_parameters
+        if published is not None and (type(published) is not int or published < 0):
+            raise TypeError(
+                f"the stage {self.name}: published_parameters must be a whole number: got "
+                f"{published!r:.60}"
+            )
         if self.cut is None and self.recover is None:
             raise ValueError(f"the stage {self.name} neither cuts nor trains")
         for name in ("data", "valid"):

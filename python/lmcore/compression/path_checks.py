@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from lmcore.compression.corpora import find_prefix, is_ids
+from lmcore.compression.loading import find_kind
+from lmcore.compression.objectives import choose_objective
 from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
 from lmcore.compression.path_cuts import changes_ids, check_text
+from lmcore.compression.vocabulary_tensors import load_config
 from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import find_device
 
 
-def check_training(path: PathConfig, given: dict[str, Any]) -> None:
+def check_training(path: PathConfig, model: Path, given: dict[str, Any]) -> None:
     """Checks that each stage has what it is trained on, and settings that can be.
 
     Args:
         path: its stages.
+        model: the original.
         given: `data` and `valid` of the path.
 
     Raises:
@@ -28,7 +32,7 @@ def check_training(path: PathConfig, given: dict[str, Any]) -> None:
 
     Example:
         >>> path = PathConfig(stages=[PathStage(name="a", cut=VocabularyCut(keep=7))])
-        >>> check_training(path, {"data": None, "valid": None})
+        >>> check_training(path, Path("model"), {"data": None, "valid": None})
         Traceback (most recent call last):
         ValueError: the stage a counts tokens: expected data, of it or of the path
     """
@@ -56,6 +60,9 @@ def check_training(path: PathConfig, given: dict[str, Any]) -> None:
         find_device(stage.recover.device.device)
         try:
             check_schedule(stage.recover.schedule, stage.recover.loop.steps)
+            kind = find_kind(load_config(model))
+            if choose_objective(stage.recover, kind) == "d_ul2" and valid is None:
+                raise ValueError("d_ul2 needs validation texts, whose losses its shares follow")
         except ValueError as error:
             raise ValueError(f"the stage {stage.name}: {error}") from None
 

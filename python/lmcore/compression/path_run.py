@@ -109,7 +109,7 @@ def run_path(
     original = find_model(named)
     path = settle_stages(path, start_plan(original))
     digest = digest_weights(original)
-    check_training(path, given)
+    check_training(path, original, given)
     folder = Path(out)
     check_places(folder, path, original, given)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmcore.compression.choosing import Sizes, choose_stage, draw_scores
@@ -249,6 +250,7 @@ def openba_v2_path(seed: int = 0) -> PathConfig:
     cuts: list[Any] = [*openba_v2().stages[:3], widths]
     named = zip(("12.3B", "11.0B", "9.9B", "3.8B"), cuts, (10, 10, 15, 65), strict=True)
     stages = [PathStage(name=name, cut=cut, recover=train(tokens)) for name, cut, tokens in named]
+    stages[3] = replace(stages[3], published_parameters=3_800_000_000)
     long = PathStage(name="o_ul2", recover=o_ul2(), published_parameters=3_800_000_000)
     tokens = PathStage(
         name="3.4B", cut=VocabularyCut(keep=100_000), published_parameters=3_400_000_000
