@@ -274,7 +274,8 @@ def write_large_model(folder: Path) -> None:
     for more in (first, second):
         assert run_here("compression", "plan", large, plan, *more)[0] == 0
     stages = [
-        {"name": "first", "keep": {"decoder_layers": "0,2", "decoder_ffn": {"0": "0-6", "2": "1-7"}},
+        {"name": "first",
+         "keep": {"decoder_layers": "0,2", "decoder_ffn": {"0": "0-6", "2": "1-7"}},
          "recover": {"recipe": "tiny", "set": {"loop.steps": 3}}, "data": "prompts.txt"},
         {"name": "second", "sizes": {"ffn": 7, "seed": 3}},
         {"name": "third", "target": {"goal": "params=50%"}, "recover": None},

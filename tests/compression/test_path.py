@@ -212,7 +212,11 @@ def test_a_stage_that_does_not_follow(inputs: dict[str, Any], tmp_path: Path) ->
         refuse(sizes_path(inputs, *cuts), out, text)
 
     first = Stage(decoder_layers=(0, 2, 3))
-    try_cuts(r"^stage 2 \(s2\): decoder_layers keeps 1, which an earlier stage has cut", first, Stage(decoder_layers=(0, 1, 3)))
+    try_cuts(
+        r"^stage 2 \(s2\): decoder_layers keeps 1, which an earlier stage has cut",
+        first,
+        Stage(decoder_layers=(0, 1, 3)),
+    )
     try_cuts(r"^stage 2 \(s2\): .*from 1 to 3 layers: got 4", first, SizesCut(decoder_layers=4))
     try_cuts(r"^stage 1 \(s1\): hidden has no 99: the original has 32", Stage(hidden=(0, 99)))
     try_cuts(r"^stage 2 \(s2\): ffn: .*from 1 to 20: got 21",

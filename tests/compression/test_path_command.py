@@ -84,7 +84,9 @@ def test_one_of_two_goes_on(folder: Path) -> None:
 def test_refusals_are_one_line(folder: Path, tmp_path: Path) -> None:
     path = folder / "path.json"
 
-    def refuse(*texts: str, file: Path = path, out: Path = tmp_path / "out", **options: Any) -> None:
+    def refuse(
+        *texts: str, file: Path = path, out: Path = tmp_path / "out", **options: Any
+    ) -> None:
         given = [part for name, value in options.items() for part in (f"--{name}", value)]
         check_line(run_here("compression", "path", file, out, "--quiet", *given), *texts)
         assert not (tmp_path / "out").exists()
