@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
     from lmcore.compression.distillation import distil
     from lmcore.compression.distillation_config import DistillationConfig
+    from lmcore.compression.distilled_batches import DistilledLosses, distil_batch
+    from lmcore.compression.hidden_states import HiddenLoss
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
@@ -92,6 +94,11 @@ _MODULES = {
     ),
     "distillation": ("distil",),
     "distillation_config": ("DistillationConfig",),
+    "distilled_batches": (
+        "DistilledLosses",
+        "distil_batch",
+    ),
+    "hidden_states": ("HiddenLoss",),
     "importance": (
         "Calibration",
         "find_scores",
@@ -215,6 +222,8 @@ __all__ = [
     "Counts",
     "CutSummary",
     "DistillationConfig",
+    "DistilledLosses",
+    "HiddenLoss",
     "Latency",
     "LatencyReport",
     "Lineage",
@@ -259,6 +268,7 @@ __all__ = [
     "cut_checkpoint",
     "digest_weights",
     "distil",
+    "distil_batch",
     "draw_scores",
     "find_kept",
     "find_scores",

@@ -142,8 +142,16 @@ class _Distil(torch.autograd.Function):
         return losses, divergences
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            made = _Distil._differentiate(ctx, outer)
+        if torch.is_grad_enabled():  # a graph of it is asked for
+            roots = [t for t in (*ctx.saved_tensors[:3], *outer) if t is not None]
+            made = [None if part is None else _Last.apply(part, *roots) for part in made]
+        return *made, *[None] * 7
+
+    @staticmethod
+    def _differentiate(ctx: Any, outer: tuple[Tensor, ...]) -> list[Tensor | None]:
         inputs = _Inputs._make((*ctx.saved_tensors, ctx.temperature))
         wanted = ctx.needs_input_grad[:3]
         # What is given away may be changed by who gets it: another pass makes its own.
@@ -157,11 +165,22 @@ class _Distil(torch.autograd.Function):
                     if part is not None:
                         part.mul_(factor)
         # Not before they are scaled: half precision may not hold what is small.
-        made = [
+        return [
             part if part is None or like is None else part.to(like.dtype)
             for part, like in zip(found, inputs[:3], strict=True)
         ]
-        return *made, *[None] * 7
+
+
+class _Last(torch.autograd.Function):
+    """What has no derivative, and says so, rather than one of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError("the gradient of distil has none itself")
 
 
 def _find_factor(
@@ -226,7 +245,7 @@ class _Inputs(NamedTuple):
             logits += self.bias[start:end]
         return logits.to(self.work)
 
-    def make_teacher_logits(self, states: Tensor, start: int, end: int) -> Tensor:
+    def make_teacher_logits(self, states: Tensor, start: int, end: int, has_gaps: bool) -> Tensor:
         ids = None if self.kept is None else self.kept[start:end].clamp(min=0)
         rows, bias = (
             part if part is None else part[start:end] if ids is None else part.index_select(0, ids)
@@ -236,11 +255,10 @@ class _Inputs(NamedTuple):
         logits = _multiply(states, rows.T, torch.promote_types(states.dtype, torch.float32))
         if bias is not None:
             logits += bias
-        if self.kept is not None and self.has_gaps:
+        if has_gaps and self.kept is not None:
             logits.masked_fill_(self.kept[start:end] < 0, -torch.inf)
         return logits.to(self.work)
 
-    @property
     def has_gaps(self) -> bool:
         """Whether the teacher never says some entries."""
         gone = self.kept is not None and bool((self.kept < 0).any())
@@ -254,7 +272,7 @@ def _compute(
 ) -> tuple[Any, ...]:
     """Losses, divergences, and gradients of states, weight and bias where `outer` is known."""
     labels, kind, work = inputs.labels, inputs.kind, inputs.work
-    has_gaps = inputs.has_gaps
+    has_gaps = inputs.has_gaps()
     losses, divergences = (torch.zeros(labels.shape, dtype=kind, device=labels.device),) * 2
     losses, divergences = losses.clone(), divergences
     for_states, for_weight, for_bias = (outer is not None and want for want in wanted)
@@ -310,7 +328,7 @@ class _Block:
             self.own = torch.where(inside, logits.gather(1, near[:, None])[:, 0], self.own)
             student_tops.append(logits.amax(1))
             self.student.append(logits)
-            logits = inputs.make_teacher_logits(taught, start, end)
+            logits = inputs.make_teacher_logits(taught, start, end, has_gaps)
             teacher_tops.append(logits.amax(1))
             self.teacher.append(logits)
         self.tops = [torch.stack(tops).amax(0) for tops in (student_tops, teacher_tops)]

@@ -37,6 +37,8 @@ class Lineage:
     encoder_layers: tuple[int, ...] | None = None
     """Which layer there each one was."""
     decoder_layers: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] | None = None
+    """Which channel of the residual stream there each one was."""
 
 
 def trace(
@@ -56,7 +58,7 @@ def trace(
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     trace(folder, folder)
-        Lineage(vocabulary=None, encoder_layers=None, decoder_layers=None)
+        Lineage(vocabulary=None, encoder_layers=None, decoder_layers=None, hidden=None)
     """
     current, ancestor = Path(folder), Path(ancestor_folder)
     found = Lineage()
@@ -163,6 +165,7 @@ def _describe(kept: Kept, plan: Plan) -> Lineage:
         vocabulary=None if ids is None else np.array(ids, np.int64),
         encoder_layers=tell(kept.encoder_layers, shape.encoder_layers),
         decoder_layers=tell(kept.decoder_layers, shape.decoder_layers),
+        hidden=tell(kept.hidden, shape.hidden_size),
     )
 
 
@@ -180,12 +183,12 @@ def _compose(first: Lineage, then: Lineage) -> Lineage:
         if len(then.vocabulary) and then.vocabulary.max() >= len(first.vocabulary):
             raise ValueError("a record keeps ids that the model before it does not have")
         ids = np.where(then.vocabulary < 0, -1, first.vocabulary[then.vocabulary])
-    layers = {}
-    for name in ("encoder_layers", "decoder_layers"):
+    flat = {}
+    for name in ("encoder_layers", "decoder_layers", "hidden"):
         old, new = getattr(first, name), getattr(then, name)
         if old is not None and new is not None:
-            if max(new) >= len(old):
-                raise ValueError("a record keeps layers that the model before it does not have")
-            new = tuple(old[layer] for layer in new)
-        layers[name] = old if new is None else new
-    return Lineage(vocabulary=ids, **layers)
+            if max(new, default=-1) >= len(old):
+                raise ValueError(f"a record keeps {name} that the model before it does not have")
+            new = tuple(old[place] for place in new)
+        flat[name] = old if new is None else new
+    return Lineage(vocabulary=ids, **flat)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._extras import optional_imports
+from lmcore.compression.hidden_states import read_hidden_states
 from lmcore.compression.lineage import Lineage, find_teacher, trace
 from lmcore.compression.loading import load_model
 from lmcore.compression.model_folders import TOKENIZER_FILES
@@ -160,8 +161,30 @@ class Teacher:
             >>> teacher.find_states({"input_ids": torch.tensor([[3, 4]])}).shape
             torch.Size([1, 2, 8])
         """
-        states: Tensor = self.model(**inputs, use_cache=False).logits
-        return states.to(self.weight.dtype)
+        return self.find_outputs(inputs)[0]
+
+    @torch.no_grad()
+    def find_outputs(
+        self, inputs: Mapping[str, Any], *, output_hidden_states: bool = False
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+        """Returns what the output layer gets, and what the layers give where that is asked for.
+
+        Args:
+            inputs: as for `find_states`.
+            output_hidden_states: whether the layers' states are wanted.
+
+        Example:
+            >>> from transformers import GPT2Config, GPT2LMHeadModel
+            >>> sizes = {"vocab_size": 9, "n_layer": 1, "n_embd": 8, "n_head": 2}
+            >>> teacher = Teacher(GPT2LMHeadModel(GPT2Config(**sizes)))
+            >>> ids = torch.tensor([[3, 4]])
+            >>> found = teacher.find_outputs({"input_ids": ids}, output_hidden_states=True)[1]
+            >>> len(found["decoder"])
+            2
+        """
+        output = self.model(**inputs, use_cache=False, output_hidden_states=output_hidden_states)
+        states = output.logits.to(self.weight.dtype)
+        return states, read_hidden_states(output) if output_hidden_states else {}
 
 
 def find_kept_ids(

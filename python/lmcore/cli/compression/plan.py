@@ -8,7 +8,15 @@ import typer
 
 from lmcore.cli.compression.scoring import check_scoring, find_scores
 from lmcore.cli.failures import starting
-from lmcore.cli.options import MOST, Quiet, SwigluRule, name_of_file, plain_text, whole
+from lmcore.cli.options import (
+    MOST,
+    Quiet,
+    Settings,
+    SwigluRule,
+    name_of_file,
+    plain_text,
+    whole,
+)
 from lmcore.cli.terminal import say, show_json
 
 if TYPE_CHECKING:
@@ -129,32 +137,47 @@ def recipe_command(
         typer.Argument(
             metavar="RECIPE",
             parser=plain_text,
-            help="openba_v2, the paper's plan from 15B to 3.4B, for `cost` and `prune`; or a path, "
-            "for `path`: openba_v2_path, the same with its training, tiny_path, a small model's.",
+            help="openba_v2, the paper's plan from 15B to 3.4B; a path, for `path`: "
+            "openba_v2_path, the same with its training, or tiny_path, a small model's; or one "
+            "that `recover` takes.",
             show_default=False,
         ),
     ],
-    seed: Annotated[int, whole(0, 2**64 - 1, text="Of what is drawn.")] = 0,
+    seed: Annotated[int, whole(0, 2**64 - 1, text="Of what a plan draws.")] = 0,
+    settings: Settings = None,
 ) -> None:
-    """Print a plan of the paper, for OpenBA's 15B, or a path: stages with their training."""
+    """Print a plan of the paper, for OpenBA's 15B, a path, or settings of a recovery, as JSON."""
     with starting():
         from lmcore.compression.plan_files import dump_plan
-        from lmcore.compression.recipes import PATHS, RECIPES
+        from lmcore.compression.recipes import PATHS, RECIPES, RECOVERY_RECIPES
 
-    if recipe in PATHS:
-        show_json(_dump_path(PATHS[recipe](seed)), indent=1)
-        return
-    if recipe not in RECIPES:
-        names = ", ".join([*RECIPES, *PATHS])
-        raise ValueError(f"RECIPE must be one of {names}: got {recipe!r:.60}")
-    show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
+    if recipe in RECOVERY_RECIPES:
+        _show_recovery(recipe, settings or [])
+    elif recipe not in RECIPES and recipe not in PATHS:
+        known = ", ".join((*RECIPES, *PATHS, *RECOVERY_RECIPES))
+        raise ValueError(f"RECIPE must be one of {known}: got {recipe!r:.60}")
+    elif settings:
+        what = "a path" if recipe in PATHS else "a plan"
+        raise ValueError(f"--set belongs to a recovery: {recipe} is {what}")
+    elif recipe in PATHS:
+        _show_path(PATHS[recipe](seed))
+    else:
+        show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
 
 
-def _dump_path(path: PathConfig) -> Any:
+def _show_recovery(recipe: str, settings: list[str]) -> None:
+    with starting():
+        from lmcore.compression.recipes import RECOVERY_RECIPES
+        from lmcore.training.config import choose_recipe, config_to_dict
+
+    show_json(config_to_dict(choose_recipe(RECOVERY_RECIPES, recipe, settings)), indent=2)
+
+
+def _show_path(path: PathConfig) -> None:
     with starting():
         from lmcore.compression.path_files import dump_path
 
-    return dump_path(path)
+    show_json(dump_path(path), indent=1)
 
 
 def _plan(
