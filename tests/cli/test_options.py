@@ -46,8 +46,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates", "identity", "mixture", "texts", "tasks",
-    "teacher",
+    "predicted", "templates", "identity", "mixture", "texts", "tasks", "losses", "teacher", "path",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -56,7 +55,7 @@ CHOICES = {
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field", "without", "language", "prompt",
+    "label_field", "without", "language", "prompt", "targets", "divisor", "least",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
@@ -107,7 +106,7 @@ COMPLETE: dict[str, list[str]] = {
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "compression cost": ["PLAN"],
     "compression path": ["PATH", "RUN"],
-    "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
+    "compression plan": ["CONFIG", "ALIGNED", "--target", "params=90%"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
     "compression recover": ["OPENBA", "RUN", "--data", "TEXT", "--recipe", "tiny"],

@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,11 @@ def test_every_candidate_is_under_the_target_and_on_the_grid(
     divisors = [None, {"ffn": 12}, {"decoder_layers": 2, "encoder_layers": 2}, {"heads": 4}][seed]
     plan, start = plan_of(name), MODELS[name]
     target = Target(kind=["params", "memory_mb"][seed % 2], value=share, is_share=True)
+    floor = count_parameters(start).distinct
     try:
         made = search(plan, target, divisors=divisors)
-    except ValueError as error:
-        assert "no sizes come down to" in str(error)
+    except ValueError:  # what is out of reach has a test of its own
+        assert share * floor < floor / 4
         return
     steps = find_divisors(start, divisors)
     assert 1 <= len(made) <= 10
@@ -189,7 +190,7 @@ def test_the_15b_comes_near_to_the_papers_sizes() -> None:
         count_parameters(prune_shape(add_candidate_stages(plan, best), n)).distinct
         for n in range(4)
     ]
-    assert all(after >= before / 2 for before, after in zip(counts, counts[1:], strict=False))
+    assert all(after >= before / 2 for before, after in pairwise(counts))
 
 
 def test_rounds_can_be_asked_for() -> None:
@@ -287,7 +288,7 @@ def test_hostile_sizes_take_neither_time_nor_memory(name: str) -> None:
 
 
 def test_all_families_can_be_searched() -> None:
-    assert {*MODELS} <= {kind for kind in FAMILIES}
+    assert {*MODELS} <= set(FAMILIES)
     for name in MODELS:
         found: list[Candidate] = search(
             plan_of(name), Target(kind="params", value=0.8, is_share=True), candidates=2

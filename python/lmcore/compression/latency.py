@@ -275,7 +275,6 @@ def _measure(
     progress: Callable[[int], object] | None,
 ) -> tuple[Latency, dict[str, Any]]:
     with optional_imports():
-        import torch
         import transformers
 
         from lmcore.training.processes import find_device
@@ -292,9 +291,74 @@ def _measure(
     found = transformers.AutoModel if kind == "encoder" else None
     model = load_model(folder, found, dtype="auto", device=str(place))
     _check_room(folder, model.config, kind, prompt_tokens, new_tokens)
+    latency = time_model(
+        model, kind, prompt_tokens=prompt_tokens, new_tokens=new_tokens, rounds=rounds,
+        cached=_can_cache(folder), progress=progress,
+    )  # fmt: skip
+    return latency, describe_place(model)
+
+
+def describe_place(model: Any) -> dict[str, Any]:
+    """Returns where a model computes: device, type, threads and versions.
+
+    Args:
+        model: of transformers.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = GPT2Config(vocab_size=9, n_layer=1, n_embd=8, n_head=2)
+        >>> describe_place(GPT2LMHeadModel(config))["dtype"]
+        'float32'
+    """
+    with optional_imports():
+        import torch
+        import transformers
+    on_cuda = model.device.type == "cuda"
+    name = torch.cuda.get_device_name(model.device) if on_cuda else _name_processor()
+    return {
+        "device": name, "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }  # fmt: skip
+
+
+def time_model(
+    model: Any,
+    kind: str,
+    *,
+    prompt_tokens: int = 128,
+    new_tokens: int = 32,
+    rounds: int = 5,
+    cached: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> Latency:
+    """Returns the times of a model that is loaded, as `measure_latency` measures them.
+
+    Args:
+        model: of transformers, in the mode of evaluation, where it shall be timed.
+        kind: as `lmcore.compression.loading.find_kind` names it.
+        prompt_tokens: that are read.
+        new_tokens: that are generated.
+        rounds: of which times are medians.
+        cached: whether it generates from a cache.
+        progress: called with 1 after each round.
+
+    Raises:
+        ImportError: torch is not installed.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = GPT2Config(vocab_size=9, n_layer=1, n_embd=8, n_head=2, bos_token_id=None,
+        ...     eos_token_id=None)
+        >>> model = GPT2LMHeadModel(config).eval()
+        >>> time_model(model, "decoder", prompt_tokens=4, new_tokens=2, rounds=1).parameters
+        9152
+    """
+    with optional_imports():
+        import torch
+    place = model.device
     ids = (torch.arange(prompt_tokens, device=place) * 7 % model.config.vocab_size)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    cached = _can_cache(folder)
 
     def run(tokens: int) -> float:
         start = time.perf_counter()
@@ -318,19 +382,13 @@ def _measure(
                 others.append((times[-1] - times[0]) / (new_tokens - 1))
             if progress is not None:
                 progress(1)
-    latency = Latency(
+    return Latency(
         parameters=sum(weight.numel() for weight in model.parameters()),
         prefill_seconds=statistics.median(first),
         # Where a token takes next to nothing, the clock may say less.
         token_seconds=None if kind == "encoder" else max(0.0, statistics.median(others)),
         cached=cached,
     )
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else _name_processor()
-    return latency, {
-        "device": name, "dtype": str(model.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }  # fmt: skip
 
 
 def _check_room(

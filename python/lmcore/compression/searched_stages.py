@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from lmcore.compression.choosing import Scores, Sizes
 from lmcore.compression.families import Family
 from lmcore.compression.plan import Plan
 from lmcore.compression.planning import add_chosen_stage
-from lmcore.compression.search import Candidate, Cost, search
+from lmcore.compression.search import Candidate, search
 from lmcore.compression.targets import Conditions, Target
 
 
@@ -60,7 +62,7 @@ def add_searched_stages(
     least: Mapping[str, int] | None = None,
     rounds: int | None = None,
     conditions: Conditions | None = None,
-    cost: Cost | None = None,
+    model: str | os.PathLike[str] | None = None,
     scores: Scores | None = None,
     method: str = "random",
     seed: int = 0,
@@ -80,7 +82,8 @@ def add_searched_stages(
         least: likewise.
         rounds: likewise; 1 cuts at once.
         conditions: likewise.
-        cost: likewise.
+        model: a configuration or a model's folder, of whose family models are timed where the
+            target is time.
         scores: as for `lmcore.compression.planning.add_chosen_stage`.
         method: likewise.
         seed: likewise.
@@ -89,8 +92,10 @@ def add_searched_stages(
         family: that of the plan's model if None.
 
     Raises:
+        ImportError: torch or transformers is not installed, and the target is time.
+        OSError: a configuration cannot be read.
         TypeError: a number is no whole one.
-        ValueError: as for `search` and `add_chosen_stage`.
+        ValueError: as for `search` and `add_chosen_stage`, or there is nothing to time.
 
     Example:
         >>> from lmcore.compression.recipes import OPENBA_V1
@@ -99,10 +104,18 @@ def add_searched_stages(
         >>> len(plan.stages[0].decoder_layers), len(plan.stages[0].hidden)
         (29, 3328)
     """
-    best = search(
-        plan, target, fixed=fixed, divisors=divisors, least=least, candidates=1, rounds=rounds,
-        conditions=conditions, cost=cost, family=family,
-    )[0]  # fmt: skip
+    options: dict[str, Any] = {
+        "fixed": fixed, "divisors": divisors, "least": least, "candidates": 1, "rounds": rounds,
+        "conditions": conditions, "family": family,
+    }  # fmt: skip
+    if target.kind == "ms_per_token":
+        from lmcore.compression.latency_models import search_times
+
+        if model is None:
+            raise ValueError("ms_per_token is measured: expected a model or its configuration")
+        best = search_times(model, plan, target, **options)[0]
+    else:
+        best = search(plan, target, **options)[0]
     return add_candidate_stages(
         plan, best, scores=scores, method=method, seed=seed, layout=layout, name=name
     )

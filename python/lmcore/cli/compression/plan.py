@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmcore.cli.compression.scoring import check_scoring, find_scores
+from lmcore.cli.compression.searching import add_best_stages, check_searching, search_sizes
 from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
+    AsJson,
+    Device,
     Quiet,
     Settings,
     SwigluRule,
@@ -114,7 +117,81 @@ def plan_command(
     name: Annotated[
         str, typer.Option(metavar="TEXT", parser=plain_text, help="Of the stage.")
     ] = "",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="params|memory_mb|ms_per_token=VALUE",
+            help="What to come down to, in place of sizes, which are searched: 3.4e9, 3.4B, or a "
+            "share such as 25%. Sizes that are given beside it stay.",
+        ),
+    ] = None,
+    divisor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Of sizes that are searched, such as hidden=64; any number of times.",
+        ),
+    ] = None,
+    least: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Of sizes that are searched, such as decoder_layers=6; half of what is there in "
+            "each round by default.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None, whole(1, 1000, text="Sizes under the target to list; 10 by default.")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        whole(
+            1,
+            6,
+            text="Of pruning and recovery on the way to the target; as few by default as cut at "
+            "most half of the parameters each.",
+        ),
+    ] = None,
+    valid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="A text like --text, by whose loss right after the cut the best is chosen.",
+        ),
+    ] = None,
+    valid_tokens: Annotated[
+        int | None, whole(1, MOST, text="Of --valid that are read at most; 131072 by default.")
+    ] = None,
+    losses: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=name_of_file,
+            help="Losses of candidates on --valid: read where the file is there, and added to.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|bfloat16|float16|int8|int4",
+            parser=plain_text,
+            help="In which memory_mb is counted; bfloat16 by default.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None, whole(1, MOST, text="Whose keys and values memory_mb counts; 1 by default.")
+    ] = None,
+    source_tokens: Annotated[
+        int | None, whole(0, MOST, text="Of such a row, that are read; 512 by default.")
+    ] = None,
+    target_tokens: Annotated[
+        int | None, whole(1, MOST, text="Of such a row, that are generated; 512 by default.")
+    ] = None,
+    device: Device = None,
     swiglu_rule: SwigluRule = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Plan what a smaller model keeps: which layers, channels, heads and inner units.
@@ -128,6 +205,12 @@ def plan_command(
     files = {"output": plan, "after": after, "counts": counts}
     scoring = {"text": text, "tokens": tokens, "batch_size": batch_size, "scores": scores}
     scoring["quiet"] = quiet
+    searching: dict[str, Any] = {"targets": targets, "divisor": divisor, "least": least}
+    searching |= {"rows": rows, "valid_tokens": valid_tokens}
+    searching |= {"candidates": candidates, "rounds": rounds, "valid": valid, "losses": losses}
+    searching |= {"dtype": dtype, "source_tokens": source_tokens, "target_tokens": target_tokens}
+    searching |= {"device": device, "as_json": as_json}
+    about["searching"] = searching
     _plan(model, sizes, vocabulary, files, about, scoring, layout=layers, swiglu_rule=swiglu_rule)
 
 
@@ -194,29 +277,39 @@ def _plan(
     with starting():
         from lmcore._files import find_output
         from lmcore.compression.choosing import Sizes
+        from lmcore.compression.plan import prune_shape
         from lmcore.compression.plan_files import read_plan, write_plan
         from lmcore.compression.planning import add_chosen_stage, choose_vocabulary, start_plan
         from lmcore.compression.pruning import describe_limits
         from lmcore.cost import count_parameters
 
     counts, after = files["counts"], files["after"]
+    searching = about.pop("searching")
+    asked = check_searching(searching)
     if (vocabulary is None) != (counts is None):
         raise ValueError("--vocabulary and --counts belong together: got one of them")
     method, quiet = about["method"], scoring.pop("quiet")
-    check_scoring(model, method, sizes, scoring)
-    find_output(files["output"], [model, *filter(None, (scoring["text"], scoring["scores"]))])
+    check_scoring(model, method, sizes, scoring, searching)
+    read = (scoring["text"], scoring["scores"], searching["valid"], searching["losses"])
+    find_output(files["output"], [model, *filter(None, read)])
     old = None if after is None else read_plan(after)
     plan = start_plan(model, old, swiglu_rule=swiglu_rule)
     ids = None if counts is None else choose_vocabulary(model, counts, vocabulary or 0)
     wanted = Sizes(**sizes, vocabulary=ids)
-    if method != "random":  # sizes that do not fit are found before the model is scored
+    # Sizes that do not fit are found before the model is scored.
+    search = None
+    if asked is not None:
+        search = search_sizes(model, plan, asked, wanted, {**searching, "quiet": quiet})
+    elif method != "random":
         add_chosen_stage(plan, wanted, layout=layout)
     found = find_scores(model, method, plan, scoring, quiet=quiet)
-    made, shape = add_chosen_stage(plan, wanted, scores=found, layout=layout, **about)
+    if search is None:
+        made, _ = add_chosen_stage(plan, wanted, scores=found, layout=layout, **about)
+    else:
+        made = add_best_stages(plan, search, {**about, "scores": found, "layout": layout})
     write_plan(files["output"], made)
-    say(
-        f"stage {len(made.stages)}: {count_parameters(shape).distinct:,} parameters of "
-        f"{count_parameters(made.shape).distinct:,}"
-    )
+    for number in range(len(plan.stages) + 1, len(made.stages) + 1):
+        left = count_parameters(prune_shape(made, number)).distinct
+        say(f"stage {number}: {left:,} parameters of {count_parameters(made.shape).distinct:,}")
     for line in describe_limits(made):
         say(line)

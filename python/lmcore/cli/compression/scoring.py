@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 WIDTHS = ("hidden", "heads", "ffn")
 
 
-def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[str, Any]) -> None:
+def check_scoring(
+    model: str,
+    method: str,
+    sizes: dict[str, Any],
+    options: dict[str, Any],
+    searching: dict[str, Any] | None = None,
+) -> None:
     """Checks that what is asked for goes together, before anything is computed.
 
     Args:
@@ -24,6 +30,7 @@ def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[
         method: of choosing.
         sizes: that are asked for, by name.
         options: `text`, `tokens` and `scores`.
+        searching: `targets`, by which sizes are searched, and `valid`; none if None.
 
     Raises:
         ValueError: it does not.
@@ -33,6 +40,9 @@ def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[
 
     if method not in METHODS:
         raise ValueError(f"choose must be one of {', '.join(METHODS)}: got {method!r:.60}")
+    searching = searching or {}
+    if searching.get("valid") is not None and not Path(model).is_dir():
+        raise ValueError(f"{model}: --valid needs the folder of the model")
     if method in ("random", "magnitude") and (options["text"] or options["tokens"]):
         raise ValueError(f"--text and --tokens are for methods that read: {method} does not")
     if options["tokens"] and not options["text"]:
@@ -42,12 +52,14 @@ def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[
             raise ValueError("--scores is for methods that score: random does not")
         return
     widths = [name for name in WIDTHS if sizes[name] is not None]
+    if method == "block_influence" and searching.get("targets"):
+        raise ValueError("block_influence scores layers alone: a target searches widths, too")
     if method == "block_influence" and widths:
         raise ValueError(
             f"block_influence scores layers alone: choose --{widths[0]} in a stage of its own, "
             "with --after"
         )
-    if method != "block_influence" and not widths:
+    if method != "block_influence" and not widths and not searching.get("targets"):
         raise ValueError(f"{method} scores widths: expected one of --hidden, --heads and --ffn")
     if not Path(model).is_dir():
         raise ValueError(f"{model}: {method} needs the folder of the model")
