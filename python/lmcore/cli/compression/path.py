@@ -80,7 +80,10 @@ def _walk(
         from lmcore.compression.path_files import read_path
         from lmcore.compression.path_results import format_stages
         from lmcore.compression.path_run import run_path
+        from lmcore.training.processes import find_device
 
+    if place["device"] is not None:  # also of a path that trains nothing
+        find_device(place["device"])
     given = {name: value for name, value in files.items() if value}
     found = place_training(read_path(path), **place)
     result = run_path(found, out, tell=lambda line: show(escape(line)), **given, **options)
