@@ -275,10 +275,11 @@ def write_large_model(folder: Path) -> None:
         assert run_here("compression", "plan", large, plan, *more)[0] == 0
     stages = [
         {"name": "first",
-         "keep": {"decoder_layers": "0,2", "decoder_ffn": {"0": "0-6", "2": "1-7"}},
+         "keep": {"decoder_layers": "0,2", "decoder_ffn": {"0": "0-6", "2": "1-7"},
+                  "encoder_ffn": {"0": "0-6", "1": "0-2,4-7", "2": "1-7"}},
          "recover": {"recipe": "tiny", "set": {"loop.steps": 3}}, "data": "prompts.txt"},
-        {"name": "second", "sizes": {"ffn": 7, "seed": 3}},
-        {"name": "third", "target": {"goal": "params=50%"}, "recover": None},
+        {"name": "second", "sizes": {"ffn": 6, "seed": 3}},
+        {"name": "third", "target": {"goal": "params=95%"}, "recover": None},
         {"name": "last", "vocabulary": {"keep": 40, "counts": "counts"}},
     ]  # fmt: skip
     content = {"format": "lmcore-path", "version": 1, "model": "large", "stages": stages}

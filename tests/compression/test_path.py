@@ -262,6 +262,13 @@ def test_a_path_that_cannot_be_walked(inputs: dict[str, Any], tmp_path: Path) ->
            data=ids, valid=ids)  # fmt: skip
 
 
+def test_too_few_tokens_are_said_first(inputs: dict[str, Any], tmp_path: Path) -> None:
+    path = sizes_path(inputs, SizesCut(ffn=20), VocabularyCut(keep=128))
+    with pytest.raises(ValueError, match=r"^the stage s2: keep must be at least \d+: so many are"):
+        run_path(path, tmp_path / "out")
+    assert not (tmp_path / "out" / "1-s1").exists()
+
+
 def test_another_path_and_starting_anew(inputs: dict[str, Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "train.txt"
     one, two = (sizes_path(inputs, SizesCut(ffn=ffn)) for ffn in (20, 24))

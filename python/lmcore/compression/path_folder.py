@@ -46,9 +46,12 @@ def open_folder(
         remove(left)
     file = folder / _RECORD
     if not resume and file.is_file():
-        stages = read_recipe(file)["config"].get("stages", {})
-        for name in [*stages, *path.folders]:
-            if name in path.folders or is_stage_folder(name):
+        for name in ("model", "report.json", "plan.json"):  # of what is no longer there
+            remove(folder / name)
+        known = read_recipe(file)["config"]
+        stages = known.get("stages") if isinstance(known, dict) else None
+        for name in [*(stages if isinstance(stages, dict) else ()), *path.folders]:
+            if is_stage_folder(name):
                 remove(folder / name)
     take_recipe(file, Recipe(config=_describe(path, digest, given)), resume=resume)
 

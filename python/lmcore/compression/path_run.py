@@ -37,7 +37,7 @@ from lmcore.compression.path_folder import open_folder, point_to, read_next
 from lmcore.compression.path_losses import measure_losses, pack_for
 from lmcore.compression.path_results import PathResult, StageResult, write_report
 from lmcore.compression.plan_files import write_plan
-from lmcore.compression.planning import start_plan
+from lmcore.compression.planning import choose_vocabulary, start_plan
 from lmcore.compression.record import read_record
 from lmcore.compression.recovery import RecoveryResult, recover
 from lmcore.compression.recovery_config import RecoveryConfig
@@ -116,6 +116,7 @@ def run_path(
     with FolderLock(folder, doing="walking a path").hold():
         open_folder(folder, path, digest, given, resume=resume)
         walk = _Walk(path, folder, original, given, tell or (lambda line: None), progress)
+        walk.check_tokens()
         stages = tuple(walk.take(number) for number in range(1, len(path.stages) + 1))
         write_plan(folder / "plan.json", walk.plan)
         point_to(folder / "model", walk.model)
@@ -145,6 +146,25 @@ class _Walk:
         self._tell, self.progress = tell, progress
         self.model, self.plan = original, start_plan(original)
         self.has_new_ids = False
+
+    def check_tokens(self) -> None:
+        """Counts the tokens of the original, and finds whether a stage keeps as many as it must.
+
+        That is to be known before hours of training, and not behind them.
+        """
+        for stage, name in zip(self.path.stages, self.path.folders, strict=True):
+            cut, place = stage.cut, self.folder / name
+            if isinstance(cut, VocabularyCut):
+                if not are_ids(self._find_data(stage, "data")) or cut.counts is not None:
+                    place.mkdir(exist_ok=True)
+                    self._count(stage, cut, place)
+                    counts = place / "counts" if cut.counts is None else cut.counts
+                    try:
+                        choose_vocabulary(self.original, counts, cut.keep)
+                    except (IndexError, ValueError) as error:
+                        raise type(error)(f"the stage {stage.name}: {error}") from None
+            if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
+                return  # behind it the tokenizer is another one
 
     def take(self, number: int) -> StageResult:
         """Cuts and trains by a stage, as far as that is not done.
@@ -240,6 +260,8 @@ class _Walk:
         if cut.counts is not None:
             return read_counts(cut.counts)
         file, data = place / "counts", self._find_data(stage, "data")
+        if file.is_file():
+            return read_counts(file)
         if isinstance(data, np.ndarray):
             size = read_shape(self.model).vocabulary_size
             write_counts(file, Counts(groups={"all": np.bincount(data.ravel(), minlength=size)}))

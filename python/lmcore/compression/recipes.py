@@ -285,7 +285,7 @@ def tiny_path(seed: int = 0) -> PathConfig:
             PathStage(name="layers", cut=SizesCut(decoder_layers=2), recover=train(60)),
             PathStage(name="widths", cut=widths, recover=train(120)),
             PathStage(name="o_ul2", recover=train(60, objective="o_ul2")),
-            PathStage(name="tokens", cut=VocabularyCut(keep=640)),
+            PathStage(name="tokens", cut=VocabularyCut(keep=768)),
         )
     )
 
