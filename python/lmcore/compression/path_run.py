@@ -154,15 +154,15 @@ class _Walk:
         """
         for stage, name in zip(self.path.stages, self.path.folders, strict=True):
             cut, place = stage.cut, self.folder / name
-            if isinstance(cut, VocabularyCut):
-                if not are_ids(self._find_data(stage, "data")) or cut.counts is not None:
-                    place.mkdir(exist_ok=True)
-                    self._count(stage, cut, place)
-                    counts = place / "counts" if cut.counts is None else cut.counts
-                    try:
-                        choose_vocabulary(self.original, counts, cut.keep)
-                    except (IndexError, ValueError) as error:
-                        raise type(error)(f"the stage {stage.name}: {error}") from None
+            known = not are_ids(self._find_data(stage, "data"))
+            if isinstance(cut, VocabularyCut) and (known or cut.counts is not None):
+                place.mkdir(exist_ok=True)
+                self._count(stage, cut, place)
+                counts = place / "counts" if cut.counts is None else cut.counts
+                try:
+                    choose_vocabulary(self.original, counts, cut.keep)
+                except (IndexError, ValueError) as error:
+                    raise type(error)(f"the stage {stage.name}: {error}") from None
             if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
                 return  # behind it the tokenizer is another one
 
