@@ -273,6 +273,17 @@ def write_large_model(folder: Path) -> None:
     second = ["--heads", 2, "--after", plan]
     for more in (first, second):
         assert run_here("compression", "plan", large, plan, *more)[0] == 0
+    stages = [
+        {"name": "first",
+         "keep": {"decoder_layers": "0,2", "decoder_ffn": {"0": "0-6", "2": "1-7"},
+                  "encoder_ffn": {"0": "0-6", "1": "0-2,4-7", "2": "1-7"}},
+         "recover": {"recipe": "tiny", "set": {"loop.steps": 3}}, "data": "prompts.txt"},
+        {"name": "second", "sizes": {"ffn": 6, "seed": 3}},
+        {"name": "third", "target": {"goal": "params=95%"}, "recover": None},
+        {"name": "last", "vocabulary": {"keep": 40, "counts": "counts"}},
+    ]  # fmt: skip
+    content = {"format": "lmcore-path", "version": 1, "model": "large", "stages": stages}
+    (folder / "path.json").write_text(json.dumps(content))
     pruned = ["prune", large, folder / "small", "--plan", plan, "--stage", 1]
     assert run_here("compression", *pruned)[0] == 0
 
@@ -383,6 +394,15 @@ def read_pruning(folder: Path) -> None:
     from lmcore.compression.record import read_record
 
     read_record(folder / "small")
+
+
+def settle_path(folder: Path) -> None:
+    from lmcore.compression.path_cuts import settle_stages
+    from lmcore.compression.path_files import dump_path, read_path
+    from lmcore.compression.planning import start_plan
+
+    path = read_path(folder / "path.json")
+    dump_path(settle_stages(path, start_plan(folder / "large")))
 
 
 def inside(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -638,6 +658,7 @@ def make_targets() -> dict[str, Target]:
         ]),
         Target("large/model.safetensors", [prune("out 3")]),
         Target("small/pruning.json", [call(read_pruning)]),
+        Target("path.json", [call(settle_path)]),
     ]  # fmt: skip
     return {name_of(target): target for target in targets}
 

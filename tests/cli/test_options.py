@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import types
 from collections.abc import Iterator
@@ -45,8 +46,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "dev", "source", "target", "valid", "record", "new_tokenizer", "plan", "after", "counts",
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
-    "predicted", "templates", "identity", "mixture", "texts", "tasks", "losses",
-    "teacher",
+    "predicted", "templates", "identity", "mixture", "texts", "tasks", "losses", "teacher", "path",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -117,6 +117,7 @@ COMPLETE: dict[str, list[str]] = {
         "--steps",
         "1",
     ],
+    "compression path": ["PATH", "RUN"],
     "compression plan": ["CONFIG", "ALIGNED", "--target", "params=90%"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
@@ -214,6 +215,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "text.txt").write_text("Ada met Otto.\n" * 200)
     plan = [folder / "openba", folder / "plan.json", "--decoder-layers", 2, "--layers", "spread"]
     assert run_here("compression", "plan", *plan)[0] == 0
+    stage = {"name": "first", "sizes": {"decoder_layers": 2}}
+    path = {"format": "lmcore-path", "version": 1, "model": "openba", "stages": [stage]}
+    (folder / "path.json").write_text(json.dumps(path))
     pack = ["--tokenizer", folder / "spiece.model", "--length", 126, "--out", folder / "tokens"]
     assert run_here("openba", "pack", folder / "text.txt", *pack, "--quiet")[0] == 0
     targets = write_rows(folder / "targets.jsonl", [{"src": "the thief", "trg": "the robber"}])
@@ -254,6 +258,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "QUESTIONS": str(write_json(folder / "questions.json", make_pairs(1))),
         "CONFIG": str(folder / "config.json"),
         "PLAN": str(folder / "plan.json"),
+        "PATH": str(folder / "path.json"),
         "OPENBA": str(folder / "openba"),
         "TRAINING": str(folder / "training"),
         "PIECES": str(folder / "spiece.model"),

@@ -131,13 +131,13 @@ def load_plan(content: Any) -> Plan:
         Traceback (most recent call last):
         ValueError: expected format, version, model_type, shape, stages: got 'stage', too
     """
-    _check_object("the file", content)
+    check_object("the file", content)
     for name, value in (("format", FORMAT), ("version", VERSION)):
         if content.get(name) != value or isinstance(content.get(name), bool):
             raise ValueError(f"{name} must be {value}: got {content.get(name)!r:.60}")
-    _check_keys(content, _PLAN_KEYS, optional={"published_parameters"})
-    _check_object("shape", content["shape"])
-    _check_keys(content["shape"], [field.name for field in fields(Shape)])
+    check_keys(content, _PLAN_KEYS, optional={"published_parameters"})
+    check_object("shape", content["shape"])
+    check_keys(content["shape"], [field.name for field in fields(Shape)])
     shape = Shape(**content["shape"])
     check_shape(shape)
     stages = content["stages"]
@@ -169,8 +169,8 @@ def _dump_stage(stage: Stage) -> dict[str, Any]:
 
 def _load_stage(number: int, content: Any, sizes: dict[str, int], room: list[int]) -> Stage:
     where = f"stage {number}"
-    _check_object(where, content)
-    _check_keys(content, STAGE_FIELDS, optional=STAGE_FIELDS, where=f"{where}: ")
+    check_object(where, content)
+    check_keys(content, STAGE_FIELDS, optional=STAGE_FIELDS, where=f"{where}: ")
 
     def take(name: str, text: Any) -> NDArray[np.int64]:
         if not isinstance(text, str):
@@ -188,7 +188,7 @@ def _load_stage(number: int, content: Any, sizes: dict[str, int], room: list[int
             values[name] = take(name, content[name])
     for name in LAYERED:
         if name in content:
-            _check_object(f"{where}: {name}", content[name])
+            check_object(f"{where}: {name}", content[name])
             layers = {}
             for key, text in content[name].items():
                 if not re.fullmatch("0|[1-9][0-9]{0,3}", key, re.ASCII):
@@ -206,14 +206,40 @@ def _naming(where: str, function: Callable[..., Any], *arguments: Any, **named: 
         raise type(error)(f"{where}: {error}") from None
 
 
-def _check_object(where: str, content: Any) -> None:
+def check_object(where: str, content: Any) -> None:
+    """Checks that JSON is an object.
+
+    Args:
+        where: what it is, for the error.
+        content: any value.
+
+    Raises:
+        TypeError: it is something else.
+
+    Example:
+        >>> check_object("shape", {})
+    """
     if not isinstance(content, dict):
         raise TypeError(f"{where} must be an object: got {content!r:.60}")
 
 
-def _check_keys(
+def check_keys(
     content: dict[str, Any], known: Sequence[str], optional: Collection[str] = (), where: str = ""
 ) -> None:
+    """Checks that an object has the keys that it must have, and no others.
+
+    Args:
+        content: the object.
+        known: its keys.
+        optional: those that may be missing.
+        where: what the error begins with.
+
+    Raises:
+        ValueError: a key is missing or unknown.
+
+    Example:
+        >>> check_keys({"a": 1}, ["a", "b"], optional=["b"])
+    """
     needed = [name for name in known if name not in optional]
     expected = ", ".join(needed or known)
     for name in content:

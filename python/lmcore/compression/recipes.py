@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmcore.compression.choosing import Sizes, choose_stage, draw_scores
@@ -11,6 +12,7 @@ from lmcore.compression.plan import Plan, Stage
 from lmcore.cost import Shape
 
 if TYPE_CHECKING:
+    from lmcore.compression.path import PathConfig
     from lmcore.compression.recovery_config import RecoveryConfig
 
 OPENBA_V1 = Shape(
@@ -211,4 +213,84 @@ RECIPES: dict[str, Callable[..., Plan]] = {recipe.__name__: recipe for recipe in
 RECOVERY_RECIPES: dict[str, Callable[[], RecoveryConfig]] = {
     recipe.__name__: recipe
     for recipe in (d_ul2, d_ul2_as_shipped, ul2_uniform, o_ul2, causal, tiny)
+}
+
+
+def openba_v2_path(seed: int = 0) -> PathConfig:
+    """Returns the paper's whole path: the stages of `openba_v2`, each with its training.
+
+    Tokens are those of the table: 10, 10, 15 and 65 B by D-UL2, and 700 B by O-UL2. A step has
+    1,024 texts, of 568 tokens or of 2,048, and each token of a text is counted once, whether the
+    encoder reads it or the decoder writes it. So the stages have 17,194, 17,194, 25,790, 111,755
+    and 333,787 steps; the 22,500 of the script for stage 4 would be 13 B tokens, or 22 B with all
+    that is padded, not 65. Step sizes fall along a cosine, from 2e-5 to 1e-5 after 1,000 steps of
+    warm-up, and in the long stage from 1e-5 to 5e-6 without one.
+
+    The vocabulary is counted in the texts, and loses no training: 100,000 tokens, as `openba_v2`.
+
+    Source: OpenBA-V2 (arXiv 2405.05957), sections 3 to 6; the table and scripts of its repository.
+
+    Args:
+        seed: of what is drawn of widths, below 2**64.
+
+    Example:
+        >>> [stage.recover and stage.recover.loop.steps for stage in openba_v2_path().stages]
+        [17194, 17194, 25790, 111755, 333787, None]
+    """
+    from lmcore.compression.path import PathConfig, PathStage, SizesCut, VocabularyCut
+    from lmcore.training.config import change
+
+    def train(billions: int) -> RecoveryConfig:
+        own = d_ul2()
+        steps = -(-billions * 10**9 // (own.batch_size * own.text_tokens))
+        return change(own, {"loop.steps": steps, "schedule.decay_steps": None})
+
+    kept = tuple(range(_SPECIAL.stop))
+    widths = SizesCut(hidden=2560, heads=20, ffn=6912, vocabulary=kept, seed=seed)
+    cuts: list[Any] = [*openba_v2().stages[:3], widths]
+    named = zip(("12.3B", "11.0B", "9.9B", "3.8B"), cuts, (10, 10, 15, 65), strict=True)
+    stages = [PathStage(name=name, cut=cut, recover=train(tokens)) for name, cut, tokens in named]
+    stages[3] = replace(stages[3], published_parameters=3_800_000_000)
+    long = PathStage(name="o_ul2", recover=o_ul2(), published_parameters=3_800_000_000)
+    tokens = PathStage(
+        name="3.4B", cut=VocabularyCut(keep=100_000), published_parameters=3_400_000_000
+    )
+    return PathConfig(stages=(*stages, long, tokens))
+
+
+def tiny_path(seed: int = 0) -> PathConfig:
+    """Returns a path for the model of `lmcore openba train tiny`: ours, minutes on two cores.
+
+    Layers are cut in two stages, widths in a third, and its vocabulary in the last, which needs no
+    training. Texts have 126 tokens, as `tiny` takes them.
+
+    Args:
+        seed: of what is drawn of widths, below 2**64.
+
+    Example:
+        >>> [stage.name for stage in tiny_path().stages]
+        ['layer', 'layers', 'widths', 'o_ul2', 'tokens']
+    """
+    from lmcore.compression.path import PathConfig, PathStage, SizesCut, VocabularyCut
+    from lmcore.training.config import change
+
+    def train(steps: int, **more: Any) -> RecoveryConfig:
+        changes = {"loop.steps": steps, "loop.validate_every_steps": steps // 2}
+        return change(tiny(), {"objective": "d_ul2", **changes, **more})
+
+    widths = SizesCut(hidden=96, heads=3, ffn=256, seed=seed)
+    return PathConfig(
+        stages=(
+            PathStage(name="layer", cut=SizesCut(decoder_layers=3), recover=train(60)),
+            PathStage(name="layers", cut=SizesCut(decoder_layers=2), recover=train(60)),
+            PathStage(name="widths", cut=widths, recover=train(120)),
+            PathStage(name="o_ul2", recover=train(60, objective="o_ul2")),
+            PathStage(name="tokens", cut=VocabularyCut(keep=768)),
+        )
+    )
+
+
+#: The paths by name.
+PATHS: dict[str, Callable[..., PathConfig]] = {
+    recipe.__name__: recipe for recipe in (openba_v2_path, tiny_path)
 }

@@ -52,7 +52,7 @@ class RecoveredModel:
         self.folder = find_model_folder(folder)
         find_model_kind(self.folder)
         self._own_tokenizer = tokenizer is None
-        self.tokenizer = _load_tokenizer(self.folder) if tokenizer is None else tokenizer
+        self.tokenizer = load_tokenizer(self.folder) if tokenizer is None else tokenizer
         self.model: Any = load_model(self.folder)
         _check_fit(self.folder, self.model, self.tokenizer)
 
@@ -182,7 +182,16 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a model's folder.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: there is none that can be loaded.
+    """
     if load_config(folder).model_type == _OPENBA:
         return load_openba_tokenizer(folder)
     return models.load_tokenizer(folder)

@@ -150,8 +150,7 @@ def prune_vocabulary(
         plan.write_record(part, final, proof)
         _check_target(final)
         part.rename(final)
-    for name in (_LOCK, _WRITTEN):
-        (final / name).unlink(missing_ok=True)
+    forget_writing(final)
     return VocabularySummary(
         tokens_before=len(plan.tokenizer.table),
         tokens=len(plan.selection.ids),
@@ -163,6 +162,22 @@ def prune_vocabulary(
         bytes=written,
         proof=proof,
     )
+
+
+def forget_writing(folder: Path) -> None:
+    """Removes what a run that was killed at its very end leaves beside a whole model.
+
+    Args:
+        folder: that `prune_vocabulary` made.
+
+    Raises:
+        OSError: it cannot be removed.
+
+    Example:
+        >>> forget_writing(Path("nowhere"))
+    """
+    for name in (_LOCK, _WRITTEN):
+        (folder / name).unlink(missing_ok=True)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -34,8 +34,7 @@ from lmcore.training.config import (
     check_fields,
     config_to_dict,
 )
-from lmcore.training.folder import Recipe
-from lmcore.training.manifest import read_recipe
+from lmcore.training.folder import Recipe, take_recipe
 from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import find_device
 from lmcore.worlds.openba import TEMPLATES, make_instructions, make_world, write_piece_file
@@ -360,10 +359,7 @@ def _take_recipe(
         "instructions": config_to_dict(config.instructions),
         "lengths": lengths,
     }
-    recipe, file = Recipe(config=made), folder / "chain.json"
-    if resume and file.is_file():
-        recipe.check(folder, read_recipe(file))
-    write_text(file, json.dumps(recipe.to_dict(), ensure_ascii=False, indent=2) + "\n")
+    take_recipe(folder / "chain.json", Recipe(config=made), resume=resume)
 
 
 def _hold_out(count: int, most: int, name: str, what: str, *, least: int = 2) -> int:

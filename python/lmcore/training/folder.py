@@ -27,7 +27,8 @@ from lmcore._files import FolderLock, find_output, naming_errors, write_text
 from lmcore.training.config import config_to_dict
 from lmcore.training.manifest import STEP_NAME, read_recipe, write_manifest
 
-_TEMPORARY = ".lmcore-"
+#: What names begin with that are not whole yet, or shall go.
+TEMPORARY = ".lmcore-"
 #: What a run writes into its folder.
 RUN_NAMES = ("best", "log.jsonl", "models", "recipe.json", "states", "tensorboard")
 
@@ -118,6 +119,31 @@ class Recipe:
             )
 
 
+def take_recipe(file: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Refuses a folder that was made by another recipe, and notes this one in it.
+
+    Args:
+        file: in the folder, which exists.
+        recipe: what is made there.
+        resume: whether to go on from what is there; otherwise any other recipe gives way.
+
+    Raises:
+        FileExistsError: the folder was made by another recipe.
+        OSError: the file cannot be read or written.
+        ValueError: the file holds no recipe.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     take_recipe(Path(path, "chain.json"), Recipe(config={"lr": 1}), resume=True)
+        ...     read_recipe(Path(path, "chain.json"))["config"]
+        {'lr': 1}
+    """
+    if resume and file.is_file():
+        recipe.check(file.parent, read_recipe(file))
+    write_text(file, json.dumps(recipe.to_dict(), ensure_ascii=False, indent=2) + "\n")
+
+
 class RunFolder:
     """The files of a run; what one process does with them.
 
@@ -187,8 +213,8 @@ class RunFolder:
             else:
                 # The model goes before the new recipe comes, so that it never seems to be its own.
                 self.forget_models()
-                self._remove(self.path / "states")
-                self._remove(self.path / "tensorboard")
+                remove(self.path / "states")
+                remove(self.path / "tensorboard")
                 self.log.unlink(missing_ok=True)
         elif held:
             raise FileExistsError(
@@ -224,7 +250,7 @@ class RunFolder:
         """
         parent = self.path / kind
         parent.mkdir(exist_ok=True)
-        temporary = parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        temporary = parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         temporary.mkdir()
         return temporary
 
@@ -243,10 +269,10 @@ class RunFolder:
         write_manifest(temporary, self.fingerprint, step, **more)
         target = self.find(kind, step)
         if target.exists():  # a state that was saved before its last validation
-            old = target.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+            old = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
             target.rename(old)
             temporary.rename(target)
-            self._remove(old)
+            remove(old)
         else:
             temporary.rename(target)
 
@@ -257,18 +283,18 @@ class RunFolder:
             step: whose model; None: there is no best one.
         """
         if step is None:
-            self._remove(self.best)
+            remove(self.best)
             return
         if self.best.is_dir() and not self.best.is_symlink():  # a copy of a folder made it one
-            self._remove(self.best)
-        link = self.path / f"{_TEMPORARY}{secrets.token_hex(8)}"
+            remove(self.best)
+        link = self.path / f"{TEMPORARY}{secrets.token_hex(8)}"
         link.symlink_to(f"models/step-{step}", target_is_directory=True)
         link.replace(self.best)
 
     def forget_models(self) -> None:
         """Removes all models; first the name of the best one."""
-        self._remove(self.best)
-        self._remove(self.path / "models")
+        remove(self.best)
+        remove(self.path / "models")
 
     def prune(self, states: Iterable[int], models: Iterable[int]) -> None:
         """Removes all states and models but these.
@@ -280,7 +306,7 @@ class RunFolder:
         for kind, kept in (("states", set(states)), ("models", set(models))):
             for step in _find_steps(self.path / kind):
                 if step not in kept:
-                    self._remove(self.find(kind, step))
+                    remove(self.find(kind, step))
 
     def append(self, record: Mapping[str, Any]) -> bytes:
         """Adds a line to the log, and returns its bytes.
@@ -345,17 +371,34 @@ class RunFolder:
     def _sweep(self) -> None:
         """Removes what writes of killed runs left; with the lock held, none is being written."""
         for parent in (self.path, self.path / "states", self.path / "models"):
-            for path in parent.glob(f"{_TEMPORARY}*"):
-                self._remove(path)
+            for path in parent.glob(f"{TEMPORARY}*"):
+                remove(path)
 
-    def _remove(self, path: Path) -> None:
-        if path.is_dir() and not path.is_symlink():
-            if not path.name.startswith(_TEMPORARY):
-                # Under another name first: what is left by a kill is no half of a model.
-                path = path.rename(path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"))
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder; a kill leaves no half of one under its name.
+
+    Args:
+        path: its place; it need not exist where it is no folder.
+
+    Raises:
+        OSError: it cannot be removed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "models").mkdir()
+        ...     remove(Path(folder, "models"))
+        ...     os.listdir(folder)
+        []
+    """
+    if path.is_dir() and not path.is_symlink():
+        if not path.name.startswith(TEMPORARY):
+            # Under another name first: what is left by a kill is no half of a model.
+            path = path.rename(path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}"))
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:

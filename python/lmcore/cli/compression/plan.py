@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from lmcore.cli.options import (
     whole,
 )
 from lmcore.cli.terminal import say, show_json
+
+if TYPE_CHECKING:
+    from lmcore.compression.path import PathConfig
 
 
 def plan_command(
@@ -206,25 +209,30 @@ def recipe_command(
         typer.Argument(
             metavar="RECIPE",
             parser=plain_text,
-            help="openba_v2, the paper's plan from 15B to 3.4B, or one that `recover` takes.",
+            help="openba_v2, the paper's plan from 15B to 3.4B; a path, for `path`: "
+            "openba_v2_path, the same with its training, or tiny_path, a small model's; or one "
+            "that `recover` takes.",
             show_default=False,
         ),
     ],
     seed: Annotated[int, whole(0, 2**64 - 1, text="Of what a plan draws.")] = 0,
     settings: Settings = None,
 ) -> None:
-    """Print a plan of the paper, for OpenBA's 15B, or the settings of a recovery, as JSON."""
+    """Print a plan of the paper, for OpenBA's 15B, a path, or settings of a recovery, as JSON."""
     with starting():
         from lmcore.compression.plan_files import dump_plan
-        from lmcore.compression.recipes import RECIPES, RECOVERY_RECIPES
+        from lmcore.compression.recipes import PATHS, RECIPES, RECOVERY_RECIPES
 
     if recipe in RECOVERY_RECIPES:
         _show_recovery(recipe, settings or [])
-    elif recipe not in RECIPES:
-        known = ", ".join((*RECIPES, *RECOVERY_RECIPES))
+    elif recipe not in RECIPES and recipe not in PATHS:
+        known = ", ".join((*RECIPES, *PATHS, *RECOVERY_RECIPES))
         raise ValueError(f"RECIPE must be one of {known}: got {recipe!r:.60}")
     elif settings:
-        raise ValueError(f"--set belongs to a recovery: {recipe} is a plan")
+        what = "a path" if recipe in PATHS else "a plan"
+        raise ValueError(f"--set belongs to a recovery: {recipe} is {what}")
+    elif recipe in PATHS:
+        _show_path(PATHS[recipe](seed))
     else:
         show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
 
@@ -235,6 +243,13 @@ def _show_recovery(recipe: str, settings: list[str]) -> None:
         from lmcore.training.config import choose_recipe, config_to_dict
 
     show_json(config_to_dict(choose_recipe(RECOVERY_RECIPES, recipe, settings)), indent=2)
+
+
+def _show_path(path: PathConfig) -> None:
+    with starting():
+        from lmcore.compression.path_files import dump_path
+
+    show_json(dump_path(path), indent=1)
 
 
 _SIZES = ("encoder_layers", "decoder_layers", "hidden", "heads", "ffn")

@@ -1,0 +1,137 @@
+"""The folder of a path: what tells it from another path's, and what it holds of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmcore.compression.corpora import find_prefix
+from lmcore.compression.path import PathConfig, is_stage_folder
+from lmcore.compression.path_files import dump_path
+from lmcore.compression.plan import Plan
+from lmcore.compression.plan_files import read_plan
+from lmcore.training.config import config_to_dict
+from lmcore.training.folder import TEMPORARY, Recipe, remove, take_recipe
+from lmcore.training.manifest import read_recipe
+
+_RECORD = "path.json"
+# What may change when a path goes on, of each stage's training: as for `recover`.
+_FREE = (
+    "model", "teacher", "validation_batch_size", "loop.save_every_seconds", "loop.keep_states",
+    "loop.tensorboard", "device.device", "device.threads", "device.sharding", "device.recompute",
+)  # fmt: skip
+
+
+def open_folder(
+    folder: Path, path: PathConfig, digest: str, given: dict[str, Any], *, resume: bool
+) -> None:
+    """Checks that a folder is that of a path, or notes that it is; removes what shall not stay.
+
+    Args:
+        folder: of the path, which exists and is locked.
+        path: its stages.
+        digest: of the model that it begins with.
+        given: `data` and `valid` of the path.
+        resume: whether to go on from what is there; otherwise the folders of stages go.
+
+    Raises:
+        FileExistsError: it is that of another path.
+        OSError: a file cannot be read, written or removed.
+    """
+    for left in folder.glob(f"{TEMPORARY}*"):
+        remove(left)
+    file = folder / _RECORD
+    if not resume and file.is_file():
+        for name in ("model", "report.json", "plan.json"):  # of what is no longer there
+            remove(folder / name)
+        known = read_recipe(file)["config"]
+        stages = known.get("stages") if isinstance(known, dict) else None
+        for name in [*(stages if isinstance(stages, dict) else ()), *path.folders]:
+            if is_stage_folder(name):
+                remove(folder / name)
+    take_recipe(file, Recipe(config=_describe(path, digest, given)), resume=resume)
+
+
+def _describe(path: PathConfig, digest: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What tells a path from others: files by their names and sizes, so that they may move."""
+    stages = {}
+    told = dump_path(path)["stages"]
+    for name, stage, content in zip(path.folders, path.stages, told, strict=True):
+        recover = {} if stage.recover is None else config_to_dict(stage.recover)
+        for free in _FREE if recover else ():
+            *outer, last = free.split(".")
+            holder = recover
+            for part in outer:
+                holder = holder[part]
+            holder.pop(last, None)
+        stages[name] = {
+            **content, "recover": recover or None, "teacher": stage.teacher,
+            "data": _stamp(stage.data), "valid": _stamp(stage.valid),
+        }  # fmt: skip
+    return {
+        "model": digest,
+        "data": _stamp(given["data"]),
+        "valid": _stamp(given["valid"]),
+        "stages": stages,
+    }
+
+
+def _stamp(data: Any) -> Any:
+    if data is None:
+        return None
+    if isinstance(data, np.ndarray):
+        return [f"{data.dtype} {[*data.shape]}"]
+    found = []
+    for name in [data] if isinstance(data, str | os.PathLike) else data:
+        prefix = find_prefix(name)
+        file = Path(name if prefix is None else f"{prefix}.bin")
+        found.append(f"{file.name}: {file.stat().st_size} bytes")
+    return found
+
+
+def read_next(file: Path, plan: Plan) -> Plan:
+    """Returns the plan of a stage, if it goes on with the one before.
+
+    Args:
+        file: of the stage.
+        plan: of the stages before.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no plan, or does not go on.
+    """
+    found = read_plan(file)
+    if (found.model_type, found.shape, found.stages[:-1]) != (
+        plan.model_type, plan.shape, plan.stages,
+    ):  # fmt: skip
+        raise ValueError(f"{file}: does not follow from the plan of the stage before")
+    return found
+
+
+def point_to(link: Path, model: Path) -> None:
+    """Makes a link to the last model, from within the folder of a path.
+
+    Args:
+        link: its place.
+        model: what it names.
+
+    Raises:
+        OSError: it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     point_to(Path(folder, "model"), Path(folder, "1-a", "pruned"))
+        ...     str(Path(folder, "model").readlink())
+        '1-a/pruned'
+    """
+    target = os.path.relpath(model, link.parent)
+    if link.is_symlink() and os.readlink(link) == target:  # noqa: PTH115 - as it is written
+        return
+    temporary = link.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary.symlink_to(target, target_is_directory=True)
+    temporary.replace(link)

@@ -1,0 +1,365 @@
+"""A path: stages that follow from each other, whatever stops them."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
+
+from lmcore.compression import path_run
+from lmcore.compression.choosing import Sizes
+from lmcore.compression.composition import split_stages
+from lmcore.compression.importance import Calibration, score_model
+from lmcore.compression.path import (
+    PathConfig,
+    PathStage,
+    SizesCut,
+    TargetCut,
+    VocabularyCut,
+)
+from lmcore.compression.path_cuts import settle_stages
+from lmcore.compression.path_losses import measure_losses
+from lmcore.compression.path_run import run_path
+from lmcore.compression.plan import Plan, Stage, find_kept, prune_shape
+from lmcore.compression.plan_files import read_plan
+from lmcore.compression.planning import add_chosen_stage, start_plan
+from lmcore.compression.pruning import prune_state
+from lmcore.compression.recipes import OPENBA_V1
+from lmcore.compression.record import read_record
+from lmcore.cost import count_parameters, read_shape
+from lmcore.openba.recipes import DENOISERS
+from lmcore.training.models import make_tokenizer, save_model
+from tiny_families import read_model
+from tiny_path import make_path, make_training, save_inputs
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return save_inputs(tmp_path_factory.mktemp("path"))
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: dict[str, Any]) -> Path:
+    """The folder of a path that nothing stopped, beside the model."""
+    out = Path(inputs["model"]).parent / "whole"
+    run_path(make_path(inputs), out)
+    return out
+
+
+def list_files(folder: Path) -> dict[str, bytes]:
+    """All that a path leaves, but for the states and logs of runs, which have times in them."""
+    name = str(folder).encode()
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes().replace(name, b"OUT")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "states" not in path.parts and path.name != "log.jsonl"
+    }
+
+
+def sizes_path(inputs: dict[str, Any], *cuts: Any, **more: Any) -> PathConfig:
+    stages = [PathStage(name=f"s{n}", cut=cut, **more) for n, cut in enumerate(cuts, 1)]
+    return PathConfig(**inputs, stages=tuple(stages))
+
+
+# What it makes.
+
+
+def test_each_stage_starts_from_the_one_before(inputs: dict[str, Any], whole: Path) -> None:
+    original = Path(inputs["model"])
+    before = original
+    for number, name in enumerate(("1-layers", "2-widths"), 1):
+        plan = read_plan(whole / name / "plan.json")
+        cut, weights = read_model(whole / name / "pruned")
+        _, old = read_model(before)
+        expected = prune_state(old, split_stages(plan)[number - 1])
+        assert all(torch.equal(expected[key], value) for key, value in weights.items())
+        before = whole / name / "recovered" / "best"
+        _, trained = read_model(before)
+        assert not all(torch.equal(trained[key], value) for key, value in weights.items())
+        assert cut["decoder_layers"] == (3, 2)[number - 1]
+    kept = find_kept(read_plan(whole / "plan.json"))
+    assert len(kept.decoder_layers) == 2
+    assert {*kept.decoder_layers} < {0, 2, 3}
+    last = AutoModelForSeq2SeqLM.from_pretrained(whole / "model")
+    assert last.config.vocab_size == 640
+    ids = read_record(whole / "model").vocabulary_ids
+    assert ids is not None
+    table = read_model(before)[1]["shared_embedding.weight"]
+    assert torch.equal(last.get_input_embeddings().weight, table[torch.from_numpy(ids)])
+    assert kept.vocabulary == tuple(ids.tolist())
+
+
+def test_what_the_report_says(inputs: dict[str, Any], whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    assert report["model"] == "3-tokens/pruned"
+    stages = report["stages"]
+    assert [stage["steps"] for stage in stages] == [4, 4, 0]
+    assert [stage["tokens"] for stage in stages] == [4 * 4 * 32, 4 * 4 * 32, 0]
+    assert [stage["objective"] for stage in stages] == ["d_ul2", "ul2", "ul2"]
+    for stage, before in zip(stages[1:], stages[:-1], strict=True):
+        assert stage["parameters_before"] == before["parameters"]
+        assert stage["loss_before"] == pytest.approx(before["loss"], abs=1e-12)
+    for stage in stages:
+        assert count_parameters(read_shape(whole / stage["folder"])).distinct == stage["parameters"]
+    # Losses are those that training would measure.
+    config = make_training(objective="ul2")
+    packed = [*(whole / "packed").glob("*.idx")]
+    assert len(packed) == 3  # texts of two kinds, and those of validation once more in new ids
+    prefix = json.loads((whole / "2-widths/recovered/recipe.json").read_text())["data"]["valid"]
+    cut = measure_losses(whole / "2-widths" / "pruned", config, prefix)
+    assert cut.losses["loss"] == stages[1]["loss_cut"]
+    assert stages[2]["loss"] is None
+
+
+def test_it_comes_back_to_the_losses_of_the_original(inputs: dict[str, Any], whole: Path) -> None:
+    recipe = json.loads((whole / "1-layers/recovered/recipe.json").read_text())
+    prefix = recipe["data"]["valid"]
+    found = measure_losses(inputs["model"], make_training(), prefix).losses
+    assert recipe["config"]["targets"] == [found[f"loss_{name}"] for name in DENOISERS]
+
+
+def test_the_model_that_is_cut_is_asked(inputs: dict[str, Any], whole: Path) -> None:
+    """Scores are those of the recovered model, in the numbers of the original."""
+    model = whole / "1-layers" / "recovered" / "best"
+    calibration = Calibration(text=inputs["data"], tokens=256)
+    scores = score_model(model, "taylor", calibration).scores
+    own, _ = add_chosen_stage(start_plan(model), Sizes(decoder_layers=2, hidden=24, ffn=20),
+                              scores=scores, method="taylor")  # fmt: skip
+    stage = read_plan(whole / "2-widths" / "plan.json").stages[-1]
+    layers = (0, 2, 3)
+    assert stage.hidden == own.stages[0].hidden
+    assert stage.decoder_layers == tuple(layers[n] for n in own.stages[0].decoder_layers or ())
+    assert stage.decoder_ffn == {
+        layers[n]: units for n, units in (own.stages[0].decoder_ffn or {}).items()
+    }
+    assert stage.method == "taylor"
+
+
+def test_going_on_with_all_done_changes_nothing(inputs: dict[str, Any], whole: Path) -> None:
+    before = list_files(whole)
+    lines: list[str] = []
+    again = run_path(make_path(inputs), whole, tell=lines.append)
+    assert list_files(whole) == before
+    assert again.model == whole / "3-tokens" / "pruned"
+    assert [line.split()[:2] for line in lines] == [
+        ["1/3", "layers:"], ["1/3", "layers:"], ["2/3", "widths:"], ["2/3", "widths:"],
+        ["3/3", "tokens:"], ["3/3", "tokens:"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "after"),
+    [("write_plan", 1, True), ("measure_losses", 1, False), ("recover", 1, True),
+     ("prune_folder", 2, True), ("recover", 2, False), ("prune_vocabulary", 1, False),
+     ("write_plan", 3, False), ("point_to", 1, False)],
+)  # fmt: skip
+def test_stopped_between_any_two_steps(
+    inputs: dict[str, Any], whole: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, call: int, after: bool,
+) -> None:  # fmt: skip
+    """Right before a step and right after it, in the first and in later stages."""
+    out = whole.parent / "stopped"
+    shutil.rmtree(out, ignore_errors=True)
+    calls = 0
+    step: Callable[..., Any] = getattr(path_run, name)
+
+    def stop(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            raise KeyboardInterrupt
+        done = step(*arguments, **options)
+        if calls == call:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(path_run, name, stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_path(make_path(inputs), out)
+    monkeypatch.undo()
+    run_path(make_path(inputs), out)
+    assert list_files(out) == list_files(whole)
+
+
+# What is refused.
+
+
+def refuse(path: PathConfig, out: Path, text: str, **options: Any) -> None:
+    """Nothing is written, not even the folder."""
+    there = out.exists()
+    with pytest.raises((IndexError, ValueError, OSError), match=text):
+        run_path(path, out, **options)
+    assert out.exists() == there
+
+
+def test_a_stage_that_does_not_follow(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def try_cuts(text: str, *cuts: Any) -> None:
+        refuse(sizes_path(inputs, *cuts), out, text)
+
+    first = Stage(decoder_layers=(0, 2, 3))
+    try_cuts(
+        r"^stage 2 \(s2\): decoder_layers keeps 1, which an earlier stage has cut",
+        first,
+        Stage(decoder_layers=(0, 1, 3)),
+    )
+    try_cuts(r"^stage 2 \(s2\): .*from 1 to 3 layers: got 4", first, SizesCut(decoder_layers=4))
+    try_cuts(r"^stage 1 \(s1\): hidden has no 99: the original has 32", Stage(hidden=(0, 99)))
+    try_cuts(r"^stage 2 \(s2\): ffn: .*from 1 to 20: got 21",
+             SizesCut(ffn=20, choose="magnitude"), SizesCut(ffn=21))  # fmt: skip
+    try_cuts(r"^stage 1 \(s1\): every layer must keep as many ffn",
+             Stage(decoder_ffn={n: range(5 + n) for n in range(4)}))  # fmt: skip
+    try_cuts(r"^stage 2 \(s2\): it cuts a model whose vocabulary was counted: .* 128: got 600",
+             VocabularyCut(keep=600), SizesCut(ffn=20))  # fmt: skip
+    try_cuts(r"^stage 1 \(s1\): keep must be at most the \d+ there are: got 9999",
+             VocabularyCut(keep=9999))  # fmt: skip
+    try_cuts(r"^stage 1 \(s1\): no sizes come down to 5 parameters; the nearest has",
+             TargetCut(goal="params=5"))  # fmt: skip
+    try_cuts(r"^stage 1 \(s1\): the model is under the target already",
+             TargetCut(goal="memory_mb=9999"))  # fmt: skip
+
+
+def test_a_path_that_cannot_be_walked(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out, cut = tmp_path / "out", SizesCut(ffn=20)
+    large = Path(inputs["model"])
+    bare = {"model": inputs["model"]}
+    train = {"recover": make_training()}
+    refuse(PathConfig(stages=(PathStage(name="a", cut=cut),)), out, "expected a model to begin")
+    refuse(sizes_path({"model": str(tmp_path)}, cut), out, "config.json")
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    refuse(sizes_path({"model": str(tmp_path)}, cut), out, "holds neither model.safetensors")
+    refuse(sizes_path(bare, cut), large, "lies in the model that is cut")
+    refuse(sizes_path(bare, cut), large / "out", "lies in the model that is cut")
+    refuse(sizes_path(bare, cut, **train), out, "^the stage s1 trains: expected data")
+    refuse(sizes_path(bare, VocabularyCut(keep=640)), out, "^the stage s1 counts tokens: expected")
+    refuse(sizes_path({**inputs, "data": "nowhere.txt"}, cut, **train), out, "nowhere.txt")
+    refuse(sizes_path(inputs, SizesCut(ffn=20, choose="taylor"), data=(str(large),)), out, "direct")
+    refuse(sizes_path(bare, SizesCut(ffn=20, choose="taylor")), out, "taylor needs a text")
+    refuse(sizes_path({**bare, "data": inputs["data"]}, cut, **train), out, "s1: .*validation")
+    slow = {"recover": make_training(**{"schedule.warmup_steps": 4})}
+    refuse(sizes_path(inputs, cut, **slow), out, "^the stage s1: warmup_steps must be below")
+    other = {"recover": make_training(objective="causal")}
+    refuse(sizes_path(inputs, cut, **other), out, "^the stage s1: .*causal")
+    ids = np.zeros((8, 32), np.int64)
+    stages = (
+        PathStage(name="a", cut=VocabularyCut(keep=640)), PathStage(name="b", **train),
+    )  # fmt: skip
+    refuse(PathConfig(model=inputs["model"], stages=stages), out, "^the stage b trains on ids, and",
+           data=ids, valid=ids)  # fmt: skip
+
+
+def test_too_few_tokens_are_said_first(inputs: dict[str, Any], tmp_path: Path) -> None:
+    path = sizes_path(inputs, SizesCut(ffn=20), VocabularyCut(keep=128))
+    with pytest.raises(ValueError, match=r"^the stage s2: keep must be at least \d+: so many are"):
+        run_path(path, tmp_path / "out")
+    assert not (tmp_path / "out" / "1-s1").exists()
+
+
+def test_another_path_and_starting_anew(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "train.txt"
+    one, two = (sizes_path(inputs, SizesCut(ffn=ffn)) for ffn in (20, 24))
+    run_path(one, out)
+    refuse(two, out, r"out: holds another run: config.stages.1-s1.sizes.ffn is 20 there and 24")
+    data.write_text("Ada")
+    refuse(replace(one, data=(str(data),)), out, "config.data is ")
+    assert read_shape(out / "model").inner_size == 20
+    (out / "other.txt").write_text("mine")
+    (out / "9-mine").mkdir()
+    run_path(two, out, resume=False)
+    assert read_shape(out / "model").inner_size == 24
+    assert (out / "other.txt").exists()
+    assert (out / "9-mine").exists()
+    inside = out / "1-s1" / "pruned"
+    refuse(sizes_path({"model": str(inside)}, SizesCut(ffn=7)), out, "the output is an input too")
+
+
+# Targets and vocabularies.
+
+
+def test_a_target_is_sizes(inputs: dict[str, Any], tmp_path: Path) -> None:
+    path = sizes_path(inputs, TargetCut(goal="params=70%", seed=3), SizesCut(ffn=16))
+    settled = settle_stages(path, start_plan(inputs["model"]))
+    [first, second] = settled.stages
+    assert isinstance(first.cut, SizesCut)
+    assert (first.cut.seed, second) == (3, path.stages[1])
+    result = run_path(path, tmp_path / "out")
+    before, after = result.stages[0].parameters_before, result.stages[0].parameters
+    assert 0.6 * before < after <= 0.7 * before
+
+
+def test_a_far_target_has_several_stages() -> None:
+    plan = Plan(model_type="openba", shape=OPENBA_V1)
+    path = sizes_path({}, TargetCut(goal="params=3.9e9"), recover=make_training())
+    settled = settle_stages(path, plan)
+    assert [stage.name for stage in settled.stages] == ["s1-1", "s1-2"]
+    assert all(stage.recover == make_training() for stage in settled.stages)
+    for stage in settled.stages:
+        assert isinstance(stage.cut, SizesCut)
+        sizes = {name: getattr(stage.cut, name) for name in ("decoder_layers", "hidden", "ffn")}
+        plan, _ = add_chosen_stage(plan, Sizes(**sizes))
+    assert prune_shape(plan).hidden_size < 4096
+
+
+def test_indices_behind_scores_are_left_to_the_model(inputs: dict[str, Any]) -> None:
+    """What a model will choose is not guessed: a stage that names indices of it may be right."""
+    scored, named = SizesCut(ffn=20, choose="magnitude"), Stage(
+        decoder_ffn={n: range(10) for n in range(4)}, encoder_ffn={n: range(10) for n in range(2)}
+    )  # fmt: skip
+    plan = start_plan(inputs["model"])
+    settle_stages(sizes_path(inputs, scored, named), plan)
+    with pytest.raises(ValueError, match="is not known before the stages before it are cut"):
+        settle_stages(sizes_path(inputs, scored, named, TargetCut(goal="params=50%")), plan)
+    # Layers are another matter: scores of widths do not tell them.
+    with pytest.raises(ValueError, match=r"stage 3 \(s3\): decoder_layers"):
+        settle_stages(
+            sizes_path(inputs, scored, SizesCut(decoder_layers=3), Stage(decoder_layers=(1, 2))),
+            plan,
+        )
+
+
+def test_cutting_and_training_behind_the_vocabulary(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Texts are cut by the new tokenizer, and the plan keeps to the numbers of the original."""
+    path = sizes_path(
+        inputs, VocabularyCut(keep=640), SizesCut(ffn=20, hidden=24),
+        recover=make_training(objective="o_ul2"), teacher="none",
+    )  # fmt: skip
+    result = run_path(path, tmp_path / "out")
+    assert result.stages[0].loss_cut is not None
+    assert result.stages[1].loss_before == pytest.approx(result.stages[0].loss, abs=1e-12)
+    plan = read_plan(tmp_path / "out" / "plan.json")
+    assert len(find_kept(plan).vocabulary) == 640
+    assert max(find_kept(plan).vocabulary) > 640
+    assert read_shape(result.model).vocabulary_size == 640
+
+
+def test_a_decoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=16, n_layer=4, n_head=2, n_inner=32, vocab_size=300, n_positions=32,
+                        bos_token_id=None, eos_token_id=None)  # fmt: skip
+    save_model(GPT2LMHeadModel(config), make_tokenizer(["Ada"], 300), tmp_path / "large")
+    texts = np.random.default_rng(0).integers(0, 260, (12, 16))
+    recover = make_training(objective="causal", text_tokens=16)
+    stages = (
+        PathStage(name="a", cut=SizesCut(decoder_layers=3), recover=recover, teacher="none"),
+        PathStage(name="b", cut=SizesCut(ffn=24, choose="magnitude"), recover=recover,
+                  teacher="previous"),
+    )  # fmt: skip
+    path = PathConfig(model=str(tmp_path / "large"), stages=stages)
+    result = run_path(path, tmp_path / "out", data=texts[:8], valid=texts[8:])
+    assert [stage.objective for stage in result.stages] == ["causal", "causal"]
+    assert read_shape(result.model).inner_size == 24
+    refuse(path, tmp_path / "out", "config.data is", data=texts[:6], valid=texts[8:])
