@@ -46,6 +46,7 @@ NAMES = {"file", "files", "html", "data", "out", "model", "against", "template"}
     "prove", "scores", "output", "perplexity", "bertscore", "plot", "distill", "scorer", "cache",
     "checkpoint", "similarity", "fluency", "sheet", "answers", "filler", "spans", "gold",
     "predicted", "templates", "identity", "mixture", "texts", "tasks",
+    "teacher",
 }  # fmt: skip
 CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
@@ -107,6 +108,7 @@ COMPLETE: dict[str, list[str]] = {
     "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],
+    "compression recover": ["OPENBA", "RUN", "--data", "TEXT", "--recipe", "tiny"],
     "compression vocabulary": ["OPENBA", "RUN", "--counts", "TEXT", "--keep", "1000"],
     "diffusion train": ["tiny", "--data", "TARGETS", "--tokenizer", "WORDS", "--out", "RUN"],
     "diffusion recipe": ["tiny"],

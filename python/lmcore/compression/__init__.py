@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from lmcore.compression.counting import CountSummary, count_files
     from lmcore.compression.counts import Counts, read_counts, write_counts
     from lmcore.compression.cuts import TensorCut, apply_cut, find_shape
+    from lmcore.compression.distillation import distil
+    from lmcore.compression.distillation_config import DistillationConfig
+    from lmcore.compression.distilled_batches import DistilledLosses, distil_batch
+    from lmcore.compression.hidden_states import HiddenLoss
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
         Latency,
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
         measure_latency,
         record_latency,
     )
+    from lmcore.compression.lineage import Lineage, find_teacher, trace
     from lmcore.compression.model_folders import PruneSummary, prune_folder
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
         write_scores,
     )
     from lmcore.compression.shards import CutSummary, cut_checkpoint
+    from lmcore.compression.teacher import Teacher
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
 
@@ -73,6 +79,13 @@ _MODULES = {
         "apply_cut",
         "find_shape",
     ),
+    "distillation": ("distil",),
+    "distillation_config": ("DistillationConfig",),
+    "distilled_batches": (
+        "DistilledLosses",
+        "distil_batch",
+    ),
+    "hidden_states": ("HiddenLoss",),
     "importance": (
         "Calibration",
         "find_scores",
@@ -84,6 +97,11 @@ _MODULES = {
         "compare_latency",
         "measure_latency",
         "record_latency",
+    ),
+    "lineage": (
+        "Lineage",
+        "find_teacher",
+        "trace",
     ),
     "model_folders": (
         "PruneSummary",
@@ -144,6 +162,7 @@ _MODULES = {
         "CutSummary",
         "cut_checkpoint",
     ),
+    "teacher": ("Teacher",),
     "vocabulary": (
         "Selection",
         "choose_tokens",
@@ -160,8 +179,12 @@ __all__ = [
     "CountSummary",
     "Counts",
     "CutSummary",
+    "DistillationConfig",
+    "DistilledLosses",
+    "HiddenLoss",
     "Latency",
     "LatencyReport",
+    "Lineage",
     "PieceTable",
     "Plan",
     "Proof",
@@ -175,6 +198,7 @@ __all__ = [
     "Sizes",
     "Stage",
     "StoredScores",
+    "Teacher",
     "TensorCut",
     "TokenizerFolder",
     "VocabularySummary",
@@ -191,10 +215,13 @@ __all__ = [
     "count_files",
     "cut_checkpoint",
     "digest_weights",
+    "distil",
+    "distil_batch",
     "draw_scores",
     "find_kept",
     "find_scores",
     "find_shape",
+    "find_teacher",
     "list_shapes",
     "make_cuts",
     "measure_latency",
@@ -213,6 +240,7 @@ __all__ = [
     "score_model",
     "split_stages",
     "start_plan",
+    "trace",
     "update_proportions",
     "write_counts",
     "write_plan",

@@ -22,7 +22,7 @@ from lmcore.compression.families import Family
 from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
-from lmcore.compression.record import FILE, Record, format_record, read_record
+from lmcore.compression.record import FILE, Record, find_way, format_record, read_record
 from lmcore.compression.shards import CutSummary, cut_checkpoint
 from lmcore.cost import Shape, read_shape
 from lmcore.openba.protobuf import PieceKind
@@ -122,6 +122,7 @@ def prune_folder(
         plan=plan,
         stage=stage,
         vocabulary_ids=None if whole else np.array(kept),
+        source_folder=find_way(target, source),
     )
     copied = [name for name in TOKENIZER_FILES if (source / name).is_file()]
     tokenizer = None if whole or not copied else _load_tokenizer(source, kept)
@@ -129,7 +130,7 @@ def prune_folder(
         raise ValueError(f"{target}: the output is an input too")
     target.mkdir(parents=True, exist_ok=True)
     with FolderLock(target, doing="writing a model", file=f"{_OWN}prune.lock").hold():
-        _write_around(target, {FILE: format_record(record), **files})
+        _write_around(target, record, files)
         if tokenizer is None:
             _copy(source, target, copied)
         else:
@@ -246,25 +247,27 @@ def _load_tokenizer(source: Path, kept: tuple[int, ...]) -> TokenizerFolder:
     return tokenizer
 
 
-def _write_around(target: Path, files: dict[str, str]) -> None:
+def _write_around(target: Path, record: Record, files: dict[str, str]) -> None:
     """Writes the configurations; the record first, by which a later start knows the folder."""
     others = [path.name for path in target.iterdir() if not path.name.startswith(_OWN)]
-    record = target / FILE
-    is_own = record.is_file() and _is_record(record, files[FILE])
+    is_own = (target / FILE).is_file() and _is_record(target / FILE, record)
     if others and not is_own:
         there = "a model that was made otherwise" if FILE in others else f"{others[0]!r:.100}"
         raise FileExistsError(f"{target}: holds {there}: name another folder")
+    if not is_own:  # times that were measured since stay in it
+        write_text(target / FILE, format_record(record))
     for name, text in files.items():
-        if name != FILE or not is_own:  # times that were measured since stay in it
-            write_text(target / name, text)
+        write_text(target / name, text)
 
 
-def _is_record(file: Path, expected: str) -> bool:
-    """Whether a record is that of this run, apart from times."""
+def _is_record(file: Path, expected: Record) -> bool:
+    """Whether a record is that of this run, apart from times and where its source lay."""
+    changes: dict[str, Any] = {"latency": None, "source_folder": None}
     try:
-        return format_record(replace(read_record(file), latency=None)) == expected
+        found = format_record(replace(read_record(file), **changes))
     except ValueError:
         return False
+    return found == format_record(replace(expected, **changes))
 
 
 def _copy(source: Path, target: Path, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from lmcore.compression.plan_files import dump_plan, load_plan
 FILE = "pruning.json"
 FORMAT, VERSION = "lmcore-pruning", 1
 _MOST_BYTES = 1 << 28
-_KEYS = ("format", "version", "source", "plan", "stage", "vocabulary", "about", "latency")
+_KEYS = (
+    "format", "version", "source", "source_folder", "plan", "stage", "vocabulary", "about",
+    "latency",
+)  # fmt: skip
 _MOST_ID = 2**31 - 1
 
 
@@ -53,10 +56,15 @@ class Record:
     """What else tells how it was made, as JSON has it."""
     latency: LatencyReport | None = None
     """Its times beside those of the original, where they were measured."""
+    source_folder: str | None = None
+    """Where that model lay, as seen from the folder of the pruned one."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source:
             raise TypeError(f"source must be a digest: got {self.source!r:.60}")
+        folder = self.source_folder
+        if folder is not None and not (isinstance(folder, str) and folder and "\0" not in folder):
+            raise TypeError(f"source_folder must be a path: got {folder!r:.60}")
         if self.plan is not None and not isinstance(self.plan, Plan):
             raise TypeError(f"plan must be a Plan: got {self.plan!r:.60}")
         if not isinstance(self.about, dict):
@@ -109,6 +117,8 @@ def format_record(record: Record) -> str:
         'ab'
     """
     content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "source": record.source}
+    if record.source_folder is not None:
+        content["source_folder"] = record.source_folder
     if record.plan is not None:
         content["plan"] = dump_plan(record.plan)
     if record.stage is not None:
@@ -122,6 +132,52 @@ def format_record(record: Record) -> str:
         ids = json.dumps(record.vocabulary_ids.tolist())
         text = text.removesuffix("\n}") + f',\n "vocabulary": {{"old_ids": {ids}}}\n}}'
     return text + "\n"
+
+
+def find_way(folder: str | os.PathLike[str], source_folder: str | os.PathLike[str]) -> str:
+    """Returns where a model lies as seen from the folder of one that is pruned from it.
+
+    Args:
+        folder: of the pruned model, there or not yet.
+        source_folder: of the other one.
+
+    Example:
+        >>> find_way("models/small", "models/large")
+        '../large'
+    """
+    here, there = (os.path.realpath(path) for path in (folder, source_folder))
+    return os.path.relpath(there, here)
+
+
+def copy_record(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Writes a model's record beside one that was trained from it; does nothing if it has none.
+
+    Args:
+        folder: of the pruned model.
+        target: of the trained one.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: the record is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("pruned", "run", "run/best"):
+        ...         Path(folder, name).mkdir()
+        ...     record = Record(source="ab", source_folder="../large")
+        ...     write_record(Path(folder, "pruned"), record)
+        ...     copy_record(Path(folder, "pruned"), Path(folder, "run/best"))
+        ...     read_record(Path(folder, "run/best")).source_folder
+        '../../large'
+    """
+    if not Path(folder, FILE).is_file():
+        return
+    record = read_record(folder)
+    if record.source_folder is not None:
+        way = find_way(target, Path(folder, record.source_folder))
+        record = replace(record, source_folder=way)
+    write_record(target, record)
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
@@ -169,7 +225,7 @@ def _load(content: Any) -> Record:
     if "vocabulary" in content:
         ids = _load_ids(content["vocabulary"])
     plan = load_plan(content["plan"]) if "plan" in content else None
-    more = {name: content[name] for name in ("stage", "about") if name in content}
+    more = {name: content[name] for name in ("stage", "about", "source_folder") if name in content}
     if "latency" in content:
         more["latency"] = load_report(content["latency"])
     return Record(source=content.get("source", ""), plan=plan, vocabulary_ids=ids, **more)

@@ -14,7 +14,7 @@ from torch import nn
 
 from lmcore.compression.loading import find_kind, load_model
 from lmcore.compression.model_folders import TOKENIZER_FILES
-from lmcore.compression.record import FILE
+from lmcore.compression.record import copy_record
 from lmcore.compression.vocabulary_tensors import load_config
 from lmcore.openba import models as openba_models
 from lmcore.openba.stages import STAGE_FILE
@@ -49,17 +49,8 @@ class RecoveredModel:
     """
 
     def __init__(self, folder: str | os.PathLike[str], tokenizer: Any = None) -> None:
-        self.folder = find_model(folder)
-        if not (self.folder / "config.json").is_file():
-            problem = "no such folder of a model"
-            if self.folder.exists():
-                problem = "not a model: there is no config.json in it"
-            raise ValueError(f"{os.fspath(folder)}: {problem}")
-        if find_kind(load_config(self.folder)) == "encoder":
-            raise ValueError(
-                f"{self.folder}: expected an encoder-decoder or a decoder: an encoder alone has no "
-                "objective here"
-            )
+        self.folder = find_model_folder(folder)
+        find_model_kind(self.folder)
         self._own_tokenizer = tokenizer is None
         self.tokenizer = _load_tokenizer(self.folder) if tokenizer is None else tokenizer
         self.model: Any = load_model(self.folder)
@@ -121,7 +112,58 @@ class RecoveredModel:
         saver = openba_models.save_model if self.is_openba else models.save_model
         saver(self.model, tokenizer, folder, is_first=is_first)
         if is_first:
-            _copy(self.folder, folder, (FILE, STAGE_FILE))
+            copy_record(self.folder, folder)
+            _copy(self.folder, folder, (STAGE_FILE,))
+
+
+def find_model_folder(folder: str | os.PathLike[str]) -> Path:
+    """Returns the folder of a model.
+
+    Args:
+        folder: of the model, or of a run, whose best model it is.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: there is none, or it is not the one that the run wrote.
+
+    Example:
+        >>> find_model_folder("nowhere")
+        Traceback (most recent call last):
+        ValueError: nowhere: no such folder of a model
+    """
+    found = find_model(folder)
+    if not (found / "config.json").is_file():
+        problem = "no such folder of a model"
+        if found.exists():
+            problem = "not a model: there is no config.json in it"
+        raise ValueError(f"{os.fspath(folder)}: {problem}")
+    return found
+
+
+def find_model_kind(folder: Path) -> str:
+    """Returns whether a model is an `encoder-decoder` or a `decoder`.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        ValueError: it is an encoder alone, or transformers does not know it.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import T5Config
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     T5Config(vocab_size=300).save_pretrained(folder)
+        ...     find_model_kind(Path(folder))
+        'encoder-decoder'
+    """
+    kind = find_kind(load_config(folder))
+    if kind == "encoder":
+        raise ValueError(
+            f"{folder}: expected an encoder-decoder or a decoder: an encoder alone has no "
+            "objective here"
+        )
+    return kind
 
 
 class _Files:

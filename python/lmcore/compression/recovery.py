@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcore.compression.recovered_models import RecoveredModel
+from lmcore._text import escape
+from lmcore.compression.objectives import choose_objective
+from lmcore.compression.recovered_models import (
+    RecoveredModel,
+    find_model_folder,
+    find_model_kind,
+)
 from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.recovery_data import PACKED, RecoveryTexts, list_text_files, pack_texts
 from lmcore.compression.recovery_run import RecoveryRun
+from lmcore.compression.teacher import Teacher
+from lmcore.compression.teaching import (
+    choose_teacher,
+    find_reference,
+    hash_teacher,
+    load_teacher,
+)
 from lmcore.openba.data import TrainData
 from lmcore.training.config import change
 from lmcore.training.folder import Recipe, keep_apart
@@ -128,10 +143,18 @@ def recover(
     with use_threads(device.threads), start_processes(device.device) as processes:
         source = RecoveredModel(name, tokenizer)
         items, texts = _read(config, data, valid, source, Path(out), processes)
-        run = RecoveryRun(config, items, source, processes=processes)
-        record = items.record(
-            str(source.folder.absolute()), (0, 0), processes.first(run.find_fingerprint)
+        taught_by = _load_teacher(config, source, processes, progress=progress)
+        run = RecoveryRun(
+            config,
+            items,
+            source,
+            processes=processes,
+            teacher=taught_by,
+            load_reference=None if taught_by else _find_reference(config, source, processes),
         )
+        known = hash_teacher(taught_by) if taught_by and processes.is_first else b""
+        fingerprint = processes.first(lambda: run.find_fingerprint(known))
+        record = items.record(str(source.folder.absolute()), (0, 0), fingerprint)
         record = replace(record, options={**record.options, **texts})
         free = [n for n in _FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
         result = fit(
@@ -161,6 +184,48 @@ def recover(
         proportions=label(run.proportions),
         history=result.history,
     )
+
+
+def find_recipe(model: str | os.PathLike[str]) -> str:
+    """Returns the name of the recipe of a kind of model: `d_ul2` or `causal`.
+
+    Args:
+        model: its folder, or that of a run.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no folder of an encoder-decoder or a decoder.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import GPT2Config
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     GPT2Config(vocab_size=300).save_pretrained(folder)
+        ...     find_recipe(folder)
+        'causal'
+    """
+    return choose_objective(RecoveryConfig(), find_model_kind(find_model_folder(model)))
+
+
+def _load_teacher(
+    config: RecoveryConfig, source: RecoveredModel, processes: Processes, *, progress: bool
+) -> Teacher | None:
+    place, why = choose_teacher(config, source.folder)
+    if progress and processes.is_first:
+        print(escape(why), file=sys.stderr)
+    if place is None:
+        return None
+    return load_teacher(config, place, source.folder, processes.device)
+
+
+def _find_reference(
+    config: RecoveryConfig, source: RecoveredModel, processes: Processes
+) -> Callable[[], Teacher] | None:
+    """What loads the model before pruning, if it is there."""
+    place, _ = find_reference(config, source.folder)
+    if place is None:
+        return None
+    return lambda: load_teacher(config, place, source.folder, processes.device)
 
 
 def _read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from lmcore.compression.distillation_config import DistillationConfig
 from lmcore.compression.proportions import INITIAL, Rule, check_proportions
 from lmcore.training.config import (
     Between,
@@ -55,13 +56,16 @@ class RecoveryConfig:
     proportions_rule: Rule = "paper"
     """Of `d_ul2`: whether a loss below its target counts as one at it (`paper`), or counts, with
     smoothing (`shipped`)."""
-    initial_proportions: Proportions = INITIAL
+    initial_proportions: Annotated[Proportions, Between(0, 1)] = INITIAL
     """Of `d_ul2`: of the seven denoisers, in the first steps."""
-    targets: Proportions | None = None
+    targets: Annotated[Proportions | None, Between(0, 1e30)] = None
     """Of `d_ul2`: losses that the model shall come back to. None: those of the teacher, or of the
     model before pruning, on the same validation texts."""
     update_every_steps: Annotated[int, Between(1, 2**31 - 1)] = 1000
     """Of `d_ul2`: steps between measurements of the losses, after which the weights are others."""
+
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """How much is learned from the teacher, where there is one."""
 
     tied: bool | None = None
     """Of OpenBA: whether embedding and output layer are one matrix while it trains; None: if they

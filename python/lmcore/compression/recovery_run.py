@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmcore.compression.causal import CAUSAL, CausalSamples, make_causal, sum_row_losses
+from lmcore.compression.distilled_batches import distil_batch
+from lmcore.compression.hidden_states import HiddenLoss
 from lmcore.compression.loading import find_kind
 from lmcore.compression.objectives import (
     Sentinels,
@@ -25,6 +27,8 @@ from lmcore.compression.objectives import (
 from lmcore.compression.proportions import check_proportions, update_proportions
 from lmcore.compression.recovered_models import RecoveredModel
 from lmcore.compression.recovery_config import RecoveryConfig
+from lmcore.compression.teacher import Teacher
+from lmcore.compression.teaching import make_inputs, sum_teacher_losses
 from lmcore.openba.batches import SampleBatches
 from lmcore.openba.data import TrainData
 from lmcore.openba.objective import measure_losses, measure_means
@@ -34,6 +38,9 @@ from lmcore.ops.denoising import DenoisedBatch, Denoiser
 from lmcore.training.checkpoint import check_weights
 from lmcore.training.processes import Processes
 from lmcore.training.seeding import seed_torch
+
+# In the log: what is learned from a teacher.
+_DIVERGENCE, _DISTANCE = "loss_distillation", "loss_hidden"
 
 
 class RecoveryRun(SampleRun):
@@ -48,9 +55,9 @@ class RecoveryRun(SampleRun):
         data: the texts.
         source: the model and its tokenizer.
         processes: those that share each batch; this one alone by default.
-        measure_targets: for D-UL2 without given targets: computes, once, the losses under all
-            denoisers of the model before pruning, by what it is called with: a function of what
-            gives the losses of a batch.
+        teacher: what the model learns from, on this process's device.
+        load_reference: for D-UL2 without targets and without teacher: gives the model whose
+            losses they are. It is called once, before the first step.
 
     Raises:
         OSError: a file cannot be read.
@@ -66,13 +73,14 @@ class RecoveryRun(SampleRun):
         source: RecoveredModel,
         *,
         processes: Processes | None = None,
-        measure_targets: MeasureTargets | None = None,
+        teacher: Teacher | None = None,
+        load_reference: Callable[[], Teacher] | None = None,
     ) -> None:
         self.config, self.data, self.source = config, data, source
         self.processes = processes or Processes()
         self.model = source.model
         self.objective = choose_objective(config, find_kind(self.model.config))
-        self._measure_targets = measure_targets
+        self.teacher, self._load_reference = teacher, load_reference
         self.sentinels: Sentinels | None = None
         self.denoisers: tuple[Denoiser, ...] = ()
         [texts] = [own.items for own in data.sources]
@@ -100,7 +108,10 @@ class RecoveryRun(SampleRun):
         self._check()
         seed_torch(seed)
         source.prepare(lengths, tied=config.tied)
-        self.start_model(self.model, *source.list_blocks(config.device))
+        self.hidden = self._make_hidden()
+        if teacher is not None:
+            self.part_names = (_DIVERGENCE, *([_DISTANCE] if self.hidden else []))
+        self.start_model(self.model, *source.list_blocks(config.device), self.hidden)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -113,19 +124,25 @@ class RecoveryRun(SampleRun):
         Args:
             batch: its rows.
         """
-        losses = self.sum_losses(batch)
-        return RowLosses(trained=losses, shown=losses)
+        if self.teacher is None:
+            losses = self.sum_losses(batch)
+            return RowLosses(trained=losses, shown=losses)
+        inputs, labels = make_inputs(self._turn(batch), self.processes.device)
+        found = distil_batch(
+            self.model, self.teacher, inputs, labels, self.config.distillation, hidden=self.hidden
+        )
+        more = {_DIVERGENCE: found.divergence.sum(1)}
+        if found.distance is not None:
+            more[_DISTANCE] = found.distance
+        return RowLosses(trained=found.rows, shown=found.cross_entropy.sum(1), more=more)
 
-    def sum_losses(self, batch: DenoisedBatch, model: Any = None) -> Tensor:
+    def sum_losses(self, batch: DenoisedBatch) -> Tensor:
         """Returns the cross entropy of each row, added up over its labels: `[B]` float32.
 
         Args:
             batch: its rows, as denoisers make them.
-            model: what computes; None: that which is trained.
         """
-        if self.sentinels is not None:
-            batch = self.sentinels.turn(batch)
-        return sum_row_losses(model or self.model, batch, self.processes.device)
+        return sum_row_losses(self.model, self._turn(batch), self.processes.device)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Trains on one batch, and measures anew how often each denoiser is drawn when it is time.
@@ -221,11 +238,35 @@ class RecoveryRun(SampleRun):
     def _start(self) -> None:
         """What is measured once, before the first step."""
         if self.proportions is not None and self.targets is None:
-            assert self._measure_targets is not None
-            found = self._measure_targets(self._measure_by)
+            found = self._measure_targets()
             self.targets = np.array([found[f"loss_{one.name}"] for one in self.denoisers])
         if self.start_losses is None:
             self.start_losses = self._measure()
+
+    def _measure_targets(self) -> dict[str, float]:
+        """The losses of the teacher, or of a model that is here for that alone."""
+        teacher = self.teacher
+        if teacher is None:
+            assert self._load_reference is not None
+            teacher = self._load_reference()
+
+        def compute(batch: DenoisedBatch) -> Tensor:
+            return sum_teacher_losses(teacher, self._turn(batch), self.processes.device)
+
+        with self.optimizer.autocast():
+            return self._measure_by(compute)
+
+    def _make_hidden(self) -> HiddenLoss | None:
+        teacher, weight = self.teacher, self.config.distillation.hidden_weight
+        if teacher is None or not weight:
+            return None
+        if self.in_step:
+            raise ValueError("distillation.hidden_weight must be 0 where device.sharding is full")
+        return HiddenLoss.make(self.model.config, teacher.model.config, teacher.lineage)
+
+    def _turn(self, batch: DenoisedBatch) -> DenoisedBatch:
+        """With sentinels in the tokenizer's order."""
+        return batch if self.sentinels is None else self.sentinels.turn(batch)
 
     def _update(self) -> None:
         assert self.proportions is not None
@@ -282,7 +323,7 @@ class RecoveryRun(SampleRun):
         if self.objective == "d_ul2":
             if valid is None:
                 raise ValueError("d_ul2 needs validation texts, whose losses its shares follow")
-            if config.targets is None and self._measure_targets is None:
+            if config.targets is None and not (self.teacher or self._load_reference):
                 raise ValueError(
                     "d_ul2 needs the losses of the model before pruning: name it as the teacher, "
                     "or give targets"
@@ -296,7 +337,3 @@ class RecoveryRun(SampleRun):
             raise ValueError(
                 f"loop.metric must be {' or '.join(known)}: got {config.loop.metric!r}"
             )
-
-
-MeasureTargets = Callable[[Callable[..., dict[str, float]]], dict[str, float]]
-"""Gives the losses of a model by name, by a function of what gives the losses of a batch."""

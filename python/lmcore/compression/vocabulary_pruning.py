@@ -32,7 +32,7 @@ from lmcore.compression.cuts import TensorCut
 from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
-from lmcore.compression.record import Record, write_record
+from lmcore.compression.record import Record, find_way, write_record
 from lmcore.compression.shards import cut_checkpoint
 from lmcore.compression.token_ids import find_missing, list_token_ids, renumber_settings
 from lmcore.compression.vocabulary import Selection, choose_tokens, pad_ids
@@ -147,7 +147,7 @@ def prune_vocabulary(
         plan.write_settings(part)
         written = plan.write_weights(part, max_shard_bytes, resume, progress)
         proof = plan.prove(part, prove, logits) if prove else None
-        plan.write_record(part, proof)
+        plan.write_record(part, final, proof)
         _check_target(final)
         part.rename(final)
     for name in (_LOCK, _WRITTEN):
@@ -280,7 +280,7 @@ class _Plan:
             prove_logits(proof, self.source, folder, self.config, shown, self.old_ids)
         return proof
 
-    def write_record(self, folder: Path, proof: Proof | None) -> None:
+    def write_record(self, folder: Path, final: Path, proof: Proof | None) -> None:
         details = {
             **self.options,
             "required": self.selection.required,
@@ -293,6 +293,7 @@ class _Plan:
             source=digest_model(self.source, self.checkpoint),
             vocabulary_ids=self.old_ids,
             about={"vocabulary": details},
+            source_folder=find_way(final, self.source),
         )
         write_record(folder, record)
 

@@ -75,7 +75,8 @@ class SampleRun:
         processes: those that share each batch.
         batches: gives the micro-batches of a step.
         model: what is trained.
-        optimizer: of its weights.
+        trained: the same, or a module that holds it and what is trained with it.
+        optimizer: of their weights.
         first_weights: what tells the weights that training started from from others; in the first
             process alone.
         part_names: of what `compute` gives beside the cross entropy.
@@ -87,11 +88,16 @@ class SampleRun:
     processes: Processes
     batches: SampleBatches
     model: Any
+    trained: nn.Module
     optimizer: Optimizer
     first_weights: bytes
 
     def start_model(
-        self, model: Any, blocks: Sequence[nn.Module], device: DeviceConfig | None = None
+        self,
+        model: Any,
+        blocks: Sequence[nn.Module],
+        device: DeviceConfig | None = None,
+        more: nn.Module | None = None,
     ) -> None:
         """Takes a model to this process's device, and makes its optimizer.
 
@@ -99,6 +105,7 @@ class SampleRun:
             model: what is trained.
             blocks: of it, which are sharded one by one.
             device: what is asked for of the blocks; None: as the settings say.
+            more: what is trained with it, and is no part of it; not sharded.
 
         Raises:
             ValueError: it cannot be sharded, or the schedule does not fit into the run.
@@ -108,8 +115,11 @@ class SampleRun:
         self.first_weights = hash_weights(model) if processes.is_first else b""
         nn.Module.to(model, processes.device)  # transformers' own `to` is untyped
         processes.shard(model, blocks, device or config.device)
+        self.trained = model
+        if more is not None:
+            self.trained = nn.ModuleDict({"model": model, "more": more.to(processes.device)})
         self.optimizer = Optimizer(
-            model,
+            self.trained,
             config.optimizer,
             config.schedule,
             config.device,
@@ -198,7 +208,7 @@ class SampleRun:
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next step depends on, but for the random numbers."""
         return {
-            "model": gather_weights(self.model, trained=True),
+            "model": gather_weights(self.trained, trained=True),
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -211,7 +221,7 @@ class SampleRun:
         Raises:
             Exception: of any kind: it is no state, or one of another run.
         """
-        take_weights(self.model, state["model"])
+        take_weights(self.trained, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 

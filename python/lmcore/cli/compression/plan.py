@@ -8,7 +8,15 @@ import typer
 
 from lmcore.cli.compression.scoring import check_scoring, find_scores
 from lmcore.cli.failures import starting
-from lmcore.cli.options import MOST, Quiet, SwigluRule, name_of_file, plain_text, whole
+from lmcore.cli.options import (
+    MOST,
+    Quiet,
+    Settings,
+    SwigluRule,
+    name_of_file,
+    plain_text,
+    whole,
+)
 from lmcore.cli.terminal import say, show_json
 
 
@@ -126,20 +134,35 @@ def recipe_command(
         typer.Argument(
             metavar="RECIPE",
             parser=plain_text,
-            help="openba_v2, the paper's plan from 15B to 3.4B.",
+            help="openba_v2, the paper's plan from 15B to 3.4B, or one that `recover` takes.",
             show_default=False,
         ),
     ],
-    seed: Annotated[int, whole(0, 2**64 - 1, text="Of what is drawn.")] = 0,
+    seed: Annotated[int, whole(0, 2**64 - 1, text="Of what a plan draws.")] = 0,
+    settings: Settings = None,
 ) -> None:
-    """Print a plan of the paper, for OpenBA's 15B."""
+    """Print a plan of the paper, for OpenBA's 15B, or the settings of a recovery, as JSON."""
     with starting():
         from lmcore.compression.plan_files import dump_plan
-        from lmcore.compression.recipes import RECIPES
+        from lmcore.compression.recipes import RECIPES, RECOVERY_RECIPES
 
-    if recipe not in RECIPES:
-        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}: got {recipe!r:.60}")
-    show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
+    if recipe in RECOVERY_RECIPES:
+        _show_recovery(recipe, settings or [])
+    elif recipe not in RECIPES:
+        known = ", ".join((*RECIPES, *RECOVERY_RECIPES))
+        raise ValueError(f"RECIPE must be one of {known}: got {recipe!r:.60}")
+    elif settings:
+        raise ValueError(f"--set belongs to a recovery: {recipe} is a plan")
+    else:
+        show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
+
+
+def _show_recovery(recipe: str, settings: list[str]) -> None:
+    with starting():
+        from lmcore.compression.recipes import RECOVERY_RECIPES
+        from lmcore.training.config import choose_recipe, config_to_dict
+
+    show_json(config_to_dict(choose_recipe(RECOVERY_RECIPES, recipe, settings)), indent=2)
 
 
 def _plan(
