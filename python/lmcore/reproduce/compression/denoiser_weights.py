@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
@@ -34,7 +35,7 @@ def measure_weights(seed: int, size: Size) -> Measurement:
     values = {}
     with train_whole(seed, sizes) as whole:
         small = cut_half(whole, seed)
-        found = {"cut": whole.measure(small)}
+        found: dict[str, Mapping[str, float]] = {"cut": whole.measure(small)}
         given: dict[str, dict[str, Any]] = {
             "uniform": {"objective": "ul2"},
             # Nothing is updated before the end.
