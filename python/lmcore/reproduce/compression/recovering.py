@@ -132,7 +132,7 @@ class Recovered:
 
     def list_losses(self) -> list[float]:
         """Returns the mean losses of validation texts, in order of steps."""
-        return [line["valid_loss"] for line in self.history if "valid_loss" in line]
+        return [line["metrics"]["loss"] for line in self.history if line.get("metrics")]
 
     def list_shares(self, every: int) -> list[dict[str, float]]:
         """Returns how often each denoiser was drawn in D-UL2, at first and after each update.
