@@ -105,6 +105,8 @@ pub enum Stream {
     MixtureSeeds = 257,
     /// Exercises of a generated fine-tune.
     Exercises = 258,
+    /// How far the gates of a model that is to be pruned are open, of each step.
+    Gates = 259,
     /// Seeds of torch's generators.
     TorchSeeds = 0x7E3D,
     /// Orders of training examples.

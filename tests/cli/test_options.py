@@ -105,6 +105,10 @@ COMPLETE: dict[str, list[str]] = {
     "ner recipe": ["tiny"],
     "ner predict": ["LABELLER", "ROWS", "ALIGNED"],
     "compression cost": ["PLAN"],
+    "compression learn-masks": [
+        "OPENBA", "RUN", "--data", "TEXT", "--target", "params=99%", "--recipe", "tiny_masks",
+        "--steps", "1",
+    ],
     "compression plan": ["CONFIG", "ALIGNED", "--ffn", "1000"],
     "compression prune": ["OPENBA", "RUN", "--plan", "PLAN"],
     "compression recipe": ["openba_v2"],

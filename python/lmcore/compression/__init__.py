@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lmcore.compression.distillation import distil
     from lmcore.compression.distillation_config import DistillationConfig
     from lmcore.compression.distilled_batches import DistilledLosses, distil_batch
+    from lmcore.compression.gated_model import GatedModel
+    from lmcore.compression.gates import Gates, SizePolynomial
     from lmcore.compression.hidden_states import HiddenLoss
     from lmcore.compression.importance import Calibration, find_scores, score_model
     from lmcore.compression.latency import (
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
         record_latency,
     )
     from lmcore.compression.lineage import Lineage, find_teacher, trace
+    from lmcore.compression.mask_config import MaskConfig
+    from lmcore.compression.mask_learning import MaskResult, learn_masks
     from lmcore.compression.model_folders import PruneSummary, prune_folder
     from lmcore.compression.pieces.folder import TokenizerFolder
     from lmcore.compression.pieces.table import PieceTable
@@ -51,7 +55,10 @@ if TYPE_CHECKING:
         read_scores,
         write_scores,
     )
+    from lmcore.compression.search import Candidate
+    from lmcore.compression.searched_stages import add_candidate_stages, add_searched_stages
     from lmcore.compression.shards import CutSummary, cut_checkpoint
+    from lmcore.compression.targets import Conditions, Target, parse_target
     from lmcore.compression.teacher import Teacher
     from lmcore.compression.vocabulary import Selection, choose_tokens
     from lmcore.compression.vocabulary_pruning import VocabularySummary, prune_vocabulary
@@ -91,6 +98,11 @@ _MODULES = {
         "find_scores",
         "score_model",
     ),
+    "gated_model": ("GatedModel",),
+    "gates": (
+        "Gates",
+        "SizePolynomial",
+    ),
     "latency": (
         "Latency",
         "LatencyReport",
@@ -102,6 +114,11 @@ _MODULES = {
         "Lineage",
         "find_teacher",
         "trace",
+    ),
+    "mask_config": ("MaskConfig",),
+    "mask_learning": (
+        "MaskResult",
+        "learn_masks",
     ),
     "model_folders": (
         "PruneSummary",
@@ -158,11 +175,21 @@ _MODULES = {
         "read_scores",
         "write_scores",
     ),
+    "search": ("Candidate",),
+    "searched_stages": (
+        "add_candidate_stages",
+        "add_searched_stages",
+    ),
     "shards": (
         "CutSummary",
         "cut_checkpoint",
     ),
     "teacher": ("Teacher",),
+    "targets": (
+        "Conditions",
+        "Target",
+        "parse_target",
+    ),
     "vocabulary": (
         "Selection",
         "choose_tokens",
@@ -176,15 +203,21 @@ _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Calibration",
+    "Candidate",
+    "Conditions",
     "CountSummary",
     "Counts",
     "CutSummary",
     "DistillationConfig",
     "DistilledLosses",
+    "GatedModel",
+    "Gates",
     "HiddenLoss",
     "Latency",
     "LatencyReport",
     "Lineage",
+    "MaskConfig",
+    "MaskResult",
     "PieceTable",
     "Plan",
     "Proof",
@@ -195,14 +228,18 @@ __all__ = [
     "RemapSummary",
     "Scores",
     "Selection",
+    "SizePolynomial",
     "Sizes",
     "Stage",
     "StoredScores",
+    "Target",
     "Teacher",
     "TensorCut",
     "TokenizerFolder",
     "VocabularySummary",
+    "add_candidate_stages",
     "add_chosen_stage",
+    "add_searched_stages",
     "add_stage",
     "apply_cut",
     "check_plan",
@@ -222,9 +259,11 @@ __all__ = [
     "find_scores",
     "find_shape",
     "find_teacher",
+    "learn_masks",
     "list_shapes",
     "make_cuts",
     "measure_latency",
+    "parse_target",
     "prune_config",
     "prune_folder",
     "prune_shape",

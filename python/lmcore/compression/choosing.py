@@ -35,7 +35,9 @@ LAYOUTS = ("spread", "adjacent")
 """How layers that are cut lie: spread out over the middle, or side by side in it, which is worse
 and there to be compared with."""
 
-SCORED = ("magnitude", "activation", "taylor", "block_influence")
+LEARNED = "learned"
+"""Scores that are learned with a target: see `lmcore.compression.mask_learning`."""
+SCORED = ("magnitude", "activation", "taylor", "block_influence", LEARNED)
 """Methods that ask the model: see `lmcore.compression.importance`."""
 METHODS = ("random", *SCORED)
 """How what is kept is chosen."""

@@ -28,7 +28,7 @@ from lmcore.compression.calibration import (
     make_batch,
     read_calibration,
 )
-from lmcore.compression.choosing import SCORED
+from lmcore.compression.choosing import LEARNED, SCORED
 from lmcore.compression.families import find_family
 from lmcore.compression.magnitudes import score_magnitudes
 from lmcore.compression.plan import Plan
@@ -121,6 +121,8 @@ def score_model(
     """
     check_method(method)
     plan = start_plan(folder) if plan is None else plan
+    if method == LEARNED:
+        raise ValueError("learned scores come from `lmcore compression learn-masks`: name its file")
     if method == "magnitude":
         scores = score_magnitudes(folder, plan, progress=progress)
         return StoredScores(scores=scores, method=method, model=digest_weights(folder))
@@ -207,24 +209,13 @@ def _probe(
 
         from lmcore.compression import probes
         from lmcore.training.processes import find_device
-    from lmcore.compression.loading import find_kind, load_model
-    from lmcore.compression.vocabulary_tensors import load_config
+    from lmcore.compression.loading import load_model
 
     digest, device = digest_text(calibration.text), find_device(calibration.device)
-    config = load_config(folder)
-    kind = find_kind(config)
-    tokenizer = _load_tokenizer(folder)
-    reader = _make_reader(kind, config, tokenizer)
-    rows = read_calibration(calibration.text, reader, calibration.tokens)
-    tokens = sum(row.tokens for row in rows)
     with_head = method == "taylor"
+    rows, kind, settings = read_rows(folder, calibration, with_labels=with_head)
+    tokens = sum(row.tokens for row in rows)
     model = load_model(folder, None if with_head else AutoModel, device=str(device))
-    settings = {"pad": _take(tokenizer.pad_token_id, config.pad_token_id)}
-    settings["start"] = _take(getattr(config, "decoder_start_token_id", None), settings["pad"])
-    if with_head and kind == "encoder":
-        if tokenizer.mask_token_id is None:
-            raise ValueError(f"{os.fspath(folder)}: its tokenizer must have a token that masks")
-        settings["mask"] = tokenizer.mask_token_id
     done = 0
 
     def tell(count: int) -> None:
@@ -244,6 +235,45 @@ def _probe(
         scores=scores, method=method, model=digest_weights(folder), text=digest, tokens=tokens,
         most_tokens=calibration.tokens,
     )  # fmt: skip
+
+
+def read_rows(
+    folder: str | os.PathLike[str], calibration: Calibration, *, with_labels: bool = True
+) -> tuple[list[CalibrationRow], str, dict[str, int]]:
+    """Returns what a model reads of a text: rows, its kind, and the ids for `make_batches`.
+
+    Args:
+        folder: of the model, with its tokenizer.
+        calibration: what it reads.
+        with_labels: whether an encoder alone is asked for tokens that are masked.
+
+    Raises:
+        ImportError: transformers is not installed.
+        OSError: a file cannot be read.
+        ValueError: there is no tokenizer, the text holds nothing, or a row cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_rows(folder, Calibration(text="pyproject.toml"))
+        Traceback (most recent call last):
+        ValueError: ...
+    """
+    from lmcore.compression.loading import find_kind
+    from lmcore.compression.vocabulary_tensors import load_config
+
+    config = load_config(folder)
+    kind = find_kind(config)
+    tokenizer = _load_tokenizer(folder)
+    reader = _make_reader(kind, config, tokenizer)
+    rows = read_calibration(calibration.text, reader, calibration.tokens)
+    settings = {"pad": _take(tokenizer.pad_token_id, config.pad_token_id)}
+    settings["start"] = _take(getattr(config, "decoder_start_token_id", None), settings["pad"])
+    if with_labels and kind == "encoder":
+        if tokenizer.mask_token_id is None:
+            raise ValueError(f"{os.fspath(folder)}: its tokenizer must have a token that masks")
+        settings["mask"] = tokenizer.mask_token_id
+    return rows, kind, settings
 
 
 def make_batches(

@@ -234,7 +234,7 @@ def score_gradients(
             count = len(batch.labels)
             gates = {key: torch.ones(count, 1, sizes[key[0]], requires_grad=True) for key in keys}
             # The loss of a row depends on no other: its gates have a gradient of their own.
-            loss = _sum_losses(model, batch, shape)
+            loss = sum_losses(model, batch, shape)
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
                     f"the loss must be a finite number: that of rows {rows + 1} to {rows + count} "
@@ -323,7 +323,24 @@ def _turn(before: Tensor, after: Tensor) -> Tensor:
     return (first - second).square().sum(-1) / 2
 
 
-def _sum_losses(model: Any, batch: CalibrationBatch, shape: Shape) -> Tensor:
+def sum_losses(model: Any, batch: CalibrationBatch, shape: Shape) -> Tensor:
+    """Returns the loss of a batch, added up over its labels.
+
+    Args:
+        model: with an output layer, in the mode of evaluation.
+        batch: of a text.
+        shape: of the model.
+
+    Example:
+        >>> from lmcore.compression.calibration import CalibrationRow, make_batch
+        >>> from lmcore.cost.configs import make_shape
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = GPT2Config(vocab_size=9, n_layer=1, n_embd=8, n_head=2)
+        >>> batch = make_batch([CalibrationRow((), (3, 4, 5))], "decoder")
+        >>> shape = make_shape(config.to_dict())
+        >>> float(sum_losses(GPT2LMHeadModel(config).eval(), batch, shape)) > 0
+        True
+    """
     logits = _run(model, batch, shape).logits
     labels = batch.labels.to(logits.device)
     wide = logits.flatten(0, 1).float()

@@ -111,6 +111,8 @@ class Stream(IntEnum):
     """Seeds of the sources of a mixture."""
     EXERCISES = 258
     """Exercises of a generated fine-tune."""
+    GATES = 259
+    """How far the gates of a model that is to be pruned are open, of each step."""
     TORCH_SEEDS = 0x7E3D
     """Seeds of torch's generators."""
     ORDERS = 0x7E3E

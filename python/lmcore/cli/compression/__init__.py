@@ -2,6 +2,7 @@
 
 from lmcore.cli.compression.cost import cost_command
 from lmcore.cli.compression.count import count_command
+from lmcore.cli.compression.learn_masks import learn_masks_command
 from lmcore.cli.compression.plan import plan_command, recipe_command
 from lmcore.cli.compression.prune import prune_command
 from lmcore.cli.compression.recover import recover_command
@@ -15,6 +16,7 @@ app.command("recipe")(recipe_command)
 app.command("cost")(cost_command)
 app.command("prune")(prune_command)
 app.command("recover")(recover_command)
+app.command("learn-masks")(learn_masks_command)
 app.command("count")(count_command)
 app.command("vocabulary")(vocabulary_command)
 app.command("remap")(remap_command)

@@ -63,11 +63,12 @@ def plan_command(
     choose: Annotated[
         str,
         typer.Option(
-            metavar="random|magnitude|activation|taylor|block_influence",
+            metavar="random|magnitude|activation|taylor|block_influence|learned",
             parser=plain_text,
             help="Which channels, heads and units are kept: drawn ones, those with the largest "
             "weights, the largest activations on --text, or those that a loss on it feels most. "
-            "block_influence keeps the layers, in place of --layers, that change their input most.",
+            "block_influence keeps the layers, in place of --layers, that change their input most; "
+            "learned takes what `learn-masks` wrote as --scores.",
         ),
     ] = "random",
     text: Annotated[

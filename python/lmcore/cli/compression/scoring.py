@@ -41,6 +41,12 @@ def check_scoring(model: str, method: str, sizes: dict[str, Any], options: dict[
         if options["scores"] is not None:
             raise ValueError("--scores is for methods that score: random does not")
         return
+    if method == "learned":
+        if options["scores"] is None or options["text"]:
+            raise ValueError(
+                "learned needs --scores, the file that `learn-masks` wrote, and no --text"
+            )
+        return
     widths = [name for name in WIDTHS if sizes[name] is not None]
     if method == "block_influence" and widths:
         raise ValueError(
