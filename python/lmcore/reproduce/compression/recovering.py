@@ -51,6 +51,8 @@ class Sizes:
     """Of D-UL2."""
     valid: int
     """Texts that D-UL2 is validated with; neither trained on nor tested."""
+    mask_steps: int = 2
+    """Of gates that learn what stays."""
     words: bool = False
     """Whether a word is a token, and nothing is scored: a vocabulary as small as the texts."""
 
@@ -65,7 +67,7 @@ SIZES: dict[Size, Sizes] = {
             SCALES["full"], encoder_layers=1, decoder_layers=8, steps=600, batch_size=16,
             micro_batch_size=16,
         ),
-        steps=120, update_every_steps=10, valid=64,
+        steps=120, update_every_steps=10, valid=64, mask_steps=100,
     ),
 }  # fmt: skip
 """By the size of the claims."""
@@ -210,7 +212,7 @@ class Whole:
         """
         from lmcore.compression import prune_folder
 
-        target = self._find_place()
+        target = self.find_place()
         prune_folder(self.folder if source is None else source, target, plan, stage=stage)
         return target
 
@@ -225,7 +227,7 @@ class Whole:
         from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
         from lmcore.training.checkpoint import no_bars
 
-        target = self._find_place()
+        target = self.find_place()
         shutil.copytree(folder, target)
         torch.manual_seed(self._seed)
         with no_bars():
@@ -291,7 +293,7 @@ class Whole:
             device=DeviceConfig(device="cpu", threads=1),
             **given | changes,
         )  # fmt: skip
-        out = self._find_place()
+        out = self.find_place()
         is_validated = parts > 1 or config.objective == "d_ul2"
         result = recover(
             config, self.corpus.train, out, model=model, tokenizer=made.tokenizer,
@@ -300,7 +302,8 @@ class Whole:
         model = out / "best"
         return Recovered(model=model, losses=self.measure(model), history=result.history)
 
-    def _find_place(self) -> Path:
+    def find_place(self) -> Path:
+        """Returns where a folder may be written."""
         self._count += 1
         return self._place / str(self._count)
 
