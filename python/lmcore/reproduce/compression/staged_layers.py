@@ -124,7 +124,7 @@ CLAIMS = (
         rule="Right after the cut, what is cut at once loses more than what is cut in stages does "
         "after any of its cuts, by more than the spread; and at the end, in stages it loses no "
         "more than at once by more than the spread.",
-        expected="reproduced",
+        expected="not reproduced",
         group=GROUP,
         holds=stages_lose_less,
         plot=_plot,
