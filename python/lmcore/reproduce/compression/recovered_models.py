@@ -150,7 +150,7 @@ _SETTING = (
 
 CLAIMS = (
     Claim(
-        id="recovered_or_new",
+        id="recovered_models",
         system="compression",
         statement="Pruned and recovered, a model is better than one of its size from scratch.",
         source="OpenBA-V2, arXiv 2405.05957, abstract and section 1",
@@ -167,7 +167,7 @@ CLAIMS = (
         plot=_plot,
     ),
     Claim(
-        id="distilled_recovery",
+        id="recovered_models_taught",
         system="compression",
         statement="With the whole model as its teacher, a pruned model recovers better.",
         source="beyond OpenBA-V2, which recovers without a teacher",
