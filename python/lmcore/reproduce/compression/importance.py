@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
+from lmcore.reproduce.compression.recovering import CALIBRATION, write_corpus
 from lmcore.reproduce.openba.pretraining import SCALES, Corpus, Pretraining, Scale
 
 _WIDTHS = {
@@ -23,7 +22,6 @@ _SCALES: dict[Size, Scale] = {
     "tiny": replace(SCALES["tiny"], decoder_layers=4),
     "full": replace(SCALES["full"], steps=600),
 }
-_CALIBRATION = 2000  # documents
 
 
 def measure_methods(seed: int, size: Size) -> Measurement:
@@ -46,7 +44,7 @@ def measure_methods(seed: int, size: Size) -> Measurement:
     scale = _SCALES[size]
     with tempfile.TemporaryDirectory() as name, no_bars():
         folder, whole = Path(name), Path(name, "whole")
-        corpus = _make_corpus(seed, scale, whole, folder / "text.txt")
+        corpus = write_corpus(seed, scale, whole, folder / "text.txt", CALIBRATION)
         run = Pretraining(seed, scale, corpus, corpus.denoisers).train()
         run.model.save_pretrained(whole)
         values = {"none": run.evaluate(*corpus.denoisers)["loss"]}
@@ -72,34 +70,6 @@ def measure_methods(seed: int, size: Size) -> Measurement:
         values[f"{dimension}/gain"] = values[f"{dimension}/random"] - values[f"{dimension}/taylor"]
     values["layers/gain"] = values["layers/spread"] - values["layers/block_influence"]
     return Measurement(values=values)
-
-
-def _make_corpus(seed: int, scale: Scale, folder: Path, text: Path) -> Corpus:
-    """Groups of generated documents; writes the tokenizer, and other documents as text."""
-    from lmcore.openba import OpenBATokenizer
-    from lmcore.openba.models import find_ids
-    from lmcore.worlds.openba import make_world, write_piece_file
-
-    folder.mkdir()
-    write_piece_file(folder / "spiece.model")
-    tokenizer = OpenBATokenizer(folder / "spiece.model")
-    tokenizer.save_pretrained(folder)
-    documents = make_world(seed, documents=scale.documents).to_text().splitlines()
-    count = min(_CALIBRATION, len(documents) // 4)
-    text.write_text("".join(f"{line}\n" for line in documents[:count]))
-    end = [tokenizer.eos_token_id]
-    encoded = tokenizer(documents[count:], add_special_tokens=False)["input_ids"]
-    stream = np.array([number for ids in encoded for number in (*ids, *end)], np.int64)
-    groups = stream[: len(stream) // scale.length * scale.length].reshape(-1, scale.length)
-    ids = find_ids(tokenizer)
-    prefixes: dict[str, Any] = {
-        name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in "RSX"
-    }
-    # A group between both holds a document of each.
-    return Corpus(
-        train=groups[: -scale.tests - 1], test=groups[-scale.tests :],
-        vocabulary_size=tokenizer.padded_size(1), ids=ids, prefixes=prefixes,
-    )  # fmt: skip
 
 
 def _measure(whole: Path, target: Path, plan: Any, corpus: Corpus) -> float:

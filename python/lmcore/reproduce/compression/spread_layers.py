@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
-from lmcore.reproduce.openba.pretraining import SCALES, Pretraining, Scale, generate_corpus
+from lmcore.reproduce.compression.recovering import GROUP, QUICK, train_on_words
+from lmcore.reproduce.openba.pretraining import SCALES, Scale
 
 _SCALES: dict[Size, Scale] = {
     "tiny": replace(SCALES["tiny"], decoder_layers=6),
-    "quick": replace(
-        SCALES["quick"], decoder_layers=8, steps=150, batch_size=16, micro_batch_size=16
-    ),
+    "quick": QUICK.scale,
     "full": replace(SCALES["full"], decoder_layers=12, steps=600),
 }
 _CUT: dict[Size, int] = {"tiny": 2, "quick": 4, "full": 6}
@@ -39,8 +38,7 @@ def measure_layouts(seed: int, size: Size) -> Measurement:
     from lmcore.training.checkpoint import no_bars
 
     scale = _SCALES[size]
-    corpus = generate_corpus(seed, scale)
-    run = Pretraining(seed, scale, corpus, corpus.denoisers).train()
+    run, corpus, _ = train_on_words(seed, scale)
     layers, keep = range(scale.decoder_layers), scale.decoder_layers - _CUT[size]
     kept = {name: choose_layers(layers, keep, name) for name in ("spread", "adjacent")}
     kept["last"] = tuple(layers[:keep])
@@ -115,6 +113,7 @@ CLAIMS = (
         describe=_describe,
         rule="Spread out, the loss right after the cut is lower by more than the spread.",
         expected="reproduced",
+        group=GROUP,
         holds=spread_loses_less,
         plot=_plot,
     ),
