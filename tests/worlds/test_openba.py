@@ -113,6 +113,15 @@ def test_pieces_are_laid_out_as_those_of_mt5(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_pieces_within_words_are_taken_as_they_are(tmp_path: Path) -> None:
+    plain = {text for text, _, _ in list_pieces()}
+    assert {text for text, _, _ in list_pieces(more=["(O)", "river"])} - plain == {"(O)", "river"}
+    path = tmp_path / "spiece.model"
+    write_piece_file(path, texts=["the river"], pieces=["(O)", "(B-", ")", "river"])
+    tokens = OpenBATokenizer(path).tokenize("the(O) river(B-river)")
+    assert tokens == ["▁the", "(O)", "▁river", "(B-", "river", ")"]
+
+
 def test_words_of_other_texts_are_pieces_too(tmp_path: Path) -> None:
     plain = {text for text, _, _ in list_pieces()}
     more = {text for text, _, _ in list_pieces(texts=["Where did Ada live? 谁住在"])}

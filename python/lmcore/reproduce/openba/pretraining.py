@@ -186,9 +186,13 @@ class Pretraining:
         """Weights of the model."""
         return sum(weight.numel() for weight in self.model.parameters())
 
-    def train(self) -> Pretraining:
-        """Trains all steps, with a step size that rises and then falls to a tenth."""
-        learn(self.model, self._batches, self._scale.steps, final=0.1, rises=20)
+    def train(self, lr: float = PEAK) -> Pretraining:
+        """Trains all steps, with a step size that rises and then falls to a tenth.
+
+        Args:
+            lr: the largest step size.
+        """
+        learn(self.model, self._batches, self._scale.steps, lr=lr, final=0.1, rises=20)
         return self
 
     def evaluate(self, *denoisers: Denoiser) -> dict[str, float]:

@@ -22,7 +22,11 @@ _WORD_SCORE, _LETTER_SCORE, _FILLER_SCORE = -8.0, -24.0, -32.0
 
 
 def write_piece_file(
-    path: str | os.PathLike[str], *, size: int | None = None, texts: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    texts: Iterable[str] = (),
+    pieces: Iterable[str] = (),
 ) -> int:
     """Writes a SentencePiece unigram model with byte fallback, and returns its number of pieces.
 
@@ -32,6 +36,7 @@ def write_piece_file(
         path: the file.
         size: number of pieces; made-up words are added up to it. Without it there are none.
         texts: other texts whose words are pieces too; of scripts without spaces the characters.
+        pieces: more of them, as they are: what stands within words, such as labels.
 
     Raises:
         OSError: the file cannot be written.
@@ -43,24 +48,27 @@ def write_piece_file(
         ...     write_piece_file(Path(folder, "spiece.model"), size=2000)
         2000
     """
-    pieces = list_pieces(size, texts)
-    content = b"".join(_field(1, _encode_piece(*piece)) for piece in pieces)
+    listed = list_pieces(size, texts, pieces)
+    content = b"".join(_field(1, _encode_piece(*piece)) for piece in listed)
     # Unigram; the vocabulary's size; byte fallback; <unk>, no start, </s>, <pad>, with their texts.
-    trainer = _number(3, 1) + _number(4, len(pieces)) + _number(35, 1)
+    trainer = _number(3, 1) + _number(4, len(listed)) + _number(35, 1)
     trainer += _number(40, 2) + _number(41, -1) + _number(42, 1) + _number(43, 0)
     trainer += _field(45, b"<unk>") + _field(47, b"</s>") + _field(48, b"<pad>")
     # No characters are changed; a word mark before a text; runs of spaces are one.
     normalizer = _field(1, b"identity") + _number(3, 1) + _number(4, 1) + _number(5, 1)
     Path(path).write_bytes(content + _field(2, trainer) + _field(3, normalizer))
-    return len(pieces)
+    return len(listed)
 
 
-def list_pieces(size: int | None = None, texts: Iterable[str] = ()) -> list[tuple[str, float, int]]:
+def list_pieces(
+    size: int | None = None, texts: Iterable[str] = (), more: Iterable[str] = ()
+) -> list[tuple[str, float, int]]:
     """Returns the pieces of `write_piece_file`: text, score and SentencePiece's type of each.
 
     Args:
         size: number of pieces; None for as few as the corpus needs.
         texts: other texts, as for `write_piece_file`.
+        more: its `pieces`.
 
     Raises:
         ValueError: the size is less than that.
@@ -83,6 +91,8 @@ def list_pieces(size: int | None = None, texts: Iterable[str] = ()) -> list[tupl
             words.setdefault(_MARK + part, _WORD_SCORE)
         else:
             letters.append(part)
+    for piece in more:
+        words.setdefault(piece, _WORD_SCORE)
     for letter in letters:
         words.setdefault(letter, _LETTER_SCORE)
     least = len(pieces) + len(words)
