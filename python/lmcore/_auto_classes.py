@@ -9,6 +9,7 @@ until the outermost one of both is whole: `transformers.modeling_layers` imports
 before it has defined what it is imported for.
 """
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -19,6 +20,8 @@ from types import ModuleType
 
 AUTO = "transformers.models.auto"
 _PACKAGES = ("transformers.", "lmcore.")
+# Systems with models of their own; the import of each registers them.
+_SYSTEMS = ("lmcore.openba", "lmcore.diffusion", "lmcore.detox")
 
 _waiting: dict[str, list[Callable[[], None]]] = {}
 
@@ -32,6 +35,19 @@ class _Imports(threading.local):
 
 
 _imports = _Imports()
+
+
+def register_systems() -> None:
+    """Registers the models of all systems, for what loads a folder without knowing whose it is.
+
+    Example:
+        >>> register_systems()
+        >>> from transformers import AutoConfig
+        >>> AutoConfig.for_model("openba").model_type
+        'openba'
+    """
+    for name in _SYSTEMS:
+        importlib.import_module(name)
 
 
 def register_after_import(registers: Mapping[str, Callable[[], None]]) -> None:

@@ -1,6 +1,8 @@
 """Models: loaded, made, with LoRA, and written so that `from_pretrained` reads the same."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from lmcore.ner.models import (
     save_model,
 )
 from lmcore.ner.recipes import LoraConfig, ScratchConfig
+from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration, OpenBATokenizer
+from lmcore.worlds.openba import write_piece_file
 
 AUTO: dict[str, Any] = {"t5": AutoModelForSeq2SeqLM, "llama": AutoModelForCausalLM}
 
@@ -217,3 +221,22 @@ def test_an_adapter_without_its_model(tmp_path: Path, folders: dict[str, Path]) 
     file.write_text("{")
     with pytest.raises(ValueError, match="not an adapter that can be loaded"):
         load_model(tmp_path)
+
+
+def test_a_folder_of_openba_opens_without_its_package(tmp_path: Path) -> None:
+    """Who loads a folder need not know whose model is in it."""
+    write_piece_file(tmp_path / "spiece.model")
+    tokenizer = OpenBATokenizer(tmp_path / "spiece.model")
+    config = OpenBAConfig(
+        vocab_size=tokenizer.padded_size(), hidden_size=8, encoder_layers=1, decoder_layers=2
+    )
+    OpenBAForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    code = (
+        "import sys; from lmcore.training.models import load_model, load_tokenizer\n"
+        "print(type(load_model(sys.argv[1])).__name__, type(load_tokenizer(sys.argv[1])).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "OpenBAForConditionalGeneration OpenBATokenizer\n"

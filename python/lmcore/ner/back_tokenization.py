@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from lmcore._auto_classes import register_systems
 from lmcore._extras import optional_imports
 
 _LIMIT = 1_000_000
@@ -63,6 +64,7 @@ class BackTokenizer:
         with optional_imports():
             from transformers import AutoTokenizer
 
+        register_systems()
         return cls(AutoTokenizer.from_pretrained(name))
 
     def __call__(self, words: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lmcore._auto_classes import register_systems
 from lmcore._extras import optional_imports
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.lora import LoraConfig
@@ -87,6 +88,7 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Any:
         'right'
     """
     source = find_model(name)
+    register_systems()
     with _refusing(source, "a tokenizer"), no_bars():
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
     if tokenizer.eos_token_id is None:
@@ -120,6 +122,7 @@ def load_model(name: str | os.PathLike[str]) -> Any:
         4
     """
     source = find_model(name)
+    register_systems()
     if (Path(source) / _ADAPTER).is_file():
         return _load_adapted(source)
     options = {"local_files_only": Path(source).is_dir()}
