@@ -24,7 +24,7 @@ from lmcore.compression.path import (
     VocabularyCut,
 )
 from lmcore.compression.path_cuts import settle_stages
-from lmcore.compression.path_losses import measure_losses
+from lmcore.compression.path_losses import validate_model
 from lmcore.compression.path_run import run_path
 from lmcore.compression.plan import Plan, Stage, find_kept, prune_shape
 from lmcore.compression.plan_files import read_plan
@@ -119,7 +119,7 @@ def test_what_the_report_says(inputs: dict[str, Any], whole: Path) -> None:
     packed = [*(whole / "packed").glob("*.idx")]
     assert len(packed) == 3  # texts of two kinds, and those of validation once more in new ids
     prefix = json.loads((whole / "2-widths/recovered/recipe.json").read_text())["data"]["valid"]
-    cut = measure_losses(whole / "2-widths" / "pruned", config, prefix)
+    cut = validate_model(whole / "2-widths" / "pruned", config, prefix)
     assert cut.losses["loss"] == stages[1]["loss_cut"]
     assert stages[2]["loss"] is None
 
@@ -127,7 +127,7 @@ def test_what_the_report_says(inputs: dict[str, Any], whole: Path) -> None:
 def test_it_comes_back_to_the_losses_of_the_original(inputs: dict[str, Any], whole: Path) -> None:
     recipe = json.loads((whole / "1-layers/recovered/recipe.json").read_text())
     prefix = recipe["data"]["valid"]
-    found = measure_losses(inputs["model"], make_training(), prefix).losses
+    found = validate_model(inputs["model"], make_training(), prefix).losses
     assert recipe["config"]["targets"] == [found[f"loss_{name}"] for name in DENOISERS]
 
 
@@ -162,7 +162,7 @@ def test_going_on_with_all_done_changes_nothing(inputs: dict[str, Any], whole: P
 
 @pytest.mark.parametrize(
     ("name", "call", "after"),
-    [("write_plan", 1, True), ("measure_losses", 1, False), ("recover", 1, True),
+    [("write_plan", 1, True), ("validate_model", 1, False), ("recover", 1, True),
      ("prune_folder", 2, True), ("recover", 2, False), ("prune_vocabulary", 1, False),
      ("write_plan", 3, False), ("point_to", 1, False)],
 )  # fmt: skip

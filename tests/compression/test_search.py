@@ -47,10 +47,11 @@ def params(value: float) -> Target:
     return Target(kind="params", value=value)
 
 
-def rank_all(name: str, target: Target, conditions: Conditions | None = None) -> list[Any]:
-    """Rank and sizes of every combination that half of each dimension allows, by the definition."""
+def measure_all(name: str, kind: str, conditions: Conditions) -> list[Any]:
+    """Cost, rank and sizes of every combination that half of each dimension allows."""
     start = MODELS[name]
     grid = make_grid(start, find_family(name))
+    whole, most = measure(start, kind, conditions), count_parameters(start).distinct
     found = []
     for encoder, decoder, (hidden, heads), inner in product(
         grid.values["encoder_layers"], grid.values["decoder_layers"], grid.pairs, grid.values["ffn"]
@@ -59,14 +60,19 @@ def rank_all(name: str, target: Target, conditions: Conditions | None = None) ->
             start, encoder_layers=encoder, decoder_layers=decoder, hidden_size=hidden, heads=heads,
             groups=heads // (start.heads // start.groups), inner_size=inner,
         )  # fmt: skip
-        cost = measure(shape, target, conditions)
-        few = count_parameters(shape).distinct < count_parameters(start).distinct / 2
-        if cost > target.value or few:
+        if count_parameters(shape).distinct < most / 2:
             continue
+        cost = measure(shape, kind, conditions)
         logs = [math.log(size_of(shape, one) / size_of(start, one)) for one in grid.free]
-        rank = float(np.std(logs)) - math.log(cost / measure(start, target, conditions))
-        found.append((rank, (encoder, decoder), shape))
+        rank = float(np.std(logs)) - math.log(cost / whole)
+        found.append((cost, (rank, (encoder, decoder), shape)))
+    return found
+
+
+def rank_all(measured: list[Any], most: float) -> list[Any]:
+    """Of each number of layers the best widths under a target, by the definition."""
     best: dict[Any, Any] = {}
+    found = [one for cost, one in measured if cost <= most]
     for one in sorted(found, key=lambda one: one[0]):
         best.setdefault(one[1], one)
     return sorted(best.values(), key=lambda one: one[0])
@@ -77,9 +83,10 @@ def rank_all(name: str, target: Target, conditions: Conditions | None = None) ->
 def test_all_combinations_one_by_one_give_the_same(name: str, kind: str) -> None:
     conditions = Conditions(dtype="float32", batch_size=4, source_tokens=9, target_tokens=9)
     whole = measure(MODELS[name], kind, conditions)
+    measured = measure_all(name, kind, conditions)
     for share in (0.95, 0.71, 0.55):
         target = Target(kind=kind, value=share * whole)
-        expected = rank_all(name, target, conditions)
+        expected = rank_all(measured, target.value)
         assert expected
         # As many candidates as there are numbers of layers: of each the best widths.
         made = search(plan_of(name), target, candidates=len(expected), conditions=conditions)
@@ -117,7 +124,7 @@ def test_every_candidate_is_under_the_target_and_on_the_grid(
     steps = find_divisors(start, divisors)
     assert 1 <= len(made) <= 10
     assert len({one.shape for one in made}) == len(made)
-    for one in made:
+    for place, one in enumerate(made):
         assert measure(one.shape, target) <= share * measure(start, target)
         for dimension in DIMENSIONS:
             size, whole = size_of(one.shape, dimension), size_of(start, dimension)
@@ -126,6 +133,8 @@ def test_every_candidate_is_under_the_target_and_on_the_grid(
             assert size >= whole * 0.5 ** len(one.rounds) or one.shape == start
             if dimension.endswith("_layers") and whole:
                 assert size >= 2
+        if place > 2:
+            continue
         # The configuration of the family can say each round, and rounds go down.
         done = add_candidate_stages(plan, one)
         assert prune_shape(done) == one.shape
@@ -201,10 +210,8 @@ def test_the_15b_comes_near_to_the_papers_sizes() -> None:
     assert len(made) == 10
     # 23 % are three rounds, none of which cuts more than half.
     assert len(best.rounds) == 3
-    counts = [
-        count_parameters(prune_shape(add_candidate_stages(plan, best), n)).distinct
-        for n in range(4)
-    ]
+    done = add_candidate_stages(plan, best)
+    counts = [count_parameters(prune_shape(done, n)).distinct for n in range(4)]
     assert all(after >= before / 2 for before, after in pairwise(counts))
 
 

@@ -158,12 +158,16 @@ def test_records_are_followed_over_stages_and_folders(tmp_path: Path) -> None:
 
 
 def test_a_trained_model_keeps_its_record(tmp_path: Path) -> None:
-    old, new, best = (tmp_path / name for name in ("old", "new", "run/models/best"))
+    old, new, best = (tmp_path / name for name in ("old", "new", "run/models/step-3"))
     save_model("llama", old)
     prune_folder(old, new, make_plan(old, LEFT))
     load_model(new).save_pretrained(best)
     copy_record(new, best)
     assert find_teacher(best) == (old, "")
+    # By a link that lies elsewhere than what it names.
+    link = tmp_path / "run" / "best"
+    link.symlink_to("models/step-3", target_is_directory=True)
+    assert find_teacher(link) == (old, "")
     prune_folder(best, tmp_path / "last", make_plan(best, {"vocabulary": 20}, seed=9))
     assert find_teacher(tmp_path / "last") == (old, "")
     ids = find_kept_ids(old, tmp_path / "last")

@@ -123,14 +123,15 @@ def find_teacher(folder: str | os.PathLike[str]) -> tuple[Path | None, str]:
         ...     find_teacher(folder)
         (None, 'it has no pruning.json')
     """
-    current = Path(folder)
+    # A record says where its model lies as seen from a folder, which a link to it is not.
+    current = start = Path(folder).resolve()
     if not (current / FILE).is_file():
         return None, f"it has no {FILE}"
     for _ in range(_MOST_FOLDERS):
         if not (current / FILE).is_file():
             return current, ""
         record = read_record(current)
-        where = "its record" if current == Path(folder) else f"the record in {current}"
+        where = "its record" if current == start else f"the record in {current}"
         if record.source_folder is None:
             return None, f"{where} names no folder"
         source = Path(os.path.normpath(current / record.source_folder))
@@ -142,7 +143,7 @@ def find_teacher(folder: str | os.PathLike[str]) -> tuple[Path | None, str]:
             return None, f"{where} names {source}: {error}"
         if not unchanged:
             return None, f"{where} names {source}, where another model is now"
-        current = source
+        current = source.resolve()
     return None, f"there are more than {_MOST_FOLDERS} models before it"
 
 

@@ -155,6 +155,13 @@ def add_cut(
     Raises:
         OSError: a file cannot be read.
         ValueError: as for `settle_stages`, or the model cannot be scored.
+
+    Example:
+        >>> from lmcore.compression.recipes import OPENBA_V1
+        >>> plan = Plan(model_type="openba", shape=OPENBA_V1)
+        >>> made = add_cut(plan, PathStage(name="a", cut=SizesCut(hidden=2560)), Path("15b"))
+        >>> prune_shape(made).hidden_size
+        2560
     """
     cut, number = stage.cut, len(plan.stages) + 1
     try:
@@ -181,6 +188,13 @@ def add_tokens(plan: Plan, stage: PathStage, old_ids: Sequence[int]) -> Plan:
         stage: which cuts the vocabulary.
         old_ids: of the new embedding's rows, in the numbers of the model that the stage cuts; -1
             and what stands twice fill it up, which a plan does not say.
+
+    Example:
+        >>> from lmcore.compression.recipes import OPENBA_V1
+        >>> plan = Plan(model_type="openba", shape=OPENBA_V1)
+        >>> stage = PathStage(name="a", cut=VocabularyCut(keep=4))
+        >>> find_kept(add_tokens(plan, stage, [7, 5, -1, 5])).vocabulary
+        (5, 7)
     """
     before = find_kept(plan).vocabulary
     kept = sorted({before[number] for number in old_ids if 0 <= number < len(before)})
@@ -233,6 +247,9 @@ def check_text(stage: PathStage, data: Any) -> None:
     Raises:
         OSError: the text cannot be read.
         ValueError: there is none.
+
+    Example:
+        >>> check_text(PathStage(name="a", cut=SizesCut(ffn=7, choose="magnitude")), None)
     """
     cut = stage.cut
     if not isinstance(cut, SizesCut) or cut.choose in ("random", "magnitude"):

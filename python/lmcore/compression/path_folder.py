@@ -41,6 +41,18 @@ def open_folder(
     Raises:
         FileExistsError: it is that of another path.
         OSError: a file cannot be read, written or removed.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.compression.path import PathStage, SizesCut
+        >>> path = PathConfig(stages=(PathStage(name="a", cut=SizesCut(ffn=7)),))
+        >>> given = {"data": None, "valid": None}
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     open_folder(folder, path, "ab", given, resume=True)
+        ...     open_folder(folder, path, "cd", given, resume=True)
+        Traceback (most recent call last):
+        FileExistsError: ...: holds another run: config.model is "ab" there and "cd" here; ...
     """
     for left in folder.glob(f"{TEMPORARY}*"):
         remove(left)
@@ -103,6 +115,17 @@ def read_next(file: Path, plan: Plan) -> Plan:
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no plan, or does not go on.
+
+    Example:
+        >>> import tempfile
+        >>> from lmcore.compression.plan_files import write_plan
+        >>> from lmcore.compression.recipes import openba_v2
+        >>> plan = openba_v2()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_plan(Path(folder, "plan.json"), plan)
+        ...     read_next(Path(folder, "plan.json"), plan)  # it is the same, and no next one
+        Traceback (most recent call last):
+        ValueError: ...plan.json: does not follow from the plan of the stage before
     """
     found = read_plan(file)
     if (found.model_type, found.shape, found.stages[:-1]) != (
@@ -113,7 +136,7 @@ def read_next(file: Path, plan: Plan) -> Plan:
 
 
 def point_to(link: Path, model: Path) -> None:
-    """Makes a link to the last model, from within the folder of a path.
+    """Writes a link to the last model, from within the folder of a path.
 
     Args:
         link: its place.

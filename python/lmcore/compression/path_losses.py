@@ -24,8 +24,8 @@ UNKNOWN = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class MeasuredLosses:
-    """What a model's losses are."""
+class ValidationLosses:
+    """What a model's losses in validation are."""
 
     objective: str
     """Under which they are measured."""
@@ -33,9 +33,9 @@ class MeasuredLosses:
     """`loss`, their mean over denoisers, and `loss_` with the name of each."""
 
 
-def measure_losses(
+def validate_model(
     model: str | os.PathLike[str], config: RecoveryConfig, valid: Any
-) -> MeasuredLosses:
+) -> ValidationLosses:
     """Returns the losses of a model in validation, as the training of it would measure them.
 
     Args:
@@ -46,6 +46,20 @@ def measure_losses(
     Raises:
         OSError: a file cannot be read.
         ValueError: the model cannot be trained so, or texts are missing, or of another length.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from lmcore.training.models import make_tokenizer, save_model
+        >>> sizes = {"vocab_size": 300, "n_layer": 1, "n_embd": 8, "n_head": 2}
+        >>> made = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
+        >>> config = RecoveryConfig(text_tokens=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(made, make_tokenizer(["Ada"], 300), Path(folder))
+        ...     found = validate_model(folder, config, np.arange(16).reshape(2, 8))
+        >>> found.objective, [*found.losses]
+        ('causal', ['loss', 'loss_causal'])
     """
     device = choose_precision(config.device, progress=False)
     targets = config.targets or UNKNOWN
@@ -54,7 +68,7 @@ def measure_losses(
         processes = Processes(device=find_device(device.device))
         items = TrainData(config, valid, valid)
         run = RecoveryRun(config, items, RecoveredModel(model), processes=processes)
-        return MeasuredLosses(objective=run.objective, losses=run.validate())
+        return ValidationLosses(objective=run.objective, losses=run.validate())
 
 
 def pack_for(model: str | os.PathLike[str], config: RecoveryConfig, data: Any, folder: Path) -> Any:
@@ -69,6 +83,10 @@ def pack_for(model: str | os.PathLike[str], config: RecoveryConfig, data: Any, f
     Raises:
         OSError: a file cannot be read or written.
         ValueError: a text cannot be used, or the model has no tokenizer.
+
+    Example:
+        >>> pack_for("small", RecoveryConfig(), ["corpus"], Path("packed"))  # packed already
+        'corpus'
     """
     if data is None:
         return None

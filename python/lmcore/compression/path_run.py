@@ -34,7 +34,7 @@ from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
 from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
 from lmcore.compression.path_folder import open_folder, point_to, read_next
-from lmcore.compression.path_losses import measure_losses, pack_for
+from lmcore.compression.path_losses import pack_for, validate_model
 from lmcore.compression.path_results import PathResult, StageResult, write_report
 from lmcore.compression.plan_files import write_plan
 from lmcore.compression.planning import choose_vocabulary, start_plan
@@ -290,7 +290,7 @@ class _Walk:
             own = bool(stage.valid) and has_new_ids == models[-1][1]
             fits = valid is not None and (not are_ids(valid) or not has_new_ids or own)
             if model not in found and config is not None and fits:
-                measured = measure_losses(model, config, self._pack(model, config, valid))
+                measured = validate_model(model, config, self._pack(model, config, valid))
                 found[model], objective = measured.losses, measured.objective
 
         for model, has_new_ids in models:

@@ -183,7 +183,7 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Returns the tokenizer of a model's folder.
+    """Returns the tokenizer of a model's folder, as texts of training are packed with it.
 
     Args:
         folder: of the model.
@@ -191,6 +191,16 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         OSError: a file cannot be read.
         ValueError: there is none that can be loaded.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import T5Config
+        >>> from lmcore.training.models import make_tokenizer
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     T5Config(vocab_size=300).save_pretrained(folder)
+        ...     _ = make_tokenizer(["Ada"], 300).save_pretrained(folder)
+        ...     load_tokenizer(Path(folder)).padding_side
+        'right'
     """
     if load_config(folder).model_type == _OPENBA:
         return load_openba_tokenizer(folder)

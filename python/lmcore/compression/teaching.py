@@ -44,8 +44,7 @@ def choose_teacher(config: RecoveryConfig, folder: Path) -> tuple[Path | None, s
     if config.teacher is not None:
         place = find_model_folder(config.teacher)
         return place, f"teacher: {place}"
-    # A record says where its model lies as seen from a folder, which a link to it is not.
-    found, reason = find_teacher(folder.resolve())
+    found, reason = find_teacher(folder)
     if found is None:
         return None, f"no teacher: {folder}: {reason}"
     return found, f"teacher: {found}, from which {folder} was pruned"
@@ -72,7 +71,7 @@ def find_reference(config: RecoveryConfig, folder: Path) -> tuple[Path | None, s
     """
     if config.teacher not in (None, NO_TEACHER):
         return find_model_folder(config.teacher), ""
-    return find_teacher(folder.resolve())
+    return find_teacher(folder)
 
 
 def load_teacher(config: RecoveryConfig, place: Path, folder: Path, device: Any) -> Teacher:

@@ -165,7 +165,7 @@ def prune_vocabulary(
 
 
 def forget_writing(folder: Path) -> None:
-    """Removes what a run that was killed at its very end leaves beside a whole model.
+    """Returns nothing, once what a run that was killed at its very end left is removed.
 
     Args:
         folder: that `prune_vocabulary` made.

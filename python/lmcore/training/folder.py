@@ -120,7 +120,7 @@ class Recipe:
 
 
 def take_recipe(file: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Refuses a folder that was made by another recipe, and notes this one in it.
+    """Checks that a folder was made by no other recipe, and notes this one in it.
 
     Args:
         file: in the folder, which exists.
@@ -376,7 +376,7 @@ class RunFolder:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder; a kill leaves no half of one under its name.
+    """Returns nothing, once a file, a link or a whole folder is gone; a kill leaves no half of one.
 
     Args:
         path: its place; it need not exist where it is no folder.

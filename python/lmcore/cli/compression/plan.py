@@ -219,12 +219,16 @@ def recipe_command(
     settings: Settings = None,
 ) -> None:
     """Print a plan of the paper, for OpenBA's 15B, a path, or settings of a recovery, as JSON."""
+    _show_recipe(recipe, seed, settings or [])
+
+
+def _show_recipe(recipe: str, seed: int, settings: list[str]) -> None:
     with starting():
         from lmcore.compression.plan_files import dump_plan
         from lmcore.compression.recipes import PATHS, RECIPES, RECOVERY_RECIPES
 
     if recipe in RECOVERY_RECIPES:
-        _show_recovery(recipe, settings or [])
+        _show_recovery(recipe, settings)
     elif recipe not in RECIPES and recipe not in PATHS:
         known = ", ".join((*RECIPES, *PATHS, *RECOVERY_RECIPES))
         raise ValueError(f"RECIPE must be one of {known}: got {recipe!r:.60}")
