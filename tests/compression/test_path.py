@@ -194,6 +194,39 @@ def test_stopped_between_any_two_steps(
     assert list_files(out) == list_files(whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [("1-layers/plan.json", ("1-layers/pruned", "1-layers/losses.json", "1-layers/recovered")),
+     ("1-layers/losses.json", ("1-layers/recovered",)),
+     ("1-layers/pruned/model.safetensors", ("1-layers/recovered",)),
+     ("1-layers/digests.json", ()),
+     ("3-tokens/counts", ("3-tokens/pruned",)),
+     ("3-tokens/losses.json", ()),
+     ("3-tokens/pruned/model.safetensors", ()),
+     ("3-tokens/pruned/tokenizer.json", ()),
+     ("packed", ("1-layers/recovered",))],
+)  # fmt: skip
+def test_what_has_changed_since_is_refused(
+    inputs: dict[str, Any], whole: Path, name: str, gone: tuple[str, ...]
+) -> None:
+    """What a step left is what the next one trusts: one digit or bit of it is another."""
+    out = whole.parent / "changed"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(whole, out, symlinks=True)
+    for one in gone:
+        path = out / one
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    file = sorted(out.glob("packed/*.bin"))[0] if name == "packed" else out / name
+    content = bytearray(file.read_bytes())
+    digits = [at for at, byte in enumerate(content) if byte in b"0123456789"]
+    at = digits[-1] if file.suffix == ".json" else len(content) - 9
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file}: has changed since it was written"):
+        run_path(make_path(inputs), out)
+    shutil.rmtree(out)
+
+
 # What is refused.
 
 
