@@ -24,6 +24,7 @@ from lmcore.compression.path import (
     VocabularyCut,
 )
 from lmcore.compression.path_cuts import settle_stages
+from lmcore.compression.path_files import dump_path
 from lmcore.compression.path_losses import measure_losses
 from lmcore.compression.path_run import run_path
 from lmcore.compression.plan import Plan, Stage, find_kept, prune_shape
@@ -321,6 +322,24 @@ def test_another_path_and_starting_anew(inputs: dict[str, Any], tmp_path: Path) 
 
 
 # Targets and vocabularies.
+
+
+def test_files_of_others_are_kept(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Under the names that a path writes, in a folder that is none of a path."""
+    path = make_path(inputs)
+    for name in ("plan.json", "report.json", "model/config.json", "1-layers/counts", "packed/a"):
+        out = tmp_path / name.replace("/", "-")
+        file = out / name
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+        for resume in (True, False):
+            refuse(path, out, "is there already, and not of a path", resume=resume)
+        # With a file that is called as a path's record is, which may be what is walked itself.
+        (out / "path.json").write_text(json.dumps(dump_path(path)))
+        for resume in (True, False):
+            refuse(path, out, "path.json: not a recipe", resume=resume)
+        assert file.read_text() == "mine"
+        assert json.loads((out / "path.json").read_text()) == dump_path(path)
 
 
 def test_a_target_is_sizes(inputs: dict[str, Any], tmp_path: Path) -> None:
