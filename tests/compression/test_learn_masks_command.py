@@ -284,6 +284,17 @@ def test_a_text_that_is_too_short(tmp_path: Path) -> None:
     check_line(learn(folder, tmp_path / "out", "--data", short), "short.txt", "too short")
 
 
+def test_a_tokenizer_that_names_another_class(tmp_path: Path, model: Path, text: Path) -> None:
+    """What is read is what the model's own class makes of it; nothing of the name is run."""
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    for name in ("PreTrainedTokenizerFast", "Mine"):
+        changed = {**settings, "tokenizer_class": name, "auto_map": {"AutoTokenizer": ["a.Mine"]}}
+        (other / "tokenizer_config.json").write_text(json.dumps(changed))
+        assert read_texts(other, [text], 500).rows == read_texts(model, [text], 500).rows
+
+
 def test_a_gate_that_is_no_number(
     tmp_path: Path, model: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

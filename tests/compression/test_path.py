@@ -24,6 +24,7 @@ from lmcore.compression.path import (
     VocabularyCut,
 )
 from lmcore.compression.path_cuts import settle_stages
+from lmcore.compression.path_files import dump_path
 from lmcore.compression.path_losses import validate_model
 from lmcore.compression.path_run import run_path
 from lmcore.compression.plan import Plan, Stage, find_kept, prune_shape
@@ -194,6 +195,39 @@ def test_stopped_between_any_two_steps(
     assert list_files(out) == list_files(whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [("1-layers/plan.json", ("1-layers/pruned", "1-layers/losses.json", "1-layers/recovered")),
+     ("1-layers/losses.json", ("1-layers/recovered",)),
+     ("1-layers/pruned/model.safetensors", ("1-layers/recovered",)),
+     ("1-layers/digests.json", ()),
+     ("3-tokens/counts", ("3-tokens/pruned",)),
+     ("3-tokens/losses.json", ()),
+     ("3-tokens/pruned/model.safetensors", ()),
+     ("3-tokens/pruned/tokenizer.json", ()),
+     ("packed", ("1-layers/recovered",))],
+)  # fmt: skip
+def test_what_has_changed_since_is_refused(
+    inputs: dict[str, Any], whole: Path, name: str, gone: tuple[str, ...]
+) -> None:
+    """What a step left is what the next one trusts: one digit or bit of it is another."""
+    out = whole.parent / "changed"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(whole, out, symlinks=True)
+    for one in gone:
+        path = out / one
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    file = sorted(out.glob("packed/*.bin"))[0] if name == "packed" else out / name
+    content = bytearray(file.read_bytes())
+    digits = [at for at, byte in enumerate(content) if byte in b"0123456789"]
+    at = digits[-1] if file.suffix == ".json" else len(content) - 9
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file}: has changed since it was written"):
+        run_path(make_path(inputs), out)
+    shutil.rmtree(out)
+
+
 # What is refused.
 
 
@@ -288,6 +322,24 @@ def test_another_path_and_starting_anew(inputs: dict[str, Any], tmp_path: Path) 
 
 
 # Targets and vocabularies.
+
+
+def test_files_of_others_are_kept(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Under the names that a path writes, in a folder that is none of a path."""
+    path = make_path(inputs)
+    for name in ("plan.json", "report.json", "model/config.json", "1-layers/counts", "packed/a"):
+        out = tmp_path / name.replace("/", "-")
+        file = out / name
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+        for resume in (True, False):
+            refuse(path, out, "is there already, and not of a path", resume=resume)
+        # With a file that is called as a path's record is, which may be what is walked itself.
+        (out / "path.json").write_text(json.dumps(dump_path(path)))
+        for resume in (True, False):
+            refuse(path, out, "path.json: not a recipe", resume=resume)
+        assert file.read_text() == "mine"
+        assert json.loads((out / "path.json").read_text()) == dump_path(path)
 
 
 def test_a_target_is_sizes(inputs: dict[str, Any], tmp_path: Path) -> None:

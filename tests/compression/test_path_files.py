@@ -104,6 +104,8 @@ def stage(**values: Any) -> dict[str, Any]:
         (stage(recover={"recipe": "tiny", "set": {"batch_size": 0}}), "batch_size must be at"),
         (stage(recover={"recipe": "tiny", "steps": 1}), "got 'steps', too"),
         (stage(sizes={"ffn": 7}, published_parameters="x"), "published_parameters"),
+        (stage(keep={"hidden": "0"}, published_parameters=[]), "published_parameters must be"),
+        (stage(sizes={"ffn": 7}, data="\ud800"), "data must be the name of a file"),
     ],
 )  # fmt: skip
 def test_what_no_path_holds(tmp_path: Path, content: Any, text: str) -> None:

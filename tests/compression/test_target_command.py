@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,13 @@ def test_validation_texts_that_cannot_be_used(tmp_path: Path, model: Path) -> No
         check_line(result, expected)
     result = plan(model, tmp_path / "plan", "--target", "params=80%", "--valid", tmp_path / "none")
     check_line(result, "none")
+    mute = tmp_path / "mute"
+    shutil.copytree(model, mute)
+    for name in ("tokenizer.json", "spiece.model"):
+        (mute / name).unlink(missing_ok=True)
+    file.write_text(TEXT)
+    result = plan(mute, tmp_path / "plan", "--target", "params=80%", "--valid", file)
+    check_line(result, f"a candidate of {mute}: ", "expected spiece.model or tokenizer.json")
     assert not (tmp_path / "plan").exists()
 
 

@@ -134,8 +134,12 @@ def score_candidates(
 def _measure_cut(folder: str | os.PathLike[str], plan: Plan, valid: Calibration) -> float:
     with tempfile.TemporaryDirectory(prefix="lmcore-") as place:
         target = Path(place, "candidate")
-        prune_folder(folder, target, plan)
-        return measure_loss(target, valid)
+        try:
+            prune_folder(folder, target, plan)
+            return measure_loss(target, valid)
+        except ValueError as error:  # nobody knows the folder's name, which is gone soon
+            text = str(error).replace(os.fspath(target), f"a candidate of {os.fspath(folder)}")
+            raise ValueError(text) from error
 
 
 def _read_losses(file: str | os.PathLike[str] | None) -> dict[str, float]:

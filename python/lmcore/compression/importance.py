@@ -264,7 +264,7 @@ def read_rows(
 
     config = load_config(folder)
     kind = find_kind(config)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = _load_tokenizer(folder, config.model_type)
     reader = _make_reader(kind, config, tokenizer)
     rows = read_calibration(calibration.text, reader, calibration.tokens)
     settings = {"pad": _take(tokenizer.pad_token_id, config.pad_token_id)}
@@ -316,7 +316,11 @@ def _make_reader(kind: str, config: Any, tokenizer: Any) -> Reader:
     )  # fmt: skip
 
 
-def _load_tokenizer(folder: str | os.PathLike[str]) -> Any:
+def _load_tokenizer(folder: str | os.PathLike[str], model_type: str) -> Any:
+    if model_type == "openba":  # its denoisers ask for what no other class has
+        from lmcore.openba.tokenization_openba import load_tokenizer
+
+        return load_tokenizer(folder)
     with optional_imports():
         from transformers import AutoTokenizer
 

@@ -206,7 +206,9 @@ class PathStage:
         if self.cut is not None and not isinstance(self.cut, Cut):
             raise TypeError(f"the stage {self.name}: cut must be a cut: got {self.cut!r:.60}")
         if isinstance(self.cut, Stage):  # the stage of the path says both
-            published = self.published_parameters or self.cut.published_parameters
+            published = self.published_parameters
+            if published is None:
+                published = self.cut.published_parameters
             object.__setattr__(self, "published_parameters", published)
             plain = replace(self.cut, name="", published_parameters=None)
             object.__setattr__(self, "cut", plain)

@@ -317,9 +317,18 @@ def _load_names(what: str, content: dict[str, Any], base: Path) -> tuple[str, ..
 
 
 def _place(what: str, name: Any, base: Path) -> str:
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not _is_encoded(name):
         raise TypeError(f"{what} must be the name of a file: got {name!r:.60}")
     return os.fspath(base / name)
+
+
+def _is_encoded(name: str) -> bool:
+    """Whether the system can have such a name: not of half a character, which JSON can hold."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 __all__ = ["dump_path", "dump_recovery", "load_path", "read_path", "write_path"]

@@ -19,6 +19,7 @@ from lmcore.training.folder import TEMPORARY, Recipe, remove, take_recipe
 from lmcore.training.manifest import read_recipe
 
 _RECORD = "path.json"
+_OUTPUTS = ("model", "report.json", "plan.json")
 # What may change when a path goes on, of each stage's training: as for `recover`.
 _FREE = (
     "model", "teacher", "validation_batch_size", "loop.save_every_seconds", "loop.keep_states",
@@ -39,7 +40,8 @@ def open_folder(
         resume: whether to go on from what is there; otherwise the folders of stages go.
 
     Raises:
-        FileExistsError: it is that of another path.
+        FileExistsError: it is that of another path, or holds something else under a name that
+            the path writes.
         OSError: a file cannot be read, written or removed.
 
     Example:
@@ -57,10 +59,16 @@ def open_folder(
     for left in folder.glob(f"{TEMPORARY}*"):
         remove(left)
     file = folder / _RECORD
-    if not resume and file.is_file():
-        for name in ("model", "report.json", "plan.json"):  # of what is no longer there
+    if not os.path.lexists(file):
+        for name in (*_OUTPUTS, "packed", *path.folders):
+            if os.path.lexists(folder / name):
+                raise FileExistsError(
+                    f"{folder / name}: is there already, and not of a path: name another folder"
+                )
+    elif not resume:
+        known = read_recipe(file)["config"]  # before anything is removed: it may be another's file
+        for name in _OUTPUTS:  # of what is no longer there
             remove(folder / name)
-        known = read_recipe(file)["config"]
         stages = known.get("stages") if isinstance(known, dict) else None
         for name in [*(stages if isinstance(stages, dict) else ()), *path.folders]:
             if is_stage_folder(name):

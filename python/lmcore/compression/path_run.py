@@ -7,6 +7,7 @@ Each step is one that has a command of its own, and goes on where it was; so doe
     1-NAME/pruned        the model right after the cut
     1-NAME/losses.json   before and right after the cut
     1-NAME/recovered     the run that trained it; `best` is what the next stage starts from
+    1-NAME/digests.json  of the files above that are trusted when the path goes on
     2-NAME/...
     packed               texts as ids, for all stages
     plan.json            what is kept in the end
@@ -29,6 +30,7 @@ from lmcore._files import FolderLock, write_text
 from lmcore._json import read_json
 from lmcore.compression.counting import count_files
 from lmcore.compression.counts import Counts, read_counts, write_counts
+from lmcore.compression.digests import Digests
 from lmcore.compression.model_folders import is_pruned, prune_folder
 from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
@@ -225,24 +227,32 @@ class _Walk:
     def _cut(self, stage: PathStage, number: int, place: Path) -> Path:
         """Leaves the model right after the cut, and the plan that says so."""
         file = place / "plan.json"
+        digests = _open_digests(place)
+        is_noted = digests.check("pruned")
         if isinstance(stage.cut, VocabularyCut):
             small = self._cut_vocabulary(stage, stage.cut, place)
+            if not is_noted:
+                _open_digests(place).note("pruned")
             ids = read_record(small).vocabulary_ids
             assert ids is not None
             self.plan = add_tokens(self.plan, stage, ids.tolist())
             write_plan(file, self.plan)
             return small
         if file.is_file():  # what was chosen once is not scored again
+            digests.check_or_note(file.name)
             self.plan = read_next(file, self.plan)
         else:
             text = find_text(stage.cut, self._find_data(stage, "data"))
             self.plan = add_cut(self.plan, stage, self.model, text)
             write_plan(file, self.plan)
+            digests.note(file.name)
         if stage.cut is None:
             return self.model
         small = place / "pruned"
         if not is_pruned(self.model, small, self.plan, number):
             prune_folder(self.model, small, self.plan, stage=number)
+        if not is_noted:
+            digests.note(small.name)
         return small
 
     def _cut_vocabulary(self, stage: PathStage, cut: VocabularyCut, place: Path) -> Path:
@@ -260,7 +270,9 @@ class _Walk:
         if cut.counts is not None:
             return read_counts(cut.counts)
         file, data = place / "counts", self._find_data(stage, "data")
+        digests = _open_digests(place)
         if file.is_file():
+            digests.check_or_note(file.name)
             return read_counts(file)
         if isinstance(data, np.ndarray):
             size = read_shape(self.model).vocabulary_size
@@ -268,6 +280,7 @@ class _Walk:
         else:
             names = [data] if isinstance(data, str | os.PathLike) else [*data]
             count_files(names, self.model, file)
+        digests.note(file.name)
         return read_counts(file)
 
     def _measure(
@@ -277,8 +290,9 @@ class _Walk:
 
         With them those of the original, where D-UL2 shall come back to these.
         """
-        file = place / "losses.json"
+        file, digests = place / "losses.json", _open_digests(place)
         if file.is_file():
+            digests.check_or_note(file.name)
             return _read_losses(file)
         stage, config = self.path.stages[number - 1], self._find_training(number)
         valid, objective = self._find_data(stage, "valid"), None
@@ -303,6 +317,7 @@ class _Walk:
         before, after = (found.get(model, {}).get("loss") for model, _ in models)
         losses = {"objective": objective, "before": before, "after_cut": after, "targets": targets}
         write_text(file, json.dumps(losses) + "\n")
+        digests.note(file.name)
         return losses
 
     def _find_training(self, number: int) -> RecoveryConfig | None:
@@ -331,6 +346,10 @@ class _Walk:
             valid=valid,
             progress=self.progress,
         )
+
+
+def _open_digests(place: Path) -> Digests:
+    return Digests(place / "digests.json")
 
 
 def _read_losses(file: Path) -> dict[str, Any]:

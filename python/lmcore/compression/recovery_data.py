@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._streams import is_standard
+from lmcore.compression.digests import Digests
 from lmcore.openba.indexed import IndexedDataset
 from lmcore.openba.packing import PackEncoder, pack_files
 
@@ -68,7 +69,8 @@ def pack_texts(files: Sequence[str], tokenizer: Any, folder: Path, *, length: in
         FileExistsError: another process packs them at this moment.
         OSError: a file cannot be read or written.
         TypeError: the tokenizer has no backend, or no end of texts.
-        ValueError: a text cannot be used, or all of them have not `length` tokens.
+        ValueError: a text cannot be used, all of them have not `length` tokens, or a file has
+            changed since it was packed.
 
     Example:
         >>> import tempfile
@@ -87,7 +89,11 @@ def pack_texts(files: Sequence[str], tokenizer: Any, folder: Path, *, length: in
             digest.update(hashlib.file_digest(file, "sha256").digest())
         digest.update(Path(name).suffix.encode())
     prefix = folder / digest.hexdigest()
-    if not all(Path(f"{prefix}.{end}").is_file() for end in ("bin", "idx", "json")):
+    outputs = [Path(f"{prefix}.{end}") for end in ("bin", "idx", "json")]
+    if not all(one.is_file() for one in outputs):
         folder.mkdir(parents=True, exist_ok=True)
         pack_files(files, tokenizer, prefix, length=length)
+    digests = Digests(Path(f"{prefix}.digests"))
+    for one in outputs:
+        digests.check_or_note(one.name)
     return str(prefix)
