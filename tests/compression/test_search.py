@@ -60,7 +60,7 @@ def rank_all(name: str, target: Target, conditions: Conditions | None = None) ->
             groups=heads // (start.heads // start.groups), inner_size=inner,
         )  # fmt: skip
         cost = measure(shape, target, conditions)
-        few = count_parameters(shape).distinct < count_parameters(start).distinct / 2
+        few = count_parameters(shape).distinct < count_parameters(start).distinct * 0.5 * 0.95
         if cost > target.value or few:
             continue
         logs = [math.log(size_of(shape, one) / size_of(start, one)) for one in grid.free]
@@ -206,6 +206,15 @@ def test_the_15b_comes_near_to_the_papers_sizes() -> None:
         for n in range(4)
     ]
     assert all(after >= before / 2 for before, after in pairwise(counts))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_half_is_one_round_with_a_choice_of_sizes(name: str) -> None:
+    made = search(plan_of(name), Target(kind="params", value=0.5, is_share=True))
+    assert len(made) > 1
+    for one in made:
+        assert len(one.rounds) == 1
+        assert one.parameters >= 0.95 * 0.5 * count_parameters(MODELS[name]).distinct
 
 
 def test_rounds_can_be_asked_for() -> None:
