@@ -47,6 +47,9 @@ from lmcore.cost import Shape, count_parameters
 MOST_ROUNDS = 6
 """After which a 64th is left of each dimension."""
 _SHARE = 0.5
+_BELOW = 0.95
+"""Of half, for sizes lie on a grid: with none below it, no other sizes than exactly half come down
+to a target of half."""
 _BLOCK = 1 << 20
 _ROUNDING = 1e-8
 _MOST_ALIKE = 10_000
@@ -108,7 +111,7 @@ def search(
         divisors: of sizes, by names of `lmcore.compression.grids.DIMENSIONS`.
         least: of sizes, likewise; by default half of what is there, for each round.
         candidates: how many are returned at most.
-        rounds: of pruning and recovery; by default as few as leave half of the parameters each.
+        rounds: of pruning and recovery; by default as few as leave about half of it each.
         conditions: under which memory is counted.
         cost: what the target bounds, where it is not to be told from a shape: time, as
             `lmcore.compression.latency_models` predicts it.
@@ -155,8 +158,9 @@ def search(
         if target.kind == "params" and most < least_parameters:
             continue
         found = _rank(
-            base, start, grid, count, most, least_parameters, target.kind, candidates, keeps_cache
-        )
+            base, start, grid, count, most, least_parameters * _BELOW, target.kind, candidates,
+            keeps_cache,
+        )  # fmt: skip
         if found:
             made = _take_best(found, candidates)
             return [
