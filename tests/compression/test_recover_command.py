@@ -70,7 +70,7 @@ def test_recover(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
-    longer = ["--quiet", "--steps", 20]
+    longer = ["--quiet", "--steps", 12]
     whole = run_here(*arguments(folder, tmp_path / "whole"), *longer)
     out = tmp_path / "killed"
     process = start_warm(*arguments(folder, out), *longer)

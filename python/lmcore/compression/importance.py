@@ -260,11 +260,12 @@ def read_rows(
         ValueError: ...
     """
     from lmcore.compression.loading import find_kind
+    from lmcore.compression.pieces.folder import load_tokenizer
     from lmcore.compression.vocabulary_tensors import load_config
 
     config = load_config(folder)
     kind = find_kind(config)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     reader = _make_reader(kind, config, tokenizer)
     rows = read_calibration(calibration.text, reader, calibration.tokens)
     settings = {"pad": _take(tokenizer.pad_token_id, config.pad_token_id)}
@@ -314,22 +315,6 @@ def _make_reader(kind: str, config: Any, tokenizer: Any) -> Reader:
         kind=kind, tokenizer=tokenizer, encode=tokenizer, length=length, most_tokens=most,
         vocabulary_size=config.vocab_size, denoisers=denoisers,
     )  # fmt: skip
-
-
-def _load_tokenizer(folder: str | os.PathLike[str]) -> Any:
-    with optional_imports():
-        from transformers import AutoTokenizer
-
-    place = os.fspath(folder)
-    try:
-        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{place}: holds no tokenizer that can be loaded: {reason:.200}"
-        ) from error
 
 
 def _take(*ids: Any) -> int:
