@@ -161,36 +161,36 @@ def test_going_on_with_all_done_changes_nothing(inputs: dict[str, Any], whole: P
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "call", "after"),
-    [("write_plan", 1, True), ("validate_model", 1, False), ("recover", 1, True),
-     ("prune_folder", 2, True), ("recover", 2, False), ("prune_vocabulary", 1, False),
-     ("write_plan", 3, False), ("point_to", 1, False)],
-)  # fmt: skip
 def test_stopped_between_any_two_steps(
-    inputs: dict[str, Any], whole: Path, monkeypatch: pytest.MonkeyPatch,
-    name: str, call: int, after: bool,
-) -> None:  # fmt: skip
-    """Right before a step and right after it, in the first and in later stages."""
+    inputs: dict[str, Any], whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One path is stopped right before a step or after it, in each stage, and ends as another."""
     out = whole.parent / "stopped"
-    shutil.rmtree(out, ignore_errors=True)
-    calls = 0
-    step: Callable[..., Any] = getattr(path_run, name)
+    # What a step is given says of which stage it is.
+    points = [
+        ("write_plan", "1-layers", True), ("validate_model", "1-layers", False),
+        ("recover", "1-layers", True), ("prune_folder", "2-widths", True),
+        ("recover", "2-widths", False), ("prune_vocabulary", "3-tokens", False),
+        ("write_plan", "3-tokens", False), ("point_to", "model", False),
+    ]  # fmt: skip
+    for name, place, after in points:
+        step: Callable[..., Any] = getattr(path_run, name)
 
-    def stop(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            raise KeyboardInterrupt
-        done = step(*arguments, **options)
-        if calls == call:
-            raise KeyboardInterrupt
-        return done
+        def stop(
+            *arguments: Any, step: Any = step, place: str = place, after: bool = after, **more: Any
+        ) -> Any:
+            is_it = any(place in str(one) for one in arguments if isinstance(one, str | Path))
+            if is_it and not after:
+                raise KeyboardInterrupt
+            done = step(*arguments, **more)
+            if is_it:
+                raise KeyboardInterrupt
+            return done
 
-    monkeypatch.setattr(path_run, name, stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_path(make_path(inputs), out)
-    monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(path_run, name, stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_path(make_path(inputs), out)
     run_path(make_path(inputs), out)
     assert list_files(out) == list_files(whole)
 

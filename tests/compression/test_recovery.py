@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 import warm
 from lmcore.compression.proportions import INITIAL, update_proportions
-from lmcore.compression.recovered_models import RecoveredModel
-from lmcore.compression.recovery import recover
+from lmcore.compression.recovered_models import RecoveredModel, find_model_folder
+from lmcore.compression.recovery import RecoveryResult, recover
 from lmcore.compression.recovery_run import RecoveryRun
 from lmcore.compression.teacher import Teacher
-from lmcore.compression.teaching import load_teacher
+from lmcore.compression.teaching import choose_teacher, load_teacher
 from lmcore.openba import pack_files
 from lmcore.openba.data import TrainData
 from lmcore.openba.objective import measure_losses
@@ -47,6 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_openba(place / "large")
     prune(place / "large", place / "small", hidden=range(12), cut_decoder=[])
     return place
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> RecoveryResult:
+    """A run that nothing stopped, into `whole`, by the rule whose proportions move."""
+    config = settings(proportions_rule="shipped")
+    given: Any = {"model": folder / "small", "valid": VALID}
+    return recover(config, make_texts(), folder / "whole", **given)
 
 
 def make_run(config: Any, model: Path, **given: Any) -> RecoveryRun:
@@ -159,14 +167,16 @@ def test_targets_are_the_losses_of_the_model_before_pruning(folder: Path, tmp_pa
 
 @pytest.mark.parametrize("more", [{}, {"distillation.hidden_weight": 0.5}], ids=["", "hidden"])
 def test_a_stopped_run_ends_with_the_same_weights(
-    folder: Path, tmp_path: Path, more: dict[str, Any]
+    folder: Path, whole: RecoveryResult, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     given: Any = {"model": folder / "small", "valid": VALID}
     config = settings(proportions_rule="shipped", **more)
-    whole = recover(config, make_texts(), tmp_path / "whole", **given)
+    if more:
+        whole = recover(config, make_texts(), tmp_path / "whole", **given)
     assert whole.proportions != dict(zip(DENOISERS, INITIAL, strict=True))
-    # Before the first state, right behind a change of proportions, and behind the last step.
-    for stopped in (3,) if more else (1, 3, 5):
+    # Before the first state, or behind the last step; a kill is right behind a change of
+    # proportions.
+    for stopped in (3,) if more else (1, 5):
         out = tmp_path / str(stopped)
         with pytest.MonkeyPatch.context() as patch:
             step = RecoveryRun.step
@@ -185,7 +195,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
         assert without_times(again.history) == without_times(whole.history)
         assert (again.proportions, again.targets) == (whole.proportions, whole.targets)
         assert again.start_losses == whole.start_losses
-        assert are_equal(tmp_path / "whole", out)
+        assert are_equal(whole.folder, out)
 
 
 KILLED = """
@@ -198,7 +208,7 @@ from tiny_recovery import settings
 from tiny_runs import make_texts
 step = RecoveryRun.step
 def dying(run, number):
-    if number == 4:
+    if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, number)
 RecoveryRun.step = dying
@@ -207,27 +217,27 @@ recover(config, make_texts(), sys.argv[2], model=sys.argv[1], valid=make_texts(3
 """
 
 
-def test_kill_nine(folder: Path, tmp_path: Path) -> None:
+def test_kill_nine(folder: Path, whole: RecoveryResult, tmp_path: Path) -> None:
     given: Any = {"model": folder / "small", "valid": VALID}
     config = settings(proportions_rule="shipped")
-    whole = recover(config, make_texts(), tmp_path / "whole", **given)
     out = tmp_path / "killed"
     process = warm.start(KILLED, folder / "small", out, stdout=None, stderr=None)
     assert process.wait() == -signal.SIGKILL
     again = recover(config, make_texts(), out, **given)
-    assert (again.resumed_after, again.proportions) == (3, whole.proportions)
-    assert are_equal(tmp_path / "whole", out)
+    assert (again.resumed_after, again.proportions) == (2, whole.proportions)
+    assert are_equal(whole.folder, out)
 
 
-def test_a_run_that_is_done_goes_on_with_its_proportions(folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_done_goes_on_with_its_proportions(
+    folder: Path, whole: RecoveryResult, tmp_path: Path
+) -> None:
     """A longer run is one that was long from the start: what was measured once stays."""
     given: Any = {"model": folder / "small", "valid": VALID}
-    longer = settings(proportions_rule="shipped", **{"loop.steps": 6})
-    whole = recover(longer, make_texts(), tmp_path / "whole", **given)
+    longer = settings(proportions_rule="shipped")
     recover(change(longer, {"loop.steps": 4}), make_texts(), tmp_path / "half", **given)
     again = recover(longer, make_texts(), tmp_path / "half", **given)
     assert (again.resumed_after, again.proportions) == (4, whole.proportions)
-    assert are_equal(tmp_path / "whole", tmp_path / "half")
+    assert are_equal(whole.folder, tmp_path / "half")
 
 
 # Teachers.
@@ -308,32 +318,32 @@ def test_who_is_taught_by_whom_is_said(
 ) -> None:
     shutil.copytree(folder / "large", tmp_path / "large")
     prune(tmp_path / "large", tmp_path / "small", hidden=range(12))
-    given: Any = {"valid": VALID, "progress": True}
-
-    def tell(out: str, model: Path, **more: Any) -> str:
-        config = settings(objective="ul2", **{"loop.steps": 1, **more})
-        recover(config, make_texts(), tmp_path / out, model=model, **given)
-        return capsys.readouterr().err.splitlines()[0]
-
     source = tmp_path / "large"
-    assert tell("1", tmp_path / "small") == (
-        f"teacher: {source}, from which {tmp_path / 'small'} was pruned"
-    )
+    expected = f"teacher: {source}, from which {tmp_path / 'small'} was pruned"
+    given: Any = {"model": tmp_path / "small", "valid": VALID, "progress": True}
+    config = settings(objective="ul2", **{"loop.steps": 1})
+    recover(config, make_texts(), tmp_path / "1", **given)
+    assert capsys.readouterr().err.splitlines()[0] == expected
+
+    def tell(model: Path, **more: Any) -> str:
+        return choose_teacher(settings(**more), find_model_folder(model))[1]
+
+    assert tell(tmp_path / "small") == expected
     # What was recovered tells it as well, by a link too, and can be pruned further.
-    assert tell("2", tmp_path / "1").startswith(f"teacher: {source}, from which ")
-    assert tell("3", tmp_path / "1" / "best").startswith(f"teacher: {source}, from which ")
+    assert tell(tmp_path / "1").startswith(f"teacher: {source}, from which ")
+    assert tell(tmp_path / "1" / "best").startswith(f"teacher: {source}, from which ")
     prune(tmp_path / "1" / "best", tmp_path / "smaller", hidden=range(8))
-    assert tell("4", tmp_path / "smaller").startswith(f"teacher: {source}, from which ")
-    assert tell("5", tmp_path / "small", teacher=str(source)) == f"teacher: {source}"
-    assert tell("6", tmp_path / "small", teacher="none") == "no teacher: none is wanted"
+    assert tell(tmp_path / "smaller").startswith(f"teacher: {source}, from which ")
+    assert tell(tmp_path / "small", teacher=str(source)) == f"teacher: {source}"
+    assert tell(tmp_path / "small", teacher="none") == "no teacher: none is wanted"
     no_weight = {"distillation.weight": 0.0}
-    assert tell("7", tmp_path / "small", **no_weight) == ("no teacher: distillation has no weight")
+    assert tell(tmp_path / "small", **no_weight) == ("no teacher: distillation has no weight")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
-    assert "where another model is now" in tell("8", tmp_path / "small")
+    assert "where another model is now" in tell(tmp_path / "small")
     shutil.rmtree(source)
-    assert "where no model is" in tell("9", tmp_path / "small")
-    assert tell("10", folder / "large").endswith("it has no pruning.json")
+    assert "where no model is" in tell(tmp_path / "small")
+    assert tell(folder / "large").endswith("it has no pruning.json")
 
 
 # Other models.
