@@ -91,7 +91,10 @@ def test_recipes(folder: Path, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     config = json.loads(output)
     assert (config["text_tokens"], config["batch_size"]) == (2048, 3)
-    check_line(run_here("compression", "recipe", "other"), "RECIPE must be one of openba_v2, openba_v2_path")
+    check_line(
+        run_here("compression", "recipe", "other"),
+        "RECIPE must be one of openba_v2, openba_v2_path",
+    )
     check_line(run_here("compression", "recipe", "openba_v2", "--set", "a=1"), "--set belongs")
     # A decoder's own recipe is taken where none is named.
     place = save("gpt2", tmp_path / "gpt2")

@@ -1,6 +1,7 @@
 """Claims of OpenBA-V2."""
 
 from lmcore.reproduce.compression import (
+    abilities,
     denoiser_weights,
     importance,
     importance_recovered,
@@ -22,4 +23,5 @@ CLAIMS = (
     *recovered_models.CLAIMS,
     *vocabulary_size.CLAIMS,
     *sentence_pairs.CLAIMS,
+    *abilities.CLAIMS,
 )
