@@ -250,6 +250,7 @@ def test_what_cannot_be(tmp_path: Path, model: Path, text: Path) -> None:
     check_line(learn(model, out, *read, "--set", "device.sharding=full"), "must be none")
     check_line(learn(model, out, *read, "--recipe", "tiny"), "RECIPE must be one of")
     check_line(learn(model, out, "--data", tmp_path / "none"), "none")
+    check_line(learn(tmp_path / "nowhere", out, *read), "no such folder of a model")
     (tmp_path / "empty.txt").write_text("\n")
     check_line(learn(model, out, "--data", tmp_path / "empty.txt"), "holds no texts")
     check_line(learn(tmp_path, out, *read), str(tmp_path))

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: it holds no configuration that transformers knows; the text names it.
+        ValueError: there is no such folder, or it holds no configuration that transformers knows;
+            the text names it.
 
     Example:
         >>> import tempfile
@@ -63,6 +65,8 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
         from transformers import AutoConfig
 
         import lmcore.openba  # noqa: F401  (its classes are registered)
+    if not Path(folder).is_dir():  # transformers would look for a published one
+        raise ValueError(f"{os.fspath(folder)}: no such folder of a model")
     try:
         return AutoConfig.from_pretrained(
             os.fspath(folder), local_files_only=True, trust_remote_code=False
