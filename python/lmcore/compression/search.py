@@ -18,8 +18,8 @@ are too few of these.
 Where transformers generates from a cache only with a decoder that is no deeper than the encoder
 (T5), a model of which that holds is not made one of which it does not.
 
-More than half of the parameters are not cut at once: Minitron and the paper both found that such
-a model does not come back. Then a candidate has several rounds, each for a recovery of its own.
+More than half of the parameters are not cut at once: Minitron's authors advise against it, and the
+paper's loss jumps. Then a candidate has several rounds, each for a recovery of its own.
 
 Source: OpenBA-V2 (arXiv 2405.05957), sections 3 and 4; Minitron (arXiv 2407.14679) searches by
 closeness alone, and scores ten candidates.

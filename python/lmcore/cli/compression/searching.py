@@ -159,8 +159,8 @@ def add_best_stages(plan: Plan, search: Search, choice: dict[str, Any]) -> Plan:
     rounds = len(made.stages) - len(plan.stages)
     if rounds > 1:
         say(
-            f"{rounds} rounds: a model that loses more than half of its parameters at once does "
-            "not come back; prune and train stage by stage"
+            f"{rounds} rounds: more than half of the parameters would go at once; prune and train "
+            "stage by stage"
         )
     return made
 

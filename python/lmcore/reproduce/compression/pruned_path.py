@@ -112,7 +112,7 @@ def generate_questions(seed: int, count: int) -> list[RoleQuestion]:
     Example:
         >>> question = generate_questions(0, 1)[0]
         >>> question.text, question.roles[question.answer]
-        ('She tasted the broken bowl. What was Ada?', 'baker')
+        ('Max sawed the green letter. What was Max?', 'carpenter')
     """
     english = LANGUAGES["en"]
     verbs = set(english.verbs)
