@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from lmcore.openba.objective import sum_losses
 from lmcore.openba.samples import order_passes
 from lmcore.ops.denoising import DenoisedBatch, Plan
 
@@ -96,48 +92,3 @@ def make_causal(texts: NDArray[np.integer[Any]], dtype: DTypeLike = np.int64) ->
         lengths,
         none,
     )
-
-
-def sum_causal_losses(
-    model: Any, batch: DenoisedBatch, device: torch.device | None = None
-) -> Tensor:
-    """Returns the cross entropy of each row, added up over its labels: `[B]` float32.
-
-    Args:
-        model: a decoder of transformers.
-        batch: of `CausalSamples`.
-        device: of the model; the CPU if None.
-
-    Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=9))
-        >>> sum_causal_losses(model, make_causal(np.array([[3, 4, 5]]))).shape
-        torch.Size([1])
-    """
-    ids, labels = (
-        torch.from_numpy(part.copy()).to(device) for part in (batch.decoder, batch.labels)
-    )
-    logits = model(input_ids=ids, use_cache=False).logits
-    losses = functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
-    )
-    return losses.view(labels.shape).sum(1)
-
-
-def sum_row_losses(model: Any, batch: DenoisedBatch, device: torch.device | None = None) -> Tensor:
-    """Returns the cross entropy of each row of either kind of batch: `[B]` float32.
-
-    Args:
-        model: of transformers; a decoder where rows have nothing for an encoder.
-        batch: its rows.
-        device: of the model; the CPU if None.
-
-    Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=9))
-        >>> sum_row_losses(model, make_causal(np.array([[3, 4, 5]]))).shape
-        torch.Size([1])
-    """
-    if batch.encoder.shape[1]:
-        return sum_losses(model, batch, device)
-    return sum_causal_losses(model, batch, device)

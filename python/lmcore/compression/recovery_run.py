@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lmcore.compression.causal import CAUSAL, CausalSamples, make_causal, sum_row_losses
+from lmcore.compression.causal import CAUSAL, CausalSamples, make_causal
 from lmcore.compression.distilled_batches import distil_batch
 from lmcore.compression.hidden_states import HiddenLoss
 from lmcore.compression.loading import find_kind
@@ -28,10 +28,10 @@ from lmcore.compression.proportions import check_proportions, update_proportions
 from lmcore.compression.recovered_models import RecoveredModel
 from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.teacher import Teacher
-from lmcore.compression.teaching import make_inputs, sum_teacher_losses
+from lmcore.compression.teaching import sum_teacher_losses
 from lmcore.openba.batches import SampleBatches
 from lmcore.openba.data import TrainData
-from lmcore.openba.objective import measure_losses, measure_means
+from lmcore.openba.objective import make_inputs, measure_losses, measure_means, sum_losses
 from lmcore.openba.sample_run import RowLosses, SampleRun, measure_rows
 from lmcore.openba.samples import TextSamples
 from lmcore.ops.denoising import DenoisedBatch, Denoiser
@@ -157,7 +157,7 @@ class RecoveryRun(SampleRun):
         Args:
             batch: its rows, as denoisers make them.
         """
-        return sum_row_losses(self.model, self._turn(batch), self.processes.device)
+        return sum_losses(self.model, self._turn(batch), self.processes.device)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Trains on one batch, and measures anew how often each denoiser is drawn when it is time.

@@ -13,6 +13,7 @@ from lmcore.compression.lineage import find_teacher
 from lmcore.compression.recovered_models import find_model_folder
 from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.teacher import Teacher
+from lmcore.openba.objective import make_inputs
 from lmcore.ops.cross_entropy import cross_entropy
 from lmcore.ops.denoising import DenoisedBatch
 from lmcore.training.checkpoint import hash_weights
@@ -119,33 +120,6 @@ def hash_teacher(teacher: Teacher) -> bytes:
         head["bias"] = teacher.bias
     own = nn.ParameterDict({name: nn.Parameter(each, False) for name, each in head.items()})
     return hashlib.blake2b(hash_weights(teacher.model) + hash_weights(own)).digest()
-
-
-def make_inputs(
-    batch: DenoisedBatch, device: torch.device | None = None
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns what a model of transformers gets of a batch, and the labels `[B, T]` int64.
-
-    Args:
-        batch: its rows; those of a decoder have nothing for an encoder.
-        device: of the model; the CPU if None.
-
-    Example:
-        >>> import numpy as np
-        >>> from lmcore.compression.causal import make_causal
-        >>> inputs, labels = make_inputs(make_causal(np.array([[3, 4, 5]])))
-        >>> inputs["input_ids"].tolist(), labels.tolist()
-        ([[3, 4]], [[4, 5]])
-    """
-    source, target, labels = (
-        torch.from_numpy(part).to(device) for part in (batch.encoder, batch.decoder, batch.labels)
-    )
-    if not source.shape[1]:
-        return {"input_ids": target}, labels
-    inputs = {"input_ids": source, "decoder_input_ids": target}
-    if int(batch.encoder_lengths.min()) < source.shape[1]:
-        inputs["attention_mask"] = torch.from_numpy(batch.masks()[0]).to(device)
-    return inputs, labels
 
 
 def sum_teacher_losses(

@@ -19,13 +19,40 @@ from lmcore.training.processes import Processes
 _SEED = 0
 
 
+def make_inputs(
+    batch: DenoisedBatch, device: torch.device | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns what a model of transformers gets of a batch, and the labels `[B, T]` int64.
+
+    Args:
+        batch: its rows; those of a decoder have nothing for an encoder.
+        device: of the model; the CPU if None.
+
+    Example:
+        >>> ids, length = np.array([[3, 1]]), np.array([2])
+        >>> inputs, labels = make_inputs(DenoisedBatch(ids, ids, ids, length, length, length))
+        >>> [*inputs], labels.tolist()
+        (['input_ids', 'decoder_input_ids'], [[3, 1]])
+    """
+    source, target, labels = (
+        torch.from_numpy(part).to(device) for part in (batch.encoder, batch.decoder, batch.labels)
+    )
+    if not source.shape[1]:
+        return {"input_ids": target}, labels
+    inputs = {"input_ids": source, "decoder_input_ids": target}
+    if int(batch.encoder_lengths.min()) < source.shape[1]:
+        inputs["attention_mask"] = torch.from_numpy(batch.masks()[0]).to(device)
+    return inputs, labels
+
+
 def sum_losses(model: Any, batch: DenoisedBatch, device: torch.device | None = None) -> Tensor:
     """Returns the cross entropy of each row, added up over its labels: `[B]` float32.
 
     The decoder gets no mask: padding stands on the right, where no label sees it.
 
     Args:
-        model: OpenBA, or another encoder-decoder of transformers.
+        model: OpenBA, or another encoder-decoder of transformers; a decoder where rows have nothing
+            for an encoder.
         batch: its rows, in int64.
         device: of the model; the CPU if None.
 
@@ -37,15 +64,8 @@ def sum_losses(model: Any, batch: DenoisedBatch, device: torch.device | None = N
         >>> sum_losses(model, DenoisedBatch(ids, ids, ids, length, length, length)).shape
         torch.Size([1])
     """
-    source, target, labels = (
-        torch.from_numpy(part).to(device) for part in (batch.encoder, batch.decoder, batch.labels)
-    )
-    mask = None
-    if int(batch.encoder_lengths.min()) < batch.encoder.shape[1]:
-        mask = torch.from_numpy(batch.masks()[0]).to(device)
-    logits = model(
-        input_ids=source, attention_mask=mask, decoder_input_ids=target, use_cache=False
-    ).logits
+    inputs, labels = make_inputs(batch, device)
+    logits = model(**inputs, use_cache=False).logits
     losses = functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
     )
