@@ -24,6 +24,7 @@ from lmcore.compression.objectives import (
     find_sentinels,
     set_weights,
 )
+from lmcore.compression.output_heads import check_head
 from lmcore.compression.proportions import check_proportions, update_proportions
 from lmcore.compression.recovered_models import RecoveredModel
 from lmcore.compression.recovery_config import RecoveryConfig
@@ -125,6 +126,7 @@ class RecoveryRun(SampleRun):
         source.prepare(lengths, tied=config.tied)
         self.hidden = self._make_hidden()
         if teacher is not None:
+            check_head(self.model)
             self.part_names = (_DIVERGENCE, *([_DISTANCE] if self.hidden else []))
         self.start_model(self.model, *source.list_blocks(config.device), self.hidden)
 
