@@ -6,7 +6,6 @@ Source: Sheared-LLaMA (arXiv 2310.06694), section 2.1. It is no part of OpenBA-V
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from lmcore.compression.mask_run import PLAN, SCORES, MaskRun, read_texts
 from lmcore.compression.plan import Plan, prune_shape
 from lmcore.compression.plan_files import read_plan
 from lmcore.cost import Shape, count_parameters
-from lmcore.training.folder import DataRecord, Recipe, keep_apart
+from lmcore.training.folder import DataRecord, Recipe, keep_apart, point_to
 from lmcore.training.loop import fit
 from lmcore.training.processes import choose_precision, start_processes, use_threads
 
@@ -165,6 +164,4 @@ def _check_link(path: Path, inputs: Sequence[str | os.PathLike[str]]) -> None:
 def _link(folder: Path) -> None:
     """Names the best step's files in the folder itself; they follow `best` wherever it goes."""
     for name in (PLAN, SCORES):
-        link = folder / f".lmcore-{secrets.token_hex(8)}"
-        link.symlink_to(f"best/{name}")
-        link.replace(folder / name)
+        point_to(folder / name, folder / "best" / name)

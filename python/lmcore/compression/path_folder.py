@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -141,28 +140,3 @@ def read_next(file: Path, plan: Plan) -> Plan:
     ):  # fmt: skip
         raise ValueError(f"{file}: does not follow from the plan of the stage before")
     return found
-
-
-def point_to(link: Path, model: Path) -> None:
-    """Writes a link to the last model, from within the folder of a path.
-
-    Args:
-        link: its place.
-        model: what it names.
-
-    Raises:
-        OSError: it cannot be made.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     point_to(Path(folder, "model"), Path(folder, "1-a", "pruned"))
-        ...     str(Path(folder, "model").readlink())
-        '1-a/pruned'
-    """
-    target = os.path.relpath(model, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:  # noqa: PTH115 - as it is written
-        return
-    temporary = link.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
-    temporary.symlink_to(target, target_is_directory=True)
-    temporary.replace(link)

@@ -35,7 +35,7 @@ from lmcore.compression.model_folders import is_pruned, prune_folder
 from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
 from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
-from lmcore.compression.path_folder import open_folder, point_to, read_next
+from lmcore.compression.path_folder import open_folder, read_next
 from lmcore.compression.path_losses import pack_for, validate_model
 from lmcore.compression.path_results import PathResult, StageResult, write_report
 from lmcore.compression.plan_files import write_plan
@@ -47,6 +47,7 @@ from lmcore.compression.scores_files import digest_weights
 from lmcore.compression.vocabulary_pruning import forget_writing, prune_vocabulary
 from lmcore.cost import count_parameters, read_shape
 from lmcore.openba.recipes import DENOISERS
+from lmcore.training.folder import point_to
 from lmcore.training.manifest import find_model
 
 

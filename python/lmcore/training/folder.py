@@ -287,9 +287,7 @@ class RunFolder:
             return
         if self.best.is_dir() and not self.best.is_symlink():  # a copy of a folder made it one
             remove(self.best)
-        link = self.path / f"{TEMPORARY}{secrets.token_hex(8)}"
-        link.symlink_to(f"models/step-{step}", target_is_directory=True)
-        link.replace(self.best)
+        point_to(self.best, self.find("models", step))
 
     def forget_models(self) -> None:
         """Removes all models; first the name of the best one."""
@@ -373,6 +371,31 @@ class RunFolder:
         for parent in (self.path, self.path / "states", self.path / "models"):
             for path in parent.glob(f"{TEMPORARY}*"):
                 remove(path)
+
+
+def point_to(link: Path, target: Path) -> None:
+    """Returns nothing, once a link names a file or folder, as seen from its own folder.
+
+    Args:
+        link: its place; what stands there and is no folder gives way.
+        target: what it names, which need not exist.
+
+    Raises:
+        OSError: it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     point_to(Path(folder, "model"), Path(folder, "1-a", "pruned"))
+        ...     str(Path(folder, "model").readlink())
+        '1-a/pruned'
+    """
+    name = os.path.relpath(target, link.parent)
+    if link.is_symlink() and os.readlink(link) == name:  # noqa: PTH115 - as it is written
+        return
+    temporary = link.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary.symlink_to(name, target_is_directory=True)
+    temporary.replace(link)
 
 
 def remove(path: Path) -> None:
