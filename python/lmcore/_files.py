@@ -126,6 +126,8 @@ def find_output(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     if known is not None and not stat.S_ISREG(known.st_mode):
         return Path(name)
+    if known is None and any(os.path.realpath(other) == os.path.realpath(name) for other in inputs):
+        raise ValueError(f"{name}: the output is an input too")  # which would be written first
     if known is not None:
         if any(_is_file(other, known) for other in inputs):
             raise ValueError(f"{name}: the output is an input too")

@@ -189,6 +189,7 @@ def test_files_that_hold_no_losses(tmp_path: Path, model: Path, text: Path) -> N
     arguments = ["--target", "params=80%", "--valid", text, "--losses", file]
     start = '{"version": 1, "losses": {"'
     for content in ("", "[]", "{}", '{"version": 1}', '{"version": 2, "losses": {}}',
+                    '{"version": true, "losses": {}}',
                     start + 'a": 1.0}}', start + '0" : "b"}}', start + "0" * 64 + '": NaN}}',
                     "[" * 200_000):  # fmt: skip
         file.write_text(content)
@@ -196,6 +197,9 @@ def test_files_that_hold_no_losses(tmp_path: Path, model: Path, text: Path) -> N
         check_line(plan(model, tmp_path / "plan", *arguments), str(file))
         assert file.read_bytes() == before
     assert not (tmp_path / "plan").exists()
+    file.unlink()
+    check_line(plan(model, file, *arguments), "the output is an input too")
+    assert not file.exists()
 
 
 def test_validation_texts_that_cannot_be_used(tmp_path: Path, model: Path) -> None:

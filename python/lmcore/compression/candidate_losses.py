@@ -152,7 +152,8 @@ def _read_losses(file: str | os.PathLike[str] | None) -> dict[str, float]:
     losses = content.get("losses") if isinstance(content, dict) else None
     if (
         not isinstance(losses, dict)
-        or content.get("version") != _VERSION
+        or type(content.get("version")) is not int
+        or content["version"] != _VERSION
         or not all(isinstance(loss, float) and len(key) == 64 for key, loss in losses.items())
     ):
         raise ValueError(f"{os.fspath(file)}: not losses of candidates: name another file")
