@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcore._files import write_text
-from lmcore._json import read_json
 from lmcore.compression.indices import format_indices, parse_indices
 from lmcore.compression.path import (
     Cut,
@@ -31,7 +30,7 @@ from lmcore.compression.path import (
     VocabularyCut,
 )
 from lmcore.compression.plan import FLAT, LAYERED, MOST_INDICES, Stage
-from lmcore.compression.plan_files import check_keys, check_object
+from lmcore.compression.plan_files import check_keys, check_object, read_document
 from lmcore.compression.recipes import RECOVERY_RECIPES
 from lmcore.training.config import change, config_to_dict
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from lmcore.compression.recovery_config import RecoveryConfig
 
 FORMAT, VERSION = "lmcore-path", 1
-_MOST_BYTES = 1 << 28
 _KEYS = ("format", "version", "model", "data", "valid", "stages")
 _KINDS: dict[str, type[Any]] = {
     "keep": Stage, "sizes": SizesCut, "target": TargetCut, "vocabulary": VocabularyCut,
@@ -94,16 +92,7 @@ def read_path(file: str | os.PathLike[str]) -> PathConfig:
         ...         print(str(error).removeprefix(str(file)))
         : not a path: a path has from 1 to 100 stages: got none
     """
-    place = Path(file)
-    if place.exists() and not place.is_file():
-        raise ValueError(f"{place}: not a path: expected a file")
-    if place.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{place}: not a path: it has more than {_MOST_BYTES} bytes")
-    content = read_json(place, "a path")
-    try:
-        return load_path(content, place.parent)
-    except (IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{place}: not a path: {error}") from None
+    return read_document(file, "a path", lambda content: load_path(content, Path(file).parent))
 
 
 def dump_path(path: PathConfig) -> dict[str, Any]:

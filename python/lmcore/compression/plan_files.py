@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from lmcore.cost import Shape
 
 FORMAT, VERSION = "lmcore-plan", 1
 _MOST_BYTES = 1 << 28
+Document = TypeVar("Document")
 _PLAN_KEYS = ("format", "version", "model_type", "shape", "published_parameters", "stages")
 
 
@@ -82,16 +83,41 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         ...         print(str(error).removeprefix(str(file)))
         : not a plan: version must be 1: got 2
     """
+    return read_document(path, "a plan", load_plan)
+
+
+def read_document(
+    path: str | os.PathLike[str], what: str, load: Callable[[Any], Document]
+) -> Document:
+    """Returns what a file of JSON holds, once it is found to be that.
+
+    Args:
+        path: the file.
+        what: it shall hold, for errors.
+        load: makes it of the content.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is none; the text names the file and what is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "a.json")
+        ...     _ = file.write_text("[1, 2]")
+        ...     read_document(file, "numbers", sum)
+        3
+    """
     file = Path(path)
     if file.exists() and not file.is_file():
-        raise ValueError(f"{file}: not a plan: expected a file")
+        raise ValueError(f"{file}: not {what}: expected a file")
     if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{file}: not a plan: it has more than {_MOST_BYTES} bytes")
-    content = read_json(file, "a plan")
+        raise ValueError(f"{file}: not {what}: it has more than {_MOST_BYTES} bytes")
+    content = read_json(file, what)
     try:
-        return load_plan(content)
+        return load(content)
     except (IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not a plan: {error}") from None
+        raise ValueError(f"{file}: not {what}: {error}") from None
 
 
 def dump_plan(plan: Plan) -> dict[str, Any]:
