@@ -33,7 +33,9 @@ from lmcore.compression.planning import add_chosen_stage, start_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import OPENBA_V1
 from lmcore.compression.record import read_record
+from lmcore.compression.recovered_models import load_tokenizer
 from lmcore.cost import count_parameters, read_shape
+from lmcore.openba import IndexedDataset, pack_files
 from lmcore.openba.recipes import DENOISERS
 from lmcore.training.models import make_tokenizer, save_model
 from tiny_families import read_model
@@ -396,6 +398,18 @@ def test_cutting_and_training_behind_the_vocabulary(inputs: dict[str, Any], tmp_
     assert len(find_kept(plan).vocabulary) == 640
     assert max(find_kept(plan).vocabulary) > 640
     assert read_shape(result.model).vocabulary_size == 640
+
+
+def test_open_token_files_are_those_of_their_names(inputs: dict[str, Any], tmp_path: Path) -> None:
+    training = make_training(objective="ul2")
+    path = sizes_path(inputs, SizesCut(ffn=20), recover=training)
+    tokenizer = load_tokenizer(Path(inputs["model"]))
+    pack_files([inputs["data"]], tokenizer, tmp_path / "ids", length=training.text_tokens)
+    states = []
+    for name, data in (("a", tmp_path / "ids"), ("b", IndexedDataset(tmp_path / "ids"))):
+        run_path(path, tmp_path / name, data=data)
+        states.append(read_model(tmp_path / name / "model")[1])
+    assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
 
 
 def test_a_decoder(tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         (["--data", tmp_path / "bad.jsonl"], "bad.jsonl:1: "),
     ):
         check_line(run_here(*arguments(folder, out, *more), "--quiet"), text)
+    warm = ["--steps", 20, "--set", "schedule.kind=cosine", "--set", "schedule.warmup_steps=20"]
+    fresh = tmp_path / "fresh"
+    check_line(run_here(*arguments(folder, fresh, *warm), "--quiet"), "must be below the 20 steps")
+    assert not fresh.exists()
     recover = ["compression", "recover"]
     text = ["--data", folder / "a.txt", *OPTIONS, "--quiet"]
     check_line(run_here(*recover, folder / "small", out, *text), "d_ul2 needs validation texts")

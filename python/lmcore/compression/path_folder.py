@@ -13,17 +13,20 @@ from lmcore.compression.path import PathConfig, is_stage_folder
 from lmcore.compression.path_files import dump_path
 from lmcore.compression.plan import Plan
 from lmcore.compression.plan_files import read_plan
+from lmcore.compression.recovery import FREE
 from lmcore.training.config import config_to_dict
 from lmcore.training.folder import TEMPORARY, Recipe, remove, take_recipe
 from lmcore.training.manifest import read_recipe
 
 _RECORD = "path.json"
 _OUTPUTS = ("model", "report.json", "plan.json")
-# What may change when a path goes on, of each stage's training: as for `recover`.
-_FREE = (
-    "model", "teacher", "validation_batch_size", "loop.save_every_seconds", "loop.keep_states",
-    "loop.tensorboard", "device.device", "device.threads", "device.sharding", "device.recompute",
-)  # fmt: skip
+# What may change when a path goes on, of each stage's training: as for `recover`, but for steps,
+# after which the stages behind would start from another model.
+_FREE = [
+    name.removeprefix("config.")
+    for name in FREE
+    if name.startswith("config.") and name != "config.loop.steps"
+]
 
 
 def open_folder(

@@ -46,6 +46,7 @@ from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.scores_files import digest_weights
 from lmcore.compression.vocabulary_pruning import forget_writing, prune_vocabulary
 from lmcore.cost import count_parameters, read_shape
+from lmcore.openba.indexed import IndexedDataset
 from lmcore.openba.recipes import DENOISERS
 from lmcore.training.folder import point_to
 from lmcore.training.manifest import find_model
@@ -109,6 +110,8 @@ def run_path(
         raise ValueError("expected a model to begin with: the path names none")
     given = {"data": path.data or None if data is None else data,
              "valid": path.valid or None if valid is None else valid}  # fmt: skip
+    given = {name: one.prefix if isinstance(one, IndexedDataset) else one
+             for name, one in given.items()}  # fmt: skip
     original = find_model(named)
     path = settle_stages(path, start_plan(original))
     digest = digest_weights(original)

@@ -31,17 +31,18 @@ from lmcore.openba.data import TrainData
 from lmcore.training.config import change
 from lmcore.training.folder import Recipe, keep_apart
 from lmcore.training.loop import fit
+from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import Processes, choose_precision, start_processes, use_threads
 
-# What may change when a run goes on. Files may move: a fingerprint tells texts, tokens and first
-# weights from others.
-_FREE = (
+FREE = (
     "config.model", "config.teacher", "config.loop.steps", "config.loop.save_every_seconds",
     "config.loop.keep_states", "config.loop.tensorboard", "config.device.device",
     "config.device.threads", "config.device.sharding", "config.device.recompute",
     "config.validation_batch_size", "data.path", "data.valid", "data.tokenizer", "data.files",
     "data.valid_files",
 )  # fmt: skip
+"""What may change when a run goes on. Files may move: a fingerprint tells texts, tokens and first
+weights from others."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -138,6 +139,7 @@ def recover(
     name = config.model
     if name is None:
         raise ValueError("the folder of a pruned model must be named: got none")
+    check_schedule(config.schedule, config.loop.steps)
     device = choose_precision(config.device, progress=progress)
     config = replace(config, device=device)
     with use_threads(device.threads), start_processes(device.device) as processes:
@@ -156,7 +158,7 @@ def recover(
         fingerprint = processes.first(lambda: run.find_fingerprint(known))
         record = items.record(str(source.folder.absolute()), (0, 0), fingerprint)
         record = replace(record, options={**record.options, **texts})
-        free = [n for n in _FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
+        free = [n for n in FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
         result = fit(
             run,
             out,
