@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,22 +106,36 @@ def _describe(estimates: Estimates) -> str:
     return "\n".join(lines)
 
 
-def _plot(estimates: Estimates) -> tuple[Plot, ...]:
+def plot_methods(
+    estimates: Estimates, methods: Iterable[str], places: Mapping[str, str], title: str, label: str
+) -> tuple[Plot, ...]:
+    """Returns bars of losses, a colour for each way of choosing.
+
+    Args:
+        estimates: losses named `<place>/<method>`.
+        methods: ways of choosing.
+        places: what stands below the bars, by the names of places.
+        title: of the picture.
+        label: of its x axis.
+    """
     series = tuple(
         Series(
             name=method,
-            y=tuple(estimates[f"{dimension}/{method}"].mean for dimension in _WIDTHS),
-            spread=tuple(estimates[f"{dimension}/{method}"].spread for dimension in _WIDTHS),
+            y=tuple(estimates[f"{place}/{method}"].mean for place in places),
+            spread=tuple(estimates[f"{place}/{method}"].spread for place in places),
         )
-        for method in _METHODS
+        for method in methods
     )
     return (
         Plot(
-            title="Loss right after the cut", kind="bars", x_label="what was cut",
-            y_label="nats per target token", x=tuple(_WIDTHS.values()),
-            panels=(Panel(title="", series=series),),
+            title=title, kind="bars", x_label=label, y_label="nats per target token",
+            x=tuple(places.values()), panels=(Panel(title="", series=series),),
         ),
     )  # fmt: skip
+
+
+def _plot(estimates: Estimates) -> tuple[Plot, ...]:
+    return plot_methods(estimates, _METHODS, _WIDTHS, "Loss right after the cut", "what was cut")
 
 
 CLAIMS = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
+from lmcore.reproduce.claim import Claim, Estimates, Measurement, Plot, Size
+from lmcore.reproduce.compression.importance import plot_methods
 from lmcore.reproduce.compression.recovering import GROUP, SIZES, Whole, train_whole
 
 if TYPE_CHECKING:
@@ -122,21 +123,7 @@ def _describe(estimates: Estimates) -> str:
 
 
 def _plot(estimates: Estimates) -> tuple[Plot, ...]:
-    series = tuple(
-        Series(
-            name=method,
-            y=tuple(estimates[f"{point}/{method}"].mean for point in _POINTS),
-            spread=tuple(estimates[f"{point}/{method}"].spread for point in _POINTS),
-        )
-        for method in _METHODS
-    )
-    return (
-        Plot(
-            title="Loss by how what is kept was chosen", kind="bars", x_label="",
-            y_label="nats per target token", x=tuple(_POINTS.values()),
-            panels=(Panel(title="", series=series),),
-        ),
-    )  # fmt: skip
+    return plot_methods(estimates, _METHODS, _POINTS, "Loss by how what is kept was chosen", "")
 
 
 CLAIMS = (
