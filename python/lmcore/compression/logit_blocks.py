@@ -121,8 +121,9 @@ def compute(
     """
     labels, kind, work = inputs.labels, inputs.kind, inputs.work
     has_gaps = inputs.has_gaps()
-    losses, divergences = (torch.zeros(labels.shape, dtype=kind, device=labels.device),) * 2
-    losses, divergences = losses.clone(), divergences
+    losses, divergences = (
+        torch.zeros(labels.shape, dtype=kind, device=labels.device) for _ in range(2)
+    )
     for_states, for_weight, for_bias = (outer is not None and want for want in wanted)
     states_sum = torch.zeros_like(inputs.states, dtype=kind) if for_states else None
     weight_sum = torch.zeros_like(inputs.weight, dtype=kind) if for_weight else None

@@ -1,7 +1,7 @@
 """Rounds of pruning and recovery on the way to a size.
 
-What is cut at once is at most about half of the parameters: what is cut above that does not come
-back. Every dimension goes down by the same factor in each round, rounded up to its grid.
+What is cut at once is at most about half of the parameters, as Minitron's authors advise. Every
+dimension goes down by the same factor in each round, rounded up to its grid.
 
 Source: Minitron (arXiv 2407.14679) prunes and distils in rounds above one half; OpenBA-V2 (arXiv
 2405.05957) reaches 23 % in four stages.

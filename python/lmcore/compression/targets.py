@@ -102,8 +102,8 @@ def parse_target(text: str) -> Target:
     """Returns the target that a text says.
 
     Args:
-        text: `KIND=VALUE`; the value is `3.4e9`, `3400000000`, `3.4B` (K, M, B, T are thousands,
-            millions, milliards, billions of them) or a share such as `25%`.
+        text: `KIND=VALUE`; the value is `3.4e9`, `3400000000`, `3.4B` (K, M, B, T are 10^3,
+            10^6, 10^9, 10^12) or a share such as `25%`.
 
     Raises:
         ValueError: it is no such text.
