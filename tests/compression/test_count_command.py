@@ -11,7 +11,7 @@ import pytest
 from commands import check_line, finish, run, run_here, run_warm, start_warm
 from lmcore.compression import read_counts
 from lmcore.worlds.openba import make_world, write_piece_file
-from stopped_runs import wait_for_change
+from stopped_runs import read_present, wait_for_change
 
 # Batches of a moment, a state after each, and a wait in between.
 SLOW = """
@@ -99,7 +99,7 @@ def test_one_line_for_what_cannot_be_used(folder: Path) -> None:
 
 
 def read_states(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in folder.glob(".*.lmcore-state")]
+    return read_present(folder.glob(".*.lmcore-state"))
 
 
 def wait_for_state(folder: Path, process: "subprocess.Popen[str]", before: list[bytes]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from commands import check_line, finish, run, run_here, start
+from stopped_runs import read_present
 
 COLUMNS = "New\tB-city\nYork\tI-city\n.\tO\n\nHi\tO\nAda\tI-person\n"
 
@@ -163,7 +164,7 @@ def test_a_killed_run_leaves_nothing_and_a_new_one_makes_the_same(folder: Path) 
     arguments = ["ner", "data", "many.txt", "o.jsonl", "--cap", "0"]
     process = start(*arguments)
     deadline = time.monotonic() + 60
-    while not any(p.name.startswith(".lmcore-") and p.stat().st_size for p in folder.iterdir()):
+    while not any(read_present(folder.glob(".lmcore-*"))):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)

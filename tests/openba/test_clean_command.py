@@ -14,7 +14,7 @@ import pytest
 from commands import check_line, file_size_limited, finish, run, run_here, run_warm, start_warm
 from lmcore._partial import Partial
 from lmcore.openba.cleaned_files import clean_files
-from stopped_runs import wait_for_change
+from stopped_runs import read_present, wait_for_change
 
 # Batches of a moment, and a state after each; the rules wait, so that a run is still going on
 # when it is killed.
@@ -104,7 +104,7 @@ def test_one_line_for_what_cannot_be_used(folder: Path) -> None:
 
 def read_states(folder: Path) -> list[bytes]:
     files = sorted((folder / "out").glob(".*.lmcore-*"))
-    return [path.read_bytes() for path in files if path.name.endswith(("-state", "-done"))]
+    return read_present(path for path in files if path.name.endswith(("-state", "-done")))
 
 
 def wait_for_state(folder: Path, process: subprocess.Popen[str], before: list[bytes]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from commands import check_line, finish, run_here, run_warm, start, start_warm
 from lmcore.cli.terminal import show_part
 from lmcore.openba import Generation, TextGenerator
+from stopped_runs import read_present
 from tiny_generation import PROMPTS, make_pair, save_pair
 from tiny_generators import make_t5
 from tiny_generators import make_tokenizer as make_t5_tokenizer
@@ -198,7 +199,7 @@ def test_control_characters_do_nothing_to_a_terminal(
 def wait_for_rows(folder: Path, process: "subprocess.Popen[str]", count: int) -> None:
     end = time.monotonic() + 60
     while not any(
-        json.loads(path.read_bytes())["rows"] >= count for path in folder.glob(".*.lmcore-state")
+        json.loads(state)["rows"] >= count for state in read_present(folder.glob(".*.lmcore-state"))
     ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end

@@ -11,7 +11,7 @@ import pytest
 from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.openba import IndexedDataset
 from lmcore.worlds.openba import make_world, write_piece_file
-from stopped_runs import wait_for_change
+from stopped_runs import read_present, wait_for_change
 
 ARGUMENTS = ["openba", "instructions", "en.jsonl", "zh.jsonl", "--templates", "t.json"]
 # A part of the rows at a time, and a rest behind each.
@@ -136,7 +136,7 @@ def test_one_line_for_what_cannot_be_used(folder: Path) -> None:
 
 
 def rows_so_far(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob(".*.lmcore-rows"))
+    return sum(map(len, read_present(folder.glob(".*.lmcore-rows"))))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -206,11 +206,9 @@ def test_a_killed_packing_goes_on_to_the_same_bytes(packed: Path, number: int) -
         if path.name != "o.jsonl":
             path.unlink()
     for _ in range(2):
-        states = [path.read_bytes() for path in packed.glob(".*.lmcore-state")]
+        states = read_present(packed.glob(".*.lmcore-state"))
         process = start_warm(*PACK, code=SLOW_PACKING)
-        wait_for_change(
-            lambda: [path.read_bytes() for path in packed.glob(".*.lmcore-state")], process, states
-        )
+        wait_for_change(lambda: read_present(packed.glob(".*.lmcore-state")), process, states)
         process.send_signal(number)
         assert finish(process)[0] == (-9 if number == signal.SIGKILL else 128 + number)
         assert not Path("o.bin").exists()

@@ -14,7 +14,7 @@ import pytest
 from commands import check_line, finish, run_here, run_warm, start_warm
 from lmcore.openba import IndexedDataset, OpenBATokenizer
 from lmcore.worlds.openba import make_world, write_piece_file
-from stopped_runs import wait_for_change
+from stopped_runs import read_present, wait_for_change
 
 # Batches of a moment, and a state after each.
 SMALL = """
@@ -122,7 +122,7 @@ ARGUMENTS = ["openba", "pack", "a.txt", "--tokenizer", "s.model", "--out", "o", 
 
 
 def read_states(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in folder.glob(".*.lmcore-state")]
+    return read_present(folder.glob(".*.lmcore-state"))
 
 
 def wait_for_state(folder: Path, process: "subprocess.Popen[str]", before: list[bytes]) -> None:

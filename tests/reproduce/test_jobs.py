@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmcore.reproduce.jobs import Job, Worker, run_jobs
+from stopped_runs import read_present
 
 GOOD = Job(claims=("matching_rescue",), size="tiny", seed=0)
 UNKNOWN = Job(claims=("no_such_claim",), size="tiny", seed=3)
@@ -74,7 +75,7 @@ def test_a_killed_process_is_told() -> None:
 
 def list_children() -> set[str]:
     own = Path("/proc", str(os.getpid()), "task")
-    return {child for path in own.glob("*/children") for child in path.read_text().split()}
+    return set(b" ".join(read_present(own.glob("*/children"))).decode().split())
 
 
 @pytest.mark.alone
