@@ -202,3 +202,19 @@ def test_a_run_goes_on_with_the_teacher_that_it_had(folder: Path, tmp_path: Path
     code, output, errors = run_here(*longer, "--teacher", moved)
     assert code == 0, errors
     assert json.loads(output)["steps"] == 7
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(folder: Path, tmp_path: Path, value: float) -> None:
+    """The model's and the teacher's, by their folders."""
+    spoilt = "decoder.block.0.input_layernorm.weight"
+    for name in ("large", "small"):
+        place = tmp_path / name
+        shutil.copytree(folder, place)
+        file = place / name / "model.safetensors"
+        weights = load_file(file)
+        weights[spoilt][3] = value
+        save_file(weights, file, {"format": "pt"})
+        given = arguments(place, tmp_path / "run", "--quiet", "--teacher", place / "large")
+        check_line(run_here(*given), f"{name}/{name}: {spoilt} is not finite")
+    assert not (tmp_path / "run" / "states").exists()
