@@ -172,8 +172,9 @@ class _Walk:
                     raise type(error)(f"the stage {stage.name}: {error}") from None
             if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
                 return  # behind it the tokenizer is another one
-            for what in ("data", "valid") if stage.recover is not None else ():
-                self._pack(self.original, stage.recover, self._find_data(stage, what))
+            if stage.recover is not None:
+                for what in ("data", "valid"):
+                    self._pack(self.original, stage.recover, self._find_data(stage, what))
 
     def take(self, number: int) -> StageResult:
         """Cuts and trains by a stage, as far as that is not done.
