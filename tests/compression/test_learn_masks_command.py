@@ -330,7 +330,20 @@ def test_a_model_that_gives_no_number(tmp_path: Path, text: Path) -> None:
         spoilt.lm_head.weight[7] = float("nan")
     spoilt.save_pretrained(folder)
     found = learn(folder, tmp_path / "out", "--data", text, "--steps", 2)
-    check_line(found, "loss", "of step 1 is not finite")
+    check_line(found, f"{folder}: ", "weight is not finite")
+
+
+def test_links_of_others_stay(tmp_path: Path, model: Path, text: Path) -> None:
+    """A link under a name that the run gives is its own only where it names its own file."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (out / "plan.json").symlink_to("../mine")
+    found = learn(model, out, "--data", text, "--steps", 2)
+    check_line(found, "plan.json: is there already, and no link of a run")
+    assert (out / "plan.json").read_text() == "mine"
+    found = learn(model, model / "out", "--data", text, "--steps", 2)
+    check_line(found, "out: lies in the folder of the model that is read")
 
 
 def test_settings_of_a_run() -> None:

@@ -278,8 +278,8 @@ def test_a_path_that_cannot_be_walked(inputs: dict[str, Any], tmp_path: Path) ->
     refuse(sizes_path({"model": str(tmp_path)}, cut), out, "config.json")
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     refuse(sizes_path({"model": str(tmp_path)}, cut), out, "holds neither model.safetensors")
-    refuse(sizes_path(bare, cut), large, "lies in the model that is cut")
-    refuse(sizes_path(bare, cut), large / "out", "lies in the model that is cut")
+    refuse(sizes_path(bare, cut), large, "lies in the folder of the model")
+    refuse(sizes_path(bare, cut), large / "out", "lies in the folder of the model")
     refuse(sizes_path(bare, cut, **train), out, "^the stage s1 trains: expected data")
     refuse(sizes_path(bare, VocabularyCut(keep=640)), out, "^the stage s1 counts tokens: expected")
     refuse(sizes_path({**inputs, "data": "nowhere.txt"}, cut, **train), out, "nowhere.txt")
@@ -429,3 +429,21 @@ def test_a_decoder(tmp_path: Path) -> None:
     assert [stage.objective for stage in result.stages] == ["causal", "causal"]
     assert read_shape(result.model).inner_size == 24
     refuse(path, tmp_path / "out", "config.data is", data=texts[:6], valid=texts[8:])
+
+
+def test_short_texts_are_known_before_a_cut(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """And where nothing is cut yet, a path that was mended takes the folder over."""
+    out, short = tmp_path / "out", tmp_path / "short.txt"
+    short.write_text("Ada.\n")
+    cuts = (SizesCut(ffn=20), SizesCut(ffn=16))
+    path = sizes_path({**inputs, "valid": str(short)}, *cuts, recover=make_training())
+    out.mkdir()
+    refuse(path, out, "short.txt: expected 32 tokens for a group")
+    assert not [*out.glob("*/pruned")]
+    few = replace(path, stages=(PathStage(name="few", cut=VocabularyCut(keep=1)),))
+    refuse(few, out, "the stage few: ")
+    mended = sizes_path(inputs, *cuts, recover=make_training())
+    assert [stage.name for stage in run_path(mended, out).stages] == ["s1", "s2"]
+    assert not [*out.glob("*-few")]
+    assert len([*(out / "packed").glob("*.bin")]) == 2
+    refuse(few, out, "holds another run")

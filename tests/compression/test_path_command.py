@@ -104,7 +104,7 @@ def test_refusals_are_one_line(folder: Path, tmp_path: Path) -> None:
     refuse("nowhere", file=tmp_path / "nowhere")
     refuse("nowhere", data=tmp_path / "nowhere")
     refuse("empty", model=tmp_path / "empty")
-    refuse("lies in the model that is cut", out=folder / "large" / "out")
+    refuse("lies in the folder of the model", out=folder / "large" / "out")
     out = folder / "whole"
     if out.exists():
         shutil.copy(path, folder / "changed.json")

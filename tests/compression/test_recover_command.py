@@ -1,6 +1,7 @@
 """The command `lmcore compression recover`."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from commands import check_line, finish, run_here, start_warm
 from tiny_recovery import SETTINGS, TEXTS, prune, save, save_openba
@@ -152,3 +153,68 @@ def test_two_commands_into_one_folder(folder: Path, tmp_path: Path) -> None:
     first.send_signal(signal.SIGKILL)
     finish(first)
     check_line(second, "another process is training into it")
+
+
+def list_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_output_is_no_model_that_is_read(folder: Path, tmp_path: Path) -> None:
+    """A run in its model's folder would be taken for the model, and could not go on."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "run"
+    assert run_here(*arguments(tmp_path, run, "--quiet"))[0] == 0
+    before = list_files(tmp_path)
+    for place in ("small", "small/run", "large", "large/run"):
+        lies = run_here(*arguments(tmp_path, tmp_path / place, "--quiet"))
+        check_line(lies, f"{place}: lies in the folder of the model that is read")
+    # A run as the model or the teacher of itself: starting anew would remove what is read.
+    itself = arguments(tmp_path, run, "--quiet", "--no-resume")
+    learns = run_here(*itself, "--teacher", run)
+    itself[2] = run
+    check_line(run_here(*itself), "the output is an input too")
+    check_line(learns, "the output is an input too")
+    assert list_files(tmp_path) == before
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_had(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    large, moved, out = tmp_path / "large", tmp_path / "moved", tmp_path / "run"
+    assert run_here(*arguments(tmp_path, out, "--quiet"))[0] == 0
+    before = list_files(out)
+    longer = arguments(tmp_path, out, "--quiet", "--steps", 7)
+    large.rename(moved)
+    check_line(
+        run_here(*longer),
+        "run: holds a run that learned from a teacher so far; no teacher: ",
+        f"its record names {large}, where no model is",
+    )
+    weights = load_file(moved / "model.safetensors")
+    shutil.copytree(moved, large)
+    trained = {name: weight * 1.5 for name, weight in weights.items()}
+    save_file(trained, large / "model.safetensors", {"format": "pt"})
+    check_line(run_here(*longer), f"its record names {large}, whose weights are others now")
+    check_line(run_here(*longer, "--teacher", large), "data.teacher is")
+    (large / "model.safetensors").write_bytes((moved / "model.safetensors").read_bytes()[:-1])
+    check_line(run_here(*longer), "large/model.safetensors: ")
+    assert list_files(out) == before
+    # It may have moved.
+    code, output, errors = run_here(*longer, "--teacher", moved)
+    assert code == 0, errors
+    assert json.loads(output)["steps"] == 7
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(folder: Path, tmp_path: Path, value: float) -> None:
+    """The model's and the teacher's, by their folders."""
+    spoilt = "decoder.block.0.input_layernorm.weight"
+    for name in ("large", "small"):
+        place = tmp_path / name
+        shutil.copytree(folder, place)
+        file = place / name / "model.safetensors"
+        weights = load_file(file)
+        weights[spoilt][3] = value
+        save_file(weights, file, {"format": "pt"})
+        given = arguments(place, tmp_path / "run", "--quiet", "--teacher", place / "large")
+        check_line(run_here(*given), f"{name}/{name}: {spoilt} is not finite")
+    assert not (tmp_path / "run" / "states").exists()

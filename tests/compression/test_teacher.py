@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
@@ -28,8 +29,9 @@ from lmcore.compression import (
     trace,
 )
 from lmcore.compression.loading import load_model
+from lmcore.compression.model_folders import is_pruned
 from lmcore.compression.output_heads import check_head
-from lmcore.compression.record import copy_record, read_record
+from lmcore.compression.record import copy_record, read_record, write_record
 from lmcore.compression.teacher import find_kept_ids
 from tiny_families import CONFIGS, make_plan, save_model
 from tiny_openba import SIZES
@@ -189,6 +191,32 @@ def test_another_model_in_the_place_is_no_teacher(tmp_path: Path) -> None:
         Teacher.load(old, new)
 
 
+def test_a_model_that_was_trained_on_is_no_teacher_of_itself(tmp_path: Path) -> None:
+    """Shapes and settings are the same, weights are not; who names it may have it."""
+    old, new, last = tmp_path / "old", tmp_path / "new", tmp_path / "last"
+    save_model("llama", old)
+    plan = make_plan(old, LEFT)
+    prune_folder(old, new, plan)
+    prune_folder(new, last, make_plan(new, {"vocabulary": 20}, seed=9))
+    assert is_pruned(old, new, plan)
+    kept = find_kept_ids(old, last)
+    weights = load_file(old / "model.safetensors")
+    trained = {name: weight + 1e-3 for name, weight in weights.items()}
+    save_file(trained, old / "model.safetensors", {"format": "pt"})
+    for folder, where in ((new, "its record"), (last, f"the record in {new}")):
+        assert find_teacher(folder) == (None, f"{where} names {old}, whose weights are others now")
+    assert not is_pruned(old, new, plan)
+    with pytest.raises(FileExistsError, match="holds a model that was made otherwise"):
+        prune_folder(old, new, plan)
+    assert np.array_equal(find_kept_ids(old, last), kept)  # type: ignore[arg-type]
+    # A record from before weights had a digest says nothing of them.
+    record = read_record(new)
+    assert record.source_weights is not None
+    write_record(new, replace(record, source_weights=None))
+    assert find_teacher(new) == (old, "")
+    assert is_pruned(old, new, plan)
+
+
 def test_pruned_vocabularies_and_tokenizers(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
@@ -300,6 +328,7 @@ import torch
 from torch import nn
 from lmcore.compression import DistillationConfig, Teacher, distil_batch
 from lmcore.compression.loading import load_model
+from lmcore.compression.model_folders import is_pruned
 from lmcore.openba.models import find_blocks
 from lmcore.training.config import DeviceConfig
 from lmcore.training.processes import start_processes

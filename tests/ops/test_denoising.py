@@ -454,6 +454,17 @@ def test_longer_batches_agree(mixture: str, length: int) -> None:
     )
 
 
+def test_very_many_spans_agree() -> None:
+    """More spans than are written between two looks at whether the caller stops, twice over."""
+    denoiser = Denoiser(name="", kind="spans", density=0.5, mean_span=1, excess="run_on")
+    ids = SpecialIds(vocabulary_size=65_000, first_sentinel=64_999)
+    given: dict[str, Any] = {"seed": 5, "denoisers": [denoiser], "ids": ids}
+    texts = texts_of(1, 20_000)
+    both("denoise_batch", texts, [3], **given)
+    read = denoising.denoise_batch(texts, [3], **given).encoder[0]
+    assert len({*read.tolist()} - {*texts[0].tolist()}) > 2 * 4_096
+
+
 @given(special_ids(), st.data())
 def test_given_spans_agree(ids: SpecialIds, data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(-1, 9), max_size=9))

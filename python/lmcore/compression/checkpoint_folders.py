@@ -41,6 +41,32 @@ class StoredCheckpoint:
             raise ValueError(f"{self.folder}: changed while it was read")
 
 
+def keep_outside(folder: str | os.PathLike[str], model: str | os.PathLike[str]) -> None:
+    """Returns nothing if an output lies outside of the folder of a model that is read.
+
+    What lies in it would be taken for a part of it: a run for the model itself, and its files for
+    others than those that were written with the model.
+
+    Args:
+        folder: of the output; it need not exist.
+        model: the folder of the model.
+
+    Raises:
+        ValueError: it does not.
+
+    Example:
+        >>> keep_outside("model/out", "model")
+        Traceback (most recent call last):
+        ValueError: model/out: lies in the folder of the model that is read: name another folder
+    """
+    place, source = (Path(os.path.realpath(one)) for one in (folder, model))
+    if source in (place, *place.parents):
+        raise ValueError(
+            f"{os.fspath(folder)}: lies in the folder of the model that is read: name another "
+            "folder"
+        )
+
+
 def read_checkpoint(folder: str | os.PathLike[str]) -> StoredCheckpoint:
     """Returns the tensors of a model's folder, mapped.
 

@@ -18,6 +18,7 @@ from lmcore.compression.composition import split_stages
 from lmcore.compression.model_folders import digest_model
 from lmcore.compression.plan import Kept, Plan, find_kept
 from lmcore.compression.record import FILE, Record, read_record
+from lmcore.compression.scores_files import digest_weights
 from lmcore.cost import read_shape
 
 _MOST_FOLDERS = 64
@@ -74,7 +75,8 @@ def trace(
             return _compose(_read_step(record), found)
         if record.plan is not None and record.stage is not None and _is_of(ancestor, record.plan):
             return _compose(_describe(find_kept(record.plan, record.stage), record.plan), found)
-        source = find_source(current, record)
+        # Indices stay what they were, also where that model was trained on since.
+        source = _find_place(current, record)
         if source is None:
             return None
         found, current = _compose(_read_step(record), found), source
@@ -94,12 +96,22 @@ def find_source(folder: Path, record: Record) -> Path | None:
     Example:
         >>> find_source(Path("small"), Record(source="ab", source_folder="nowhere"))
     """
+    source = _find_place(folder, record)
+    return source if source is not None and _has_same_weights(source, record) else None
+
+
+def _find_place(folder: Path, record: Record) -> Path | None:
+    """The folder of a model of the same settings and shapes, whatever its weights are."""
     if record.source_folder is None:
         return None
     source = Path(folder, record.source_folder)
     if not (source / "config.json").is_file():
         return None
     return source if digest_model(source, read_checkpoint(source)) == record.source else None
+
+
+def _has_same_weights(source: Path, record: Record) -> bool:
+    return record.source_weights in (None, digest_weights(source))
 
 
 def find_teacher(folder: str | os.PathLike[str]) -> tuple[Path | None, str]:
@@ -138,11 +150,14 @@ def find_teacher(folder: str | os.PathLike[str]) -> tuple[Path | None, str]:
         if not (source / "config.json").is_file():
             return None, f"{where} names {source}, where no model is"
         try:
-            unchanged = find_source(current, record) is not None
+            is_there = _find_place(current, record) is not None
+            is_unchanged = is_there and _has_same_weights(source, record)
         except ValueError as error:
             return None, f"{where} names {source}: {error}"
-        if not unchanged:
+        if not is_there:
             return None, f"{where} names {source}, where another model is now"
+        if not is_unchanged:
+            return None, f"{where} names {source}, whose weights are others now"
         current = source.resolve()
     return None, f"there are more than {_MOST_FOLDERS} models before it"
 

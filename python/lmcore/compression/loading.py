@@ -69,7 +69,7 @@ def load_model(
     Raises:
         ImportError: transformers is not installed.
         OSError: a file cannot be read.
-        ValueError: it cannot be loaded, or weights of the class are not there.
+        ValueError: it cannot be loaded, weights of the class are not there, or one is not finite.
 
     Example:
         >>> import tempfile
@@ -85,7 +85,7 @@ def load_model(
         import torch
         import transformers
 
-        from lmcore.training.checkpoint import no_bars
+        from lmcore.training.checkpoint import check_weights, no_bars
     if kind is None:
         kind = getattr(transformers, HEADS[find_kind(load_config(folder))])
     place = os.fspath(folder)
@@ -108,4 +108,9 @@ def load_model(
     if missing:
         name = type(model).__name__
         raise ValueError(f"{place}: lacks {missing[0]}, which {name} has: it would be random")
-    return model.eval().to(device)
+    model = model.eval().to(device)
+    try:
+        check_weights(model)
+    except FloatingPointError as error:
+        raise ValueError(f"{place}: {error.args[0].partition(';')[0]}") from None
+    return model

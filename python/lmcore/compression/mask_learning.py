@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.mask_config import MaskConfig
 from lmcore.compression.mask_run import PLAN, SCORES, MaskRun, read_texts
 from lmcore.compression.plan import Plan, prune_shape
@@ -109,9 +110,10 @@ def learn_masks(
         raise ValueError("a model must be given: got none")
     files = [data] if isinstance(data, str | os.PathLike) else [*data]
     inputs = [*files, config.model, *([] if valid is None else [valid])]
+    keep_outside(out, config.model)
     keep_apart(out, inputs)
     for name in (PLAN, SCORES):
-        _check_link(Path(out, name), inputs)
+        _check_link(Path(out), name, inputs)
     texts = read_texts(config.model, files, config.tokens)
     checked = None if valid is None else read_texts(config.model, [valid], config.valid_tokens)
     config = replace(config, device=choose_precision(config.device, progress=progress))
@@ -153,9 +155,11 @@ def learn_masks(
     )
 
 
-def _check_link(path: Path, inputs: Sequence[str | os.PathLike[str]]) -> None:
+def _check_link(folder: Path, name: str, inputs: Sequence[str | os.PathLike[str]]) -> None:
     """Refuses to put a link where something else stands."""
-    if os.path.lexists(path) and not path.is_symlink():
+    path = folder / name
+    is_own = path.is_symlink() and path.readlink() == Path("best", name)
+    if os.path.lexists(path) and not is_own:
         raise FileExistsError(f"{path}: is there already, and no link of a run")
     if any(os.path.realpath(one) == os.path.realpath(path) for one in inputs):
         raise ValueError(f"{path}: the output is an input too")

@@ -23,6 +23,7 @@ from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, find_kept
 from lmcore.compression.pruning import describe_limits, make_cuts, prune_config, renumber_ids
 from lmcore.compression.record import FILE, Record, find_way, format_record, read_record
+from lmcore.compression.scores_files import digest_weights
 from lmcore.compression.shards import CutSummary, cut_checkpoint
 from lmcore.cost import Shape, read_shape
 from lmcore.openba.protobuf import PieceKind
@@ -119,6 +120,7 @@ def prune_folder(
     whole = len(kept) == part.shape.vocabulary_size
     record = Record(
         source=digest_model(source, checkpoint),
+        source_weights=digest_weights(source),
         plan=plan,
         stage=stage,
         vocabulary_ids=None if whole else np.array(kept),
@@ -185,7 +187,9 @@ def is_pruned(
         return False
     record = read_record(target)
     known = digest_model(source, read_checkpoint(source))
-    return (record.source, record.plan, record.stage) == (known, plan, stage)
+    if (record.source, record.plan, record.stage) != (known, plan, stage):
+        return False
+    return record.source_weights in (None, digest_weights(source))
 
 
 def _take_stage(plan: Plan, stage: int | None) -> Plan:
@@ -264,10 +268,12 @@ def _is_record(file: Path, expected: Record) -> bool:
     """Whether a record is that of this run, apart from times and where its source lay."""
     changes: dict[str, Any] = {"latency": None, "source_folder": None}
     try:
-        found = format_record(replace(read_record(file), **changes))
+        found = replace(read_record(file), **changes)
     except ValueError:
         return False
-    return found == format_record(replace(expected, **changes))
+    if found.source_weights is None:  # an older record
+        changes["source_weights"] = None
+    return format_record(found) == format_record(replace(expected, **changes))
 
 
 def _copy(source: Path, target: Path, names: list[str]) -> None:

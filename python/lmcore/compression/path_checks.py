@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.corpora import find_prefix, is_ids
 from lmcore.compression.loading import find_kind
 from lmcore.compression.objectives import choose_objective
@@ -117,11 +118,10 @@ def check_places(folder: Path, path: PathConfig, model: Path, given: dict[str, A
         >>> path = PathConfig(stages=[PathStage(name="a", cut=VocabularyCut(keep=7))])
         >>> check_places(Path("model/out"), path, Path("model"), {})
         Traceback (most recent call last):
-        ValueError: model/out: lies in the model that is cut: name another folder
+        ValueError: model/out: lies in the folder of the model that is read: name another folder
     """
-    place, original = (Path(os.path.realpath(one)) for one in (folder, model))
-    if original in (place, *place.parents):
-        raise ValueError(f"{folder}: lies in the model that is cut: name another folder")
+    keep_outside(folder, model)
+    place = Path(os.path.realpath(folder))
     names: list[Any] = [name for stage in path.stages for name in (*stage.data, *stage.valid)]
     for one in given.values():
         if not isinstance(one, np.ndarray):

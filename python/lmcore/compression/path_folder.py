@@ -39,7 +39,8 @@ def open_folder(
         path: its stages.
         digest: of the model that it begins with.
         given: `data` and `valid` of the path.
-        resume: whether to go on from what is there; otherwise the folders of stages go.
+        resume: whether to go on from what is there, if anything was cut; otherwise the folders
+            of stages go.
 
     Raises:
         FileExistsError: it is that of another path, or holds something else under a name that
@@ -54,6 +55,8 @@ def open_folder(
         >>> with tempfile.TemporaryDirectory() as name:
         ...     folder = Path(name)
         ...     open_folder(folder, path, "ab", given, resume=True)
+        ...     Path(name, "1-a").mkdir()
+        ...     _ = Path(name, "1-a", "plan.json").write_text("{}")
         ...     open_folder(folder, path, "cd", given, resume=True)
         Traceback (most recent call last):
         FileExistsError: ...: holds another run: config.model is "ab" there and "cd" here; ...
@@ -67,7 +70,8 @@ def open_folder(
                 raise FileExistsError(
                     f"{folder / name}: is there already, and not of a path: name another folder"
                 )
-    elif not resume:
+    elif not (resume and _is_begun(folder)):
+        resume = False
         known = read_recipe(file)["config"]  # before anything is removed: it may be another's file
         for name in _OUTPUTS:  # of what is no longer there
             remove(folder / name)
@@ -76,6 +80,12 @@ def open_folder(
             if is_stage_folder(name):
                 remove(folder / name)
     take_recipe(file, Recipe(config=_describe(path, digest, given)), resume=resume)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a stage has been cut, or its cut chosen: before, nothing would be lost."""
+    stages = [place for place in folder.iterdir() if is_stage_folder(place.name)]
+    return any(os.path.lexists(one / name) for one in stages for name in ("plan.json", "pruned"))
 
 
 def _describe(path: PathConfig, digest: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def run_path(
     with FolderLock(folder, doing="walking a path").hold():
         open_folder(folder, path, digest, given, resume=resume)
         walk = _Walk(path, folder, original, given, tell or (lambda line: None), progress)
-        walk.check_tokens()
+        walk.check_texts()
         stages = tuple(walk.take(number) for number in range(1, len(path.stages) + 1))
         write_plan(folder / "plan.json", walk.plan)
         point_to(folder / "model", walk.model)
@@ -153,10 +153,11 @@ class _Walk:
         self.model, self.plan = original, start_plan(original)
         self.has_new_ids = False
 
-    def check_tokens(self) -> None:
-        """Counts the tokens of the original, and finds whether a stage keeps as many as it must.
+    def check_texts(self) -> None:
+        """Packs texts and counts tokens of the original, as far as stages have its tokenizer.
 
-        That is to be known before hours of training, and not behind them.
+        That texts are too short, or a stage keeps too few tokens, is to be known before hours of
+        training, and not behind them.
         """
         for stage, name in zip(self.path.stages, self.path.folders, strict=True):
             cut, place = stage.cut, self.folder / name
@@ -171,6 +172,9 @@ class _Walk:
                     raise type(error)(f"the stage {stage.name}: {error}") from None
             if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
                 return  # behind it the tokenizer is another one
+            if stage.recover is not None:
+                for what in ("data", "valid"):
+                    self._pack(self.original, stage.recover, self._find_data(stage, what))
 
     def take(self, number: int) -> StageResult:
         """Cuts and trains by a stage, as far as that is not done.

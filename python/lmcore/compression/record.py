@@ -25,8 +25,8 @@ FILE = "pruning.json"
 FORMAT, VERSION = "lmcore-pruning", 1
 _MOST_BYTES = 1 << 28
 _KEYS = (
-    "format", "version", "source", "source_folder", "plan", "stage", "vocabulary", "about",
-    "latency",
+    "format", "version", "source", "source_weights", "source_folder", "plan", "stage",
+    "vocabulary", "about", "latency",
 )  # fmt: skip
 _MOST_ID = 2**31 - 1
 
@@ -45,7 +45,7 @@ class Record:
     """
 
     source: str
-    """Digest of the model that was pruned."""
+    """Digest of the model that was pruned: its settings, and names and shapes of its tensors."""
     plan: Plan | None = None
     """Of layers and widths, and of the vocabulary where it was a part of it."""
     stage: int | None = None
@@ -58,10 +58,14 @@ class Record:
     """Its times beside those of the original, where they were measured."""
     source_folder: str | None = None
     """Where that model lay, as seen from the folder of the pruned one."""
+    source_weights: str | None = None
+    """Digest of that model with its weights, `digest_weights`; older records have none."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source:
             raise TypeError(f"source must be a digest: got {self.source!r:.60}")
+        if not (self.source_weights is None or isinstance(self.source_weights, str)):
+            raise TypeError(f"source_weights must be a digest: got {self.source_weights!r:.60}")
         folder = self.source_folder
         if folder is not None and not (isinstance(folder, str) and folder and "\0" not in folder):
             raise TypeError(f"source_folder must be a path: got {folder!r:.60}")
@@ -117,6 +121,8 @@ def format_record(record: Record) -> str:
         'ab'
     """
     content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "source": record.source}
+    if record.source_weights is not None:
+        content["source_weights"] = record.source_weights
     if record.source_folder is not None:
         content["source_folder"] = record.source_folder
     if record.plan is not None:
@@ -225,7 +231,8 @@ def _load(content: Any) -> Record:
     if "vocabulary" in content:
         ids = _load_ids(content["vocabulary"])
     plan = load_plan(content["plan"]) if "plan" in content else None
-    more = {name: content[name] for name in ("stage", "about", "source_folder") if name in content}
+    names = ("stage", "about", "source_folder", "source_weights")
+    more = {name: content[name] for name in names if name in content}
     if "latency" in content:
         more["latency"] = load_report(content["latency"])
     return Record(source=content.get("source", ""), plan=plan, vocabulary_ids=ids, **more)

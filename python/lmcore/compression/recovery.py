@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._text import escape
+from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.objectives import choose_objective
 from lmcore.compression.recovered_models import (
     RecoveredModel,
@@ -31,6 +32,7 @@ from lmcore.openba.data import TrainData
 from lmcore.training.config import change
 from lmcore.training.folder import Recipe, keep_apart
 from lmcore.training.loop import fit
+from lmcore.training.manifest import read_recipe
 from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import Processes, choose_precision, start_processes, use_threads
 
@@ -144,8 +146,15 @@ def recover(
     config = replace(config, device=device)
     with use_threads(device.threads), start_processes(device.device) as processes:
         source = RecoveredModel(name, tokenizer)
-        items, texts = _read(config, data, valid, source, Path(out), processes)
-        taught_by = _load_teacher(config, source, processes, progress=progress)
+        place, why = choose_teacher(config, source.folder)
+        if resume and place is None and config.teacher is None:
+            _check_alone(Path(out), why)
+        items, texts = _read(config, data, valid, source, place, Path(out), processes)
+        taught_by = None
+        if progress and processes.is_first:
+            print(escape(why), file=sys.stderr)
+        if place is not None:
+            taught_by = load_teacher(config, place, source.folder, processes.device)
         run = RecoveryRun(
             config,
             items,
@@ -154,10 +163,12 @@ def recover(
             teacher=taught_by,
             load_reference=None if taught_by else _find_reference(config, source, processes),
         )
-        known = hash_teacher(taught_by) if taught_by and processes.is_first else b""
-        fingerprint = processes.first(lambda: run.find_fingerprint(known))
+        fingerprint = processes.first(run.find_fingerprint)
+        teacher_digest = (
+            None if taught_by is None else processes.first(lambda: hash_teacher(taught_by))
+        )
         record = items.record(str(source.folder.absolute()), (0, 0), fingerprint)
-        record = replace(record, options={**record.options, **texts})
+        record = replace(record, options={**record.options, **texts, "teacher": teacher_digest})
         free = [n for n in FREE if n != "config.loop.steps" or not config.schedule.needs_steps]
         result = fit(
             run,
@@ -209,15 +220,14 @@ def find_recipe(model: str | os.PathLike[str]) -> str:
     return choose_objective(RecoveryConfig(), find_model_kind(find_model_folder(model)))
 
 
-def _load_teacher(
-    config: RecoveryConfig, source: RecoveredModel, processes: Processes, *, progress: bool
-) -> Teacher | None:
-    place, why = choose_teacher(config, source.folder)
-    if progress and processes.is_first:
-        print(escape(why), file=sys.stderr)
-    if place is None:
-        return None
-    return load_teacher(config, place, source.folder, processes.device)
+def _check_alone(out: Path, why: str) -> None:
+    """Refuses to go on without the teacher that a run had so far, and says why there is none."""
+    file = out / "recipe.json"
+    if not (file.is_file() and (out / "states").exists()):
+        return
+    data = read_recipe(file)["data"]
+    if isinstance(data, dict) and data.get("teacher") is not None:
+        raise FileExistsError(f"{out}: holds a run that learned from a teacher so far; {why}")
 
 
 def _find_reference(
@@ -235,6 +245,7 @@ def _read(
     data: RecoveryTexts,
     valid: RecoveryTexts | None,
     source: RecoveredModel,
+    teacher: Path | None,
     out: Path,
     processes: Processes,
 ) -> tuple[TrainData, dict[str, list[str]]]:
@@ -242,7 +253,10 @@ def _read(
     given = {"files": data, "valid_files": valid}
     parts = {key: ([], None) if one is None else find_texts(one) for key, one in given.items()}
     files = {key: names for key, (names, _) in parts.items()}
-    keep_apart(out, [config.model or "", *(name for names in files.values() for name in names)])
+    models = [source.folder] if teacher is None else [source.folder, teacher]
+    for folder in models:
+        keep_outside(out, folder)
+    keep_apart(out, [*models, *(name for names in files.values() for name in names)])
 
     def pack(names: list[str]) -> str:
         return pack_texts(names, source.tokenizer, out / PACKED, length=config.text_tokens)

@@ -231,11 +231,8 @@ class RecoveryRun(SampleRun):
             self.targets = np.array(own["targets"], np.float64)
         self.start_losses = own["start_losses"]
 
-    def find_fingerprint(self, teacher: bytes = b"") -> str:
+    def find_fingerprint(self) -> str:
         """Returns what tells the data, the tokenizer and the first weights from others.
-
-        Args:
-            teacher: what tells the model before pruning from others, where there is one.
 
         Raises:
             IndexError: an id outside of the vocabulary.
@@ -244,7 +241,6 @@ class RecoveryRun(SampleRun):
         for token, number in sorted(self.source.tokenizer.get_vocab().items()):
             digest.update(f"{number} {token}\n".encode())
         digest.update(self.data.hash(self.vocabulary_size))
-        digest.update(teacher)
         return digest.hexdigest()
 
     @property

@@ -103,7 +103,7 @@ def load_teacher(config: RecoveryConfig, place: Path, folder: Path, device: Any)
     return Teacher.load(place, folder, dtype="bfloat16" if half else "float32", device=device)
 
 
-def hash_teacher(teacher: Teacher) -> bytes:
+def hash_teacher(teacher: Teacher) -> str:
     """Returns what tells the weights of a teacher from others.
 
     Args:
@@ -113,13 +113,14 @@ def hash_teacher(teacher: Teacher) -> bytes:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
         >>> sizes = {"vocab_size": 9, "n_layer": 1, "n_embd": 8, "n_head": 2}
         >>> len(hash_teacher(Teacher(GPT2LMHeadModel(GPT2Config(**sizes)))))
-        64
+        32
     """
     head = {"weight": teacher.weight}
     if teacher.bias is not None:
         head["bias"] = teacher.bias
     own = nn.ParameterDict({name: nn.Parameter(each, False) for name, each in head.items()})
-    return hashlib.blake2b(hash_weights(teacher.model) + hash_weights(own)).digest()
+    both = hash_weights(teacher.model) + hash_weights(own)
+    return hashlib.blake2b(both, digest_size=16).hexdigest()
 
 
 def sum_teacher_losses(

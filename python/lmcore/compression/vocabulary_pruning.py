@@ -33,6 +33,7 @@ from lmcore.compression.model_folders import digest_model
 from lmcore.compression.pieces.folder import TokenizerFolder, load_tokenizer
 from lmcore.compression.proof import Proof, prove_logits, prove_tensors, prove_texts
 from lmcore.compression.record import Record, find_way, write_record
+from lmcore.compression.scores_files import digest_weights
 from lmcore.compression.shards import cut_checkpoint
 from lmcore.compression.token_ids import find_missing, list_token_ids, renumber_settings
 from lmcore.compression.vocabulary import Selection, choose_tokens, pad_ids
@@ -306,6 +307,7 @@ class _Plan:
             details["proof"] = {**asdict(proof), "passed": proof.passed, "rise": proof.rise}
         record = Record(
             source=digest_model(self.source, self.checkpoint),
+            source_weights=digest_weights(self.source),
             vocabulary_ids=self.old_ids,
             about={"vocabulary": details},
             source_folder=find_way(final, self.source),
