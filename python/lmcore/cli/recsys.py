@@ -43,14 +43,15 @@ def train_command(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="plain, representation, reversal, consistency (the complete UFNRec) or patient.",
+            help="plain, representation, reversal, consistency (the complete UFNRec), patient, "
+            "gbce, sampled_softmax, cross_entropy, gbce_mined or sampled_softmax_mined.",
             show_default=False,
         ),
     ],
     data: Data,
     out: Out,
     backbone: Annotated[
-        str | None, typer.Option(metavar="sasrec|gru4rec|fmlp", help="The sequence model.")
+        str | None, typer.Option(metavar="sasrec|gru4rec|fmlp|ligr", help="The sequence model.")
     ] = None,
     epochs: Annotated[int | None, whole(1, MOST, text="When to end; after 201 by default.")] = None,
     seed: Annotated[
