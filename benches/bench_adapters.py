@@ -138,7 +138,8 @@ def main() -> None:
             taken = run()
             if round_:  # the first one warms up
                 times[name].append(taken)
-    case = f"an epoch of {arguments.file.stem}, {BATCH} x {LENGTH} x {NEGATIVES}"
+    part = "an epoch" if arguments.steps is None else f"{arguments.steps} steps"
+    case = f"{part} of {arguments.file.stem}, {BATCH} x {LENGTH} x {NEGATIVES}"
     print("stats of the miner:", models["our sampler and miner"].lightning_model.miner.stats())
     rows = [
         make_row("adapters", case, (OWN, times[OWN]), (name, times[name]), ">= 0.95x")

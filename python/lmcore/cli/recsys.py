@@ -79,8 +79,7 @@ def train_command(
     config = _make_config(recipe, options, settings or [])
     split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
     kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
-    result = train(config, split, out, progress=not quiet, **kept)
-    _print_result(result, config, quiet=quiet)
+    _print_result(train(config, split, out, progress=not quiet, **kept), config, quiet=quiet)
 
 
 @app.command("recipe")
