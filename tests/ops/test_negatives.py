@@ -301,6 +301,38 @@ def test_buffers_of_other_kinds_are_refused() -> None:
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_drawn_negatives_do_not_depend_on_the_side_of_padding(world: str) -> None:
+    offsets, items, item_count = WORLDS[world]
+    sampler = SequenceSampler(offsets, items, item_count, negative_count=3)
+    users = np.flatnonzero(np.diff(offsets) >= 2)[:9] + 1
+    left = np.zeros((len(users), 12), np.int64)
+    for row, user in enumerate(users):
+        window = items[offsets[user - 1] + 1 : offsets[user]][-12:]
+        left[row, 12 - len(window) :] = window
+    right = np.array([np.concatenate([row[row != 0], row[row == 0]]) for row in left])
+    drawn = sampler.draw(users, left, seed=4)
+    moved = sampler.draw(users, right, seed=4)
+    assert drawn.shape == (len(users), 12, 3)
+    assert np.array_equal(drawn[left != 0], moved[right != 0])
+    assert not drawn[left == 0].any()
+    assert not moved[right == 0].any()
+    for row, user in enumerate(users):
+        found = drawn[row][left[row] != 0]
+        assert found.min() >= 1
+        assert found.max() <= item_count
+        assert not np.isin(found, items[offsets[user - 1] : offsets[user]]).any()
+        one = sampler.draw([user], left[row : row + 1], seed=4)
+        assert np.array_equal(one[0], drawn[row])
+    assert not np.array_equal(sampler.draw(users, left, seed=5), drawn)
+    define = reference.SequenceSampler(offsets, items, item_count, negative_count=3)
+    assert np.array_equal(define.draw(users, left, seed=4), drawn)
+    assert np.array_equal(define.draw(users, right, count=2), sampler.draw(users, right, count=2))
+    with pytest.raises(ValueError, match="a row for each user"):
+        sampler.draw(users, left[1:])
+    assert sampler.draw([], np.zeros((0, 3), int)).shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_candidates_are_outside_of_histories(world: str) -> None:
     offsets, items, item_count = WORLDS[world]
     sampler = SequenceSampler(offsets, items, item_count, seed=5)

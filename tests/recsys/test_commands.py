@@ -108,6 +108,54 @@ def test_recipe() -> None:
     assert (shown["alpha"], shown["threshold"]) == (0.5, 5)
 
 
+def test_recipe_needs_no_torch() -> None:
+    code = "import sys, atexit\natexit.register(lambda: print('torch' in sys.modules))\n"
+    code += "sys.argv = ['lmcore', 'recsys', 'recipe', 'patient', '--set', 'epochs=3']\n"
+    code += "from lmcore.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    *shown, imported = done.stdout.splitlines()
+    assert json.loads("\n".join(shown))["epochs"] == 3
+    assert (imported, done.stderr) == ("False", "")
+
+
+def test_train_says_that_mining_never_started(file: Path, tmp_path: Path) -> None:
+    def train(recipe: str, out: str, *options: object) -> list[str]:
+        arguments = ("--data", file, "--out", tmp_path / out, "--epochs", 2, *SMALL, *options)
+        result = run("train", recipe, *arguments)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["epochs"] == 2
+        return result.stderr.splitlines()
+
+    late = ("--set", "start=1000")
+    said = "mining never started: it starts with step 1000; 10 steps are done"
+    assert train("reversal", "steps", *late)[-1] == said
+    # So does the same command when all is trained already.
+    assert train("reversal", "steps", *late)[-1] == said
+    rule = "in epoch 9 or later, after one whose loss fell by little; 2 epochs are done"
+    lines = train("consistency", "epochs", "--set", "start=epoch_loss")
+    assert lines[-1] == f"mining never started: it starts {rule}"
+    teacher = ("--set", "ema_decay=0.9", *late)
+    lines = train("plain", "teacher", *teacher)
+    assert lines[-1].startswith("the moving average never started: it starts with step 1000; ")
+    assert train("reversal", "quiet", *late, "--quiet") == []
+    for recipe, out in (("reversal", "started"), ("plain", "plain")):
+        assert not any("never started" in line for line in train(recipe, out))
+
+
+def test_evaluate_says_that_there_is_no_model_yet(
+    trained: Path, file: Path, tmp_path: Path
+) -> None:
+    """A run that was ended before its first validation."""
+    run_folder = tmp_path / "run"
+    shutil.copytree(trained, run_folder, symlinks=True)
+    (run_folder / "best").unlink()
+    text = "a run without a model yet: the first comes with its first validation"
+    check_failed(run("evaluate", run_folder, "--data", file), text)
+    check_failed(run("recommend", run_folder, 10), text)
+
+
 @pytest.mark.parametrize("protocol", ["full", "sampled"])
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_evaluate(trained: Path, file: Path, protocol: str, split: str) -> None:

@@ -69,6 +69,61 @@ def test_miner_follows_the_definition(kind: str, layout: str) -> None:
     assert total > 50
 
 
+def to_right(array: NDArray[Any], positives: NDArray[Any]) -> NDArray[Any]:
+    """The same rows with their padding on the right."""
+    moved = np.zeros_like(array)
+    for row, valid in enumerate(positives != 0):
+        moved[row, : valid.sum()] = array[row, valid]
+    return moved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("share", [None, 0.05])
+def test_padding_on_the_right_changes_nothing(kind: str, layout: str, share: float | None) -> None:
+    left = FalseNegativeMiner(threshold=1, max_reversed_share=share)
+    right = FalseNegativeMiner(threshold=1, max_reversed_share=share)
+    total = 0
+    for users, positives, negatives, logits in make_batches(5, 40):
+        places = to_right(positives, positives)
+        expected = left.inject(users, positives, negatives)
+        # What stands at padding is neither read nor written.
+        given = to_right(negatives, positives)
+        given[places == 0] = -7
+        scores = to_right(logits, positives)
+        scores[places == 0] = np.nan
+        columns = as_kind(users, kind), as_kind(places, kind)
+        shown = as_kind(to_layout(given, places, layout), kind)
+        injection = right.inject(*columns, shown)
+        assert injection.negatives is shown
+        moved = to_right(expected.negatives, positives)
+        moved[places == 0] = -7
+        assert np.array_equal(shown, to_layout(moved, places, layout))
+        labels = to_right(expected.labels, positives)
+        labels[places == 0, 0] = 1
+        assert np.array_equal(injection.labels, to_layout(labels, places, layout))
+        assert np.array_equal(injection.reversed.counts, expected.reversed.counts)
+        left.observe(users, positives, expected, logits)
+        right.observe(*columns, injection, as_kind(to_layout(scores, places, layout), kind))
+        total += injection.reversed_count
+    assert total > 50
+    ours, theirs = right.stats(), left.stats()
+    assert (ours.reversed_count, ours.withheld_count) == (total, theirs.withheld_count)
+    assert (ours.hard_count, ours.key_count) == (theirs.hard_count, theirs.key_count)
+    assert np.array_equal(right.mined_pairs(), left.mined_pairs())
+
+
+def test_batches_padded_on_the_right_are_checked() -> None:
+    miner, positives = FalseNegativeMiner(), np.array([[5, 0]])
+    with pytest.raises(ValueError, match=r"shape \[1, 2, N\]: got \[1, 3, 2\]"):
+        miner.inject([1], positives, np.zeros((1, 3, 2), np.int64))
+    with pytest.raises(ValueError, match="must be contiguous: they are written in place"):
+        miner.inject([1], positives, np.zeros((1, 2, 4), np.int64)[..., ::2])
+    injection = miner.inject([1], positives, np.array([[[7, 9], [0, 0]]]))
+    with pytest.raises(ValueError, match=r"logits must have shape \[1, 2, 3\]: got \[1, 1, 3\]"):
+        miner.observe([1], positives, injection, np.zeros((1, 1, 3)))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_traces_of_the_authors(golden_dir: Path, layout: str) -> None:
     with np.load(golden_dir / "ufnrec/trace_repeated_users.npz") as file:

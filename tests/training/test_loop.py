@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmcore.training import loop
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import Recipe
 from lmcore.training.loop import Fit, fit
@@ -553,6 +554,27 @@ def test_the_log_is_appended(tmp_path: Path) -> None:
 def test_lines_of_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, steps=3, progress=True)
     assert "step 3/3  loss 0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_a_line_comes_at_least_every_minute_where_there_is_no_terminal(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    """With no time to be quiet, each step has a line; whether there is one changes no result."""
+    monkeypatch.setattr(loop, "QUIET_SECONDS", seconds)
+    result = run(tmp_path, steps=5, validate_every_steps=4, progress=True)
+    lines = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
+    validated = ["step 4/5", "step 5/5"]
+    steps = [f"step {step}/5" for step in (1, 2, 3, 4, 4, 5, 5)]
+    assert lines == (validated if seconds else steps)
+    run(tmp_path / "quiet", steps=5, validate_every_steps=4)
+    assert capsys.readouterr().err == ""
+    assert [line["loss"] for line in result.history] == [
+        json.loads(line)["loss"] for line in (tmp_path / "quiet/log.jsonl").read_text().splitlines()
+    ]
 
 
 def test_tensorboard(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def train_command(
     config = _make_config(recipe, options, settings or [])
     split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
     kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
-    _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
+    _print_result(train(config, split, out, progress=not quiet, **kept), config, quiet=quiet)
 
 
 @app.command("recipe")
@@ -202,11 +202,15 @@ def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> 
     return {"data_path": path, "data_options": options, "resume": resume}
 
 
-def _print_result(result: TrainResult, metric: str) -> None:
-    """One JSON object, of the first process."""
+def _print_result(result: TrainResult, config: TrainConfig, *, quiet: bool) -> None:
+    """One JSON object, of the first process; after a line where mining has not started."""
+    if result.waits_for is not None and not quiet:
+        late = "mining" if config.mining else "the moving average"
+        say(f"{late} never started: it starts {result.waits_for}")
     if is_first_process():
         summary = {"out": str(result.folder), "epochs": result.epochs}
-        show_json({**summary, "best_epoch": result.best_epoch, metric: result.best_value})
+        best = {"best_epoch": result.best_epoch, config.loop.metric: result.best_value}
+        show_json({**summary, **best})
 
 
 def _load_run(

@@ -21,6 +21,7 @@ from lmcore.reference.negatives import (
     PackedBatch,
     check_candidates,
     check_names,
+    check_positions,
     check_settings,
     check_step,
     refuse_id,
@@ -285,6 +286,50 @@ class SequenceSampler:
         taken = np.bincount(pairs // item_count, weights[pairs % item_count], user_count)
         with np.errstate(divide="ignore"):
             return DrawWeights(np.log(weights), np.log(weights.sum() - taken))
+
+    def draw(
+        self,
+        users: ArrayLike,
+        positives: ArrayLike,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.int64]:
+        """Returns negatives for the positions of a batch that something else made.
+
+        They are uniform over the items outside of a history, as `candidates` draws them: the k-th
+        position of a row that is not 0 gets the k-th N of them. So padding may stand on either
+        side, and rows of the same user get the same draws.
+
+        Source: UFNRec, its sampler.
+
+        Args:
+            users: `[B]` integers, from 1.
+            positives: `[B, L]` integers, 0 where no negatives are wanted; other values are not
+                read.
+            count: N, negatives of a position; None for the sampler's.
+            seed: below 2**64; None for the sampler's. Another one for each batch.
+
+        Returns:
+            `[B, L, N]` int64, 0 where the positive is 0.
+
+        Raises:
+            TypeError: ids that are not integers.
+            ValueError: a user for whom no item is left, or a wrong shape.
+            IndexError: a user that does not exist.
+
+        Example:
+            >>> sampler = SequenceSampler([0, 3, 5], [1, 2, 4, 4, 1], 5)
+            >>> sampler.draw([1, 2], [[2, 4, 0], [0, 0, 1]], count=1, seed=8).tolist()
+            [[[3], [5], [0]], [[0], [0], [3]]]
+        """
+        chosen, most = check_positions(users, positives, count)
+        slots = self._shape[2] if count is None else count
+        drawn = self.candidates(users, most * slots, seed=seed)
+        out = _allocate(np.zeros, *chosen.shape, slots)
+        wanted = np.arange(most) < chosen.sum(1)[:, None]
+        out[chosen] = drawn.reshape(len(out), most, slots)[wanted]
+        return out
 
     def _remember(self, batch: Batch) -> None:
         """Keeps the users of a batch as long as its negatives live: they say what is padding."""

@@ -1,19 +1,13 @@
 """Sequential recommendation that uses its false negatives (UFNRec, arXiv 2208.04116)."""
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from lmcore._attention import register_attention
-from lmcore._extras import optional_imports
-
-with optional_imports():
-    import torch as _torch  # noqa: F401  (transformers alone would do without it)
-    from transformers import AutoConfig, AutoModel
-
+from lmcore._extras import MissingExtra, optional_imports
 from lmcore.ops.negatives import Batch, DrawWeights, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
-from lmcore.recsys.backbone import SequenceModel
-from lmcore.recsys.configuration_fmlp import FMLPConfig
-from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
-from lmcore.recsys.configuration_ligr import LiGRConfig
-from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import (
     EvaluationRows,
     InteractionReport,
@@ -22,52 +16,103 @@ from lmcore.recsys.data import (
     leave_one_out,
     make_interactions,
 )
-from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
-from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
-from lmcore.recsys.modeling_fmlp import FMLPModel
-from lmcore.recsys.modeling_gru4rec import GRU4RecModel
-from lmcore.recsys.modeling_ligr import LiGRModel
-from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
-from lmcore.recsys.objective import (
-    Counts,
-    Loss,
-    count_labels,
-    find_gbce_beta,
-    packed_logits,
-    take_negatives,
-    ufn_loss,
-)
 from lmcore.recsys.reading import read_interactions
-from lmcore.recsys.recipes import (
-    TrainConfig,
-    consistency,
-    cross_entropy,
-    gbce,
-    gbce_mined,
-    patient,
-    plain,
-    representation,
-    reversal,
-    sampled_softmax,
-    sampled_softmax_mined,
-)
-from lmcore.recsys.recommendation import Recommendation, recommend
-from lmcore.recsys.run import SequenceRun
-from lmcore.recsys.softmax import LogQ, catalogue_loss, sampled_softmax_loss
+from lmcore.recsys.registration import register_auto_classes
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
-from lmcore.recsys.teacher import EMATeacher
-from lmcore.recsys.training import TrainResult, train
 
-for _config, _model in (
-    (SASRecConfig, SASRecModel),
-    (GRU4RecConfig, GRU4RecModel),
-    (FMLPConfig, FMLPModel),
-    (LiGRConfig, LiGRModel),
-):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
+if TYPE_CHECKING:
+    from lmcore.recsys.backbone import SequenceModel
+    from lmcore.recsys.configuration_fmlp import FMLPConfig
+    from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
+    from lmcore.recsys.configuration_ligr import LiGRConfig
+    from lmcore.recsys.configuration_sasrec import SASRecConfig
+    from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+    from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
+    from lmcore.recsys.modeling_fmlp import FMLPModel
+    from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+    from lmcore.recsys.modeling_ligr import LiGRModel
+    from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
+    from lmcore.recsys.objective import (
+        Counts,
+        Loss,
+        count_labels,
+        find_gbce_beta,
+        packed_logits,
+        take_negatives,
+        ufn_loss,
+    )
+    from lmcore.recsys.recipes import (
+        TrainConfig,
+        consistency,
+        cross_entropy,
+        gbce,
+        gbce_mined,
+        patient,
+        plain,
+        representation,
+        reversal,
+        sampled_softmax,
+        sampled_softmax_mined,
+    )
+    from lmcore.recsys.recommendation import Recommendation, recommend
+    from lmcore.recsys.run import SequenceRun
+    from lmcore.recsys.softmax import LogQ, catalogue_loss, sampled_softmax_loss
+    from lmcore.recsys.teacher import EMATeacher
+    from lmcore.recsys.training import TrainResult, train
+
+# Looked for, not imported: a recipe is shown, and files are read, before a model is made.
+for _package in ("torch", "transformers"):
+    if find_spec(_package) is None:
+        raise MissingExtra(_package, "train")
+
+# What imports torch, transformers or pydantic, by the module that holds it: the others do without.
+_LAZY = {
+    "Counts": "objective",
+    "EMATeacher": "teacher",
+    "Evaluation": "evaluation",
+    "FMLPConfig": "configuration_fmlp",
+    "FMLPModel": "modeling_fmlp",
+    "GRU4RecConfig": "configuration_gru4rec",
+    "GRU4RecModel": "modeling_gru4rec",
+    "LiGRConfig": "configuration_ligr",
+    "LiGRModel": "modeling_ligr",
+    "LogQ": "softmax",
+    "Loss": "objective",
+    "Recommendation": "recommendation",
+    "SASRecConfig": "configuration_sasrec",
+    "SASRecModel": "modeling_sasrec",
+    "SequenceModel": "backbone",
+    "SequenceRun": "run",
+    "TrainConfig": "recipes",
+    "TrainResult": "training",
+    "TrainedRun": "folder",
+    "catalogue_loss": "softmax",
+    "consistency": "recipes",
+    "count_labels": "objective",
+    "cross_entropy": "recipes",
+    "evaluate": "evaluation",
+    "find_gbce_beta": "objective",
+    "gbce": "recipes",
+    "gbce_mined": "recipes",
+    "load_model": "evaluation",
+    "load_run": "folder",
+    "load_sasrec": "modeling_sasrec",
+    "packed_logits": "objective",
+    "patient": "recipes",
+    "plain": "recipes",
+    "read_mined_pairs": "folder",
+    "recommend": "recommendation",
+    "representation": "recipes",
+    "reversal": "recipes",
+    "sampled_softmax": "recipes",
+    "sampled_softmax_loss": "softmax",
+    "sampled_softmax_mined": "recipes",
+    "take_negatives": "objective",
+    "train": "training",
+    "ufn_loss": "objective",
+}
 
 __all__ = [
     "Batch",
@@ -137,4 +182,17 @@ __all__ = [
     "ufn_loss",
 ]
 
+register_auto_classes()
 register_attention()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with optional_imports():
+        module = import_module(f"lmcore.recsys.{_LAZY[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -195,6 +195,10 @@ def load_model(
         return _prepare(load_sasrec(source, num_attention_heads=num_attention_heads), found)
     file = source / "config.json"
     if not file.is_file():
+        if (source / "recipe.json").is_file():
+            raise ValueError(
+                f"{source}: a run without a model yet: the first comes with its first validation"
+            )
         raise ValueError(f"{source}: no such file, or a folder without config.json")
     content = _read_config(file)
     kind = content.get("model_type")

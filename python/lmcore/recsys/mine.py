@@ -99,7 +99,8 @@ class FalseNegativeMiner:
     A step of any loop: `inject`, forward pass and loss with the labels, optimizer,
     `update_start`, `observe`. Batches are padded (`negatives` of three dimensions) or packed:
     two dimensions, a row for each positive that is not 0, rows of the batch in order, positions
-    from left to right.
+    from left to right. Padding may stand on either side; what is remembered belongs to a user and
+    a column of the batch, so a user's items must come at the same columns each time.
 
     Tensors on the CPU share their memory with the miner. Of tensors elsewhere, the negatives
     are copied to the host and back, and of the logits only one bool per negative crosses.
@@ -183,14 +184,14 @@ class FalseNegativeMiner:
 
         Args:
             users: `[B]` integers from 1, below 2**24.
-            positives: `[B, L]` integers, 0 at padding, left padded; L at most 256.
+            positives: `[B, L]` integers, 0 at padding; L at most 256.
             negatives: `[B, L, N]` or `[P, N]`, int64 or int32, contiguous; an array or a tensor
-                on the CPU is written in place.
+                on the CPU is written in place. Those at padding are neither read nor written.
 
         Raises:
             IndexError: a user id is out of its range.
             TypeError: an argument has another type.
-            ValueError: another shape, or positives that are not left padded.
+            ValueError: another shape.
 
         Example:
             >>> injection = FalseNegativeMiner().inject([1], [[5]], np.array([[[7, 9]]]))
@@ -241,11 +242,16 @@ class FalseNegativeMiner:
         if _is_tensor(logits) and logits.shape != shape:
             raise ValueError(f"logits must have shape {list(shape)}: got {list(logits.shape)}")
         u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
-        if negatives.ndim == 2:
-            flat_indices = _flat_indices(pos, negatives)
-            self.memory.observe_packed(u, flat_indices, pos.shape[1], negatives, scores, turned)
-        else:
+        if negatives.ndim == 3 and _is_left_padded(pos):
             self.memory.observe(u, pos, negatives, scores, turned)
+            return
+        flat_indices = _flat_indices(pos, negatives)
+        if negatives.ndim == 3:
+            if scores.shape[:-1] != negatives.shape[:-1]:
+                raise ValueError(f"logits must have shape {list(shape)}: got {list(scores.shape)}")
+            negatives = _as_blocks(pos, negatives)[flat_indices]
+            scores = scores[pos != 0]
+        self.memory.observe_packed(u, flat_indices, pos.shape[1], negatives, scores, turned)
 
     def stats(self) -> MinerStats:
         """Returns sums over the miner's life so far.
@@ -336,11 +342,10 @@ class FalseNegativeMiner:
 
     def _inject(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:
         pos = np.asarray(positives)
-        if negatives.ndim == 2:
-            flat_indices = _flat_indices(pos, negatives)
-            turned = self.memory.inject_packed(users, flat_indices, pos.shape[1], negatives)
-        else:
+        if negatives.ndim == 3 and _is_left_padded(pos):
             turned = self.memory.inject(users, pos, negatives)
+        else:
+            turned = self._inject_packed(users, pos, negatives)
         if self.max_reversed_share is not None and len(turned):
             candidates = np.count_nonzero(pos) * negatives.shape[-1]
             most = int(self.max_reversed_share * candidates)
@@ -351,12 +356,40 @@ class FalseNegativeMiner:
         self._reversed_count += len(turned)
         return turned
 
+    def _inject_packed(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:
+        flat_indices = _flat_indices(positives, negatives)
+        length = positives.shape[1]
+        if negatives.ndim == 2:
+            return self.memory.inject_packed(users, flat_indices, length, negatives)
+        # Positions that are not at the right are taken out and put back.
+        blocks = _as_blocks(positives, negatives)
+        packed = blocks[flat_indices]
+        turned = self.memory.inject_packed(users, flat_indices, length, packed)
+        blocks[flat_indices] = packed
+        return Reversed(turned.coordinates, turned.counts, flat_indices[turned.blocks])
+
+
+def _is_left_padded(positives: NDArray[Any]) -> bool:
+    """Whether no 0 stands right of an item; of other shapes, for the memory to refuse."""
+    valid = positives != 0
+    return not (valid[..., :-1] & ~valid[..., 1:]).any()
+
+
+def _as_blocks(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[Any]:
+    """Returns a view `[B * L, N]` of padded negatives."""
+    if negatives.shape[:-1] != positives.shape:
+        expected = ", ".join([*map(str, positives.shape), "N"])
+        raise ValueError(f"negatives must have shape [{expected}]: got {list(negatives.shape)}")
+    if not negatives.flags.c_contiguous:
+        raise ValueError("negatives must be contiguous: they are written in place")
+    return negatives.reshape(-1, negatives.shape[-1])
+
 
 def _flat_indices(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
     if positives.ndim != 2:
         raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
     flat_indices = np.flatnonzero(positives != 0)  # of bools it is several times as fast
-    if len(flat_indices) != len(negatives):
+    if negatives.ndim == 2 and len(flat_indices) != len(negatives):
         raise ValueError(
             f"packed negatives must have a row for each of the {len(flat_indices)} positives that "
             f"are not 0: got {len(negatives)}"

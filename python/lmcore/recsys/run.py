@@ -90,9 +90,8 @@ class SequenceRun:
             steps=self.loop.steps,
         )
         # Whether what is hard is remembered, and the teacher moves: mining's and the teacher's.
-        self.start = StartSwitch(
-            EpochLossStart() if config.start == "epoch_loss" else StepStart(config.start)
-        )
+        self._rule = EpochLossStart() if config.start == "epoch_loss" else StepStart(config.start)
+        self.start = StartSwitch(self._rule)
         self.miner: FalseNegativeMiner | None = None
         if config.mining:
             self.miner = FalseNegativeMiner(
@@ -215,6 +214,17 @@ class SequenceRun:
         if index + 1 == self.steps_per_epoch:
             values |= self._end_epoch(epoch)
         return values
+
+    def explain_start(self, step: int) -> str | None:
+        """Returns when mining and the teacher would start; None if they did, or are not wanted.
+
+        Args:
+            step: steps that are done.
+        """
+        wanted = self.config.mining or self.config.ema_decay is not None
+        if not wanted or self.start.on:
+            return None
+        return self._rule.explain(step, self.loss_sums)
 
     def _end_epoch(self, epoch: int) -> dict[str, Tensor]:
         """Takes note of the sum of an epoch's losses; what the log shall say about the epoch."""

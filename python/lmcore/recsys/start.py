@@ -59,6 +59,26 @@ class EpochLossStart:
         last_gain = epoch_loss_sums[epoch - 3] - epoch_loss_sums[epoch - 2]
         return last_gain < (epoch_loss_sums[0] - epoch_loss_sums[5]) / 200
 
+    def explain(self, step: int, epoch_loss_sums: Sequence[float]) -> str:
+        """Returns when mining would start and how far training is, in words.
+
+        Args:
+            step: not used.
+            epoch_loss_sums: S, the loss sums of the finished epochs.
+
+        Example:
+            >>> EpochLossStart().explain(700, [9.0, 6.0])
+            'in epoch 9 or later, after one whose loss fell by little; 2 epochs are done'
+        """
+        done = len(epoch_loss_sums)
+        if done < 8:
+            rule = "in epoch 9 or later, after one whose loss fell by little"
+            return f"{rule}; {done} epochs are done"
+        gain = epoch_loss_sums[-2] - epoch_loss_sums[-1]
+        least = (epoch_loss_sums[0] - epoch_loss_sums[5]) / 200
+        rule = f"after an epoch whose loss fell by less than {least:.4g}"
+        return f"{rule}; that of epoch {done} fell by {gain:.4g}"
+
 
 @dataclass(slots=True, frozen=True)
 class StepStart:
@@ -99,6 +119,19 @@ class StepStart:
             True
         """
         return step >= self.step
+
+    def explain(self, step: int, epoch_loss_sums: Sequence[float]) -> str:
+        """Returns when mining would start and how far training is, in words.
+
+        Args:
+            step: steps that are done.
+            epoch_loss_sums: not used.
+
+        Example:
+            >>> StepStart(1_000).explain(700, [])
+            'with step 1000; 700 steps are done'
+        """
+        return f"with step {self.step}; {step} steps are done"
 
 
 class StartSwitch:

@@ -45,6 +45,9 @@ class TrainResult:
     """One draw for each user, about."""
     history: list[dict[str, Any]]
     """The lines of `log.jsonl`."""
+    waits_for: str | None = None
+    """When mining, or the teacher, would have started, in words; None where it did, or where the
+    recipe has neither."""
 
     @property
     def epochs(self) -> int:
@@ -144,4 +147,5 @@ def train(
         resumed_after=result.resumed_after,
         steps_per_epoch=run.steps_per_epoch,
         history=result.history,
+        waits_for=run.explain_start(result.steps),
     )

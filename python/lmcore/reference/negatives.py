@@ -186,6 +186,24 @@ class SequenceSampler:
             drawn[row] = _draw(words, [1] * self.item_count, taken, count, DENSE_SHARE)
         return drawn
 
+    def draw(
+        self,
+        users: ArrayLike,
+        positives: ArrayLike,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.int64]:
+        """Returns `[B, L, N]` draws outside of histories for the positions that are not 0."""
+        chosen, most = check_positions(users, positives, count)
+        slots = self.negative_count if count is None else count
+        drawn = self.candidates(users, most * slots, seed=seed).tolist()
+        out = np.zeros((*chosen.shape, slots), np.int64)
+        for row, places in enumerate(chosen):
+            for k, place in enumerate(np.flatnonzero(places).tolist()):
+                out[row, place] = drawn[row][k * slots : (k + 1) * slots]
+        return out
+
     def _user(self, epoch: int, position: int) -> int:
         n = len(self.eligible)
         if self.order == "replacement":
@@ -315,6 +333,20 @@ def check_candidates(
         return no_such_id("exclude", flat_index, value, 0, most=item_count)
 
     return rows, as_integers("exclude", exclude, None, refuse).reshape(shape)
+
+
+def check_positions(
+    users: ArrayLike, positives: ArrayLike, count: int | None
+) -> tuple[NDArray[np.bool_], int]:
+    """Returns which positions `[B, L]` get negatives, and how many a row has at most."""
+    if count is not None:
+        check_int("count", count, 0, 1 << 31)
+    rows, chosen = len(np.asarray(users)), as_integers("positives", positives, "[B, L]") != 0
+    if len(chosen) != rows:
+        raise ValueError(
+            f"positives must have shape [{rows}, L], a row for each user: got {list(chosen.shape)}"
+        )
+    return chosen, int(chosen.sum(1).max(initial=0))
 
 
 def refuse_id(name: str, least: int, most: int) -> Refuse:

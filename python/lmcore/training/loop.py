@@ -30,6 +30,9 @@ from lmcore.training.processes import Processes
 from lmcore.training.seeding import seed_torch
 from lmcore.training.watch import Interrupts, Watch, Window
 
+# Where standard error is no terminal, a line comes at least as often, between two steps.
+QUIET_SECONDS = 60
+
 
 class Run(Protocol):
     """What a system brings to `fit`. Every method is called in every process."""
@@ -102,7 +105,8 @@ def fit(
             `tokens`: the log says how many a second.
         resume: whether to go on from the folder's state; otherwise the run starts anew, and what
             another run left in its place is removed first.
-        progress: whether to show a bar and a line for each validation on standard error.
+        progress: whether to show a bar and a line for each validation on standard error; where
+            that is no terminal, a line at least every minute, between two steps.
 
     Raises:
         FileExistsError: the folder holds another run or files of no known run, or another process
@@ -193,6 +197,8 @@ class _Loop:
                 self._save(done, closed=True)
             hidden = None if self.progress else True
             with tqdm(initial=done, total=self.steps, leave=False, disable=hidden) as bar:
+                self.speaks = self.progress and bar.disable  # there is no terminal
+                self.spoken = time.monotonic()
                 while done < self.steps and not self._out_of_patience():
                     done += 1
                     self._step(done)
@@ -207,6 +213,9 @@ class _Loop:
         self.window.add(values)
         self.watch.add(step, values)
         self.window.seconds += time.perf_counter() - started
+        if self.speaks and time.monotonic() - self.spoken >= QUIET_SECONDS:
+            loss = {"loss": float(values["loss"])} if "loss" in values else {}
+            self._say({"step": step, **loss})
         is_late = False
         if self.watch.is_due(step) or self._is_due(step):
             is_late, interrupted = self.watch.look(step, self.interrupts.count > 0)
@@ -289,8 +298,12 @@ class _Loop:
         if self.board is not None:
             self.board(record)
         if self.progress and "metrics" in record:
-            _say(record, self.steps, self.config.metric)
+            self._say(record)
         return line
+
+    def _say(self, record: Mapping[str, Any]) -> None:
+        _say(record, self.steps, self.config.metric)
+        self.spoken = time.monotonic()
 
     def _validate(
         self, step: int, record: dict[str, Any], best: tuple[int, float | None]
@@ -470,8 +483,9 @@ def _check_best(best: Any, value: Any, step: int) -> None:
 
 
 def _say(record: Mapping[str, Any], steps: int, metric: str) -> None:
-    value = record["metrics"].get(metric)
+    value = record.get("metrics", {}).get(metric)
     shown = "" if value is None else f"  {metric} {value:.4f}  best at step {record['best_step']}"
     loss = f"  loss {record['loss']:.4f}" if "loss" in record else ""
     seconds = f"  {record['seconds']:.1f} s" if "seconds" in record else ""
-    print(f"step {record['step']}/{steps}{loss}{shown}{seconds}", file=sys.stderr)
+    line = f"step {record['step']}/{steps}{loss}{shown}{seconds}"
+    print(line, file=sys.stderr, flush=True)
