@@ -51,7 +51,7 @@ def check(ours: SASRecModel, theirs: SASRec, dataset: Dataset) -> None:
     """Asserts their ranks among their candidates, and the full ranks of a plain computation."""
     data = split(dataset)
     metrics, ranks, candidates = authors_ranking.evaluate(theirs, dataset, LENGTH)
-    users, sequences, targets = data.sequences("test", LENGTH)
+    users, sequences, targets, _ = data.sequences("test", LENGTH)
     features = torch.cat([part for _, part in iterate_features(ours, sequences, 256)])
     scores = ours.score_items(features, torch.tensor(candidates))
     found = rank_targets(scores, np.zeros(len(users), np.int64))

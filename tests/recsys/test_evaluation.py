@@ -97,7 +97,7 @@ def test_block_size_changes_nothing(model: SequenceModel, data: Split) -> None:
 
 
 def test_sampled_protocol(model: SequenceModel, data: Split) -> None:
-    users, sequences, targets = data.sequences("test", 5)
+    users, sequences, targets, _ = data.sequences("test", 5)
     sampler = SequenceSampler(data.train_offsets, data.train_items, ITEMS)
     drawn = sampler.candidates(users, 9, seed=3)
     ranks, tied = [], 0

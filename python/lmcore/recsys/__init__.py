@@ -18,6 +18,7 @@ from lmcore.recsys.data import (
     InteractionReport,
     Interactions,
     Split,
+    Targets,
     leave_one_out,
     make_interactions,
 )
@@ -46,7 +47,16 @@ from lmcore.recsys.recipes import (
     reversal,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
+from lmcore.recsys.reports import SplitReport
+from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.splits import (
+    Leakage,
+    find_leakage,
+    leave_last,
+    split_by_time,
+    split_interactions,
+)
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
 from lmcore.recsys.training import TrainResult, train
@@ -75,6 +85,7 @@ __all__ = [
     "Injection",
     "InteractionReport",
     "Interactions",
+    "Leakage",
     "Loss",
     "MinerStats",
     "PackedBatch",
@@ -86,15 +97,20 @@ __all__ = [
     "SequenceRun",
     "SequenceSampler",
     "Split",
+    "SplitReport",
+    "SplitRule",
     "StartRule",
     "StartSwitch",
     "StepStart",
+    "Targets",
     "TrainConfig",
     "TrainResult",
     "TrainedRun",
     "consistency",
     "count_labels",
     "evaluate",
+    "find_leakage",
+    "leave_last",
     "leave_one_out",
     "load_model",
     "load_run",
@@ -110,6 +126,8 @@ __all__ = [
     "recommend",
     "representation",
     "reversal",
+    "split_by_time",
+    "split_interactions",
     "take_negatives",
     "train",
     "ufn_loss",

@@ -120,9 +120,12 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}: got {protocol!r}")
     check_catalogue(model, data.item_count)
-    users, sequences, targets = data.sequences(split, model.config.max_length)
+    users, sequences, targets, _ = data.sequences(split, model.config.max_length)
     if not len(users):
-        raise ValueError(f"no user has a {split} item: that takes 3 interactions")
+        needs = f": that takes {data.rule.least} interactions" if data.rule.by != "time" else ""
+        raise ValueError(f"no user has a {split} item{needs}")
+    if len(targets) > len(users):
+        raise ValueError(f"a user has several {split} items: only one for each can be ranked")
     drawn = None
     if protocol == "sampled":
         check_histories(data)

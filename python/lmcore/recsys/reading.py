@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.recsys.data import InteractionReport, Interactions, count_repeated, to_offsets
+from lmcore.recsys.data import InteractionReport, Interactions
 from lmcore.recsys.ids import (
     ID_END,
     IdMap,
@@ -22,6 +22,7 @@ from lmcore.recsys.ids import (
     number_as,
     number_ids,
 )
+from lmcore.recsys.stretches import count_repeated, to_offsets
 
 FORMATS = ("auto", "pairs", "sequences", "inter")
 

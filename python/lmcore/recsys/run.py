@@ -235,7 +235,7 @@ class SequenceRun:
         for name, weight in model.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise FloatingPointError(f"{name} is not finite; a smaller lr may help")
-        if not self.data.valid.any():
+        if not len(self.data.valid_targets.items):
             return {}
         threads = self.config.device.threads
         return evaluate(model, self.data, split="valid", threads=threads).metrics
