@@ -205,7 +205,7 @@ def test_lists_are_those_of_recommend() -> None:
     users = data.sequences("test", 5).users
     offsets, columns = data.history("test")
     inputs = make_interactions(offsets, columns + 1, ITEMS)
-    lists = [[item for item, _ in one.items] for one in recommend(model, inputs, count=4)]
+    lists = [[int(item) for item, _ in one.items] for one in recommend(model, inputs, count=4)]
     assert len(lists) == len(users)
     counts = np.bincount(data.train_items, minlength=ITEMS + 1)
     having = [{item + 1 for item in row} for row in take_training(data)]

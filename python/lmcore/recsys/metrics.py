@@ -298,8 +298,9 @@ class _Users:
         hit = self.ranks < cutoff
         if metric.kind == "NDCG":
             most = np.minimum(self.counts, cutoff).astype(np.int64)
-            ideal: NDArray[Any] = np.cumsum(1 / np.log2(np.arange(most.max()) + 2))[most - 1]
-            return self._sum(hit / np.log2(self.ranks + 2)) / ideal
+            ideal = np.cumsum(1 / np.log2(np.arange(most.max()) + 2))
+            gains: NDArray[Any] = self._sum(hit / np.log2(self.ranks + 2)) / ideal[most - 1]
+            return gains
         if metric.kind == "MAP":
             return self._sum(hit * (self.places + 1) / (self.ranks + 1)) / self.counts
         if metric.kind == "MRR":
