@@ -24,7 +24,9 @@ from lmcore.recsys.data import (
     make_interactions,
 )
 from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines, load_model
+from lmcore.recsys.filters import filter_interactions
 from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
+from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
@@ -49,7 +51,7 @@ from lmcore.recsys.recipes import (
     reversal,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
-from lmcore.recsys.reports import SplitReport
+from lmcore.recsys.reports import FilterReport, SplitReport
 from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.run import SequenceRun
 from lmcore.recsys.splits import (
@@ -82,6 +84,7 @@ __all__ = [
     "FMLPConfig",
     "FMLPModel",
     "FalseNegativeMiner",
+    "FilterReport",
     "GRU4RecConfig",
     "GRU4RecModel",
     "IdMap",
@@ -116,7 +119,9 @@ __all__ = [
     "count_labels",
     "evaluate",
     "evaluate_baselines",
+    "filter_interactions",
     "find_leakage",
+    "interactions_from_frame",
     "leave_last",
     "leave_one_out",
     "load_model",

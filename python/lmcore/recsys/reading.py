@@ -376,7 +376,7 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
         items, item_ids = number_ids(rows.items)
     else:
         items, item_ids = number_as(rows.items, id_map.items), id_map.items
-    unsorted = 0
+    unsorted, when = 0, rows.times
     if (np.diff(users) < 0).any() or rows.times is not None:
         order = np.argsort(users, kind="stable")
         if rows.times is not None:
@@ -386,6 +386,7 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
             if unsorted:
                 order = np.lexsort((rows.times, users))
         users, items = users[order], items[order]
+        when = None if when is None else when[order]
     offsets = to_offsets(np.bincount(users, minlength=len(user_ids) + 1)[1:])
     report = InteractionReport(
         users=len(user_ids),
@@ -398,4 +399,4 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
         skipped=len(skipped),
         listed_skipped=tuple(skipped[:_LISTED_ROWS]),
     )
-    return Interactions(offsets, items, IdMap(user_ids, item_ids), report)
+    return Interactions(offsets, items, IdMap(user_ids, item_ids), report, when)

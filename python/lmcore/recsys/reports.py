@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["InteractionReport", "SplitReport"]
+__all__ = ["FilterReport", "InteractionReport", "SplitReport"]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -55,6 +55,40 @@ class InteractionReport:
         if not result["listed_skipped"]:
             del result["listed_skipped"]
         return result
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class FilterReport:
+    """What a filter asked for, and how much it left; pairs are counts before and after."""
+
+    min_user: int
+    """Fewest interactions of a user."""
+    min_item: int
+    """Fewest interactions of an item."""
+    users: tuple[int, int]
+    """U."""
+    items: tuple[int, int]
+    """I."""
+    interactions: tuple[int, int]
+    """Rows."""
+
+    def describe(self) -> str:
+        """Returns one line of text.
+
+        Example:
+            >>> counts = {"users": (3, 2), "items": (9, 9), "interactions": (1200, 1100)}
+            >>> FilterReport(min_user=5, min_item=1, **counts).describe()
+            'kept 2 of 3 users, 9 of 9 items, 1,100 of 1,200 interactions (users of at least 5)'
+        """
+        names = ("users", "items", "interactions")
+        sizes = [f"{getattr(self, n)[1]:,} of {getattr(self, n)[0]:,} {n}" for n in names]
+        rules = {"users": self.min_user, "items": self.min_item}
+        notes = [f"{name} of at least {least}" for name, least in rules.items() if least > 1]
+        return f"kept {', '.join(sizes)}" + (f" ({', '.join(notes)})" if notes else "")
+
+    def to_dict(self) -> dict[str, int]:
+        """Returns what was asked for: what makes the same of the same interactions."""
+        return {"min_user": self.min_user, "min_item": self.min_item}
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -37,7 +37,7 @@ class SequenceRun:
 
     Args:
         config: the settings.
-        data: the leave-one-out split.
+        data: the split.
         processes: those that share each batch; this one alone by default.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.recsys.data import Interactions, Split, make_split
-from lmcore.recsys.rules import SplitRule
+from lmcore.recsys.rules import DATE, SplitRule
 from lmcore.recsys.stretches import take_stretches
 
 __all__ = [
@@ -57,8 +57,8 @@ def leave_last(
         >>> split.test_targets
         Targets(offsets=array([0, 0, 2]), items=array([6, 7]))
     """
-    rule = SplitRule(by="leave-last", count=count, cold_items=cold_items)
-    return _split_last(interactions, count, rule)
+    rule = SplitRule(by="leave-last", last=count, cold_items=cold_items)
+    return _split_last(interactions, rule)
 
 
 def split_by_time(
@@ -129,7 +129,7 @@ def split_interactions(interactions: Interactions, rule: SplitRule) -> Split:
         3
     """
     if rule.by != "time":
-        return _split_last(interactions, rule.count or 1, rule)
+        return _split_last(interactions, rule)
     times = interactions.times
     if times is None:
         raise ValueError("a split by time needs times: the interactions have none")
@@ -210,9 +210,9 @@ def find_leakage(split: Split) -> Leakage | None:
     return Leakage(later_share=float(later[0]), mean_share=float(later.mean()))
 
 
-def _split_last(interactions: Interactions, count: int, rule: SplitRule) -> Split:
+def _split_last(interactions: Interactions, rule: SplitRule) -> Split:
     ends = interactions.offsets[1:]
-    held = count * (np.diff(interactions.offsets) >= rule.least)
+    held = (rule.last or 1) * (np.diff(interactions.offsets) >= rule.least)
     return make_split(interactions, ends - 2 * held, ends - held, rule)
 
 
@@ -237,11 +237,11 @@ def _find_bound(part: str, time: float | str | None, quantile: float, times: NDA
             raise ValueError(f"{name} must be finite: got {time}")
         return time
     try:
-        if not isinstance(time, str):
+        if not isinstance(time, str) or not DATE.fullmatch(time):
             raise ValueError
         found = np.datetime64(time)
         year = found.astype("datetime64[Y]").astype(int) + 1970
-        if np.isnat(found) or not _YEARS[0] <= year <= _YEARS[1]:
+        if not _YEARS[0] <= year <= _YEARS[1]:
             raise ValueError
     except ValueError:
         raise ValueError(
