@@ -59,10 +59,12 @@ def score_plainly(
 @pytest.mark.parametrize("neighbours", [1, 3, 100])
 @pytest.mark.parametrize("shrinkage", [0.0, 10.0])
 @pytest.mark.parametrize("pairs", [1, 50, 1 << 22])
+@pytest.mark.parametrize("sparse", [0, 1 << 40])
 def test_item_knn(
-    neighbours: int, shrinkage: float, pairs: int, monkeypatch: pytest.MonkeyPatch
+    neighbours: int, shrinkage: float, pairs: int, sparse: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baselines, "_PAIRS", pairs)  # one item at a time, some, all
+    monkeypatch.setattr(baselines, "_SPARSE", sparse)  # pairs sorted, or counted in cells
     data = make_data()
     offsets, columns = data.history("test")
     histories = [columns[a:b].tolist() for a, b in pairwise(offsets)]

@@ -17,6 +17,8 @@ BASELINES = ("popularity", "item-knn")
 
 # Pairs of items that are counted at a time, and cells of the counts: about 32 MB each.
 _PAIRS = 1 << 22
+# Where so many cells come on a pair, pairs are sorted instead of counted in cells.
+_SPARSE = 16
 _MOST = 2**31 - 1
 
 
@@ -190,13 +192,18 @@ def _find_neighbours(
         rows, entries = _find_entries(by_item, np.arange(start, end))
         cells, others = _find_entries(by_user, having[entries])
         keys = rows[cells] * item_count + items[others]
-        counts = np.bincount(keys, minlength=(end - start) * item_count)
-        keys = np.flatnonzero(counts != 0)  # three times as fast as on numbers
+        cells_there = (end - start) * item_count
+        if len(keys) * _SPARSE < cells_there:
+            keys, common = np.unique(keys, return_counts=True)
+        else:
+            counts = np.bincount(keys, minlength=cells_there)
+            keys = np.flatnonzero(counts != 0)  # three times as fast as on numbers
+            common = counts[keys]
         target, source = start + keys // item_count, keys % item_count
         kept = source != target
         target, source = target[kept], source[kept]
         norms = np.sqrt(sizes[source] * sizes[target])
-        similarity = counts[keys[kept]] / (norms + shrinkage)
+        similarity = common[kept] / (norms + shrinkage)
         order = np.lexsort((source, -similarity, target))
         # The place of each among the neighbours of its item.
         first = np.searchsorted(target, np.arange(start, end))
