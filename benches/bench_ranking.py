@@ -19,8 +19,9 @@ from lmcore.ops.philox import random_below, random_uniform
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import evaluate, iterate_features
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.scoring import iterate_features
 from timing import compare, is_full, print_conditions, save
 
 # Beauty 5-core.

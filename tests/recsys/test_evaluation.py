@@ -15,12 +15,14 @@ from lmcore.recsys import recommendation
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import METRICS, evaluate, iterate_features, load_model
+from lmcore.recsys.evaluation import evaluate, load_model
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.metrics import DEFAULT_METRICS as METRICS
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommendation import recommend
+from lmcore.recsys.scoring import iterate_features
 
 ITEMS = 25
 

@@ -33,11 +33,14 @@ from lmcore.cli.options import (
     ValidQuantile,
     limit_threads,
     name_of_file,
+    plain_text,
     whole,
 )
 from lmcore.cli.terminal import is_first_process, say, show, show_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lmcore.recsys.data import InteractionReport, Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
@@ -151,25 +154,41 @@ def evaluate_command(
     valid_quantile: ValidQuantile = None,
     test_quantile: TestQuantile = None,
     cold_items: ColdItems = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            parser=plain_text,
+            help="HR, Recall, Precision, NDCG, MAP, MRR, Coverage, Popularity or Novelty with a K, "
+            "such as NDCG@20, or MRR, any number of times, in place of the usual six.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Measure what a model must beat, too."),
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    """Rank each user's held-out item: HR, NDCG and MRR.
+    """Rank each user's held-out items: HR, NDCG and MRR, or other metrics.
 
-    Item ids are read by DIR's id_map.json; without one, as with weights of others, they are the
-    rows of the model's table. A run's data are filtered and split as for its training; options of
-    the split are for weights of others.
+    Beside the model stand popularity and item-kNN, which know the training part alone. Item ids
+    are read by DIR's id_map.json; without one, as with weights of others, they are the rows of
+    the model's table. A run's data are filtered and split as for its training; options of the
+    split are for weights of others.
     """
     with starting():
-        from lmcore.recsys.evaluation import evaluate
+        from lmcore.recsys.evaluation import evaluate, evaluate_baselines
 
     run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
     times = (valid_from, test_from, valid_quantile, test_quantile)
     held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
-    asked: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    result = evaluate(run.model, held_out, threads=limit_threads(threads), **asked)
-    _print_evaluation(result, as_json=as_json)
+    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
+    rule |= {"metrics": metric, "threads": limit_threads(threads)}
+    result = evaluate(run.model, held_out, **rule)
+    others = evaluate_baselines(held_out, **rule) if baselines else {}
+    _print_evaluation(result, others, as_json=as_json)
 
 
 @app.command("recommend")
@@ -338,15 +357,24 @@ def _load_run(
     return run
 
 
-def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+def _print_evaluation(
+    result: Evaluation, baselines: Mapping[str, Evaluation], *, as_json: bool
+) -> None:
+    """A table or an object; without baselines as it was before there were any."""
     from lmcore._tables import format_table
 
     if as_json:
-        show_json(result.to_dict())
+        others = {
+            name: {"ties": other.ties, "metrics": other.metrics}
+            for name, other in baselines.items()
+        }
+        show_json(result.to_dict() | ({"baselines": others} if others else {}))
         return
     show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    metrics = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
-    show("\n".join(format_table(metrics, gap=1)))
+    columns = [result.metrics, *(other.metrics for other in baselines.values())]
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in result.metrics]
+    head = ("", "model", *baselines) if baselines else None
+    show("\n".join(format_table(rows, head, gap=2 if baselines else 1)))
 
 
 def _read_interactions(

@@ -10,6 +10,7 @@ with optional_imports():
 from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.baselines import Baseline, ItemKNN, Popularity
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
@@ -22,11 +23,12 @@ from lmcore.recsys.data import (
     leave_one_out,
     make_interactions,
 )
-from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines, load_model
 from lmcore.recsys.filters import filter_interactions
 from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
 from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
@@ -72,6 +74,7 @@ for _config, _model in (
     AutoModel.register(_config, _model, exist_ok=True)
 
 __all__ = [
+    "Baseline",
     "Batch",
     "Counts",
     "EMATeacher",
@@ -88,10 +91,13 @@ __all__ = [
     "Injection",
     "InteractionReport",
     "Interactions",
+    "ItemKNN",
     "Leakage",
     "Loss",
+    "Metric",
     "MinerStats",
     "PackedBatch",
+    "Popularity",
     "Ranks",
     "Recommendation",
     "SASRecConfig",
@@ -112,6 +118,7 @@ __all__ = [
     "consistency",
     "count_labels",
     "evaluate",
+    "evaluate_baselines",
     "filter_interactions",
     "find_leakage",
     "interactions_from_frame",
@@ -121,7 +128,9 @@ __all__ = [
     "load_run",
     "load_sasrec",
     "make_interactions",
+    "measure_ranks",
     "packed_logits",
+    "parse_metric",
     "patient",
     "plain",
     "rank_targets",
