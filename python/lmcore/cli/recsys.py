@@ -41,6 +41,7 @@ from lmcore.cli.terminal import is_first_process, say, show, show_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lmcore.recsys.backbone import SequenceModel
     from lmcore.recsys.data import InteractionReport, Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
@@ -95,19 +96,14 @@ def train_command(
     recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
     validation. Under torchrun all processes share each batch.
     """
-    with starting():
-        from lmcore.recsys.training import train
-
-    quiet |= not is_first_process()
     options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    options |= {"device.threads": limit_threads(threads)}
-    config = _make_config(recipe, options, settings or [])
+    config = _make_config(recipe, options | {"device.threads": limit_threads(threads)}, settings)
     times = (valid_from, test_from, valid_quantile, test_quantile)
-    rule = _make_rule(split_by, last, *times, cold_items)
-    least = {"core": core, "min_user": min_user_items, "min_item": min_item_users}
-    split = _read_split(data, data_format, skip_bad_rows, least, rule, quiet=quiet)
-    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
-    _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
+    cut: dict[str, Any] = {"rule": _make_rule(split_by, last, *times, cold_items), "quiet": quiet}
+    cut["least"] = (core, min_user_items, min_item_users)
+    kept = _note(data, data_format, skip_bad_rows, resume=resume, quiet=quiet)
+    split = _read_split(data, data_format, skip_bad_rows, **cut)
+    _print_result(_train(config, split, out, kept), config.loop.metric)
 
 
 @app.command("recipe")
@@ -121,7 +117,7 @@ def recipe_command(
     with starting():
         from lmcore.training.config import config_to_dict
 
-    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
+    show_json(config_to_dict(_make_config(recipe, {}, settings)), indent=2)
 
 
 @app.command("evaluate")
@@ -147,13 +143,6 @@ def evaluate_command(
     threads: Threads = None,
     data_format: Format = "auto",
     skip_bad_rows: SkipBadRows = False,
-    split_by: SplitBy = None,
-    last: Last = None,
-    valid_from: ValidFrom = None,
-    test_from: TestFrom = None,
-    valid_quantile: ValidQuantile = None,
-    test_quantile: TestQuantile = None,
-    cold_items: ColdItems = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,6 +156,13 @@ def evaluate_command(
         bool,
         typer.Option("--baselines/--no-baselines", help="Measure what a model must beat, too."),
     ] = True,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -178,17 +174,12 @@ def evaluate_command(
     the model's table. A run's data are filtered and split as for its training; options of the
     split are for weights of others.
     """
-    with starting():
-        from lmcore.recsys.evaluation import evaluate, evaluate_baselines
-
     run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
     times = (valid_from, test_from, valid_quantile, test_quantile)
     held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
-    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    rule |= {"metrics": metric, "threads": limit_threads(threads)}
-    result = evaluate(run.model, held_out, **rule)
-    others = evaluate_baselines(held_out, **rule) if baselines else {}
-    _print_evaluation(result, others, as_json=as_json)
+    asked: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
+    asked |= {"metrics": metric, "threads": limit_threads(threads)}
+    _print_evaluation(_evaluate(run.model, held_out, asked, baselines), as_json)
 
 
 @app.command("recommend")
@@ -228,12 +219,12 @@ def recommend_command(
             rows.write(recommendation.to_dict())
 
 
-def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _make_config(recipe: str, options: dict[str, Any], settings: list[str] | None) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     from lmcore.recsys.recipes import RECIPES
     from lmcore.training.config import choose_recipe
 
-    return choose_recipe(RECIPES, recipe, settings, options)
+    return choose_recipe(RECIPES, recipe, settings or [], options)
 
 
 def _make_rule(
@@ -265,9 +256,9 @@ def _read_split(
     path: str,
     data_format: str,
     skip_bad_rows: bool,
-    least: dict[str, int | None],
-    rule: SplitRule | None,
     *,
+    least: tuple[int | None, int | None, int | None],
+    rule: SplitRule | None,
     quiet: bool,
 ) -> Split:
     """The interactions of a file, filtered and cut for training; after lines on both."""
@@ -275,9 +266,11 @@ def _read_split(
     from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.splits import split_interactions
 
+    quiet |= not is_first_process()
     rows = _read_interactions(path, data_format, skip_bad_rows, quiet=quiet)
-    if any(least.values()):
-        rows, report = filter_interactions(rows, **least)
+    if any(least):
+        core, min_user, min_item = least
+        rows, report = filter_interactions(rows, core=core, min_user=min_user, min_item=min_item)
         if not quiet:
             say(report.describe())
     split = split_interactions(rows, rule or SplitRule())
@@ -318,10 +311,20 @@ def _say_split(split: Split) -> None:
         say(f"{split.rule.by}: {leakage.describe()}")
 
 
-def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
-    """What the run notes of its data, for what reads them again; and whether it goes on."""
+def _note(
+    path: str, data_format: str, skip_bad_rows: bool, *, resume: bool, quiet: bool
+) -> dict[str, Any]:
+    """What the run notes of its data, whether it goes on, and whether it shows how."""
+    progress = is_first_process() and not quiet
     options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
-    return {"data_path": path, "data_options": options, "resume": resume}
+    return {"data_path": path, "data_options": options, "resume": resume, "progress": progress}
+
+
+def _train(config: TrainConfig, split: Split, out: str, kept: dict[str, Any]) -> TrainResult:
+    with starting():
+        from lmcore.recsys.training import train
+
+    return train(config, split, out, **kept)
 
 
 def _print_result(result: TrainResult, metric: str) -> None:
@@ -357,24 +360,37 @@ def _load_run(
     return run
 
 
-def _print_evaluation(
-    result: Evaluation, baselines: Mapping[str, Evaluation], *, as_json: bool
-) -> None:
-    """A table or an object; without baselines as it was before there were any."""
+def _evaluate(
+    model: SequenceModel, data: Split, asked: dict[str, Any], baselines: bool
+) -> dict[str, Evaluation]:
+    """The model's result, and those of what it must beat."""
+    with starting():
+        from lmcore.recsys.evaluation import evaluate, evaluate_baselines
+
+    found = {"model": evaluate(model, data, **asked)}
+    return found | evaluate_baselines(data, **asked) if baselines else found
+
+
+def _print_evaluation(found: Mapping[str, Evaluation], as_json: bool) -> None:
+    """A table or an object; of a model alone as it was before there were baselines."""
     from lmcore._tables import format_table
 
+    result, *_ = found.values()
     if as_json:
         others = {
             name: {"ties": other.ties, "metrics": other.metrics}
-            for name, other in baselines.items()
+            for name, other in found.items()
+            if other is not result
         }
         show_json(result.to_dict() | ({"baselines": others} if others else {}))
         return
     show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    columns = [result.metrics, *(other.metrics for other in baselines.values())]
-    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in result.metrics]
-    head = ("", "model", *baselines) if baselines else None
-    show("\n".join(format_table(rows, head, gap=2 if baselines else 1)))
+    rows = [
+        (name, *(f"{column.metrics[name]:.4f}" for column in found.values()))
+        for name in result.metrics
+    ]
+    head = ("", *found) if len(found) > 1 else None
+    show("\n".join(format_table(rows, head, gap=2 if head else 1)))
 
 
 def _read_interactions(
