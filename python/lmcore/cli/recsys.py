@@ -96,19 +96,14 @@ def train_command(
     recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
     validation. Under torchrun all processes share each batch.
     """
-    with starting():
-        from lmcore.recsys.training import train
-
-    quiet |= not is_first_process()
     options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    options |= {"device.threads": limit_threads(threads)}
-    config = _make_config(recipe, options, settings or [])
+    config = _make_config(recipe, options | {"device.threads": limit_threads(threads)}, settings)
     times = (valid_from, test_from, valid_quantile, test_quantile)
-    rule = _make_rule(split_by, last, *times, cold_items)
-    least = {"core": core, "min_user": min_user_items, "min_item": min_item_users}
-    split = _read_split(data, data_format, skip_bad_rows, least, rule, quiet=quiet)
-    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
-    _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
+    cut: dict[str, Any] = {"rule": _make_rule(split_by, last, *times, cold_items), "quiet": quiet}
+    cut["least"] = (core, min_user_items, min_item_users)
+    kept = _note(data, data_format, skip_bad_rows, resume=resume, quiet=quiet)
+    split = _read_split(data, data_format, skip_bad_rows, **cut)
+    _print_result(_train(config, split, out, kept), config.loop.metric)
 
 
 @app.command("recipe")
@@ -122,7 +117,7 @@ def recipe_command(
     with starting():
         from lmcore.training.config import config_to_dict
 
-    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
+    show_json(config_to_dict(_make_config(recipe, {}, settings)), indent=2)
 
 
 @app.command("evaluate")
@@ -224,12 +219,12 @@ def recommend_command(
             rows.write(recommendation.to_dict())
 
 
-def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _make_config(recipe: str, options: dict[str, Any], settings: list[str] | None) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     from lmcore.recsys.recipes import RECIPES
     from lmcore.training.config import choose_recipe
 
-    return choose_recipe(RECIPES, recipe, settings, options)
+    return choose_recipe(RECIPES, recipe, settings or [], options)
 
 
 def _make_rule(
@@ -261,9 +256,9 @@ def _read_split(
     path: str,
     data_format: str,
     skip_bad_rows: bool,
-    least: dict[str, int | None],
-    rule: SplitRule | None,
     *,
+    least: tuple[int | None, int | None, int | None],
+    rule: SplitRule | None,
     quiet: bool,
 ) -> Split:
     """The interactions of a file, filtered and cut for training; after lines on both."""
@@ -271,9 +266,11 @@ def _read_split(
     from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.splits import split_interactions
 
+    quiet |= not is_first_process()
     rows = _read_interactions(path, data_format, skip_bad_rows, quiet=quiet)
-    if any(least.values()):
-        rows, report = filter_interactions(rows, **least)
+    if any(least):
+        core, min_user, min_item = least
+        rows, report = filter_interactions(rows, core=core, min_user=min_user, min_item=min_item)
         if not quiet:
             say(report.describe())
     split = split_interactions(rows, rule or SplitRule())
@@ -314,10 +311,20 @@ def _say_split(split: Split) -> None:
         say(f"{split.rule.by}: {leakage.describe()}")
 
 
-def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
-    """What the run notes of its data, for what reads them again; and whether it goes on."""
+def _note(
+    path: str, data_format: str, skip_bad_rows: bool, *, resume: bool, quiet: bool
+) -> dict[str, Any]:
+    """What the run notes of its data, whether it goes on, and whether it shows how."""
+    progress = is_first_process() and not quiet
     options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
-    return {"data_path": path, "data_options": options, "resume": resume}
+    return {"data_path": path, "data_options": options, "resume": resume, "progress": progress}
+
+
+def _train(config: TrainConfig, split: Split, out: str, kept: dict[str, Any]) -> TrainResult:
+    with starting():
+        from lmcore.recsys.training import train
+
+    return train(config, split, out, **kept)
 
 
 def _print_result(result: TrainResult, metric: str) -> None:
