@@ -52,15 +52,18 @@ CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
     "schedule", "solver", "grammar", "ratio", "target_format", "task", "prompts",
+    "metric", "split_by", "cold_items",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
-    "label_field", "without", "language", "prompt", "targets", "divisor", "least",
+    "label_field", "without", "language", "prompt", "targets", "divisor", "least", "valid_from",
+    "test_from",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
     "words", "unpickle", "every", "check", "released", "repeat", "of_pairs",
+    "baselines",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.
@@ -346,6 +349,7 @@ def test_choices(places: dict[str, str], parameter: Parameter, attempt: str) -> 
     code, output, errors = run_here(*arguments)
     assert (code, output) == (2, ""), errors
     words = {"data_format": "format", "recipe": "RECIPE", "target_format": "instruction-gen"}
+    words["split_by"] = "split must be by one of"
     last = errors.splitlines()[-1]
     assert re.match(r"lmcore: |Error: ", last)
     assert words.get(parameter.name, parameter.name) in last

@@ -9,10 +9,15 @@ import typer
 from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import (
     MOST,
+    ColdItems,
+    Core,
     Data,
     Device,
     Format,
     Heads,
+    Last,
+    MinItemUsers,
+    MinUserItems,
     Model,
     Out,
     Quiet,
@@ -20,18 +25,28 @@ from lmcore.cli.options import (
     Seed,
     Settings,
     SkipBadRows,
+    SplitBy,
+    TestFrom,
+    TestQuantile,
     Threads,
+    ValidFrom,
+    ValidQuantile,
     limit_threads,
     name_of_file,
+    plain_text,
     whole,
 )
 from lmcore.cli.terminal import is_first_process, say, show, show_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmcore.recsys.backbone import SequenceModel
     from lmcore.recsys.data import InteractionReport, Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
+    from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.training import TrainResult
 
 app = make_app()
@@ -62,25 +77,34 @@ def train_command(
     settings: Settings = None,
     data_format: Format = "auto",
     skip_bad_rows: SkipBadRows = False,
+    core: Core = None,
+    min_user_items: MinUserItems = None,
+    min_item_users: MinItemUsers = None,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
     """Train a sequential recommender; a killed or interrupted run goes on where it was.
 
-    The last item of each user is kept for testing, the one before it for validation. DIR gets
+    The last item of each user is kept for testing, the one before it for validation, where
+    --split-by does not say otherwise. DIR gets
     recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
     validation. Under torchrun all processes share each batch.
     """
-    with starting():
-        from lmcore.recsys.training import train
-
-    quiet |= not is_first_process()
     options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    options |= {"device.threads": limit_threads(threads)}
-    config = _make_config(recipe, options, settings or [])
-    split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
-    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
-    _print_result(train(config, split, out, progress=not quiet, **kept), config, quiet=quiet)
+    config = _make_config(recipe, options | {"device.threads": limit_threads(threads)}, settings)
+    times = (valid_from, test_from, valid_quantile, test_quantile)
+    cut: dict[str, Any] = {"rule": _make_rule(split_by, last, *times, cold_items), "quiet": quiet}
+    cut["least"] = (core, min_user_items, min_item_users)
+    kept = _note(data, data_format, skip_bad_rows, resume=resume, quiet=quiet)
+    split = _read_split(data, data_format, skip_bad_rows, **cut)
+    _print_result(_train(config, split, out, kept), config, quiet=quiet)
 
 
 @app.command("recipe")
@@ -94,7 +118,7 @@ def recipe_command(
     with starting():
         from lmcore.training.config import config_to_dict
 
-    show_json(config_to_dict(_make_config(recipe, {}, settings or [])), indent=2)
+    show_json(config_to_dict(_make_config(recipe, {}, settings)), indent=2)
 
 
 @app.command("evaluate")
@@ -120,24 +144,43 @@ def evaluate_command(
     threads: Threads = None,
     data_format: Format = "auto",
     skip_bad_rows: SkipBadRows = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            parser=plain_text,
+            help="HR, Recall, Precision, NDCG, MAP, MRR, Coverage, Popularity or Novelty with a K, "
+            "such as NDCG@20, or MRR, any number of times, in place of the usual six.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Measure what a model must beat, too."),
+    ] = True,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    """Rank each user's held-out item: HR, NDCG and MRR.
+    """Rank each user's held-out items: HR, NDCG and MRR, or other metrics.
 
-    Item ids are read by DIR's id_map.json; without one, as with weights of others, they are the
-    rows of the model's table.
+    Beside the model stand popularity and item-kNN, which know the training part alone. Item ids
+    are read by DIR's id_map.json; without one, as with weights of others, they are the rows of
+    the model's table. A run's data are filtered and split as for its training; options of the
+    split are for weights of others.
     """
-    with starting():
-        from lmcore.recsys.data import leave_one_out
-        from lmcore.recsys.evaluation import evaluate
-
     run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
-    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    held_out = leave_one_out(run.interactions)
-    result = evaluate(run.model, held_out, threads=limit_threads(threads), **rule)
-    _print_evaluation(result, as_json=as_json)
+    times = (valid_from, test_from, valid_quantile, test_quantile)
+    held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
+    asked: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
+    asked |= {"metrics": metric, "threads": limit_threads(threads)}
+    _print_evaluation(_evaluate(run.model, held_out, asked, baselines), as_json)
 
 
 @app.command("recommend")
@@ -177,29 +220,112 @@ def recommend_command(
             rows.write(recommendation.to_dict())
 
 
-def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _make_config(recipe: str, options: dict[str, Any], settings: list[str] | None) -> TrainConfig:
     """The recipe's settings, changed by options that were given and by `--set`."""
     from lmcore.recsys.recipes import RECIPES
     from lmcore.training.config import choose_recipe
 
-    return choose_recipe(RECIPES, recipe, settings, options)
+    return choose_recipe(RECIPES, recipe, settings or [], options)
 
 
-def _read_split(path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool) -> Split:
-    """The interactions of a file, cut for training; after a line on who has too few."""
-    from lmcore.recsys.data import leave_one_out
+def _make_rule(
+    split_by: str | None,
+    last: int | None,
+    valid_from: str | None,
+    test_from: str | None,
+    valid_quantile: float | None,
+    test_quantile: float | None,
+    cold_items: Any,
+) -> SplitRule | None:
+    """The rule that the options say; None where there are none."""
+    from lmcore.recsys.rules import SplitRule, parse_time
 
-    split = leave_one_out(_read_interactions(path, data_format, skip_bad_rows, quiet=quiet))
-    if not quiet and split.training_only_count:
-        count = split.training_only_count
-        say(f"{count} users have fewer than 3 items: for training only")
+    options: dict[str, Any] = {
+        "by": split_by,
+        "last": last,
+        "valid_from": None if valid_from is None else parse_time("valid_from", valid_from),
+        "test_from": None if test_from is None else parse_time("test_from", test_from),
+        "valid_quantile": valid_quantile,
+        "test_quantile": test_quantile,
+        "cold_items": cold_items,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return SplitRule(**given) if given else None
+
+
+def _read_split(
+    path: str,
+    data_format: str,
+    skip_bad_rows: bool,
+    *,
+    least: tuple[int | None, int | None, int | None],
+    rule: SplitRule | None,
+    quiet: bool,
+) -> Split:
+    """The interactions of a file, filtered and cut for training; after lines on both."""
+    from lmcore.recsys.filters import filter_interactions
+    from lmcore.recsys.rules import SplitRule
+    from lmcore.recsys.splits import split_interactions
+
+    quiet |= not is_first_process()
+    rows = _read_interactions(path, data_format, skip_bad_rows, quiet=quiet)
+    if any(least):
+        core, min_user, min_item = least
+        rows, report = filter_interactions(rows, core=core, min_user=min_user, min_item=min_item)
+        if not quiet:
+            say(report.describe())
+    split = split_interactions(rows, rule or SplitRule())
+    if not quiet and split.training_only_count and split.rule.by != "time":
+        few = f"fewer than {split.rule.least} items"
+        say(f"{split.training_only_count} users have {few}: for training only")
+    if not quiet:
+        _say_split(split)
     return split
 
 
-def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
-    """What the run notes of its data, for what reads them again; and whether it goes on."""
+def _split_run(run: TrainedRun, rule: SplitRule | None, *, quiet: bool) -> Split:
+    """The interactions as the training split them; another split would test what it has seen."""
+    from lmcore.recsys.splits import split_interactions
+
+    split = split_interactions(run.interactions, rule or run.rule)
+    if run.has_recipe and split.rule != run.rule:
+        raise ValueError(
+            f"the run was trained on another split, {run.rule.describe()}: without options of the "
+            "split, that one is taken"
+        )
+    if not quiet:
+        _say_split(split)
+    return split
+
+
+def _say_split(split: Split) -> None:
+    """Lines on a split that is not the usual one, on items new to it, and on what leaks."""
+    from lmcore.recsys.rules import SplitRule
+    from lmcore.recsys.splits import find_leakage
+
+    if split.rule != SplitRule():
+        say(split.report.describe())
+    elif split.report.cold_targets:
+        say(f"{split.report.cold_targets} held-out items are new to training")
+    leakage = find_leakage(split)
+    if leakage is not None:
+        say(f"{split.rule.by}: {leakage.describe()}")
+
+
+def _note(
+    path: str, data_format: str, skip_bad_rows: bool, *, resume: bool, quiet: bool
+) -> dict[str, Any]:
+    """What the run notes of its data, whether it goes on, and whether it shows how."""
+    progress = is_first_process() and not quiet
     options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
-    return {"data_path": path, "data_options": options, "resume": resume}
+    return {"data_path": path, "data_options": options, "resume": resume, "progress": progress}
+
+
+def _train(config: TrainConfig, split: Split, out: str, kept: dict[str, Any]) -> TrainResult:
+    with starting():
+        from lmcore.recsys.training import train
+
+    return train(config, split, out, **kept)
 
 
 def _print_result(result: TrainResult, config: TrainConfig, *, quiet: bool) -> None:
@@ -239,15 +365,37 @@ def _load_run(
     return run
 
 
-def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+def _evaluate(
+    model: SequenceModel, data: Split, asked: dict[str, Any], baselines: bool
+) -> dict[str, Evaluation]:
+    """The model's result, and those of what it must beat."""
+    with starting():
+        from lmcore.recsys.evaluation import evaluate, evaluate_baselines
+
+    found = {"model": evaluate(model, data, **asked)}
+    return found | evaluate_baselines(data, **asked) if baselines else found
+
+
+def _print_evaluation(found: Mapping[str, Evaluation], as_json: bool) -> None:
+    """A table or an object; of a model alone as it was before there were baselines."""
     from lmcore._tables import format_table
 
+    result, *_ = found.values()
     if as_json:
-        show_json(result.to_dict())
+        others = {
+            name: {"ties": other.ties, "metrics": other.metrics}
+            for name, other in found.items()
+            if other is not result
+        }
+        show_json(result.to_dict() | ({"baselines": others} if others else {}))
         return
     show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    metrics = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
-    show("\n".join(format_table(metrics, gap=1)))
+    rows = [
+        (name, *(f"{column.metrics[name]:.4f}" for column in found.values()))
+        for name in result.metrics
+    ]
+    head = ("", *found) if len(found) > 1 else None
+    show("\n".join(format_table(rows, head, gap=2 if head else 1)))
 
 
 def _read_interactions(

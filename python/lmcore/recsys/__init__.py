@@ -8,27 +8,32 @@ from lmcore._attention import register_attention
 from lmcore._extras import MissingExtra, optional_imports
 from lmcore.ops.negatives import Batch, DrawWeights, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
-from lmcore.recsys.data import (
-    EvaluationRows,
-    InteractionReport,
-    Interactions,
-    Split,
-    leave_one_out,
-    make_interactions,
-)
+from lmcore.recsys.filters import filter_interactions
+from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
-from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.registration import register_auto_classes
+from lmcore.recsys.reports import FilterReport, SplitReport
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 
 if TYPE_CHECKING:
     from lmcore.recsys.backbone import SequenceModel
+    from lmcore.recsys.baselines import Baseline, ItemKNN, Popularity
     from lmcore.recsys.configuration_fmlp import FMLPConfig
     from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
     from lmcore.recsys.configuration_ligr import LiGRConfig
     from lmcore.recsys.configuration_sasrec import SASRecConfig
-    from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+    from lmcore.recsys.data import (
+        EvaluationRows,
+        InteractionReport,
+        Interactions,
+        Split,
+        Targets,
+        leave_one_out,
+        make_interactions,
+    )
+    from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines, load_model
     from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
     from lmcore.recsys.modeling_fmlp import FMLPModel
     from lmcore.recsys.modeling_gru4rec import GRU4RecModel
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
         take_negatives,
         ufn_loss,
     )
+    from lmcore.recsys.reading import read_interactions
     from lmcore.recsys.recipes import (
         TrainConfig,
         consistency,
@@ -57,8 +63,16 @@ if TYPE_CHECKING:
         sampled_softmax_mined,
     )
     from lmcore.recsys.recommendation import Recommendation, recommend
+    from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.run import SequenceRun
     from lmcore.recsys.softmax import LogQ, catalogue_loss, sampled_softmax_loss
+    from lmcore.recsys.splits import (
+        Leakage,
+        find_leakage,
+        leave_last,
+        split_by_time,
+        split_interactions,
+    )
     from lmcore.recsys.teacher import EMATeacher
     from lmcore.recsys.training import TrainResult, train
 
@@ -69,22 +83,32 @@ for _package in ("torch", "transformers"):
 
 # What imports torch, transformers or pydantic, by the module that holds it: the others do without.
 _LAZY = {
+    "Baseline": "baselines",
     "Counts": "objective",
     "EMATeacher": "teacher",
     "Evaluation": "evaluation",
+    "EvaluationRows": "data",
     "FMLPConfig": "configuration_fmlp",
     "FMLPModel": "modeling_fmlp",
     "GRU4RecConfig": "configuration_gru4rec",
     "GRU4RecModel": "modeling_gru4rec",
+    "InteractionReport": "data",
+    "Interactions": "data",
+    "ItemKNN": "baselines",
+    "Leakage": "splits",
     "LiGRConfig": "configuration_ligr",
     "LiGRModel": "modeling_ligr",
     "LogQ": "softmax",
     "Loss": "objective",
+    "Popularity": "baselines",
     "Recommendation": "recommendation",
     "SASRecConfig": "configuration_sasrec",
     "SASRecModel": "modeling_sasrec",
     "SequenceModel": "backbone",
     "SequenceRun": "run",
+    "Split": "data",
+    "SplitRule": "rules",
+    "Targets": "data",
     "TrainConfig": "recipes",
     "TrainResult": "training",
     "TrainedRun": "folder",
@@ -93,15 +117,21 @@ _LAZY = {
     "count_labels": "objective",
     "cross_entropy": "recipes",
     "evaluate": "evaluation",
+    "evaluate_baselines": "evaluation",
     "find_gbce_beta": "objective",
+    "find_leakage": "splits",
     "gbce": "recipes",
     "gbce_mined": "recipes",
+    "leave_last": "splits",
+    "leave_one_out": "data",
     "load_model": "evaluation",
     "load_run": "folder",
     "load_sasrec": "modeling_sasrec",
+    "make_interactions": "data",
     "packed_logits": "objective",
     "patient": "recipes",
     "plain": "recipes",
+    "read_interactions": "reading",
     "read_mined_pairs": "folder",
     "recommend": "recommendation",
     "representation": "recipes",
@@ -109,12 +139,15 @@ _LAZY = {
     "sampled_softmax": "recipes",
     "sampled_softmax_loss": "softmax",
     "sampled_softmax_mined": "recipes",
+    "split_by_time": "splits",
+    "split_interactions": "splits",
     "take_negatives": "objective",
     "train": "training",
     "ufn_loss": "objective",
 }
 
 __all__ = [
+    "Baseline",
     "Batch",
     "Counts",
     "DrawWeights",
@@ -125,18 +158,23 @@ __all__ = [
     "FMLPConfig",
     "FMLPModel",
     "FalseNegativeMiner",
+    "FilterReport",
     "GRU4RecConfig",
     "GRU4RecModel",
     "IdMap",
     "Injection",
     "InteractionReport",
     "Interactions",
+    "ItemKNN",
+    "Leakage",
     "LiGRConfig",
     "LiGRModel",
     "LogQ",
     "Loss",
+    "Metric",
     "MinerStats",
     "PackedBatch",
+    "Popularity",
     "Ranks",
     "Recommendation",
     "SASRecConfig",
@@ -145,9 +183,12 @@ __all__ = [
     "SequenceRun",
     "SequenceSampler",
     "Split",
+    "SplitReport",
+    "SplitRule",
     "StartRule",
     "StartSwitch",
     "StepStart",
+    "Targets",
     "TrainConfig",
     "TrainResult",
     "TrainedRun",
@@ -156,15 +197,22 @@ __all__ = [
     "count_labels",
     "cross_entropy",
     "evaluate",
+    "evaluate_baselines",
+    "filter_interactions",
     "find_gbce_beta",
+    "find_leakage",
     "gbce",
     "gbce_mined",
+    "interactions_from_frame",
+    "leave_last",
     "leave_one_out",
     "load_model",
     "load_run",
     "load_sasrec",
     "make_interactions",
+    "measure_ranks",
     "packed_logits",
+    "parse_metric",
     "patient",
     "plain",
     "rank_targets",
@@ -177,6 +225,8 @@ __all__ = [
     "sampled_softmax",
     "sampled_softmax_loss",
     "sampled_softmax_mined",
+    "split_by_time",
+    "split_interactions",
     "take_negatives",
     "train",
     "ufn_loss",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.recsys.data import InteractionReport, Interactions, count_repeated, to_offsets
+from lmcore.recsys.data import InteractionReport, Interactions
 from lmcore.recsys.ids import (
     ID_END,
     IdMap,
@@ -22,6 +22,7 @@ from lmcore.recsys.ids import (
     number_as,
     number_ids,
 )
+from lmcore.recsys.stretches import count_repeated, to_offsets
 
 FORMATS = ("auto", "pairs", "sequences", "inter")
 
@@ -375,7 +376,7 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
         items, item_ids = number_ids(rows.items)
     else:
         items, item_ids = number_as(rows.items, id_map.items), id_map.items
-    unsorted = 0
+    unsorted, when = 0, rows.times
     if (np.diff(users) < 0).any() or rows.times is not None:
         order = np.argsort(users, kind="stable")
         if rows.times is not None:
@@ -385,6 +386,7 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
             if unsorted:
                 order = np.lexsort((rows.times, users))
         users, items = users[order], items[order]
+        when = None if when is None else when[order]
     offsets = to_offsets(np.bincount(users, minlength=len(user_ids) + 1)[1:])
     report = InteractionReport(
         users=len(user_ids),
@@ -397,4 +399,4 @@ def _arrange(rows: _Rows, skipped: list[str], id_map: IdMap | None) -> Interacti
         skipped=len(skipped),
         listed_skipped=tuple(skipped[:_LISTED_ROWS]),
     )
-    return Interactions(offsets, items, IdMap(user_ids, item_ids), report)
+    return Interactions(offsets, items, IdMap(user_ids, item_ids), report, when)
