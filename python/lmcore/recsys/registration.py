@@ -12,7 +12,7 @@ def register_auto_classes() -> None:
     Example:
         >>> register_auto_classes()
         >>> from transformers import AutoConfig
-        >>> AutoConfig.for_model("sasrec").model_type
+        >>> AutoConfig.for_model("sasrec", item_count=3).model_type
         'sasrec'
     """
     register_after_import(_REGISTER)
