@@ -273,7 +273,6 @@ SplitBy = Annotated[
     str | None,
     typer.Option(
         metavar="leave-one-out|leave-last|time",
-        parser=plain_text,
         help="What is held out: each user's last item for testing and the one before it for "
         "validation, the last N and the N before, or what lies after a time.",
     ),
@@ -302,7 +301,6 @@ ColdItems = Annotated[
     str | None,
     typer.Option(
         metavar="keep|drop",
-        parser=plain_text,
         help="What becomes of held-out items that no one has in training; a split by time drops "
         "them by default, the others keep them.",
     ),

@@ -81,7 +81,8 @@ def take_stretches(
         ends: `[n]`, of the stretches; none before its start.
 
     Example:
-        >>> offsets, values = take_stretches(np.array([7, 8, 9]), np.array([2, 0]), np.array([3, 2]))
+        >>> starts, ends = np.array([2, 0]), np.array([3, 2])
+        >>> offsets, values = take_stretches(np.array([7, 8, 9]), starts, ends)
         >>> offsets.tolist(), values.tolist()
         ([0, 1, 3], [9, 7, 8])
     """
