@@ -96,6 +96,8 @@ def stage(**values: Any) -> dict[str, Any]:
         (stage(target={}), "goal"),
         (stage(vocabulary={}), "keep"),
         (stage(vocabulary={"keep": 7, "keep_per": {"zh": "x"}}), "keep_per"),
+        (stage(vocabulary={"keep": 7, "keep_per": {"zh": 5}}), "the group 'zh', which takes count"),
+        (stage(vocabulary={"keep": 7, "keep_per": {"zh": -1}, "counts": "c"}), "not be negative"),
         (stage(sizes={"ffn": 7}, name="../b"), "the name of a stage must be"),
         (stage(sizes={"ffn": 7}, name=7), "the name of a stage must be"),
         (stage(sizes={"ffn": 7}, teacher="mine"), "teacher must be original or previous or none"),

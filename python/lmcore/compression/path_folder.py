@@ -31,8 +31,10 @@ _FREE = [
 
 def open_folder(
     folder: Path, path: PathConfig, digest: str, given: dict[str, Any], *, resume: bool
-) -> None:
-    """Checks that a folder is that of a path, or notes that it is; removes what shall not stay.
+) -> bool:
+    """Returns whether a folder was none of a path; now it is noted that it is one.
+
+    What shall not stay of an earlier one is removed.
 
     Args:
         folder: of the path, which exists and is locked.
@@ -53,7 +55,7 @@ def open_folder(
         >>> given = {"data": None, "valid": None}
         >>> with tempfile.TemporaryDirectory() as name:
         ...     folder = Path(name)
-        ...     open_folder(folder, path, "ab", given, resume=True)
+        ...     _ = open_folder(folder, path, "ab", given, resume=True)
         ...     open_folder(folder, path, "cd", given, resume=True)
         Traceback (most recent call last):
         FileExistsError: ...: holds another run: config.model is "ab" there and "cd" here; ...
@@ -61,7 +63,8 @@ def open_folder(
     for left in folder.glob(f"{TEMPORARY}*"):
         remove(left)
     file = folder / _RECORD
-    if not os.path.lexists(file):
+    is_new = not os.path.lexists(file)
+    if is_new:
         for name in (*_OUTPUTS, "packed", *path.folders):
             if os.path.lexists(folder / name):
                 raise FileExistsError(
@@ -76,6 +79,26 @@ def open_folder(
             if is_stage_folder(name):
                 remove(folder / name)
     take_recipe(file, Recipe(config=_describe(path, digest, given)), resume=resume)
+    return is_new
+
+
+def forget_path(folder: Path, path: PathConfig) -> None:
+    """Returns nothing, once what stands of a path in a folder before its first cut is removed.
+
+    Args:
+        folder: of the path, which was none before.
+        path: its stages.
+
+    Raises:
+        OSError: something cannot be removed.
+
+    Example:
+        >>> from lmcore.compression.path import PathStage, SizesCut
+        >>> path = PathConfig(stages=(PathStage(name="a", cut=SizesCut(ffn=7)),))
+        >>> forget_path(Path("nowhere"), path)
+    """
+    for name in (*path.folders, _RECORD):
+        remove(folder / name)
 
 
 def _describe(path: PathConfig, digest: str, given: dict[str, Any]) -> dict[str, Any]:

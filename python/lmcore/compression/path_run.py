@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ from lmcore.compression.counting import count_files
 from lmcore.compression.counts import Counts, read_counts, write_counts
 from lmcore.compression.digests import Digests
 from lmcore.compression.model_folders import is_pruned, prune_folder
-from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
+from lmcore.compression.path import PathConfig, PathStage, VocabularyCut, find_original
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
 from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
-from lmcore.compression.path_folder import open_folder, read_next
+from lmcore.compression.path_folder import forget_path, open_folder, read_next
 from lmcore.compression.path_losses import pack_for, validate_model
 from lmcore.compression.path_results import PathResult, StageResult, write_report
 from lmcore.compression.plan_files import write_plan
@@ -105,14 +105,11 @@ def run_path(
         ...     AutoModelForSeq2SeqLM.from_pretrained(Path(folder, "out", "model")).config.d_ff
         4
     """
-    named = path.model if model is None else os.fspath(model)
-    if named is None:
-        raise ValueError("expected a model to begin with: the path names none")
     given = {"data": path.data or None if data is None else data,
              "valid": path.valid or None if valid is None else valid}  # fmt: skip
     given = {name: one.prefix if isinstance(one, IndexedDataset) else one
              for name, one in given.items()}  # fmt: skip
-    original = find_model(named)
+    original = find_model(find_original(path, model))
     path = settle_stages(path, start_plan(original))
     digest = digest_weights(original)
     check_training(path, original, given)
@@ -120,15 +117,23 @@ def run_path(
     check_places(folder, path, original, given)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, doing="walking a path").hold():
-        open_folder(folder, path, digest, given, resume=resume)
+        is_new = open_folder(folder, path, digest, given, resume=resume)
         walk = _Walk(path, folder, original, given, tell or (lambda line: None), progress)
-        walk.check_tokens()
+        try:
+            walk.check_tokens()
+        except (IndexError, ValueError):
+            if is_new:  # a path that is put right is another one, and shall find no trace of this
+                forget_path(folder, path)
+            raise
         stages = tuple(walk.take(number) for number in range(1, len(path.stages) + 1))
         write_plan(folder / "plan.json", walk.plan)
         point_to(folder / "model", walk.model)
         result = PathResult(folder=folder, model=walk.model, stages=stages)
         write_report(result)
     return result
+
+
+_NO_COUNTS = Counts(groups={"all": np.zeros(1, np.int64)})
 
 
 class _Walk:
@@ -156,21 +161,29 @@ class _Walk:
     def check_tokens(self) -> None:
         """Counts the tokens of the original, and finds whether a stage keeps as many as it must.
 
-        That is to be known before hours of training, and not behind them.
+        That is to be known before hours of training, and not behind them. Of a tokenizer that an
+        earlier stage has made smaller nothing is counted yet: special tokens and bytes must stay.
         """
+        keep_per: Mapping[str, int] | None
+        is_smaller = False
         for stage, name in zip(self.path.stages, self.path.folders, strict=True):
             cut, place = stage.cut, self.folder / name
-            known = not are_ids(self._find_data(stage, "data"))
-            if isinstance(cut, VocabularyCut) and (known or cut.counts is not None):
-                place.mkdir(exist_ok=True)
-                self._count(stage, cut, place)
-                counts = place / "counts" if cut.counts is None else cut.counts
+            if isinstance(cut, VocabularyCut):
+                # Ids of a stage's own are those behind its cut.
+                is_counted = cut.counts is not None or not (stage.data and are_ids(stage.data))
+                counts, keep_per = _NO_COUNTS, None
                 try:
-                    choose_vocabulary(self.original, counts, cut.keep)
+                    if not is_smaller and is_counted:
+                        place.mkdir(exist_ok=True)
+                        counts, keep_per = self._count(stage, cut, place), cut.keep_per
+                    choose_vocabulary(self.original, counts, cut.keep, keep_per)
                 except (IndexError, ValueError) as error:
                     raise type(error)(f"the stage {stage.name}: {error}") from None
-            if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
-                return  # behind it the tokenizer is another one
+                is_smaller = True
+            elif changes_ids(cut):
+                return  # what of the original's tokens is there is for the plan to say
+            elif getattr(cut, "vocabulary", None) is not None:
+                is_smaller = True
 
     def take(self, number: int) -> StageResult:
         """Cuts and trains by a stage, as far as that is not done.

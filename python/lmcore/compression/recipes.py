@@ -12,6 +12,7 @@ from lmcore.compression.plan import Plan, Stage
 from lmcore.cost import Shape
 
 if TYPE_CHECKING:
+    from lmcore.compression.mask_config import MaskConfig
     from lmcore.compression.path import PathConfig
     from lmcore.compression.recovery_config import RecoveryConfig
 
@@ -213,6 +214,52 @@ RECIPES: dict[str, Callable[..., Plan]] = {recipe.__name__: recipe for recipe in
 RECOVERY_RECIPES: dict[str, Callable[[], RecoveryConfig]] = {
     recipe.__name__: recipe
     for recipe in (d_ul2, d_ul2_as_shipped, ul2_uniform, o_ul2, causal, tiny)
+}
+
+
+def learned_masks() -> MaskConfig:
+    """Returns the learning of gates of a large model: ours, after Sheared-LLaMA's.
+
+    Sheared-LLaMA has 3,200 steps, and the target in a fifth of them.
+
+    Source: Sheared-LLaMA (arXiv 2310.06694), section 2.1 and appendix B.
+
+    Example:
+        >>> learned_masks().loop.steps
+        3200
+    """
+    # As for recovery: plans need no packages for training.
+    from lmcore.compression.mask_config import MaskConfig
+
+    return MaskConfig()
+
+
+def tiny_masks() -> MaskConfig:
+    """Returns the learning of gates of a small model: ours, minutes on two cores.
+
+    Example:
+        >>> tiny_masks().loop.steps
+        300
+    """
+    from lmcore.training.config import change
+
+    changes = {
+        "warmup_steps": 100,
+        "tokens": 262_144,
+        "valid_tokens": 16_384,
+        "batch_size": 16,
+        "multiplier_optimizer.lr": 0.3,
+        "schedule.warmup_steps": 10,
+        "optimizer.lr": 1e-3,
+        "loop.steps": 300,
+        "loop.validate_every_steps": 50,
+    }
+    return change(learned_masks(), changes)
+
+
+#: The settings of learning masks by name.
+MASK_RECIPES: dict[str, Callable[[], MaskConfig]] = {
+    recipe.__name__: recipe for recipe in (learned_masks, tiny_masks)
 }
 
 
