@@ -460,9 +460,13 @@ def test_a_decoder(tmp_path: Path) -> None:
         PathStage(name="a", cut=SizesCut(decoder_layers=3), recover=recover, teacher="none"),
         PathStage(name="b", cut=SizesCut(ffn=24, choose="magnitude"), recover=recover,
                   teacher="previous"),
+        PathStage(name="c", recover=recover, teacher="none"),
     )  # fmt: skip
-    path = PathConfig(model=str(tmp_path / "large"), stages=stages)
-    result = run_path(path, tmp_path / "out", data=texts[:8], valid=texts[8:])
-    assert [stage.objective for stage in result.stages] == ["causal", "causal"]
+    path, lines = PathConfig(model=str(tmp_path / "large"), stages=stages), list[str]()
+    result = run_path(path, tmp_path / "out", data=texts[:8], valid=texts[8:], tell=lines.append)
+    assert [stage.objective for stage in result.stages] == ["causal"] * 3
+    losses = [f"{loss:.4f}" for loss in (result.stages[2].loss_before, result.stages[2].loss)]
+    assert lines[-1] == f"3/3 c: 4 steps, loss {' -> '.join(losses)}"  # nothing is cut
+    assert lines[-2].count(" -> ") == 2
     assert read_shape(result.model).inner_size == 24
     refuse(path, tmp_path / "out", "config.data is", data=texts[:6], valid=texts[8:])

@@ -160,6 +160,11 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     check_line(run_here(*recover, folder / "small", out, *text), "d_ul2 needs validation texts")
     short = [*text, "--valid", tmp_path / "short.txt"]
     check_line(run_here(*recover, folder / "small", out, *short), "expected 40 tokens for a group")
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "config.json").write_text('{"model_type": "t5", "d_model": "x"}')
+    # The library says on its first line where, and on the next one why.
+    check_line(run_here(*recover, wrong, out, *text), "field 'd_model': ", "expected int, got str")
     check_line(run_here(*recover, bert, out, *text), "an encoder alone has no objective")
     check_line(run_here(*recover, tmp_path, out, *text), "there is no config.json in it")
     assert not (out / "states").exists()

@@ -212,7 +212,9 @@ class _Walk:
             loss_before=losses["before"],
             loss_cut=losses["after_cut"],
         )
-        losses_shown, shown = [result.loss_before, result.loss_cut], ""
+        losses_shown, shown = [result.loss_before], ""
+        if stage.cut is not None:
+            losses_shown.append(result.loss_cut)
         if stage.recover is not None:
             config = replace(stage.recover, model=None, teacher=None)
             if losses["targets"] is not None:
