@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from lmcore.compression.calibration import CalibrationRow
-from lmcore.compression.mask_config import tiny_masks
 from lmcore.compression.mask_run import MaskRun, Texts
 from lmcore.compression.probes import sum_losses
+from lmcore.compression.recipes import tiny_masks
 from lmcore.openba import OpenBAConfig, OpenBAForConditionalGeneration
 from lmcore.training.config import change
 from lmcore.training.optimizer import Optimizer

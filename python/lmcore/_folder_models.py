@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from lmcore._text import find_reason
 from lmcore.training.checkpoint import no_bars
 from lmcore.training.processes import find_device
 
@@ -51,8 +52,7 @@ def load_folder(
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{place}: no model that can be loaded: {reason:.200}") from error
+        raise ValueError(f"{place}: no model that can be loaded: {find_reason(error)}") from error
     # A pooler stands beside hidden states, which do not come through it.
     missing = sorted(n for n in found["missing_keys"] if not unused or unused not in n)
     if missing:

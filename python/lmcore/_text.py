@@ -32,6 +32,33 @@ def escape(text: str) -> str:
     return _HIDDEN.sub(_escaped, text)
 
 
+def find_reason(error: BaseException, most: int = 200) -> str:
+    r"""Returns in one line why a library has failed, without the advice that stands below.
+
+    That is the first line of its text; one that ends with a colon only says where, and the next
+    says why. A text that is too long ends with a word and dots.
+
+    Args:
+        error: what was raised, with any text or none.
+        most: characters.
+
+    Example:
+        >>> find_reason(TypeError("of the field 'd_ff':\n  expected int, got str\nSee also"))
+        "of the field 'd_ff': expected int, got str"
+        >>> find_reason(ValueError("one two three"), most=10)
+        'one two...'
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    found = [line for at, line in enumerate(lines) if all(one.endswith(":") for one in lines[:at])]
+    text = " ".join(found) or type(error).__name__
+    if len(text) <= most:
+        return text
+    head = text[: most - 3]
+    if text[most - 3] != " ":  # in the midst of a word
+        head = head.rpartition(" ")[0] or head
+    return head.rstrip(" ,;:") + "..."
+
+
 def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
     r"""Returns JSON that reads as the value and in which nothing acts on a terminal.
 

@@ -21,14 +21,14 @@ from lmcore.compression.gate_sizes import choose_sizes, find_expected, make_gate
 from lmcore.compression.gates import Gates
 from lmcore.compression.importance import Calibration, make_batches, read_rows
 from lmcore.compression.loading import load_model
-from lmcore.compression.mask_config import MaskConfig, tiny_masks
+from lmcore.compression.mask_config import MaskConfig
 from lmcore.compression.mask_learning import learn_masks
 from lmcore.compression.mask_run import MaskRun, read_texts
 from lmcore.compression.plan import Plan, find_kept, prune_shape
 from lmcore.compression.plan_files import read_plan
 from lmcore.compression.planning import add_chosen_stage
 from lmcore.compression.probes import sum_losses
-from lmcore.compression.recipes import OPENBA_V1
+from lmcore.compression.recipes import OPENBA_V1, tiny_masks
 from lmcore.compression.scores_files import digest_weights, read_scores
 from lmcore.cost import count_parameters, read_shape
 from lmcore.training.config import change

@@ -15,6 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
 from lmcore.compression import path_run
 from lmcore.compression.choosing import Sizes
 from lmcore.compression.composition import split_stages
+from lmcore.compression.counts import Counts, write_counts
 from lmcore.compression.importance import Calibration, score_model
 from lmcore.compression.path import (
     PathConfig,
@@ -33,7 +34,7 @@ from lmcore.compression.planning import add_chosen_stage, start_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import OPENBA_V1
 from lmcore.compression.record import read_record
-from lmcore.compression.recovered_models import load_tokenizer
+from lmcore.compression.recovered_models import load_training_tokenizer
 from lmcore.cost import count_parameters, read_shape
 from lmcore.openba import IndexedDataset, pack_files
 from lmcore.openba.recipes import DENOISERS
@@ -299,10 +300,46 @@ def test_a_path_that_cannot_be_walked(inputs: dict[str, Any], tmp_path: Path) ->
 
 
 def test_too_few_tokens_are_said_first(inputs: dict[str, Any], tmp_path: Path) -> None:
-    path = sizes_path(inputs, SizesCut(ffn=20), VocabularyCut(keep=128))
-    with pytest.raises(ValueError, match=r"^the stage s2: keep must be at least \d+: so many are"):
-        run_path(path, tmp_path / "out")
-    assert not (tmp_path / "out" / "1-s1").exists()
+    out, counts = tmp_path / "out", tmp_path / "counts"
+    rows = read_shape(inputs["model"]).vocabulary_size
+    write_counts(counts, Counts(groups={"en": np.ones(900, int), "zh": np.zeros(900, int)}))
+
+    def try_cuts(text: str, *cuts: Any, **more: Any) -> None:
+        with pytest.raises(ValueError, match=text):
+            run_path(sizes_path(inputs, *cuts), out, **more)
+        # Nothing is cut, so that the next path, which is another, is not held against this one.
+        assert not [*out.glob("*/plan.json")]
+
+    few = r"^the stage s2: keep must be at least \d+: so many are"
+    try_cuts(few, SizesCut(ffn=20), VocabularyCut(keep=128))
+    ids = np.arange(64).reshape(2, 32)
+    try_cuts(few, SizesCut(ffn=20), VocabularyCut(keep=64), data=ids, valid=ids)
+    # Behind another cut of the vocabulary, where special tokens and bytes are still to stay.
+    try_cuts(few, VocabularyCut(keep=640), VocabularyCut(keep=64))
+    try_cuts(few, SizesCut(vocabulary=range(rows)), VocabularyCut(keep=64))
+    named = {"counts": str(counts)}
+    try_cuts(r"^the stage s2: keep must be at least \d+ for what keep_per asks of 'en'",
+             SizesCut(ffn=20), VocabularyCut(keep=800, keep_per={"en": 890}, **named))  # fmt: skip
+    other = VocabularyCut(keep=640, keep_per={"fr": 7}, **named)
+    try_cuts("^the stage s2: keep_per names the group 'fr': there are en, zh$",
+             VocabularyCut(keep=640), other)  # fmt: skip
+    assert run_path(sizes_path(inputs, SizesCut(ffn=20)), out).stages[0].parameters
+
+
+def test_a_path_that_is_there_stays_where_it_is_refused(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sizes_path(inputs, SizesCut(ffn=20), VocabularyCut(keep=640))
+    run_path(path, tmp_path)
+
+    def fail(*given: Any) -> None:
+        raise ValueError("no more")
+
+    monkeypatch.setattr(path_run, "choose_vocabulary", fail)
+    before = list_files(tmp_path)
+    with pytest.raises(ValueError, match=r"^the stage s2: no more"):
+        run_path(path, tmp_path)
+    assert list_files(tmp_path) == before
 
 
 def test_another_path_and_starting_anew(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -403,7 +440,7 @@ def test_cutting_and_training_behind_the_vocabulary(inputs: dict[str, Any], tmp_
 def test_open_token_files_are_those_of_their_names(inputs: dict[str, Any], tmp_path: Path) -> None:
     training = make_training(objective="ul2")
     path = sizes_path(inputs, SizesCut(ffn=20), recover=training)
-    tokenizer = load_tokenizer(Path(inputs["model"]))
+    tokenizer = load_training_tokenizer(Path(inputs["model"]))
     pack_files([inputs["data"]], tokenizer, tmp_path / "ids", length=training.text_tokens)
     states = []
     for name, data in (("a", tmp_path / "ids"), ("b", IndexedDataset(tmp_path / "ids"))):
@@ -423,10 +460,14 @@ def test_a_decoder(tmp_path: Path) -> None:
         PathStage(name="a", cut=SizesCut(decoder_layers=3), recover=recover, teacher="none"),
         PathStage(name="b", cut=SizesCut(ffn=24, choose="magnitude"), recover=recover,
                   teacher="previous"),
+        PathStage(name="c", recover=recover, teacher="none"),
     )  # fmt: skip
-    path = PathConfig(model=str(tmp_path / "large"), stages=stages)
-    result = run_path(path, tmp_path / "out", data=texts[:8], valid=texts[8:])
-    assert [stage.objective for stage in result.stages] == ["causal", "causal"]
+    path, lines = PathConfig(model=str(tmp_path / "large"), stages=stages), list[str]()
+    result = run_path(path, tmp_path / "out", data=texts[:8], valid=texts[8:], tell=lines.append)
+    assert [stage.objective for stage in result.stages] == ["causal"] * 3
+    losses = [f"{loss:.4f}" for loss in (result.stages[2].loss_before, result.stages[2].loss)]
+    assert lines[-1] == f"3/3 c: 4 steps, loss {' -> '.join(losses)}"  # nothing is cut
+    assert lines[-2].count(" -> ") == 2
     assert read_shape(result.model).inner_size == 24
     refuse(path, tmp_path / "out", "config.data is", data=texts[:6], valid=texts[8:])
 

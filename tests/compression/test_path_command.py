@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands import check_line, finish, run_here, start_warm
+from commands import check_line, finish, run, run_here, start_warm
 from lmcore._files import FolderLock
 from lmcore.compression.path import place_training
 from lmcore.compression.path_files import load_path, write_path
@@ -112,6 +112,22 @@ def test_refusals_are_one_line(folder: Path, tmp_path: Path) -> None:
         (folder / "changed.json").write_text(json.dumps(content))
         refuse("config.stages.2-widths.sizes.ffn is 20 there and 21 here",
                file=folder / "changed.json", out=out)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('{"format": "lmcore-path", "version": 1, "stages": []}', "not a path: a path has from 1"),
+        ('{"format": "lmcore-path", "version": 1, "stages": [{"sizes": {"ffn": 7}}]}',
+         "expected a model to begin with: the path names none"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_does_not_wait_for_torch(tmp_path: Path, content: str, text: str) -> None:
+    file = tmp_path / "path.json"
+    file.write_text(content)
+    (tmp_path / "torch.py").write_text("raise RuntimeError('it was imported')")
+    given = ["compression", "path", file, tmp_path / "out"]
+    check_line(run(*given, code=f"sys.path.insert(0, {str(tmp_path)!r})"), text)
 
 
 def test_recipes_of_paths(tmp_path: Path) -> None:

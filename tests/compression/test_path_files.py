@@ -8,13 +8,26 @@ from typing import Any
 import pytest
 
 from lmcore.compression.choosing import Sizes
+from lmcore.compression.counting import count_files
 from lmcore.compression.path import PathConfig, PathStage, SizesCut, TargetCut, VocabularyCut
+from lmcore.compression.path_cuts import settle_stages
 from lmcore.compression.path_files import dump_path, dump_recovery, load_path, read_path, write_path
+from lmcore.compression.pieces.folder import TokenizerFolder
 from lmcore.compression.plan import Plan, Stage, prune_shape
 from lmcore.compression.planning import add_chosen_stage
-from lmcore.compression.recipes import OPENBA_V1, PATHS, RECOVERY_RECIPES, openba_v2, openba_v2_path
+from lmcore.compression.recipes import (
+    OPENBA_V1,
+    PATHS,
+    RECOVERY_RECIPES,
+    openba_v2,
+    openba_v2_path,
+    tiny_path,
+)
+from lmcore.compression.vocabulary import choose_tokens
 from lmcore.cost import count_parameters
+from lmcore.openba import OpenBATokenizer
 from lmcore.training.config import change
+from lmcore.worlds.openba import make_world, write_piece_file
 
 STAGES = (
     PathStage(name="one", cut=Stage(decoder_layers=(0, 2, 3), decoder_ffn={0: range(3)}, seed=2)),
@@ -96,6 +109,8 @@ def stage(**values: Any) -> dict[str, Any]:
         (stage(target={}), "goal"),
         (stage(vocabulary={}), "keep"),
         (stage(vocabulary={"keep": 7, "keep_per": {"zh": "x"}}), "keep_per"),
+        (stage(vocabulary={"keep": 7, "keep_per": {"zh": 5}}), "the group 'zh', which takes count"),
+        (stage(vocabulary={"keep": 7, "keep_per": {"zh": -1}, "counts": "c"}), "not be negative"),
         (stage(sizes={"ffn": 7}, name="../b"), "the name of a stage must be"),
         (stage(sizes={"ffn": 7}, name=7), "the name of a stage must be"),
         (stage(sizes={"ffn": 7}, teacher="mine"), "teacher must be original or previous or none"),
@@ -176,3 +191,21 @@ def test_the_tokens_of_the_table() -> None:
     assert [config and config.objective for config in configs] == ["d_ul2"] * 4 + ["o_ul2"]
     # The script's 22,500 steps are far from it.
     assert round(22_500 * 1024 * 568 / 1e9, 1) == 13.1
+
+
+def test_the_tiny_path_is_one_for_the_tiny_model(tmp_path: Path) -> None:
+    """Its last stage trains nothing, so that what texts have must stay."""
+    write_piece_file(tmp_path / "spiece.model")
+    OpenBATokenizer(tmp_path / "spiece.model").save_pretrained(tmp_path)
+    (tmp_path / "a.txt").write_text(make_world(0, documents=400).to_text(), encoding="utf-8")
+    shape = replace(
+        OPENBA_V1, encoder_layers=2, decoder_layers=4, hidden_size=128, heads=4, groups=4,
+        head_size=32, inner_size=352, vocabulary_size=1152,
+    )  # fmt: skip
+    path = settle_stages(tiny_path(), Plan(model_type="openba", shape=shape))
+    cut = path.stages[-1].cut
+    assert isinstance(cut, VocabularyCut)
+    counts = count_files([tmp_path / "a.txt"], tmp_path, tmp_path / "counts").counts
+    chosen = choose_tokens(TokenizerFolder(tmp_path).table, counts.groups, cut.keep)
+    assert len(chosen.ids) == cut.keep < len(TokenizerFolder(tmp_path).table)
+    assert chosen.coverage["all"] > 0.99

@@ -1,9 +1,11 @@
 """The command `lmcore compression recover`."""
 
 import json
+import re
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from commands import check_line, finish, run_here, start_warm
+from lmcore.compression.recipes import MASK_RECIPES
+from lmcore.training.config import override
 from tiny_recovery import SETTINGS, TEXTS, prune, save, save_openba
 
 OPTIONS = [
@@ -55,6 +59,13 @@ def test_recover(folder: Path, tmp_path: Path) -> None:
         "loss_before": 0,
     }  # fmt: skip
     assert summary["loss"] < summary["loss_before"]
+    # One loss is that of training, the other that of validation, and each says which it is.
+    shown = [line for line in errors.splitlines() if line.startswith("step ")]
+    assert shown
+    for line in shown:
+        assert re.fullmatch(
+            r"step \d/5  loss \d\.\d{4}  validation loss \d\.\d{4}  best at step \d  [\d.]+ s", line
+        )
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert {"loss", "loss_distillation", "share_of_S", "tokens_per_second"} < set(lines[0])
     assert len(lines[1]["metrics"]) == 8
@@ -87,11 +98,26 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def test_recipes(folder: Path, tmp_path: Path) -> None:
     code, output, errors = run_here("compression", "recipe", "o_ul2", "--set", "batch_size=3")
     assert (code, errors) == (0, "")
     config = json.loads(output)
     assert (config["text_tokens"], config["batch_size"]) == (2048, 3)
+    # What is printed of masks is what `learn-masks --set` takes, name by name.
+    for name, recipe in MASK_RECIPES.items():
+        code, output, errors = run_here("compression", "recipe", name)
+        assert (code, errors) == (0, "")
+        given = [f"{key}={json.dumps(value)}" for key, value in flatten(json.loads(output))]
+        assert override(MASK_RECIPES["learned_masks"](), given) == recipe()
+    check_line(run_here("compression", "recipe", "tiny_masks", "--set", "a=1"), "'a' is no setting")
     check_line(
         run_here("compression", "recipe", "other"),
         "RECIPE must be one of openba_v2, openba_v2_path",
@@ -135,6 +161,11 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     check_line(run_here(*recover, folder / "small", out, *text), "d_ul2 needs validation texts")
     short = [*text, "--valid", tmp_path / "short.txt"]
     check_line(run_here(*recover, folder / "small", out, *short), "expected 40 tokens for a group")
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "config.json").write_text('{"model_type": "t5", "d_model": "x"}')
+    # The library says on its first line where, and on the next one why.
+    check_line(run_here(*recover, wrong, out, *text), "field 'd_model': ", "expected int, got str")
     check_line(run_here(*recover, bert, out, *text), "an encoder alone has no objective")
     check_line(run_here(*recover, tmp_path, out, *text), "there is no config.json in it")
     assert not (out / "states").exists()

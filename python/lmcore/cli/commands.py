@@ -17,7 +17,7 @@ PACKAGES = {
     "reproduce": "Measure the papers' claims here: a table, and a page with plots.",
     "ner": "Named entities from generated text (GNER).",
     "openba": "Bilingual encoder-decoders, pre-trained by denoising (OpenBA).",
-    "compression": "Smaller models: plans, pruning, vocabularies (OpenBA-V2).",
+    "compression": "Smaller models: plans, pruning, recovery (OpenBA-V2).",
     "detox": "Less toxic text: scores, masks, chains (Detox-Chain, CMD).",
     "diffusion": "Text diffusion in few steps (DiffuSeq, Bridge-Gap Diffusion).",
     "recsys": "Sequential recommendation (UFNRec).",

@@ -337,7 +337,8 @@ Settings = Annotated[
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Go on from DIR's state, or start anew.")
+    bool,
+    typer.Option("--resume/--no-resume", help="Go on where a killed run was, or anew."),
 ]
 Dtype = Annotated[
     str,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.openba.pieces import PieceFile
 from lmcore.openba.protobuf import PieceKind
 
@@ -124,8 +125,7 @@ def load_backend(path: str | os.PathLike[str]) -> Backend:
         except MemoryError:
             raise
         except Exception as error:  # the library raises plain exceptions
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{file}: not a tokenizer: {reason:.200}") from None
+            raise ValueError(f"{file}: not a tokenizer: {find_reason(error)}") from None
     else:
         pieces = PieceFile(file)
         tokenizer = pieces.to_tokenizer()

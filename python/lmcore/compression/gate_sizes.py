@@ -24,17 +24,15 @@ from numpy.typing import NDArray
 from lmcore._extras import optional_imports
 from lmcore.compression.choosing import Scores, Sizes
 from lmcore.compression.families import Family
-from lmcore.compression.gates import DIMENSIONS as GATED
 from lmcore.compression.gates import Gates, SizePolynomial, evaluate
 from lmcore.compression.grids import DIMENSIONS, Grid, make_grid, size_of
+from lmcore.compression.mask_config import DIMENSIONS as GATED
+from lmcore.compression.mask_config import LEAST_SHARE
 from lmcore.compression.plan import LAYERED
 from lmcore.cost import Shape, count_parameters
 
 with optional_imports():
     import torch
-
-LEAST_SHARE = 0.1
-"""Of a dimension that stays in any case."""
 
 
 def make_gate_grid(

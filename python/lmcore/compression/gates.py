@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lmcore._extras import optional_imports
+from lmcore.compression.mask_config import DIMENSIONS, START, check_dimensions
 from lmcore.compression.plan import LAYERED, find_sizes, layers_of
 from lmcore.cost import Shape, count_parameters
 from lmcore.ops.philox import Stream, random_uniform
@@ -34,10 +35,6 @@ GAMMA = -0.1
 ZETA = 1.1
 """Where it ends; what lies above 1 is wholly open."""
 
-DIMENSIONS = ("layers", "heads", "ffn", "hidden")
-"""What can have gates."""
-START = 2.5
-"""The log alpha that gates begin with: without a draw they are wholly open."""
 # A draw of 0 would be a gate of minus infinity.
 _LEAST_DRAW = 1e-6
 
@@ -193,26 +190,6 @@ class Gates(nn.Module):
                 part = torch.cat([end, part, end])
             found[name] = part
         return found
-
-
-def check_dimensions(dimensions: tuple[str, ...]) -> None:
-    """Checks that dimensions can have gates.
-
-    Args:
-        dimensions: some of `DIMENSIONS`, each once.
-
-    Raises:
-        ValueError: one cannot, or there is none.
-
-    Example:
-        >>> check_dimensions(("layers",))
-    """
-    unknown = [name for name in dimensions if name not in DIMENSIONS]
-    if unknown or not dimensions or len({*dimensions}) < len(dimensions):
-        raise ValueError(
-            f"dimensions must be some of {', '.join(DIMENSIONS)}, each once: got "
-            f"{[*dimensions]!r:.100}"
-        )
 
 
 class SizePolynomial:

@@ -31,6 +31,7 @@ from lmcore.compression.calibration import (
 from lmcore.compression.choosing import LEARNED, SCORED
 from lmcore.compression.families import find_family
 from lmcore.compression.magnitudes import score_magnitudes
+from lmcore.compression.pieces.folder import load_tokenizer
 from lmcore.compression.plan import Plan
 from lmcore.compression.planning import start_plan
 from lmcore.compression.scores_files import (
@@ -318,22 +319,10 @@ def _make_reader(kind: str, config: Any, tokenizer: Any) -> Reader:
 
 def _load_tokenizer(folder: str | os.PathLike[str], model_type: str) -> Any:
     if model_type == "openba":  # its denoisers ask for what no other class has
-        from lmcore.openba.tokenization_openba import load_tokenizer
+        from lmcore.openba.tokenization_openba import load_tokenizer as load_openba_tokenizer
 
-        return load_tokenizer(folder)
-    with optional_imports():
-        from transformers import AutoTokenizer
-
-    place = os.fspath(folder)
-    try:
-        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{place}: holds no tokenizer that can be loaded: {reason:.200}"
-        ) from error
+        return load_openba_tokenizer(folder)
+    return load_tokenizer(folder)
 
 
 def _take(*ids: Any) -> int:

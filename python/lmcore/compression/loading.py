@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.compression.vocabulary_tensors import load_config
 
 HEADS = {
@@ -100,8 +101,7 @@ def load_model(
     except (MemoryError, ImportError, OSError):
         raise
     except Exception as error:  # what stands in a folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        text = f"{place}: not a model that can be loaded: {reason:.200}"
+        text = f"{place}: not a model that can be loaded: {find_reason(error)}"
         raise ValueError(text) from error
     # A pooler stands beside the states, which do not come through it.
     missing = [name for name in sorted(found["missing_keys"]) if "pooler." not in name]

@@ -1,14 +1,11 @@
-"""Settings of a run that learns which parts of a model stay, and its recipes."""
+"""Settings of a run that learns which parts of a model stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from lmcore.compression.gate_sizes import LEAST_SHARE
-from lmcore.compression.gates import DIMENSIONS, START, check_dimensions
 from lmcore.compression.targets import Target, parse_target
 from lmcore.training.config import (
     Between,
@@ -16,9 +13,15 @@ from lmcore.training.config import (
     LoopConfig,
     OptimizerConfig,
     ScheduleConfig,
-    change,
     check_fields,
 )
+
+DIMENSIONS = ("layers", "heads", "ffn", "hidden")
+"""What can have gates."""
+START = 2.5
+"""The log alpha that gates begin with: without a draw they are wholly open."""
+LEAST_SHARE = 0.1
+"""Of a dimension that stays in any case."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -124,42 +127,21 @@ class MaskConfig:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def learned_masks() -> MaskConfig:
-    """Returns the learning of gates of a large model: ours, after Sheared-LLaMA's.
+def check_dimensions(dimensions: tuple[str, ...]) -> None:
+    """Checks that dimensions can have gates.
 
-    Sheared-LLaMA has 3,200 steps, and the target in a fifth of them.
+    Args:
+        dimensions: some of `DIMENSIONS`, each once.
 
-    Source: Sheared-LLaMA (arXiv 2310.06694), section 2.1 and appendix B.
-
-    Example:
-        >>> learned_masks().loop.steps
-        3200
-    """
-    return MaskConfig()
-
-
-def tiny_masks() -> MaskConfig:
-    """Returns the learning of gates of a small model: ours, minutes on two cores.
+    Raises:
+        ValueError: one cannot, or there is none.
 
     Example:
-        >>> tiny_masks().loop.steps
-        300
+        >>> check_dimensions(("layers",))
     """
-    changes = {
-        "warmup_steps": 100,
-        "tokens": 262_144,
-        "valid_tokens": 16_384,
-        "batch_size": 16,
-        "multiplier_optimizer.lr": 0.3,
-        "schedule.warmup_steps": 10,
-        "optimizer.lr": 1e-3,
-        "loop.steps": 300,
-        "loop.validate_every_steps": 50,
-    }
-    return change(learned_masks(), changes)
-
-
-#: The recipes by name.
-MASK_RECIPES: dict[str, Callable[[], MaskConfig]] = {
-    recipe.__name__: recipe for recipe in (learned_masks, tiny_masks)
-}
+    unknown = [name for name in dimensions if name not in DIMENSIONS]
+    if unknown or not dimensions or len({*dimensions}) < len(dimensions):
+        raise ValueError(
+            f"dimensions must be some of {', '.join(DIMENSIONS)}, each once: got "
+            f"{[*dimensions]!r:.100}"
+        )

@@ -15,6 +15,7 @@ Source: OpenBA-V2 (arXiv 2405.05957), section 3 and the table of its repository.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ class VocabularyCut:
 
     Raises:
         TypeError: a value has another type than its field.
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or a group is named and no counts that have it.
 
     Example:
         >>> VocabularyCut(keep=100_000).multiple
@@ -159,10 +160,18 @@ class VocabularyCut:
     """The number of rows of the embedding is one of it."""
     counts: str | None = None
     """How often each token occurs, as `lmcore compression count` writes it; None: it is counted in
-    what the model is trained on."""
+    what the model is trained on, all in one group."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for group, number in self.keep_per.items():
+            if number < 0:
+                raise ValueError(f"keep_per must not be negative: got {number} of {group!r:.60}")
+        if self.keep_per and self.counts is None:
+            raise ValueError(
+                f"keep_per names the group {next(iter(self.keep_per))!r:.60}, which takes counts "
+                "that have it: name the file that `lmcore compression count --group` writes"
+            )
 
 
 Cut = Stage | SizesCut | TargetCut | VocabularyCut
@@ -275,6 +284,26 @@ class PathConfig:
     def folders(self) -> tuple[str, ...]:
         """The name of each stage's folder."""
         return tuple(f"{number}-{stage.name}" for number, stage in enumerate(self.stages, 1))
+
+
+def find_original(path: PathConfig, model: str | os.PathLike[str] | None = None) -> str:
+    """Returns the name of the folder that a path begins with.
+
+    Args:
+        path: any.
+        model: takes the place of its own.
+
+    Raises:
+        ValueError: neither names one.
+
+    Example:
+        >>> find_original(PathConfig(model="large", stages=[PathStage(name="a", cut=Stage())]))
+        'large'
+    """
+    named = path.model if model is None else os.fspath(model)
+    if named is None:
+        raise ValueError("expected a model to begin with: the path names none")
+    return named
 
 
 def place_training(

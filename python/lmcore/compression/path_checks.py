@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.corpora import find_prefix, is_ids
+from lmcore.compression.counts import Counts, read_counts
 from lmcore.compression.loading import find_kind
 from lmcore.compression.objectives import choose_objective
 from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
@@ -48,7 +50,7 @@ def check_training(path: PathConfig, model: Path, given: dict[str, Any]) -> None
             what = "counts tokens" if stage.recover is None else "trains"
             raise ValueError(f"the stage {stage.name} {what}: expected data, of it or of the path")
         if isinstance(stage.cut, VocabularyCut) and stage.cut.counts is not None:
-            open(stage.cut.counts, "rb").close()
+            _check_groups(stage, stage.cut.keep_per, read_counts(stage.cut.counts))
         for names in (data, valid):
             _check_names(names)
         if stage.recover is None:
@@ -66,6 +68,15 @@ def check_training(path: PathConfig, model: Path, given: dict[str, Any]) -> None
                 raise ValueError("d_ul2 needs validation texts, whose losses its shares follow")
         except ValueError as error:
             raise ValueError(f"the stage {stage.name}: {error}") from None
+
+
+def _check_groups(stage: PathStage, keep_per: Mapping[str, int], counts: Counts) -> None:
+    for group in keep_per:
+        if group not in counts.groups:
+            known = ", ".join(sorted(counts.groups))
+            raise ValueError(
+                f"the stage {stage.name}: keep_per names the group {group!r:.60}: there are {known}"
+            )
 
 
 def _check_names(data: Any) -> None:

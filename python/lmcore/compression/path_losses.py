@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcore.compression.recovered_models import RecoveredModel, load_tokenizer
+from lmcore.compression.recovered_models import RecoveredModel, load_training_tokenizer
 from lmcore.compression.recovery_config import RecoveryConfig
 from lmcore.compression.recovery_data import find_texts, pack_texts
 from lmcore.compression.recovery_run import RecoveryRun
@@ -93,4 +93,6 @@ def pack_for(model: str | os.PathLike[str], config: RecoveryConfig, data: Any, f
     files, packed = find_texts(data)
     if not files:
         return packed
-    return pack_texts(files, load_tokenizer(Path(model)), folder, length=config.text_tokens)
+    return pack_texts(
+        files, load_training_tokenizer(Path(model)), folder, length=config.text_tokens
+    )

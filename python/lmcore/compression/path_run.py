@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from lmcore.compression.counting import count_files
 from lmcore.compression.counts import Counts, read_counts, write_counts
 from lmcore.compression.digests import Digests
 from lmcore.compression.model_folders import is_pruned, prune_folder
-from lmcore.compression.path import PathConfig, PathStage, VocabularyCut
+from lmcore.compression.path import PathConfig, PathStage, VocabularyCut, find_original
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
 from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
 from lmcore.compression.path_folder import open_folder, read_next
@@ -105,14 +105,11 @@ def run_path(
         ...     AutoModelForSeq2SeqLM.from_pretrained(Path(folder, "out", "model")).config.d_ff
         4
     """
-    named = path.model if model is None else os.fspath(model)
-    if named is None:
-        raise ValueError("expected a model to begin with: the path names none")
     given = {"data": path.data or None if data is None else data,
              "valid": path.valid or None if valid is None else valid}  # fmt: skip
     given = {name: one.prefix if isinstance(one, IndexedDataset) else one
              for name, one in given.items()}  # fmt: skip
-    original = find_model(named)
+    original = find_model(find_original(path, model))
     path = settle_stages(path, start_plan(original))
     digest = digest_weights(original)
     check_training(path, original, given)
@@ -129,6 +126,9 @@ def run_path(
         result = PathResult(folder=folder, model=walk.model, stages=stages)
         write_report(result)
     return result
+
+
+_NO_COUNTS = Counts(groups={"all": np.zeros(1, np.int64)})
 
 
 class _Walk:
@@ -157,22 +157,30 @@ class _Walk:
         """Packs texts and counts tokens of the original, as far as stages have its tokenizer.
 
         That texts are too short, or a stage keeps too few tokens, is to be known before hours of
-        training, and not behind them.
+        training, and not behind them. Of a tokenizer that an earlier stage has made smaller nothing
+        is packed or counted yet: special tokens and bytes must stay.
         """
+        keep_per: Mapping[str, int] | None
+        is_smaller = False
         for stage, name in zip(self.path.stages, self.path.folders, strict=True):
             cut, place = stage.cut, self.folder / name
-            known = not are_ids(self._find_data(stage, "data"))
-            if isinstance(cut, VocabularyCut) and (known or cut.counts is not None):
-                place.mkdir(exist_ok=True)
-                self._count(stage, cut, place)
-                counts = place / "counts" if cut.counts is None else cut.counts
+            if isinstance(cut, VocabularyCut):
+                # Ids of a stage's own are those behind its cut.
+                is_counted = cut.counts is not None or not (stage.data and are_ids(stage.data))
+                counts, keep_per = _NO_COUNTS, None
                 try:
-                    choose_vocabulary(self.original, counts, cut.keep)
+                    if not is_smaller and is_counted:
+                        place.mkdir(exist_ok=True)
+                        counts, keep_per = self._count(stage, cut, place), cut.keep_per
+                    choose_vocabulary(self.original, counts, cut.keep, keep_per)
                 except (IndexError, ValueError) as error:
                     raise type(error)(f"the stage {stage.name}: {error}") from None
-            if getattr(cut, "vocabulary", None) is not None or isinstance(cut, VocabularyCut):
-                return  # behind it the tokenizer is another one
-            if stage.recover is not None:
+                is_smaller = True
+            elif changes_ids(cut):
+                return  # what of the original's tokens is there is for the plan to say
+            elif getattr(cut, "vocabulary", None) is not None:
+                is_smaller = True
+            if stage.recover is not None and not is_smaller:
                 for what in ("data", "valid"):
                     self._pack(self.original, stage.recover, self._find_data(stage, what))
 
@@ -203,7 +211,9 @@ class _Walk:
             loss_before=losses["before"],
             loss_cut=losses["after_cut"],
         )
-        losses_shown, shown = [result.loss_before, result.loss_cut], ""
+        losses_shown, shown = [result.loss_before], ""
+        if stage.cut is not None:
+            losses_shown.append(result.loss_cut)
         if stage.recover is not None:
             config = replace(stage.recover, model=None, teacher=None)
             if losses["targets"] is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcore._json import read_json
 from lmcore.compression.choosing import METHODS, SCORED, Scores, Sizes, choose_stage, draw_scores
@@ -15,6 +16,9 @@ from lmcore.compression.plan import Plan, check_shape, prune_shape
 from lmcore.compression.pruning import check_plan
 from lmcore.cost import Shape, read_shape
 from lmcore.cost.configs import find_config
+
+if TYPE_CHECKING:
+    from lmcore.compression.counts import Counts
 
 
 def start_plan(
@@ -60,7 +64,10 @@ def start_plan(
 
 
 def choose_vocabulary(
-    model: str | os.PathLike[str], counts: str | os.PathLike[str], keep: int
+    model: str | os.PathLike[str],
+    counts: str | os.PathLike[str] | Counts,
+    keep: int,
+    keep_per: Mapping[str, int] | None = None,
 ) -> list[int]:
     r"""Returns the ids that are kept of a model's vocabulary, rising.
 
@@ -68,8 +75,10 @@ def choose_vocabulary(
 
     Args:
         model: the folder of a model with its tokenizer.
-        counts: a file of counts, which `lmcore compression count` writes.
+        counts: how often each id occurs, or the file of it, which `lmcore compression count`
+            writes.
         keep: how many ids.
+        keep_per: how many of the most frequent of a group stay in any case.
 
     Raises:
         IndexError: a count is that of an id that no token has.
@@ -97,7 +106,8 @@ def choose_vocabulary(
 
     folder = Path(model)
     rows = read_shape(folder).vocabulary_size
-    found, table = read_counts(counts), TokenizerFolder(folder).table
+    found = read_counts(counts) if isinstance(counts, str | os.PathLike) else counts
+    table = TokenizerFolder(folder).table
     check_tokenizer(folder, table.ids, rows)
     check_counts(folder, found, rows)
     named: set[int] = set()
@@ -109,7 +119,7 @@ def choose_vocabulary(
             family = find_family(settings["model_type"]) if "model_type" in settings else None
             named |= list_token_ids({**(family.token_ids if family else {}), **settings})
     named = {number for number in named if number < rows}
-    chosen = choose_tokens(table, found.groups, keep, named=named)
+    chosen = choose_tokens(table, found.groups, keep, keep_per=keep_per, named=named)
     ids: list[int] = chosen.ids.tolist()
     return ids
 

@@ -52,7 +52,7 @@ class RecoveredModel:
         self.folder = find_model_folder(folder)
         find_model_kind(self.folder)
         self._own_tokenizer = tokenizer is None
-        self.tokenizer = load_tokenizer(self.folder) if tokenizer is None else tokenizer
+        self.tokenizer = load_training_tokenizer(self.folder) if tokenizer is None else tokenizer
         self.model: Any = load_model(self.folder)
         _check_fit(self.folder, self.model, self.tokenizer)
 
@@ -182,7 +182,7 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_training_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of a model's folder, as texts of training are packed with it.
 
     Args:
@@ -199,7 +199,7 @@ def load_tokenizer(folder: Path) -> Any:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     T5Config(vocab_size=300).save_pretrained(folder)
         ...     _ = make_tokenizer(["Ada"], 300).save_pretrained(folder)
-        ...     load_tokenizer(Path(folder)).padding_side
+        ...     load_training_tokenizer(Path(folder)).padding_side
         'right'
     """
     if load_config(folder).model_type == _OPENBA:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.compression.cuts import TensorCut
 
 # Settings that give numbers of tokens; `type_vocab_size` is one of kinds of segments.
@@ -74,9 +75,8 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # what stands in a file may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{os.fspath(folder)}: not a model that can be loaded: {reason:.200}"
+            f"{os.fspath(folder)}: not a model that can be loaded: {find_reason(error)}"
         ) from error
 
 
@@ -227,9 +227,8 @@ def _make_empty(config: Any) -> Any:
         except (MemoryError, ImportError):
             raise
         except Exception as error:  # settings of a file may fail in any way
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"its configuration makes no {kind.__name__}: {reason:.200}"
+                f"its configuration makes no {kind.__name__}: {find_reason(error)}"
             ) from error
 
 

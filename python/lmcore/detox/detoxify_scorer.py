@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.detox.classifier_scorer import ClassifierScorer
 
 
@@ -63,8 +64,7 @@ def load_detoxify(
     except MemoryError:
         raise
     except Exception as error:  # a pickle may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{place}: no checkpoint of detoxify: {reason:.200}") from error
+        raise ValueError(f"{place}: no checkpoint of detoxify: {find_reason(error)}") from error
     return ClassifierScorer(
         found.tokenizer, found.model.eval().float(), label=label, labels=found.class_names,
         is_multi_label=True, batch_size=batch_size,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.openba.pieces import PieceFile
 
 with optional_imports():
@@ -195,8 +196,7 @@ def load_tokenizer(name: str | os.PathLike[str]) -> OpenBATokenizer:
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # a folder that is something else makes a loader fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        text = f"{os.fspath(name)}: not a tokenizer that can be loaded: {reason:.200}"
+        text = f"{os.fspath(name)}: not a tokenizer that can be loaded: {find_reason(error)}"
         raise ValueError(text) from error
     return found
 

@@ -484,7 +484,9 @@ def _check_best(best: Any, value: Any, step: int) -> None:
 
 def _say(record: Mapping[str, Any], steps: int, metric: str) -> None:
     value = record.get("metrics", {}).get(metric)
-    shown = "" if value is None else f"  {metric} {value:.4f}  best at step {record['best_step']}"
+    # That of the steps since the last line is a loss, too: which one is which has to be told.
+    name = f"validation {metric}" if metric.startswith("loss") else metric
+    shown = "" if value is None else f"  {name} {value:.4f}  best at step {record['best_step']}"
     loss = f"  loss {record['loss']:.4f}" if "loss" in record else ""
     seconds = f"  {record['seconds']:.1f} s" if "seconds" in record else ""
     line = f"step {record['step']}/{steps}{loss}{shown}{seconds}"

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from lmcore._auto_classes import register_systems
 from lmcore._extras import optional_imports
+from lmcore._text import find_reason
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.lora import LoraConfig
 from lmcore.training.manifest import check_manifest
@@ -425,8 +426,8 @@ def _refusing(source: str, what: str) -> Iterator[None]:
     except (MemoryError, ImportError):
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise ValueError(f"{source}: not {what} that can be loaded: {reason[0]}") from error
+        reason = find_reason(error)
+        raise ValueError(f"{source}: not {what} that can be loaded: {reason}") from error
 
 
 @contextmanager

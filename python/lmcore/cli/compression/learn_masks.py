@@ -56,7 +56,8 @@ def learn_masks_command(
             "--target",
             metavar="params=VALUE",
             parser=plain_text,
-            help="Parameters at most: params=3.4e9, params=3.4B or params=25%; half by default.",
+            help="Parameters at most, with one table for embedding and output layer: "
+            "params=3.4e9, params=3.4B or params=25%; half by default.",
         ),
     ] = None,
     valid: Annotated[
@@ -111,11 +112,13 @@ def _learn(
 ) -> None:
     """Learns, and prints what came of it."""
     with starting():
-        from lmcore.compression.mask_config import MASK_RECIPES
-        from lmcore.compression.mask_learning import learn_masks
+        from lmcore.compression.recipes import MASK_RECIPES
         from lmcore.training.config import choose_recipe
 
     config = choose_recipe(MASK_RECIPES, recipe, settings, options)
+    with starting():  # torch, once the settings are known to be right
+        from lmcore.compression.mask_learning import learn_masks
+
     result = learn_masks(config, data, out, progress=not quiet and is_first_process(), **given)
     if is_first_process():
         shape = result.shape

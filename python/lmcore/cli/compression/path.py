@@ -76,16 +76,19 @@ def _walk(
     path: str, out: str, files: dict[str, Any], place: dict[str, Any], **options: Any
 ) -> None:
     with starting():
-        from lmcore.compression.path import place_training
+        from lmcore.compression.path import find_original, place_training
         from lmcore.compression.path_files import read_path
         from lmcore.compression.path_results import format_stages
+
+    found = place_training(read_path(path), **place)
+    find_original(found, files["model"])
+    with starting():  # torch takes seconds, which a mistake in the file need not wait for
         from lmcore.compression.path_run import run_path
         from lmcore.training.processes import find_device
 
     if place["device"] is not None:  # also of a path that trains nothing
         find_device(place["device"])
     given = {name: value for name, value in files.items() if value}
-    found = place_training(read_path(path), **place)
     result = run_path(found, out, tell=lambda line: show(escape(line)), **given, **options)
     show("\n".join(["", *format_stages(result.stages)]))
     say(f"the model: {escape(str(result.model))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -211,42 +212,42 @@ def recipe_command(
             parser=plain_text,
             help="openba_v2, the paper's plan from 15B to 3.4B; a path, for `path`: "
             "openba_v2_path, the same with its training, or tiny_path, a small model's; or one "
-            "that `recover` takes.",
+            "that `recover` or `learn-masks` takes.",
             show_default=False,
         ),
     ],
     seed: Annotated[int, whole(0, 2**64 - 1, text="Of what a plan draws.")] = 0,
     settings: Settings = None,
 ) -> None:
-    """Print a plan of the paper, for OpenBA's 15B, a path, or settings of a recovery, as JSON."""
+    """Print a plan of the paper, for OpenBA's 15B, a path, or settings of training, as JSON."""
     _show_recipe(recipe, seed, settings or [])
 
 
 def _show_recipe(recipe: str, seed: int, settings: list[str]) -> None:
     with starting():
         from lmcore.compression.plan_files import dump_plan
-        from lmcore.compression.recipes import PATHS, RECIPES, RECOVERY_RECIPES
+        from lmcore.compression.recipes import MASK_RECIPES, PATHS, RECIPES, RECOVERY_RECIPES
 
-    if recipe in RECOVERY_RECIPES:
-        _show_recovery(recipe, settings)
+    training: dict[str, Callable[[], Any]] = {**RECOVERY_RECIPES, **MASK_RECIPES}
+    if recipe in training:
+        _show_training(training, recipe, settings)
     elif recipe not in RECIPES and recipe not in PATHS:
-        known = ", ".join((*RECIPES, *PATHS, *RECOVERY_RECIPES))
+        known = ", ".join((*RECIPES, *PATHS, *training))
         raise ValueError(f"RECIPE must be one of {known}: got {recipe!r:.60}")
     elif settings:
         what = "a path" if recipe in PATHS else "a plan"
-        raise ValueError(f"--set belongs to a recovery: {recipe} is {what}")
+        raise ValueError(f"--set belongs to settings of training: {recipe} is {what}")
     elif recipe in PATHS:
         _show_path(PATHS[recipe](seed))
     else:
         show_json(dump_plan(RECIPES[recipe](seed)), indent=1)
 
 
-def _show_recovery(recipe: str, settings: list[str]) -> None:
+def _show_training(recipes: dict[str, Callable[[], Any]], recipe: str, settings: list[str]) -> None:
     with starting():
-        from lmcore.compression.recipes import RECOVERY_RECIPES
         from lmcore.training.config import choose_recipe, config_to_dict
 
-    show_json(config_to_dict(choose_recipe(RECOVERY_RECIPES, recipe, settings)), indent=2)
+    show_json(config_to_dict(choose_recipe(recipes, recipe, settings)), indent=2)
 
 
 def _show_path(path: PathConfig) -> None:

@@ -118,7 +118,7 @@ def _say_summary(summary: PruneSummary) -> None:
     before = f", {weights.kept_files} of them before" if weights.kept_files else ""
     files = "1 file" if len(weights.files) == 1 else f"{len(weights.files)} files"
     say(
-        f"{weights.parameters:,} of {summary.parameters:,} parameters kept: {weights.bytes:,} "
+        f"{weights.parameters:,} of {summary.parameters:,} stored numbers kept: {weights.bytes:,} "
         f"bytes in {files}{before}"
     )
     if summary.cuts_vocabulary and not summary.tokenizer_files:

@@ -20,6 +20,7 @@ import numpy as np
 from lmcore._extras import optional_imports
 from lmcore._files import whole_file, write_text
 from lmcore._json import parse_json, read_json
+from lmcore._text import find_reason
 from lmcore.compression.pieces.json_file import TokenizerFile
 from lmcore.compression.pieces.sentencepiece_file import read_piece_file, write_pruned_pieces
 from lmcore.compression.pieces.table import PieceTable
@@ -169,8 +170,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # a folder that is something else makes a loader fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        text = f"{os.fspath(folder)}: not a tokenizer that can be loaded: {reason:.200}"
+        text = f"{os.fspath(folder)}: not a tokenizer that can be loaded: {find_reason(error)}"
         raise ValueError(text) from error
 
 

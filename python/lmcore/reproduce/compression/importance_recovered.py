@@ -35,7 +35,7 @@ def _learn(whole: Whole, seed: int, plan: Plan, sizes: Sizes) -> Plan:
     """By gates that are learned down to as many parameters, on the texts that others score with."""
     from lmcore.compression import add_chosen_stage, learn_masks, read_scores
     from lmcore.compression.choosing import LEARNED
-    from lmcore.compression.mask_config import tiny_masks
+    from lmcore.compression.recipes import tiny_masks
     from lmcore.cost import count_parameters
     from lmcore.training.config import change
 
