@@ -13,6 +13,7 @@ from lmcore.cli.options import (
     Device,
     Format,
     Heads,
+    ItemColumn,
     Model,
     Out,
     Quiet,
@@ -21,6 +22,8 @@ from lmcore.cli.options import (
     Settings,
     SkipBadRows,
     Threads,
+    TimeColumn,
+    UserColumn,
     limit_threads,
     name_of_file,
     whole,
@@ -60,6 +63,9 @@ def train_command(
     threads: Threads = None,
     settings: Settings = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Resume = True,
     quiet: Quiet = False,
@@ -77,8 +83,9 @@ def train_command(
     options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
     options |= {"device.threads": limit_threads(threads)}
     config = _make_config(recipe, options, settings or [])
-    split = _read_split(data, data_format, skip_bad_rows, quiet=quiet)
-    kept: dict[str, Any] = _note(data, data_format, skip_bad_rows, resume=resume)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    split = _read_split(data, form, quiet=quiet)
+    kept: dict[str, Any] = {"data_path": data, "data_options": form, "resume": resume}
     _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
 
 
@@ -118,6 +125,9 @@ def evaluate_command(
     device: Device = None,
     threads: Threads = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
@@ -132,7 +142,8 @@ def evaluate_command(
         from lmcore.recsys.data import leave_one_out
         from lmcore.recsys.evaluation import evaluate
 
-    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    run = _load_run(model, data, form, heads, device, quiet=as_json)
     rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
     held_out = leave_one_out(run.interactions)
     result = evaluate(run.model, held_out, threads=limit_threads(threads), **rule)
@@ -162,6 +173,9 @@ def recommend_command(
     heads: Heads = 1,
     device: Device = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
@@ -169,7 +183,8 @@ def recommend_command(
         from lmcore._rows import RowWriter
         from lmcore.recsys.recommendation import recommend
 
-    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=True)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    run = _load_run(model, data, form, heads, device, quiet=True)
     chosen = None if users == ["all"] else users
     with RowWriter("-") as rows:
         for recommendation in recommend(run.model, run.interactions, chosen, count=count):
@@ -184,21 +199,23 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> T
     return choose_recipe(RECIPES, recipe, settings, options)
 
 
-def _read_split(path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool) -> Split:
+def _form(
+    data_format: str, user: str | None, item: str | None, time: str | None, skip_bad_rows: bool
+) -> dict[str, Any]:
+    """How data are read: what a run notes of it, for what reads them again."""
+    columns = {"user": user, "item": item, "time": time}
+    return {"format": data_format, **columns, "skip_bad_rows": skip_bad_rows}
+
+
+def _read_split(path: str, form: dict[str, Any], *, quiet: bool) -> Split:
     """The interactions of a file, cut for training; after a line on who has too few."""
     from lmcore.recsys.data import leave_one_out
 
-    split = leave_one_out(_read_interactions(path, data_format, skip_bad_rows, quiet=quiet))
+    split = leave_one_out(_read_interactions(path, form, quiet=quiet))
     if not quiet and split.training_only_count:
         count = split.training_only_count
         say(f"{count} users have fewer than 3 items: for training only")
     return split
-
-
-def _note(path: str, data_format: str, skip_bad_rows: bool, *, resume: bool) -> dict[str, Any]:
-    """What the run notes of its data, for what reads them again; and whether it goes on."""
-    options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
-    return {"data_path": path, "data_options": options, "resume": resume}
 
 
 def _print_result(result: TrainResult, metric: str) -> None:
@@ -211,8 +228,7 @@ def _print_result(result: TrainResult, metric: str) -> None:
 def _load_run(
     model: str,
     data: str | None,
-    data_format: str,
-    skip_bad_rows: bool,
+    form: dict[str, Any],
     heads: int,
     device: str | None,
     *,
@@ -225,8 +241,7 @@ def _load_run(
     run = load_run(
         model,
         data=data,
-        format=data_format,
-        skip_bad_rows=skip_bad_rows,
+        **form,
         num_attention_heads=heads,
         device="auto" if device is None else device,
     )
@@ -245,20 +260,22 @@ def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
     show("\n".join(format_table(metrics, gap=1)))
 
 
-def _read_interactions(
-    path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool
-) -> Interactions:
+def _read_interactions(path: str, form: dict[str, Any], *, quiet: bool) -> Interactions:
     """The interactions of a file, after a line on what they are."""
     from lmcore.recsys.reading import read_interactions
 
-    found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows)
+    found = read_interactions(path, **form)
     _say_report(found.report, quiet=quiet)
     return found
 
 
 def _say_report(report: InteractionReport, *, quiet: bool) -> None:
+    from lmcore.recsys.data import ORDER_TRUSTED
+
     for row in report.listed_skipped:
         say(f"skipped {row}")
     if not quiet:
-        numbers = {k: v for k, v in report.to_dict().items() if isinstance(v, int) and v}
+        numbers = {k: v for k, v in report.to_dict().items() if type(v) is int and v}
         say(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()))
+        if report.is_order_trusted:
+            say(ORDER_TRUSTED)

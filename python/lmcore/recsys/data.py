@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 SPLITS = ("valid", "test")
+ORDER_TRUSTED = "no times: the order of the file was trusted"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -45,6 +46,8 @@ class InteractionReport:
     """Rows left out because they could not be used."""
     listed_skipped: tuple[str, ...] = field(default=(), repr=False)
     """Place and problem of the first 1000 of them."""
+    is_order_trusted: bool = False
+    """Whether there were no times, so that the order of the rows was taken for theirs."""
 
     def describe(self) -> str:
         """Returns one line of text: the sizes, and whatever is not 0.
@@ -62,13 +65,15 @@ class InteractionReport:
             "rows skipped": self.skipped,
         }
         changes = ", ".join(f"{count:,} {name}" for name, count in notes.items() if count)
-        return ", ".join(sizes) + (f" ({changes})" if changes else "")
+        text = ", ".join(sizes) + (f" ({changes})" if changes else "")
+        return f"{text}; {ORDER_TRUSTED}" if self.is_order_trusted else text
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the numbers, and the list of skipped rows if there are any."""
+        """Returns the numbers, and what was skipped or trusted if anything was."""
         result = asdict(self)
-        if not result["listed_skipped"]:
-            del result["listed_skipped"]
+        for name in ("listed_skipped", "is_order_trusted"):
+            if not result[name]:
+                del result[name]
         return result
 
 
@@ -107,6 +112,9 @@ class Interactions:
     """The original ids."""
     report: InteractionReport
     """What was read."""
+    times: NDArray[Any] | None = None
+    """`[interactions]` int64, float64 or datetime64[ns]: when it was, ascending for each user;
+    None where no times are known and the order was taken as it came."""
 
     @property
     def user_count(self) -> int:
