@@ -19,8 +19,9 @@ from lmcore.ops.philox import random_below, random_uniform
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import evaluate, iterate_features
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.modeling_sasrec import SASRecModel
+from lmcore.recsys.scoring import iterate_features
 from timing import compare, is_full, print_conditions, save
 
 # Beauty 5-core.
@@ -51,7 +52,7 @@ def check(ours: SASRecModel, theirs: SASRec, dataset: Dataset) -> None:
     """Asserts their ranks among their candidates, and the full ranks of a plain computation."""
     data = split(dataset)
     metrics, ranks, candidates = authors_ranking.evaluate(theirs, dataset, LENGTH)
-    users, sequences, targets = data.sequences("test", LENGTH)
+    users, sequences, targets, _ = data.sequences("test", LENGTH)
     features = torch.cat([part for _, part in iterate_features(ours, sequences, 256)])
     scores = ours.score_items(features, torch.tensor(candidates))
     found = rank_targets(scores, np.zeros(len(users), np.int64))

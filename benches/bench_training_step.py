@@ -28,9 +28,10 @@ from torch import Tensor
 from authors_training import AuthorsStep, SASRec
 from inputs import interactions
 from lmcore.recsys import training
-from lmcore.recsys.data import Split, leave_one_out, make_interactions
+from lmcore.recsys.data import Split, leave_one_out, make_interactions, make_split
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import TrainConfig, consistency
+from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.run import SequenceRun
 from lmcore.training.config import DeviceConfig
 from timing import compare, print_conditions, save
@@ -56,9 +57,9 @@ def load() -> tuple[str, Split]:
         path = Path(folder, "recsys", "Beauty_5core_pairs.txt")
         return "Beauty 5-core", leave_one_out(read_interactions(path))
     offsets, items = interactions(USERS, ITEMS, SHORTEST, MEAN)
-    none = np.zeros(USERS, dtype=np.int64)
+    rows = make_interactions(offsets, items, ITEMS)
     name = f"{USERS} users x {ITEMS} items"
-    return name, Split(make_interactions(offsets, items, ITEMS), offsets, items, none, none)
+    return name, make_split(rows, rows.offsets[1:], rows.offsets[1:], SplitRule())
 
 
 class Pair:

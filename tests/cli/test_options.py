@@ -52,6 +52,7 @@ CHOICES = {
     "scheme", "data_format", "device", "backbone", "recipe", "protocol", "split", "ties", "only",
     "context", "boundaries", "sampling", "form", "precision", "dtype", "by", "choose", "layers",
     "schedule", "solver", "grammar", "ratio", "target_format", "task", "prompts",
+    "metric",
 }  # fmt: skip
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
@@ -62,6 +63,7 @@ FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh",
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",
     "swiglu_rule", "tied", "plain", "drop", "logits", "latency", "clamp", "group_references",
     "words", "unpickle", "every", "check", "released", "repeat", "of_pairs",
+    "baselines",
 }  # fmt: skip
 
 # A complete command line of each command; {} stands for files that are there.

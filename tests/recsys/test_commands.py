@@ -16,8 +16,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from lmcore.cli import app
+from lmcore.recsys.baselines import make_baseline
 from lmcore.recsys.data import leave_one_out
 from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.metrics import DEFAULT_METRICS
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.folder import RunFolder
 
@@ -115,15 +117,87 @@ def test_evaluate(trained: Path, file: Path, protocol: str, split: str) -> None:
     result = run("evaluate", trained, "--data", file, *options, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert list(found) == ["protocol", "split", "users", "ties", "metrics"]
+    assert list(found) == ["protocol", "split", "users", "ties", "metrics", "baselines"]
     assert (found["protocol"], found["split"], found["users"]) == (protocol, split, 39)
     assert list(found["metrics"]) == ["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR"]
     data = leave_one_out(read_interactions(file))
     expected = evaluate(load_model(trained), data, split=split, protocol=protocol)
+    others = found.pop("baselines")
     assert found == expected.to_dict()
-    table = run("evaluate", trained, "--data", file, *options).stdout
-    assert table.startswith(f"{split}, {protocol}: 39 users, ")
-    assert f"NDCG@10 {found['metrics']['NDCG@10']:.4f}\n" in table
+    for name in ("popularity", "item-knn"):
+        one = evaluate(make_baseline(name, data), data, split=split, protocol=protocol)
+        assert others[name] == {"ties": one.ties, "metrics": one.metrics}
+    table = run("evaluate", trained, "--data", file, *options).stdout.splitlines()
+    assert table[0].startswith(f"{split}, {protocol}: 39 users, ")
+    assert table[1].split() == ["model", "popularity", "item-knn"]
+    columns = [found, *others.values()]
+    for line, name in zip(table[2:], found["metrics"], strict=True):
+        assert line.split() == [name, *(f"{column['metrics'][name]:.4f}" for column in columns)]
+    alone = run("evaluate", trained, "--data", file, *options, "--no-baselines")
+    assert f"NDCG@10 {found['metrics']['NDCG@10']:.4f}\n" in alone.stdout
+    alone = run("evaluate", trained, "--data", file, *options, "--no-baselines", "--json")
+    assert json.loads(alone.stdout) == found
+
+
+def test_evaluate_asks_for_metrics(trained: Path, file: Path) -> None:
+    names = ["Coverage@3", "NDCG@20", "MRR", "Popularity@3", "Recall@30"]
+    options = [text for name in names for text in ("--metric", name)]
+    result = run("evaluate", trained, "--data", file, *options, "--json")
+    found = json.loads(result.stdout)
+    assert list(found["metrics"]) == names
+    assert all(list(one["metrics"]) == names for one in found["baselines"].values())
+    assert found["metrics"]["Recall@30"] == 1
+    data = leave_one_out(read_interactions(file))
+    assert found["metrics"] == evaluate(load_model(trained), data, metrics=names).metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("NDCG@31", "K of NDCG@31 must be at most the 30 items there are"),
+        ("HR@31", "K of HR@31 must be at most the 30 items there are"),
+        ("HR@0", "K of HR@0 must be from 1 to 2147483647"),
+        ("HR@-1", "K of HR@-1 must be from 1"),
+        ("HR@4294967296", "must be from 1 to 2147483647"),
+        ("HR@" + "9" * 400, "there is no metric 'HR@999"),
+        ("HR@nan", "there is no metric 'HR@nan': the nearest is HR@10"),
+        ("HR", "HR needs a K from 1 on, such as HR@10: got 'HR'"),
+        ("ndgc@20", "there is no metric 'ndgc@20': the nearest is NDCG@20"),
+        ("", "there is no metric ''"),
+        ("\x1b[1m@5", "there is no metric '\\x1b[1m@5'"),
+    ],
+)
+def test_evaluate_refuses_metrics(trained: Path, file: Path, name: str, text: str) -> None:
+    check_failed(run("evaluate", trained, "--data", file, "--json", "--metric", name), text)
+
+
+def test_lists_need_the_whole_catalogue(trained: Path, file: Path) -> None:
+    options = ("--metric", "Coverage@5", "--protocol", "sampled")
+    result = run("evaluate", trained, "--data", file, "--json", *options)
+    check_failed(result, "Coverage@5 needs the protocol full")
+
+
+def test_the_best_step_by_any_metric(file: Path, tmp_path: Path) -> None:
+    train = ("train", "plain", "--data", file, "--out", tmp_path / "out", *SMALL, "--quiet")
+    result = run(*train, "--epochs", 2, "--set", "loop.metric=MAP@20")
+    assert result.exit_code == 0, result.stderr
+    assert list(json.loads(result.stdout)) == ["out", "epochs", "best_epoch", "MAP@20"]
+    lines = (tmp_path / "out/log.jsonl").read_text().splitlines()
+    validated = [m for m in (json.loads(line).get("metrics") for line in lines) if m]
+    assert [list(m) for m in validated] == [[*DEFAULT_METRICS, "MAP@20"]] * 2
+    best = max(m["MAP@20"] for m in validated)
+    assert json.loads(result.stdout)["MAP@20"] == best
+    out = ("--out", tmp_path / "other")
+    for name, text in (
+        ("ndcg@20", "loop.metric must be a metric: there is no metric 'ndcg@20': the nearest is"),
+        ("NDCG@31", "K of NDCG@31 must be at most the 30 items there are"),
+        ("Popularity@5", "loop.metric must be one of HR@K, Recall@K"),
+        ("MRR@0", "K of MRR@0 must be from 1"),
+    ):
+        check_failed(run(*train, *out, "--set", f"loop.metric={name}"), text)
+    lowest = ("--set", "loop.metric=MRR@5", "--set", "loop.metric_mode=min")
+    check_failed(run(*train, *out, *lowest), "loop.metric_mode must be max")
+    assert not (tmp_path / "other").exists()
 
 
 def test_evaluate_takes_the_ids_of_the_model(trained: Path, file: Path, tmp_path: Path) -> None:

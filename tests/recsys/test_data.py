@@ -444,7 +444,8 @@ def test_leave_one_out(rows: list[list[int]], length: int) -> None:
     ] == [row[:-2] if u in long else row for u, row in enumerate(rows, 1)]
     assert split.test.tolist() == [long[u][-1] if u in long else 0 for u in range(1, len(rows) + 1)]
     for name, held in (("valid", 2), ("test", 1)):
-        users, sequences, targets = split.sequences(name, length)
+        users, sequences, targets, target_offsets = split.sequences(name, length)
+        assert target_offsets.tolist() == list(range(len(long) + 1))
         offsets, columns = split.history(name)
         assert users.tolist() == list(long)
         assert sequences.shape == (len(long), length)

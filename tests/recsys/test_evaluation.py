@@ -15,12 +15,14 @@ from lmcore.recsys import recommendation
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import METRICS, evaluate, iterate_features, load_model
+from lmcore.recsys.evaluation import evaluate, load_model
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.metrics import DEFAULT_METRICS as METRICS
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.recommendation import recommend
+from lmcore.recsys.scoring import iterate_features
 
 ITEMS = 25
 
@@ -97,7 +99,7 @@ def test_block_size_changes_nothing(model: SequenceModel, data: Split) -> None:
 
 
 def test_sampled_protocol(model: SequenceModel, data: Split) -> None:
-    users, sequences, targets = data.sequences("test", 5)
+    users, sequences, targets, _ = data.sequences("test", 5)
     sampler = SequenceSampler(data.train_offsets, data.train_items, ITEMS)
     drawn = sampler.candidates(users, 9, seed=3)
     ranks, tied = [], 0

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcore._extras import MissingExtra
-from lmcore.recsys.data import ORDER_TRUSTED, Interactions
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.interactions import Interactions
 from lmcore.recsys.reading import read_interactions
+from lmcore.recsys.reports import ORDER_TRUSTED
 from lmcore.recsys.table_files import TableReader
 
 HEAD = "user_id,item_id,rating,timestamp\n"

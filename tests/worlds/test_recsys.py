@@ -117,7 +117,7 @@ def test_tastes_and_order_tell_more_than_popularity(seed: int) -> None:
     world = make_world(seed)
     interactions = make_interactions(world.offsets, world.items, world.item_count)
     split = leave_one_out(interactions)
-    users, sequences, targets = split.sequences("test", 20)
+    users, sequences, targets, _ = split.sequences("test", 20)
     offsets, columns = split.history("test")
     history = np.zeros((len(users), world.item_count), dtype=bool)
     history[np.repeat(users - 1, np.diff(offsets)), columns] = True

@@ -281,6 +281,54 @@ TimeColumn = Annotated[
         help="Column of times, numbers or ISO dates; timestamp and the like.",
     ),
 ]
+Core = Annotated[
+    int | None,
+    whole(1, MOST, text="Keep users and items with so many interactions, until none has fewer."),
+]
+MinUserItems = Annotated[
+    int | None, whole(1, MOST, text="Keep users with so many interactions; also with --core.")
+]
+MinItemUsers = Annotated[
+    int | None, whole(1, MOST, text="Keep items with so many interactions; also with --core.")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="leave-one-out|leave-last|time",
+        parser=plain_text,
+        help="What is held out: each user's last item for testing and the one before it for "
+        "validation, the last N and the N before, or what lies after a time.",
+    ),
+]
+Last = Annotated[int | None, whole(1, MOST, text="N of leave-last.")]
+ValidFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        parser=plain_text,
+        help="When validation begins, as the times of the data are: a number, or a date.",
+    ),
+]
+TestFrom = Annotated[
+    str | None, typer.Option(metavar="TIME", parser=plain_text, help="When the test begins.")
+]
+ValidQuantile = Annotated[
+    float | None,
+    decimal(0.0, 1.0, text="Share of the interactions before validation, in place of its time."),
+]
+TestQuantile = Annotated[
+    float | None,
+    decimal(0.0, 1.0, text="Share of the interactions before the test, in place of its time."),
+]
+ColdItems = Annotated[
+    str | None,
+    typer.Option(
+        metavar="keep|drop",
+        parser=plain_text,
+        help="What becomes of held-out items that no one has in training; a split by time drops "
+        "them by default, the others keep them.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

@@ -9,11 +9,16 @@ import typer
 from lmcore.cli.failures import make_app, starting
 from lmcore.cli.options import (
     MOST,
+    ColdItems,
+    Core,
     Data,
     Device,
     Format,
     Heads,
     ItemColumn,
+    Last,
+    MinItemUsers,
+    MinUserItems,
     Model,
     Out,
     Quiet,
@@ -21,20 +26,29 @@ from lmcore.cli.options import (
     Seed,
     Settings,
     SkipBadRows,
+    SplitBy,
+    TestFrom,
+    TestQuantile,
     Threads,
     TimeColumn,
     UserColumn,
+    ValidFrom,
+    ValidQuantile,
     limit_threads,
     name_of_file,
+    plain_text,
     whole,
 )
 from lmcore.cli.terminal import is_first_process, say, show, show_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lmcore.recsys.data import InteractionReport, Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
+    from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.training import TrainResult
 
 app = make_app()
@@ -67,12 +81,23 @@ def train_command(
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
+    core: Core = None,
+    min_user_items: MinUserItems = None,
+    min_item_users: MinItemUsers = None,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
     """Train a sequential recommender; a killed or interrupted run goes on where it was.
 
-    The last item of each user is kept for testing, the one before it for validation. DIR gets
+    The last item of each user is kept for testing, the one before it for validation, where
+    --split-by does not say otherwise. DIR gets
     recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
     validation. Under torchrun all processes share each batch.
     """
@@ -84,7 +109,10 @@ def train_command(
     options |= {"device.threads": limit_threads(threads)}
     config = _make_config(recipe, options, settings or [])
     form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
-    split = _read_split(data, form, quiet=quiet)
+    times = (valid_from, test_from, valid_quantile, test_quantile)
+    rule = _make_rule(split_by, last, *times, cold_items)
+    least = {"core": core, "min_user": min_user_items, "min_item": min_item_users}
+    split = _read_split(data, form, least, rule, quiet=quiet)
     kept: dict[str, Any] = {"data_path": data, "data_options": form, "resume": resume}
     _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
 
@@ -129,25 +157,49 @@ def evaluate_command(
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            parser=plain_text,
+            help="HR, Recall, Precision, NDCG, MAP, MRR, Coverage, Popularity or Novelty with a K, "
+            "such as NDCG@20, or MRR, any number of times, in place of the usual six.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Measure what a model must beat, too."),
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    """Rank each user's held-out item: HR, NDCG and MRR.
+    """Rank each user's held-out items: HR, NDCG and MRR, or other metrics.
 
-    Item ids are read by DIR's id_map.json; without one, as with weights of others, they are the
-    rows of the model's table.
+    Beside the model stand popularity and item-kNN, which know the training part alone. Item ids
+    are read by DIR's id_map.json; without one, as with weights of others, they are the rows of
+    the model's table. A run's data are filtered and split as for its training; options of the
+    split are for weights of others.
     """
     with starting():
-        from lmcore.recsys.data import leave_one_out
-        from lmcore.recsys.evaluation import evaluate
+        from lmcore.recsys.evaluation import evaluate, evaluate_baselines
 
     form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
     run = _load_run(model, data, form, heads, device, quiet=as_json)
+    times = (valid_from, test_from, valid_quantile, test_quantile)
+    held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
     rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    held_out = leave_one_out(run.interactions)
-    result = evaluate(run.model, held_out, threads=limit_threads(threads), **rule)
-    _print_evaluation(result, as_json=as_json)
+    rule |= {"metrics": metric, "threads": limit_threads(threads)}
+    result = evaluate(run.model, held_out, **rule)
+    others = evaluate_baselines(held_out, **rule) if baselines else {}
+    _print_evaluation(result, others, as_json=as_json)
 
 
 @app.command("recommend")
@@ -207,15 +259,85 @@ def _form(
     return {"format": data_format, **columns, "skip_bad_rows": skip_bad_rows}
 
 
-def _read_split(path: str, form: dict[str, Any], *, quiet: bool) -> Split:
-    """The interactions of a file, cut for training; after a line on who has too few."""
-    from lmcore.recsys.data import leave_one_out
+def _make_rule(
+    split_by: str | None,
+    last: int | None,
+    valid_from: str | None,
+    test_from: str | None,
+    valid_quantile: float | None,
+    test_quantile: float | None,
+    cold_items: Any,
+) -> SplitRule | None:
+    """The rule that the options say; None where there are none."""
+    from lmcore.recsys.rules import SplitRule, parse_time
 
-    split = leave_one_out(_read_interactions(path, form, quiet=quiet))
-    if not quiet and split.training_only_count:
-        count = split.training_only_count
-        say(f"{count} users have fewer than 3 items: for training only")
+    options: dict[str, Any] = {
+        "by": split_by,
+        "last": last,
+        "valid_from": None if valid_from is None else parse_time("valid_from", valid_from),
+        "test_from": None if test_from is None else parse_time("test_from", test_from),
+        "valid_quantile": valid_quantile,
+        "test_quantile": test_quantile,
+        "cold_items": cold_items,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return SplitRule(**given) if given else None
+
+
+def _read_split(
+    path: str,
+    form: dict[str, Any],
+    least: dict[str, int | None],
+    rule: SplitRule | None,
+    *,
+    quiet: bool,
+) -> Split:
+    """The interactions of a file, filtered and cut for training; after lines on both."""
+    from lmcore.recsys.filters import filter_interactions
+    from lmcore.recsys.rules import SplitRule
+    from lmcore.recsys.splits import split_interactions
+
+    rows = _read_interactions(path, form, quiet=quiet)
+    if any(least.values()):
+        rows, report = filter_interactions(rows, **least)
+        if not quiet:
+            say(report.describe())
+    split = split_interactions(rows, rule or SplitRule())
+    if not quiet and split.training_only_count and split.rule.by != "time":
+        few = f"fewer than {split.rule.least} items"
+        say(f"{split.training_only_count} users have {few}: for training only")
+    if not quiet:
+        _say_split(split)
     return split
+
+
+def _split_run(run: TrainedRun, rule: SplitRule | None, *, quiet: bool) -> Split:
+    """The interactions as the training split them; another split would test what it has seen."""
+    from lmcore.recsys.splits import split_interactions
+
+    split = split_interactions(run.interactions, rule or run.rule)
+    if run.has_recipe and split.rule != run.rule:
+        raise ValueError(
+            f"the run was trained on another split, {run.rule.describe()}: without options of the "
+            "split, that one is taken"
+        )
+    if not quiet:
+        _say_split(split)
+    return split
+
+
+def _say_split(split: Split) -> None:
+    """Lines on a split that is not the usual one, on items new to it, and on what leaks."""
+    from lmcore.recsys.rules import SplitRule
+    from lmcore.recsys.splits import find_leakage
+
+    if split.rule != SplitRule():
+        say(split.report.describe())
+    elif split.report.cold_targets:
+        say(f"{split.report.cold_targets} held-out items are new to training")
+    leakage = find_leakage(split)
+    if leakage is not None:
+        say(f"{split.rule.by}: {leakage.describe()}")
 
 
 def _print_result(result: TrainResult, metric: str) -> None:
@@ -249,15 +371,24 @@ def _load_run(
     return run
 
 
-def _print_evaluation(result: Evaluation, *, as_json: bool) -> None:
+def _print_evaluation(
+    result: Evaluation, baselines: Mapping[str, Evaluation], *, as_json: bool
+) -> None:
+    """A table or an object; without baselines as it was before there were any."""
     from lmcore._tables import format_table
 
     if as_json:
-        show_json(result.to_dict())
+        others = {
+            name: {"ties": other.ties, "metrics": other.metrics}
+            for name, other in baselines.items()
+        }
+        show_json(result.to_dict() | ({"baselines": others} if others else {}))
         return
     show(f"{result.split}, {result.protocol}: {result.users} users, {result.ties} with ties")
-    metrics = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
-    show("\n".join(format_table(metrics, gap=1)))
+    columns = [result.metrics, *(other.metrics for other in baselines.values())]
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in result.metrics]
+    head = ("", "model", *baselines) if baselines else None
+    show("\n".join(format_table(rows, head, gap=2 if baselines else 1)))
 
 
 def _read_interactions(path: str, form: dict[str, Any], *, quiet: bool) -> Interactions:
@@ -270,7 +401,7 @@ def _read_interactions(path: str, form: dict[str, Any], *, quiet: bool) -> Inter
 
 
 def _say_report(report: InteractionReport, *, quiet: bool) -> None:
-    from lmcore.recsys.data import ORDER_TRUSTED
+    from lmcore.recsys.reports import ORDER_TRUSTED
 
     for row in report.listed_skipped:
         say(f"skipped {row}")

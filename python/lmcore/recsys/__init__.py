@@ -10,6 +10,7 @@ with optional_imports():
 from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.backbone import SequenceModel
+from lmcore.recsys.baselines import Baseline, ItemKNN, Popularity
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
@@ -18,12 +19,16 @@ from lmcore.recsys.data import (
     InteractionReport,
     Interactions,
     Split,
+    Targets,
     leave_one_out,
     make_interactions,
 )
-from lmcore.recsys.evaluation import Evaluation, evaluate, load_model
+from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines, load_model
+from lmcore.recsys.filters import filter_interactions
 from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
+from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
@@ -46,7 +51,16 @@ from lmcore.recsys.recipes import (
     reversal,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
+from lmcore.recsys.reports import FilterReport, SplitReport
+from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.splits import (
+    Leakage,
+    find_leakage,
+    leave_last,
+    split_by_time,
+    split_interactions,
+)
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
 from lmcore.recsys.training import TrainResult, train
@@ -60,6 +74,7 @@ for _config, _model in (
     AutoModel.register(_config, _model, exist_ok=True)
 
 __all__ = [
+    "Baseline",
     "Batch",
     "Counts",
     "EMATeacher",
@@ -69,15 +84,20 @@ __all__ = [
     "FMLPConfig",
     "FMLPModel",
     "FalseNegativeMiner",
+    "FilterReport",
     "GRU4RecConfig",
     "GRU4RecModel",
     "IdMap",
     "Injection",
     "InteractionReport",
     "Interactions",
+    "ItemKNN",
+    "Leakage",
     "Loss",
+    "Metric",
     "MinerStats",
     "PackedBatch",
+    "Popularity",
     "Ranks",
     "Recommendation",
     "SASRecConfig",
@@ -86,21 +106,31 @@ __all__ = [
     "SequenceRun",
     "SequenceSampler",
     "Split",
+    "SplitReport",
+    "SplitRule",
     "StartRule",
     "StartSwitch",
     "StepStart",
+    "Targets",
     "TrainConfig",
     "TrainResult",
     "TrainedRun",
     "consistency",
     "count_labels",
     "evaluate",
+    "evaluate_baselines",
+    "filter_interactions",
+    "find_leakage",
+    "interactions_from_frame",
+    "leave_last",
     "leave_one_out",
     "load_model",
     "load_run",
     "load_sasrec",
     "make_interactions",
+    "measure_ranks",
     "packed_logits",
+    "parse_metric",
     "patient",
     "plain",
     "rank_targets",
@@ -110,6 +140,8 @@ __all__ = [
     "recommend",
     "representation",
     "reversal",
+    "split_by_time",
+    "split_interactions",
     "take_negatives",
     "train",
     "ufn_loss",

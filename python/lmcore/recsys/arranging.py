@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmcore.ops.interactions import Column, group_by_user
-from lmcore.recsys.data import InteractionReport, Interactions
 from lmcore.recsys.ids import IdMap, count_remapped, number_as, number_ids, to_column
+from lmcore.recsys.interactions import Interactions
+from lmcore.recsys.reports import InteractionReport
 from lmcore.recsys.rows import Rows
 from lmcore.recsys.times import shorten
 

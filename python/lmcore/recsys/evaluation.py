@@ -1,9 +1,9 @@
-"""The exact rank of every user's target: over the full catalogue, or among drawn candidates."""
+"""The exact ranks of every user's targets: over the full catalogue, or among drawn candidates."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,17 @@ from transformers.utils import logging
 
 from lmcore._json import read_json
 from lmcore.ops.negatives import SequenceSampler
-from lmcore.ops.ranking import rank_targets, ranking_metrics
+from lmcore.ops.ranking import rank_targets
 from lmcore.recsys.backbone import SequenceModel
-from lmcore.recsys.data import Split
+from lmcore.recsys.baselines import BASELINES, Baseline, make_baseline
+from lmcore.recsys.data import History, Split
+from lmcore.recsys.lists import ListMeter, find_best
+from lmcore.recsys.metrics import choose_metrics, measure_ranks, spread_ties
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
-from lmcore.recsys.recipes import METRICS
+from lmcore.recsys.scoring import iterate_scores
+from lmcore.recsys.stretches import take_stretches, to_offsets
 from lmcore.training.checkpoint import no_bars
 from lmcore.training.manifest import find_model
 from lmcore.training.processes import find_device
@@ -40,7 +44,7 @@ _MODELS: dict[str, type[SequenceModel]] = {
 _MOST_LABELS = 10_000
 # Scores of a block take about this many bytes: on a CPU, more would leave the cache.
 _BLOCK_BYTES = {"cpu": 1 << 22, "other": 1 << 26}
-# Users of a block, at least and at most; features are computed for the most.
+# Users of a block, at least and at most.
 _USERS = (64, 1024)
 
 
@@ -55,9 +59,9 @@ class Evaluation:
     users: int
     """Users with a target."""
     ties: int
-    """Users whose target had exactly the score of another candidate."""
+    """Users with a target that had exactly the score of another candidate."""
     metrics: dict[str, float]
-    """HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR: means over the users."""
+    """HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR, or those asked for: means over the users."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, metrics as a dict of their own."""
@@ -72,31 +76,37 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: SequenceModel,
+    model: SequenceModel | Baseline,
     data: Split,
     *,
     split: str = "test",
     protocol: str = "full",
+    metrics: Sequence[str] | None = None,
     ties: str = "average",
     candidates: int = 100,
     seed: int = 0,
     threads: int | None = None,
     block: int | None = None,
 ) -> Evaluation:
-    """Returns the metrics of a model on the users' held-out items.
+    """Returns the metrics of a model, or of a baseline, on the users' held-out items.
 
-    `full` ranks the target among all items that are not in the user's history. `sampled` ranks it
-    among the target and drawn items that are not in the user's training part, as the paper does:
-    with replacement, so that an item may come twice and may be the target itself, which counts as
-    a tie. Unlike the paper's, the draws depend on the seed alone, and all users are ranked.
+    `full` ranks a target among all items that are not in the user's history; of several targets
+    each is a candidate for the others. `sampled` ranks it among the target and drawn items that
+    are not in the user's training part, as the paper does: with replacement, so that an item may
+    come twice and may be the target itself, which counts as a tie. Unlike the paper's, the draws
+    depend on the seed alone, and all users are ranked.
+
+    Metrics of lists look at what `recommend` would give for the same inputs: the best items that
+    are not in the history, equal scores in the order of the items.
 
     Source: SASRec's and UFNRec's evaluation; `sampled` is spec section 2.2.
 
     Args:
-        model: a backbone; its mode is restored afterwards.
-        data: the split; test inputs end with the validation item.
+        model: a backbone, whose mode is restored afterwards, or a baseline.
+        data: the split; test inputs end with the validation items.
         split: `valid` or `test`.
         protocol: `full` or `sampled`.
+        metrics: names as for `parse_metric`; None: HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR.
         ties: how equal scores count: half of them before the target, none or all.
         candidates: drawn for each user in the sampled protocol.
         seed: of these draws.
@@ -104,9 +114,10 @@ def evaluate(
         block: users scored at a time; by default 64 to 1,024, by the size of the catalogue.
 
     Raises:
-        ValueError: an unknown split, protocol or rule for ties, no user with a target, a model of
-            another catalogue, a score that is not a number, or a user for whom no candidate is
-            left to draw.
+        ValueError: an unknown split, protocol, metric or rule for ties, a K above the catalogue,
+            a metric of lists in the sampled protocol, no user with a target, a model of another
+            catalogue, a score that is not a number, or a user for whom no candidate is left to
+            draw, or several targets of a user in the sampled protocol.
 
     Example:
         >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
@@ -116,51 +127,81 @@ def evaluate(
         >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=4, hidden_size=8))
         >>> evaluate(model, data).users
         2
+        >>> evaluate(model, data, metrics=["Recall@1", "Coverage@1"]).metrics["Recall@1"]
+        1.0
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}: got {protocol!r}")
+    wanted = choose_metrics(metrics, data.item_count, protocol=protocol)
     check_catalogue(model, data.item_count)
-    users, sequences, targets = data.sequences(split, model.config.max_length)
-    if not len(users):
-        raise ValueError(f"no user has a {split} item: that takes 3 interactions")
+    length = model.config.max_length if isinstance(model, SequenceModel) else 1
+    rows = data.sequences(split, length)
+    if not len(rows.users):
+        needs = f": that takes {data.rule.least} interactions" if data.rule.by != "time" else ""
+        raise ValueError(f"no user has a {split} item{needs}")
+    history, offsets = data.history(split), rows.target_offsets
     drawn = None
     if protocol == "sampled":
+        if len(rows.targets) > len(rows.users):
+            raise ValueError(
+                "protocol sampled ranks one target of each user, and here a user has several: "
+                "use full"
+            )
         check_histories(data)
         sampler = SequenceSampler(data.train_offsets, data.train_items, data.item_count, seed=seed)
-        drawn = sampler.candidates(users, candidates, seed=seed)
-    offsets, seen = data.history(split)
+        drawn = sampler.candidates(rows.users, candidates, seed=seed)
     width = data.item_count if drawn is None else 1 + candidates
-    room = _BLOCK_BYTES.get(model.device.type, _BLOCK_BYTES["other"])
+    device = model.device.type if isinstance(model, SequenceModel) else "cpu"
+    room = _BLOCK_BYTES.get(device, _BLOCK_BYTES["other"])
     size = block or max(_USERS[0], min(_USERS[1], room // (4 * width)))
-    ranks, tied = [], 0
-    for start, features in _iterate_blocks(model, sequences, size):
-        rows = slice(start, start + len(features))
-        wanted = targets[rows]
-        if drawn is None:
-            scores = model.score_catalogue(features)
-            bounds = offsets[start : start + len(features) + 1]
-            excluded = seen[bounds[0] : bounds[-1]]
-            columns, bounds = wanted - 1, bounds - bounds[0]
-        else:
-            items = torch.from_numpy(np.concatenate([wanted[:, None], drawn[rows]], 1))
-            items = items.to(features.device)
-            scores = model.score_items(features, items)
-            # The same item has the same score wherever it stands, whatever rounding did.
-            scores = torch.where(items == items[:, :1], scores[:, :1], scores)
-            columns = np.zeros(len(wanted), dtype=np.int64)
-            bounds = np.zeros(len(wanted) + 1, dtype=np.int64)
-            excluded = np.zeros(0, dtype=np.int64)
-        found = rank_targets(scores.float(), columns, bounds, excluded, ties=ties, threads=threads)
-        ranks.append(np.asarray(found.ranks))
-        tied += int(np.count_nonzero(np.asarray(found.ties)))
-    metrics = ranking_metrics(np.concatenate(ranks), cutoffs=(1, 5, 10))
+    rule: dict[str, Any] = {"ties": ties, "threads": threads}
+    meter = ListMeter(wanted, data)
+    found: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+    for part in iterate_scores(model, rows.sequences, history, size):
+        users = slice(part.start, part.start + size)
+        bounds = offsets[users.start : users.stop + 1]
+        columns, bounds = rows.targets[bounds[0] : bounds[-1]] - 1, bounds - bounds[0]
+        if drawn is not None:
+            items = torch.from_numpy(np.concatenate([columns[:, None] + 1, drawn[users]], 1))
+            scores, columns = part.items(items), np.zeros(len(columns), dtype=np.int64)
+            found.append(rank_targets(scores, columns, **rule))
+            continue
+        scores = part.catalogue()
+        known = _take(history, users)
+        found.append(_rank(scores, columns, bounds, known, rule))
+        if meter.count:
+            meter.add(find_best(scores, *known, meter.count))
+    ranks, tied = (np.concatenate(values) for values in zip(*found, strict=True))
+    if len(ranks) > len(rows.users):
+        ranks = spread_ties(ranks, tied, offsets, rule=ties)
+    values = measure_ranks([m for m in wanted if not m.is_of_lists], ranks, offsets)
+    values |= meter.result()
     return Evaluation(
         protocol=protocol,
         split=split,
-        users=len(users),
-        ties=tied,
-        metrics={name: float(metrics[name]) for name in METRICS},
+        users=len(rows.users),
+        ties=int(np.count_nonzero(np.add.reduceat(tied, offsets[:-1]))),
+        metrics={metric.name: values[metric.name] for metric in wanted},
     )
+
+
+def evaluate_baselines(data: Split, **options: Any) -> dict[str, Evaluation]:
+    """Returns what the baselines reach on the same targets, by their names.
+
+    Args:
+        data: the split; its training part is what they know.
+        options: those of `evaluate`.
+
+    Raises:
+        ValueError: as for `evaluate`.
+
+    Example:
+        >>> from lmcore.recsys.data import leave_one_out, make_interactions
+        >>> data = leave_one_out(make_interactions([0, 3, 6], [1, 2, 3, 3, 2, 1]))
+        >>> list(evaluate_baselines(data, metrics=["HR@1"]))
+        ['popularity', 'item-knn']
+    """
+    return {name: evaluate(make_baseline(name, data), data, **options) for name in BASELINES}
 
 
 def load_model(
@@ -207,11 +248,11 @@ def load_model(
     return _prepare(_read_weights(made, config, source), found)
 
 
-def check_catalogue(model: SequenceModel, item_count: int) -> None:
+def check_catalogue(model: SequenceModel | Baseline, item_count: int) -> None:
     """Checks that a model scores a catalogue of this size.
 
     Args:
-        model: a backbone.
+        model: a backbone or a baseline.
         item_count: items of the data.
 
     Raises:
@@ -222,9 +263,10 @@ def check_catalogue(model: SequenceModel, item_count: int) -> None:
         >>> from lmcore.recsys.modeling_sasrec import SASRecModel
         >>> check_catalogue(SASRecModel(SASRecConfig(item_count=3)), 3)
     """
-    if model.config.item_count != item_count:
+    scored = model.config.item_count if isinstance(model, SequenceModel) else model.item_count
+    if scored != item_count:
         raise ValueError(
-            f"the model has {model.config.item_count} items and the data {item_count}: "
+            f"the model has {scored} items and the data {item_count}: "
             "it was trained on other data or other ids"
         )
 
@@ -251,43 +293,39 @@ def check_histories(data: Split) -> None:
             )
 
 
-@torch.no_grad()
-def iterate_features(
-    model: SequenceModel, sequences: NDArray[np.int64], size: int
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields the features at the last position, block after block, in evaluation mode.
-
-    Args:
-        model: a backbone.
-        sequences: `[M, L]` int64 windows; each ends with an item.
-        size: windows at a time.
-
-    Yields:
-        The first row of the block, and `[block, H]` features on the model's device.
-
-    Example:
-        >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
-        >>> from lmcore.recsys.modeling_sasrec import SASRecModel
-        >>> model = SASRecModel(SASRecConfig(item_count=3, max_length=2, hidden_size=8))
-        >>> windows = np.array([[0, 1], [2, 3], [0, 2]])
-        >>> [(start, len(block)) for start, block in iterate_features(model, windows, 2)]
-        [(0, 2), (2, 1)]
-    """
-    with _evaluating(model):
-        for start in range(0, len(sequences), size):
-            windows = torch.from_numpy(sequences[start : start + size]).to(model.device)
-            count, length = windows.shape
-            last = torch.arange(1, count + 1, device=model.device) * length - 1
-            yield start, model.forward_packed(windows, last)
+def _take(history: History, users: slice) -> History:
+    """A block of a history, as a history of its own."""
+    bounds = history.offsets[users.start : users.stop + 1]
+    return History(bounds - bounds[0], history.columns[bounds[0] : bounds[-1]])
 
 
-def _iterate_blocks(
-    model: SequenceModel, sequences: NDArray[np.int64], size: int
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields what `iterate_features` does, computed for more windows at a time."""
-    for start, features in iterate_features(model, sequences, max(size, _USERS[1])):
-        for first in range(0, len(features), size):
-            yield start + first, features[first : first + size]
+def _rank(
+    scores: torch.Tensor,
+    columns: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    known: History,
+    rule: dict[str, Any],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Ranks and ties of targets `[T]` of a block of users, in the catalogue less what is known."""
+    users, width = scores.shape
+    if len(columns) == users:
+        return rank_targets(scores, columns, *known, **rule)
+    # A user's targets are candidates for one another, also those that she had before.
+    owners = np.repeat(np.arange(users), np.diff(offsets))
+    having = np.repeat(np.arange(users), np.diff(known.offsets))
+    out = np.isin(having * width + known.columns, owners * width + columns, invert=True)
+    starts = to_offsets(np.bincount(having[out], minlength=users))
+    excluded = known.columns[out]
+    found = []
+    for first in range(0, len(columns), users):  # as many rows at a time as are there already
+        some = owners[first : first + users]
+        bounds, out_of_each = take_stretches(excluded, starts[some], starts[some + 1])
+        rows = scores[torch.from_numpy(some).to(scores.device)]
+        found.append(
+            rank_targets(rows, columns[first : first + users], bounds, out_of_each, **rule)
+        )
+    ranks, ties = (np.concatenate(values) for values in zip(*found, strict=True))
+    return ranks, ties
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -360,13 +398,3 @@ def _prepare(model: SequenceModel, device: torch.device) -> SequenceModel:
     torch.nn.Module.to(model, device)  # transformers' own `to` is untyped
     model.train(False)
     return model
-
-
-@contextmanager
-def _evaluating(model: SequenceModel) -> Iterator[None]:
-    training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from lmcore.recsys.data import Split
 from lmcore.recsys.ids import Ids
+from lmcore.recsys.rules import SplitRule
 
 
 def find_fingerprint(data: Split) -> str:
-    """Returns what tells data apart: equal interactions and ids have equal ones, others others.
+    """Returns what tells data apart: equal interactions, ids and splits have equal ones.
 
     Args:
         data: the split; what it is made of counts.
@@ -29,6 +30,11 @@ def find_fingerprint(data: Split) -> str:
         _update(digest, b"numbers", numbers)
     for ids in (interactions.user_ids, interactions.item_ids):
         _update_ids(digest, ids)
+    # Leave-one-out adds nothing: runs from before there were other splits go on.
+    if data.rule != SplitRule():
+        _update(digest, b"trained", data.train_ends)
+        _update(digest, b"checked", data.valid_ends)
+        digest.update(str(data.rule.cold_items).encode())
     return digest.hexdigest()
 
 

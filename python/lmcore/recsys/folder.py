@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -15,10 +15,13 @@ from lmcore._json import read_json
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
 from lmcore.recsys.evaluation import load_model
+from lmcore.recsys.filters import keep_items
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
+from lmcore.recsys.rules import SplitRule
 from lmcore.training.checkpoint import load_state, refusing
+from lmcore.training.config import config_from_dict
 from lmcore.training.folder import RunFolder
 from lmcore.training.manifest import check_manifest, find_model
 
@@ -45,6 +48,10 @@ class TrainedRun:
     """The model of the best epoch, in evaluation mode."""
     interactions: Interactions
     """Users with their items; `interactions.item_ids` are the model's."""
+    rule: SplitRule = field(default_factory=SplitRule)
+    """How the training split them: by any other rule, it has seen what is held out."""
+    has_recipe: bool = False
+    """Whether that is known, from the recipe of a run; of other weights it is not."""
 
 
 def load_run(
@@ -62,7 +69,8 @@ def load_run(
     r"""Returns the model of a run and interactions in its ids: what can be ranked or recommended.
 
     Item ids are read by the run's `id_map.json`; of weights without a run they are the rows of
-    the model's table.
+    the model's table. Where a run filtered its data, items that it does not know are left out,
+    and then users with too few interactions.
 
     Args:
         path: the folder of a run, or a file of SASRec weights as for `load_model`.
@@ -115,8 +123,14 @@ def load_run(
         raise ValueError(
             f"{saved}: holds {len(ids.items)} items, and the model has {model.config.item_count}"
         )
-    interactions = read_interactions(data, **form, skip_bad_rows=skip_bad_rows, id_map=ids)
-    return TrainedRun(model=model, interactions=interactions)
+    recipe = Path(path, _RECIPE)
+    least, rule = _find_preparation(recipe)
+    # Where a filter left items out, the data hold more than the model knows.
+    known = ids if least is None else None
+    rows = read_interactions(data, **form, skip_bad_rows=skip_bad_rows, id_map=known)
+    if least is not None:
+        rows = keep_items(rows, ids, least)
+    return TrainedRun(model=model, interactions=rows, rule=rule, has_recipe=recipe.is_file())
 
 
 def read_mined_pairs(
@@ -224,6 +238,24 @@ def _complete(form: dict[str, Any], noted: dict[str, Any]) -> dict[str, Any]:
     return {
         name: noted[name] if given == _USUAL_FORM[name] else given for name, given in form.items()
     }
+
+
+def _find_preparation(recipe: Path) -> tuple[int | None, SplitRule]:
+    """The fewest interactions of a user where a run filtered them, and how it split them."""
+    data = _read_recipe(recipe).get("data") if recipe.is_file() else None
+    if not isinstance(data, dict):
+        return None, SplitRule()
+    filtered, split = data.get("filter"), data.get("split", {})
+    wrong = f"{recipe}: not the recipe of a run: data."
+    least = filtered.get("min_user") if isinstance(filtered, dict) else None
+    if filtered is not None and (type(least) is not int or not 1 <= least < 1 << 63):
+        raise ValueError(f"{wrong}filter is {filtered!r:.100}")
+    if not isinstance(split, dict):
+        raise ValueError(f"{wrong}split is {split!r:.100}")
+    try:
+        return least, config_from_dict(SplitRule, split)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wrong}split: {error}") from None
 
 
 def _find_threshold(recipe: Path) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lmcore.recsys.arranging import arrange
 from lmcore.recsys.columns import is_user_column
-from lmcore.recsys.data import Interactions
 from lmcore.recsys.ids import IdMap, KnownIds
 from lmcore.recsys.integer_files import IntegerReader
+from lmcore.recsys.interactions import Interactions
 from lmcore.recsys.parquet_files import read_parquet
 from lmcore.recsys.rows import Rows
 from lmcore.recsys.table_files import (

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from lmcore.recsys.metrics import RANK_KINDS, parse_metric
 from lmcore.training.config import (
     Between,
     DeviceConfig,
@@ -17,9 +18,6 @@ from lmcore.training.config import (
     ScheduleConfig,
     check_fields,
 )
-
-#: What validation gives.
-METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
 # Above this nothing can be counted here, and libraries in C start to wrap around.
 _MOST = 2**31 - 1
@@ -103,9 +101,9 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Of its step size."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(metric="NDCG@10"))
-    """Steps, states and seed. The metric is one of HR@1, HR@5, HR@10, NDCG@5, NDCG@10 and MRR,
-    over the full catalogue of validation. The log has a line for each epoch where
-    `loop.log_every_steps` does not say otherwise."""
+    """Steps, states and seed. The metric is HR, Recall, Precision, NDCG, MAP or MRR at any K, such
+    as NDCG@20, or MRR, over the full catalogue of validation. The log has a line for each epoch
+    where `loop.log_every_steps` does not say otherwise."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
     """Where to compute. Weights are whole in every process, and the backbones are too small to be
     compiled or recomputed."""
@@ -120,10 +118,7 @@ class TrainConfig:
             raise ValueError("alpha needs a teacher: set ema_decay, such as 0.999")
         if self.alpha > 0 and not self.mining:
             raise ValueError("alpha needs mining=true: it weighs a loss of reversed negatives")
-        if self.loop.metric not in METRICS:
-            raise ValueError(
-                f"loop.metric must be {' or '.join(METRICS)}: got {self.loop.metric!r:.60}"
-            )
+        _check_metric(self.loop.metric)
         if self.loop.metric_mode != "max":
             raise ValueError("loop.metric_mode must be max: high metrics are good ones")
         for name, usual in (("sharding", "none"), ("compile", False), ("recompute", False)):
@@ -131,6 +126,18 @@ class TrainConfig:
                 raise ValueError(
                     f"device.{name} must be {str(usual).lower()}: backbones are not built for it"
                 )
+
+
+def _check_metric(name: str) -> None:
+    """Refuses what says nothing about which step is best."""
+    try:
+        metric = parse_metric(name)
+    except ValueError as error:
+        raise ValueError(f"loop.metric must be a metric: {error}") from None
+    if metric.is_of_lists:
+        # A list of random items has the highest coverage and novelty and the lowest popularity.
+        ranked = ", ".join(f"{kind}@K" for kind in RANK_KINDS)
+        raise ValueError(f"loop.metric must be one of {ranked} and MRR: got {name!r:.60}")
 
 
 def plain() -> TrainConfig:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
-from lmcore.recsys.evaluation import check_catalogue, iterate_features
+from lmcore.recsys.evaluation import check_catalogue
+from lmcore.recsys.lists import find_best
+from lmcore.recsys.scoring import iterate_features
 
 # Users whose windows and features exist at a time, at most, and bytes of their sorted scores.
 _USERS = 512
@@ -86,14 +88,10 @@ def recommend(
         if len(wrong):
             user = data.user_ids[int(block[int(wrong[0])]) - 1]
             raise ValueError(f"user {user} has scores that are not numbers: the model is broken")
-        rows = np.repeat(np.arange(len(block)), np.diff(offsets))
-        scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
-        best = scores.sort(dim=1, descending=True, stable=True)
+        best = find_best(scores, offsets, columns, count)
         for row, user in enumerate(block.tolist()):
-            known = np.unique(columns[offsets[row] : offsets[row + 1]])
-            kept = min(count, data.item_count - len(known))
-            values = best.values[row, :kept].tolist()
-            items = best.indices[row, :kept].tolist()
+            items = best[row][best[row] >= 0].tolist()
+            values = scores[row, items].tolist()
             yield Recommendation(
                 user=_plain(data.user_ids[user - 1]),
                 items=[(_plain(data.item_ids[c]), v) for c, v in zip(items, values, strict=True)],

@@ -16,6 +16,7 @@ from lmcore.ops.negatives import PackedBatch, SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Split
 from lmcore.recsys.evaluation import check_histories, evaluate
+from lmcore.recsys.metrics import find_validated
 from lmcore.recsys.mine import FalseNegativeMiner, Injection
 from lmcore.recsys.models import make_model
 from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
@@ -36,7 +37,7 @@ class SequenceRun:
 
     Args:
         config: the settings.
-        data: the leave-one-out split.
+        data: the split.
         processes: those that share each batch; this one alone by default.
 
     Raises:
@@ -61,6 +62,7 @@ class SequenceRun:
         self.processes = processes
         self.device = processes.device
         check_histories(data)
+        find_validated(config.loop.metric, data.item_count)
         self.sampler = SequenceSampler(
             data.train_offsets,
             data.train_items,
@@ -235,10 +237,11 @@ class SequenceRun:
         for name, weight in model.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise FloatingPointError(f"{name} is not finite; a smaller lr may help")
-        if not self.data.valid.any():
+        if not len(self.data.valid_targets.items):
             return {}
         threads = self.config.device.threads
-        return evaluate(model, self.data, split="valid", threads=threads).metrics
+        names = find_validated(self.config.loop.metric, self.data.item_count)
+        return evaluate(model, self.data, split="valid", metrics=names, threads=threads).metrics
 
     def save_model(self, folder: Path) -> None:
         """Writes the model as it is validated, and the id map.

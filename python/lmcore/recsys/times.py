@@ -115,7 +115,7 @@ def to_times(values: Sequence[str], *, takes_dates: bool = False) -> Times:
     if not np.isfinite(times).all():
         raise ValueError("a time is not finite")
     sizes = np.abs(times[times != 0])
-    vanished = any(_count_digits(values[index]) for index in np.flatnonzero(times == 0))
+    vanished = any(_count_digits(values[index]) for index in np.flatnonzero(times == 0).tolist())
     digits = max(map(_count_digits, values))
     if digits <= 15 and sizes.min(initial=1.0) > 1e-300 and not vanished:
         return to_float_times(times)

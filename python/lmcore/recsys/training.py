@@ -11,6 +11,7 @@ from typing import Any
 from lmcore.recsys.data import Split
 from lmcore.recsys.fingerprint import find_fingerprint
 from lmcore.recsys.recipes import TrainConfig
+from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.run import SequenceRun
 from lmcore.training.folder import DataRecord, Recipe, keep_apart
 from lmcore.training.loop import fit
@@ -81,7 +82,8 @@ def train(
 
     Args:
         config: the settings.
-        data: the leave-one-out split of the interactions.
+        data: the split of the interactions; `recipe.json` says how they were filtered and split,
+            so that what evaluates this run does the same.
         out: the folder; it is made if it does not exist.
         resume: whether to go on from the folder's state.
         progress: whether to show a bar and a line for each validation on standard error.
@@ -108,9 +110,13 @@ def train(
         ...     train(config, data, folder).best_epoch
         1
     """
+    options, prepared = dict(data_options or {}), _describe_preparation(data)
+    taken = set(prepared) & set(options)
+    if taken:
+        raise ValueError(f"options must not hold {min(taken)!r}, which is written anyway")
     record = DataRecord(
         path=None if data_path is None else os.path.abspath(data_path),  # noqa: PTH100
-        options=dict(data_options or {}),
+        options={**options, **prepared},
         sizes={
             "users": data.user_count,
             "items": data.item_count,
@@ -120,7 +126,7 @@ def train(
     )
     if data_path is not None:
         keep_apart(out, [data_path])
-    free = [*_FREE, *(f"data.{name}" for name in record.options)]
+    free = [*_FREE, *(f"data.{name}" for name in options)]
     if config.schedule.needs_steps:
         free = [name for name in free if name not in _OF_LENGTH]
     device = config.device
@@ -145,3 +151,13 @@ def train(
         steps_per_epoch=run.steps_per_epoch,
         history=result.history,
     )
+
+
+def _describe_preparation(data: Split) -> dict[str, Any]:
+    """How interactions were filtered and split; nothing for what was always done."""
+    prepared: dict[str, Any] = {}
+    if data.interactions.filtered is not None:
+        prepared["filter"] = data.interactions.filtered.to_dict()
+    if data.rule != SplitRule():
+        prepared["split"] = data.rule.to_dict()
+    return prepared
