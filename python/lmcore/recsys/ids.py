@@ -179,17 +179,17 @@ def to_column(values: Sequence[str] | NDArray[np.int64] | Column) -> NDArray[np.
 def number_ids(
     values: Sequence[str] | NDArray[np.int64] | Column,
 ) -> tuple[NDArray[Any], Ids]:
-    """Numbers from 1 for ids, and the ids by number."""
+    """Numbers from 1 for ids, and the ids by number; they take the place of a column's codes."""
     values = to_column(values)
     if isinstance(values, Column):
         codes, names = values
         if not all(map(is_integer, names)):
-            return codes + np.int32(1), tuple(names)
+            return _replace(codes, np.arange(1, len(names) + 1)), tuple(names)
         numbers = np.array([int(name) for name in names], dtype=np.int64)
         table = np.empty(len(names), dtype=np.int32)
         order = np.argsort(numbers)
         table[order] = np.arange(1, len(names) + 1, dtype=np.int32)
-        return table[codes], numbers[order]
+        return _replace(codes, table), numbers[order]
     largest = int(values.max())
     if largest > 8 * len(values):
         ids, indices = np.unique(values, return_inverse=True)
@@ -210,11 +210,16 @@ def number_as(values: Sequence[str] | NDArray[np.int64] | Column, ids: Ids) -> N
         else:
             numbers = {name: number for number, name in enumerate(ids)}
             places = np.array([numbers[name] for name in names], dtype=np.int64)
-        return (places + 1).astype(np.int32)[codes]
+        return _replace(codes, places + 1)
     if isinstance(ids, np.ndarray):
         return np.searchsorted(ids, values).astype(np.int64) + 1
     numbers = {name: number for number, name in enumerate(ids, 1)}
     return np.array([numbers[str(value)] for value in values], dtype=np.int64)
+
+
+def _replace(codes: NDArray[np.int32], table: NDArray[Any]) -> NDArray[np.int32]:
+    """Numbers in place of codes, which as many rows need no second time in memory."""
+    return np.take(table.astype(np.int32), codes, out=codes, mode="clip")
 
 
 def count_remapped(ids: Ids) -> int:
