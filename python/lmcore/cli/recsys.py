@@ -105,14 +105,10 @@ def train_command(
         from lmcore.recsys.training import train
 
     quiet |= not is_first_process()
-    options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    options |= {"device.threads": limit_threads(threads)}
-    config = _make_config(recipe, options, settings or [])
+    config = _make_config(recipe, _options(backbone, epochs, seed, device, threads), settings or [])
     form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
-    times = (valid_from, test_from, valid_quantile, test_quantile)
-    rule = _make_rule(split_by, last, *times, cold_items)
-    least = {"core": core, "min_user": min_user_items, "min_item": min_item_users}
-    split = _read_split(data, form, least, rule, quiet=quiet)
+    held = (split_by, last, valid_from, test_from, valid_quantile, test_quantile, cold_items)
+    split = _read_split(data, form, (core, min_user_items, min_item_users), held, quiet=quiet)
     kept: dict[str, Any] = {"data_path": data, "data_options": form, "resume": resume}
     _print_result(train(config, split, out, progress=not quiet, **kept), config.loop.metric)
 
@@ -193,13 +189,11 @@ def evaluate_command(
 
     form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
     run = _load_run(model, data, form, heads, device, quiet=as_json)
-    times = (valid_from, test_from, valid_quantile, test_quantile)
-    held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
-    rule: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    rule |= {"metrics": metric, "threads": limit_threads(threads)}
-    result = evaluate(run.model, held_out, **rule)
+    held = (split_by, last, valid_from, test_from, valid_quantile, test_quantile, cold_items)
+    held_out = _split_run(run, _make_rule(*held), quiet=as_json)
+    rule = _measures(split, protocol, ties, seed, metric, threads)
     others = evaluate_baselines(held_out, **rule) if baselines else {}
-    _print_evaluation(result, others, as_json=as_json)
+    _print_evaluation(evaluate(run.model, held_out, **rule), others, as_json=as_json)
 
 
 @app.command("recommend")
@@ -241,6 +235,31 @@ def recommend_command(
     with RowWriter("-") as rows:
         for recommendation in recommend(run.model, run.interactions, chosen, count=count):
             rows.write(recommendation.to_dict())
+
+
+def _options(
+    backbone: str | None,
+    epochs: int | None,
+    seed: int | None,
+    device: str | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """What options of its own change in a recipe."""
+    options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
+    return {**options, "device.threads": limit_threads(threads)}
+
+
+def _measures(
+    split: str,
+    protocol: str,
+    ties: str,
+    seed: int,
+    metric: list[str] | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """How the held-out items are ranked and what is made of it."""
+    rule = {"split": split, "protocol": protocol, "ties": ties, "seed": seed, "metrics": metric}
+    return {**rule, "threads": limit_threads(threads)}
 
 
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str]) -> TrainConfig:
@@ -287,8 +306,8 @@ def _make_rule(
 def _read_split(
     path: str,
     form: dict[str, Any],
-    least: dict[str, int | None],
-    rule: SplitRule | None,
+    least: tuple[int | None, int | None, int | None],
+    held: tuple[Any, ...],
     *,
     quiet: bool,
 ) -> Split:
@@ -298,11 +317,12 @@ def _read_split(
     from lmcore.recsys.splits import split_interactions
 
     rows = _read_interactions(path, form, quiet=quiet)
-    if any(least.values()):
-        rows, report = filter_interactions(rows, **least)
+    if any(least):
+        names = ("core", "min_user", "min_item")
+        rows, report = filter_interactions(rows, **dict(zip(names, least, strict=True)))
         if not quiet:
             say(report.describe())
-    split = split_interactions(rows, rule or SplitRule())
+    split = split_interactions(rows, _make_rule(*held) or SplitRule())
     if not quiet and split.training_only_count and split.rule.by != "time":
         few = f"fewer than {split.rule.least} items"
         say(f"{split.training_only_count} users have {few}: for training only")
