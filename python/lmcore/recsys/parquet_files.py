@@ -174,7 +174,7 @@ class _Part:
 def _take(values: NDArray[np.int64] | Column, rows: NDArray[Any]) -> NDArray[np.int64] | Column:
     """Values at these places; of a column only names that are left."""
     if not isinstance(values, Column):
-        return values[rows]
+        return np.asarray(values[rows])
     codes = values.codes[rows]
     numbers, firsts, inverse = np.unique(codes, return_index=True, return_inverse=True)
     order = np.argsort(firsts)
