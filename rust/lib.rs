@@ -8,6 +8,7 @@
 //! | [`entities`] | BIO labels, entities, scoring schemes | GNER, its evaluator and others |
 //! | [`examples`] | labelled sentences as the rows that a model is trained with | GNER, its prompt |
 //! | [`predictions`] | files and lists of predictions, from bytes to counts | |
+//! | [`interactions`] | columns of files of interactions as numbers, and rows by user and time | |
 //! | [`negatives`] | training batches with items that a user has not seen | `UFNRec` |
 //! | [`false_negatives`] | hard negatives that recur, per user and position | `UFNRec` |
 //! | [`denoising`] | samples of UL2's denoisers: encoder ids, decoder ids, labels | `OpenBA`, UL2 |
@@ -32,6 +33,7 @@ pub mod entities;
 pub mod error;
 pub mod examples;
 pub mod false_negatives;
+pub mod interactions;
 pub mod interrupt;
 pub mod labels;
 pub mod lcs;

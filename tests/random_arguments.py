@@ -327,6 +327,25 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         labels = integers(s, sum(max(0, length - size + 1) for length in lengths), 0, 2)
         return [integers(s, sum(lengths), 0, 9), offsets, size, labels]
 
+    def table(s: random.Random) -> list[Any]:
+        lines = [[s.choice(["a", "b", "é"]), s.choice("ab"), s.choice(["1", "-20"])]] * 3
+        text = "\n".join(",".join(s.sample(line, 3)) for line in lines).encode()
+        return [
+            text,
+            s.choice([0, 0, 6]),
+            ",",
+            s.random() < 0.5,
+            3,
+            [0, 1],
+            s.choice([None, 2]),
+            threads(s),
+        ]
+
+    def rows_of(s: random.Random) -> list[Any]:
+        count = s.randrange(9)
+        users, items = (integers(s, count, 1, 5).astype(np.int32) for _ in range(2))
+        return [users, items, s.choice([None, integers(s, count, -9, 9)]), 5, 5]
+
     def remapped(s: random.Random) -> list[Any]:
         ids = ids_of(s)
         out = np.zeros(ids.shape, s.choice([np.uint16, np.int32, np.int64]))
@@ -378,6 +397,8 @@ def core_arguments() -> dict[str, Callable[[random.Random], list[Any]]]:
         ],
         "Duplicates.take_added": lambda _: [],
         "Duplicates.load": lambda s: [s.randbytes(s.choice([0, 10, 30, 31]))],
+        "read_columns": table,
+        "group_by_user": rows_of,
         "list_segments": lambda s: segmented(s)[:3],
         "mask_segments": lambda s: (lambda a: [*a[:2], a[3], 5, a[2], threads(s)])(segmented(s)),
         "make_betas": lambda s: [s.choice(list(SCHEDULES)), s.randrange(21, 99)],
@@ -681,6 +702,13 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             [integers(s, s.randrange(9), 0, 9), integers(s, 9, -1, 9)],
             {"fill": s.choice([None, 3]), "report": s.random() < 0.5, "threads": threads(s)},
         ),
+        "interactions.read_columns": lambda s: (
+            lambda a: (
+                [a[0], a[2], a[4], a[5], a[6]],
+                {"quoted": a[3], "start": a[1], "threads": a[7]},
+            )
+        )(core["read_columns"](s)),
+        "interactions.group_by_user": as_core("group_by_user"),
         "segments.list_segments": as_core("list_segments", "size"),
         "segments.mask_segments": as_core("mask_segments", "size", "threads"),
         "cleaning.clean_texts": lambda s: ([dirty_texts(s)], cleaned(s)),

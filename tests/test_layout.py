@@ -31,6 +31,7 @@ ARRAY_CONCEPTS = [
     "negatives",
     "false_negatives",
     "ranking",
+    "interactions",
     "vocabulary",
     "ngrams",
     "schedule",

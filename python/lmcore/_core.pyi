@@ -58,6 +58,7 @@ __all__ = [
     "draw_neighbours",
     "draw_timesteps",
     "find_neighbours",
+    "group_by_user",
     "hash_texts",
     "list_excluded",
     "list_segments",
@@ -78,6 +79,7 @@ __all__ = [
     "rank_ids",
     "rank_targets",
     "ranking_metrics",
+    "read_columns",
     "remap_ids",
     "score_examples",
     "score_files",
@@ -434,6 +436,25 @@ def remap_ids(
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]: ...
 def clean_texts(texts: Sequence[str], rules: _Rules, threads: int | None, /) -> _Cleaned: ...
 def hash_texts(texts: Sequence[str], key: bytes, threads: int | None, /) -> NDArray[np.uint64]: ...
+def read_columns(
+    text: bytes,
+    start: int,
+    separator: str,
+    quoted: bool,
+    width: int,
+    labels: Sequence[int],
+    number: int | None,
+    threads: int | None,
+    /,
+) -> tuple[list[tuple[NDArray[np.int32], list[str]]], NDArray[np.int64]] | None: ...
+def group_by_user(
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64] | None,
+    user_count: int,
+    item_count: int,
+    /,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None, int, int]: ...
 def list_segments(
     ids: NDArray[np.int64], offsets: NDArray[np.int64], size: int, /
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...

@@ -11,6 +11,7 @@ mod error;
 mod examples;
 mod false_negatives;
 mod hooks;
+mod interactions;
 mod lcs;
 mod matching;
 mod negatives;
@@ -46,6 +47,8 @@ mod _core {
     use super::examples::write_examples_batch;
     #[pymodule_export]
     use super::false_negatives::FalseNegativeMemory;
+    #[pymodule_export]
+    use super::interactions::{group_by_user, read_columns};
     #[pymodule_export]
     use super::lcs::{longest_common_subsequence_integers, longest_common_subsequence_strings};
     #[pymodule_export]

@@ -57,7 +57,7 @@ CHOICES = {
 TEXTS = {"text", "types", "prediction", "tokenizer", "settings", "users", "dataset"} | {
     "groups", "key", "column", "name", "keep_per", "proportions", "label", "field", "fluency_label",
     "label_field", "without", "language", "prompt", "targets", "divisor", "least", "valid_from",
-    "test_from",
+    "test_from", "user_column", "item_column", "time_column",
 }  # fmt: skip
 FLAGS = {"as_json", "skip_bad_rows", "resume", "quiet", "full", "tiny", "fresh", "strict"} | {
     "keep_order", "name_dataset", "over_sample", "by_type", "merge", "constrained", "recompute",

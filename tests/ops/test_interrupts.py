@@ -38,6 +38,24 @@ CALLS = {
         "[vocabulary.remap_ids(ids, [-1], fill=2, report=True, out=out, threads={threads})"
         " for _ in range(99)]",
     ),
+    "read_columns": (
+        "text = b'ann,lamp,12\\nbob,cup,17\\n' * 2**21",
+        "[interactions.read_columns(text, ',', 3, [0, 1], 2, threads={threads})"
+        " for _ in range(99)]",
+    ),
+    "read_columns of distinct values": (
+        "text = '\\n'.join(map(str, range(2**21))).encode()",
+        "[interactions.read_columns(text, ',', 1, [0, 0, 0], threads={threads})"
+        " for _ in range(99)]",
+    ),
+    "group_by_user": (
+        "ids = np.arange(2**22, dtype=np.int32) % 9999 + 1",
+        "[interactions.group_by_user(ids, ids, None, 9999, 9999) for _ in range(99)]",
+    ),
+    "group_by_user of one user": (
+        "ids = np.ones(2**24, np.int32); times = np.random.default_rng(0).permutation(2**24)",
+        "[interactions.group_by_user(ids, ids, times, 1, 1) for _ in range(20)]",
+    ),
     "list_segments": (
         "ids = np.arange(2**23) % 999_999; offsets = np.array([0, 2**23])",
         "[segments.list_segments(ids, offsets) for _ in range(99)]",
@@ -158,7 +176,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from lmcore import _core
 from lmcore.ops import denoising, false_negatives, negatives, ngrams, philox, ranking, schedule
-from lmcore.ops import cleaning, duplicates, segments, vocabulary
+from lmcore.ops import cleaning, duplicates, interactions, segments, vocabulary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 def press():

@@ -16,6 +16,7 @@ from lmcore.ops.cleaning import clean_texts
 from lmcore.ops.duplicates import Duplicates, hash_texts
 from lmcore.ops.entities import count_entities_batch
 from lmcore.ops.examples import write_examples_batch
+from lmcore.ops.interactions import read_columns
 from lmcore.ops.matching import match_labels_batch
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.ngrams import choose_candidates, sentence_bleu
@@ -60,6 +61,11 @@ def calls(tmp_path: Path) -> dict[str, Call]:
         "SequenceSampler": sample,
         "count_ids": lambda threads: count_ids([1, 0, 1], 2, threads=threads).counts.tolist(),
         "remap_ids": lambda threads: remap_ids([1, 0, 1], [1, 0], threads=threads).ids.tolist(),
+        "read_columns": lambda threads: (
+            read_columns(b"ann,lamp\nbob,lamp\n", ",", 2, [0, 1], threads=threads)
+            .labels[0]
+            .codes.tolist()
+        ),
         "mask_segments": lambda threads: mask_segments(
             [1, 2, 3], [0, 3], [0, 1], 9, threads=threads
         ).ids.tolist(),
@@ -87,6 +93,7 @@ NAMES = [
     "SequenceSampler",
     "count_ids",
     "remap_ids",
+    "read_columns",
     "mask_segments",
     "clean_texts",
     "hash_texts",

@@ -423,3 +423,24 @@ def test_interrupted_runs_go_on(file: Path, tmp_path: Path, number: signal.Signa
     weights = [(out / "best/model.safetensors").read_bytes() for out in (whole, broken)]
     assert weights[0] == weights[1]
     assert not [path for path in broken.iterdir() if path.name.startswith(".")]
+
+
+def test_columns_are_remembered(tmp_path: Path) -> None:
+    """A run reads its data again as it did; other data say which columns they have."""
+    data, folder = tmp_path / "log.csv", tmp_path / "run"
+    rows = [(f"u{u}", f"i{(u + t) % 7}") for u in range(8) for t in range(5)]
+    data.write_text("who,what\n" + "".join(f"{user},{item}\n" for user, item in rows))
+    columns = ["--user", "who", "--item", "what"]
+    result = run("train", "plain", "--data", data, "--out", folder, *columns, *SMALL, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "no times: the order of the file was trusted" in result.stderr
+    for arguments in (["evaluate", folder, "--data", data, "--json"], ["recommend", folder, "u3"]):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+    other = tmp_path / "other.csv"
+    other.write_text(data.read_text())
+    check_failed(run("evaluate", folder, "--data", other), "no column has a usual name of users")
+    check_failed(
+        run("train", "plain", "--data", data, "--out", tmp_path / "b", "--user", "absent"),
+        "there is no column 'absent': the header has 'who', 'what'",
+    )

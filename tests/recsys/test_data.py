@@ -52,7 +52,7 @@ def fault(folder: Path, text: str | bytes, name: str = "data.txt", **options: An
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every file go through the careful way."""
-    for reader in (reading._IntegerReader, reading._InterReader):
+    for reader in (reading.IntegerReader, reading.TableReader):
         monkeypatch.setattr(reader, "read_fast", lambda self, known: None)
 
 
@@ -157,7 +157,7 @@ def test_the_format_is_guessed_from_the_first_line(tmp_path: Path) -> None:
     assert histories(given_format) == [(1, [2]), (2, [3, 4])]
     assert "line" not in fault(tmp_path, "x 1 2\n", "data.inter")
     with pytest.raises(ValueError, match="format must be one of auto, pairs, sequences, inter"):
-        read(tmp_path, "1 2\n", format="csv")
+        read(tmp_path, "1 2\n", format="json")
 
 
 small = st.integers(1, 12)

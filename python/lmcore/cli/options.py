@@ -247,7 +247,8 @@ Data = Annotated[
     typer.Option(
         metavar="FILE",
         parser=name_of_file,
-        help="Interactions: `user item` lines, `user item item ...` lines, or RecBole's .inter.",
+        help="Interactions: CSV, TSV or parquet, MovieLens' files, RecBole's .inter, lines of "
+        "`user item` or `user item item ...`.",
         show_default=False,
     ),
 ]
@@ -255,8 +256,29 @@ Format = Annotated[
     str,
     typer.Option(
         "--format",
-        metavar="auto|pairs|sequences|inter",
+        metavar="auto|pairs|sequences|inter|csv|tsv|movielens|parquet",
         help="Form of the data; auto looks at the name and the first line.",
+    ),
+]
+UserColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--user", metavar="NAME", parser=plain_text, help="Column of users; user_id and the like."
+    ),
+]
+ItemColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--item", metavar="NAME", parser=plain_text, help="Column of items; item_id and the like."
+    ),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        metavar="NAME",
+        parser=plain_text,
+        help="Column of times, numbers or ISO dates; timestamp and the like.",
     ),
 ]
 Core = Annotated[

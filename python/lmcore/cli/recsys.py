@@ -15,6 +15,7 @@ from lmcore.cli.options import (
     Device,
     Format,
     Heads,
+    ItemColumn,
     Last,
     MinItemUsers,
     MinUserItems,
@@ -29,6 +30,8 @@ from lmcore.cli.options import (
     TestFrom,
     TestQuantile,
     Threads,
+    TimeColumn,
+    UserColumn,
     ValidFrom,
     ValidQuantile,
     limit_threads,
@@ -76,6 +79,9 @@ def train_command(
     threads: Threads = None,
     settings: Settings = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
     core: Core = None,
     min_user_items: MinUserItems = None,
@@ -93,18 +99,18 @@ def train_command(
     """Train a sequential recommender; a killed or interrupted run goes on where it was.
 
     The last item of each user is kept for testing, the one before it for validation, where
-    --split-by does not say otherwise. DIR gets
-    recipe.json, log.jsonl, states to go on from, models, and a link `best` to the best of them in
-    validation. Under torchrun all processes share each batch.
+    --split-by does not say otherwise. DIR gets recipe.json, log.jsonl, states to go on from,
+    models, and a link `best` to the best of them in validation. Under torchrun all processes share
+    each batch.
     """
-    options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
-    config = _make_config(recipe, options | {"device.threads": limit_threads(threads)}, settings)
+    quiet |= not is_first_process()
+    config = _make_config(recipe, _options(backbone, epochs, seed, device, threads), settings)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
     times = (valid_from, test_from, valid_quantile, test_quantile)
-    cut: dict[str, Any] = {"rule": _make_rule(split_by, last, *times, cold_items), "quiet": quiet}
-    cut["least"] = (core, min_user_items, min_item_users)
-    kept = _note(data, data_format, skip_bad_rows, resume=resume, quiet=quiet)
-    split = _read_split(data, data_format, skip_bad_rows, **cut)
-    _print_result(_train(config, split, out, kept), config, quiet=quiet)
+    cut = (_make_rule(split_by, last, *times, cold_items), core, min_user_items, min_item_users)
+    kept = {"data_path": data, "data_options": form, "resume": resume, "progress": not quiet}
+    found = _train(config, _read_split(data, form, *cut, quiet=quiet), out, kept)
+    _print_result(found, config, quiet=quiet)
 
 
 @app.command("recipe")
@@ -143,7 +149,17 @@ def evaluate_command(
     device: Device = None,
     threads: Threads = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
+    split_by: SplitBy = None,
+    last: Last = None,
+    valid_from: ValidFrom = None,
+    test_from: TestFrom = None,
+    valid_quantile: ValidQuantile = None,
+    test_quantile: TestQuantile = None,
+    cold_items: ColdItems = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,13 +173,6 @@ def evaluate_command(
         bool,
         typer.Option("--baselines/--no-baselines", help="Measure what a model must beat, too."),
     ] = True,
-    split_by: SplitBy = None,
-    last: Last = None,
-    valid_from: ValidFrom = None,
-    test_from: TestFrom = None,
-    valid_quantile: ValidQuantile = None,
-    test_quantile: TestQuantile = None,
-    cold_items: ColdItems = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -175,11 +184,12 @@ def evaluate_command(
     the model's table. A run's data are filtered and split as for its training; options of the
     split are for weights of others.
     """
-    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=as_json)
     times = (valid_from, test_from, valid_quantile, test_quantile)
-    held_out = _split_run(run, _make_rule(split_by, last, *times, cold_items), quiet=as_json)
-    asked: dict[str, Any] = {"split": split, "protocol": protocol, "ties": ties, "seed": seed}
-    asked |= {"metrics": metric, "threads": limit_threads(threads)}
+    rule = _make_rule(split_by, last, *times, cold_items)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    run = _load_run(model, data, form, heads, device, quiet=as_json)
+    held_out = _split_run(run, rule, quiet=as_json)
+    asked = _measures(split, protocol, ties, seed, metric, threads)
     _print_evaluation(_evaluate(run.model, held_out, asked, baselines), as_json)
 
 
@@ -206,6 +216,9 @@ def recommend_command(
     heads: Heads = 1,
     device: Device = None,
     data_format: Format = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Print each user's best items that are not in the history, one JSON object for a user."""
@@ -213,11 +226,37 @@ def recommend_command(
         from lmcore._rows import RowWriter
         from lmcore.recsys.recommendation import recommend
 
-    run = _load_run(model, data, data_format, skip_bad_rows, heads, device, quiet=True)
+    form = _form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    run = _load_run(model, data, form, heads, device, quiet=True)
     chosen = None if users == ["all"] else users
     with RowWriter("-") as rows:
         for recommendation in recommend(run.model, run.interactions, chosen, count=count):
             rows.write(recommendation.to_dict())
+
+
+def _options(
+    backbone: str | None,
+    epochs: int | None,
+    seed: int | None,
+    device: str | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """What options of its own change in a recipe."""
+    options = {"backbone": backbone, "epochs": epochs, "loop.seed": seed, "device.device": device}
+    return {**options, "device.threads": limit_threads(threads)}
+
+
+def _measures(
+    split: str,
+    protocol: str,
+    ties: str,
+    seed: int,
+    metric: list[str] | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """How the held-out items are ranked and what is made of it."""
+    rule = {"split": split, "protocol": protocol, "ties": ties, "seed": seed, "metrics": metric}
+    return {**rule, "threads": limit_threads(threads)}
 
 
 def _make_config(recipe: str, options: dict[str, Any], settings: list[str] | None) -> TrainConfig:
@@ -226,6 +265,14 @@ def _make_config(recipe: str, options: dict[str, Any], settings: list[str] | Non
     from lmcore.training.config import choose_recipe
 
     return choose_recipe(RECIPES, recipe, settings or [], options)
+
+
+def _form(
+    data_format: str, user: str | None, item: str | None, time: str | None, skip_bad_rows: bool
+) -> dict[str, Any]:
+    """How data are read: what a run notes of it, for what reads them again."""
+    columns = {"user": user, "item": item, "time": time}
+    return {"format": data_format, **columns, "skip_bad_rows": skip_bad_rows}
 
 
 def _make_rule(
@@ -255,11 +302,12 @@ def _make_rule(
 
 def _read_split(
     path: str,
-    data_format: str,
-    skip_bad_rows: bool,
-    *,
-    least: tuple[int | None, int | None, int | None],
+    form: dict[str, Any],
     rule: SplitRule | None,
+    core: int | None,
+    min_user: int | None,
+    min_item: int | None,
+    *,
     quiet: bool,
 ) -> Split:
     """The interactions of a file, filtered and cut for training; after lines on both."""
@@ -267,10 +315,8 @@ def _read_split(
     from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.splits import split_interactions
 
-    quiet |= not is_first_process()
-    rows = _read_interactions(path, data_format, skip_bad_rows, quiet=quiet)
-    if any(least):
-        core, min_user, min_item = least
+    rows = _read_interactions(path, form, quiet=quiet)
+    if core or min_user or min_item:
         rows, report = filter_interactions(rows, core=core, min_user=min_user, min_item=min_item)
         if not quiet:
             say(report.describe())
@@ -312,15 +358,6 @@ def _say_split(split: Split) -> None:
         say(f"{split.rule.by}: {leakage.describe()}")
 
 
-def _note(
-    path: str, data_format: str, skip_bad_rows: bool, *, resume: bool, quiet: bool
-) -> dict[str, Any]:
-    """What the run notes of its data, whether it goes on, and whether it shows how."""
-    progress = is_first_process() and not quiet
-    options = {"format": data_format, "skip_bad_rows": skip_bad_rows}
-    return {"data_path": path, "data_options": options, "resume": resume, "progress": progress}
-
-
 def _train(config: TrainConfig, split: Split, out: str, kept: dict[str, Any]) -> TrainResult:
     with starting():
         from lmcore.recsys.training import train
@@ -342,8 +379,7 @@ def _print_result(result: TrainResult, config: TrainConfig, *, quiet: bool) -> N
 def _load_run(
     model: str,
     data: str | None,
-    data_format: str,
-    skip_bad_rows: bool,
+    form: dict[str, Any],
     heads: int,
     device: str | None,
     *,
@@ -356,8 +392,7 @@ def _load_run(
     run = load_run(
         model,
         data=data,
-        format=data_format,
-        skip_bad_rows=skip_bad_rows,
+        **form,
         num_attention_heads=heads,
         device="auto" if device is None else device,
     )
@@ -398,20 +433,22 @@ def _print_evaluation(found: Mapping[str, Evaluation], as_json: bool) -> None:
     show("\n".join(format_table(rows, head, gap=2 if head else 1)))
 
 
-def _read_interactions(
-    path: str, data_format: str, skip_bad_rows: bool, *, quiet: bool
-) -> Interactions:
+def _read_interactions(path: str, form: dict[str, Any], *, quiet: bool) -> Interactions:
     """The interactions of a file, after a line on what they are."""
     from lmcore.recsys.reading import read_interactions
 
-    found = read_interactions(path, format=data_format, skip_bad_rows=skip_bad_rows)
+    found = read_interactions(path, **form)
     _say_report(found.report, quiet=quiet)
     return found
 
 
 def _say_report(report: InteractionReport, *, quiet: bool) -> None:
+    from lmcore.recsys.reports import ORDER_TRUSTED
+
     for row in report.listed_skipped:
         say(f"skipped {row}")
     if not quiet:
-        numbers = {k: v for k, v in report.to_dict().items() if isinstance(v, int) and v}
+        numbers = {k: v for k, v in report.to_dict().items() if type(v) is int and v}
         say(", ".join(f"{v} {k.replace('_', ' ')}" for k, v in numbers.items()))
+        if report.is_order_trusted:
+            say(ORDER_TRUSTED)

@@ -13,6 +13,7 @@ from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
+from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.registration import register_auto_classes
 from lmcore.recsys.reports import FilterReport, SplitReport
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
         take_negatives,
         ufn_loss,
     )
-    from lmcore.recsys.reading import read_interactions
     from lmcore.recsys.recipes import (
         TrainConfig,
         consistency,
@@ -131,7 +131,6 @@ _LAZY = {
     "packed_logits": "objective",
     "patient": "recipes",
     "plain": "recipes",
-    "read_interactions": "reading",
     "read_mined_pairs": "folder",
     "recommend": "recommendation",
     "representation": "recipes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ __all__ = ["TrainedRun", "load_run", "read_mined_pairs"]
 
 # Where a run keeps what is read here.
 _IDS, _RECIPE, _STATE = "id_map.json", "recipe.json", "state.pt"
+# How data are read where nothing is said.
+_USUAL_FORM: dict[str, Any] = {
+    "format": "auto",
+    "user": None,
+    "item": None,
+    "time": None,
+    "skip_bad_rows": False,
+}
 
 
 @dataclass(kw_only=True, slots=True, frozen=True, eq=False)
@@ -50,6 +59,9 @@ def load_run(
     *,
     data: str | os.PathLike[str] | None = None,
     format: str = "auto",  # noqa: A002 - as `read_interactions` calls it
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
     skip_bad_rows: bool = False,
     num_attention_heads: int = 1,
     device: str = "auto",
@@ -64,7 +76,10 @@ def load_run(
         path: the folder of a run, or a file of SASRec weights as for `load_model`.
         data: interactions as for `read_interactions`; None: the file that the run was trained
             on, read as the training did.
-        format: of the data; `auto` is the training's where `data` is None.
+        format: of the data; `auto` is the training's where `data` is None or names its file.
+        user: name of the users' column; None: likewise the training's.
+        item: name of the items' column; None: likewise.
+        time: name of the times' column; None: likewise.
         skip_bad_rows: leave rows out that cannot be used; `interactions.report` lists them.
         num_attention_heads: heads of a file of weights, which does not tell them.
         device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
@@ -89,10 +104,13 @@ def load_run(
         >>> next(recommend(run.model, run.interactions, ["ann"])).items[0][0]
         'b'
     """
+    form: dict[str, Any] = {"format": format, "user": user, "item": item, "time": time}
     if data is None:
         data, noted = _find_data(path)
-        format = noted["format"] if format == "auto" else format  # noqa: A001
         skip_bad_rows = skip_bad_rows or noted["skip_bad_rows"]
+        form = _complete(form, noted)
+    elif _is_data_of(path, data):
+        form = _complete(form, _find_data(path)[1])
     model = load_model(path, num_attention_heads=num_attention_heads, device=device)
     saved = find_model(path) / _IDS
     if saved.is_file():
@@ -109,7 +127,7 @@ def load_run(
     least, rule = _find_preparation(recipe)
     # Where a filter left items out, the data hold more than the model knows.
     known = ids if least is None else None
-    rows = read_interactions(data, format=format, skip_bad_rows=skip_bad_rows, id_map=known)
+    rows = read_interactions(data, **form, skip_bad_rows=skip_bad_rows, id_map=known)
     if least is not None:
         rows = keep_items(rows, ids, least)
     return TrainedRun(model=model, interactions=rows, rule=rule, has_recipe=recipe.is_file())
@@ -187,17 +205,39 @@ def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     path = data["path"]
     if not isinstance(path, str | None):
         raise ValueError(f"{recipe}: not the recipe of a run: data.path is no text: {path!r:.100}")
-    # Runs of version 0.1.0 did not note how they read.
-    options: dict[str, Any] = {"format": "auto", "skip_bad_rows": False}
-    noted = {name: data.get(name, usual) for name, usual in options.items()}
-    for name, usual in options.items():
-        if type(noted[name]) is not type(usual):
+    # Older runs did not note how they read, or had no names of columns.
+    noted = {name: data.get(name, usual) for name, usual in _USUAL_FORM.items()}
+    for name, usual in _USUAL_FORM.items():
+        kinds = (str, NoneType) if usual is None else (type(usual),)
+        if type(noted[name]) not in kinds:
             raise ValueError(
                 f"{recipe}: not the recipe of a run: data.{name} is {noted[name]!r:.100}"
             )
     if path is None or not Path(path).is_file():
         raise ValueError(f"{recipe}: the data {path} is not there: give their file")
     return path, noted
+
+
+def _is_data_of(path: str | os.PathLike[str], data: str | os.PathLike[str]) -> bool:
+    """Whether a file is the one that a run was trained on, as far as its recipe says."""
+    recipe = Path(path) / _RECIPE
+    if not recipe.is_file():
+        return False
+    noted = _read_recipe(recipe).get("data")
+    known = noted.get("path") if isinstance(noted, dict) else None
+    if not isinstance(known, str):
+        return False
+    try:
+        return Path(known).samefile(data)
+    except OSError:
+        return False
+
+
+def _complete(form: dict[str, Any], noted: dict[str, Any]) -> dict[str, Any]:
+    """How data are read, as given, and as the training did where nothing was."""
+    return {
+        name: noted[name] if given == _USUAL_FORM[name] else given for name, given in form.items()
+    }
 
 
 def _find_preparation(recipe: Path) -> tuple[int | None, SplitRule]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lmcore._files import write_text
 from lmcore._json import read_json
+from lmcore.ops.interactions import Column
 
 __all__ = ["IdMap", "Ids"]
 
@@ -136,11 +137,20 @@ class KnownIds:
             frozenset(ids) if isinstance(ids, tuple) else ids
         )
 
-    def holds_all(self, items: Sequence[str] | NDArray[np.int64]) -> bool:
+    def holds_all(self, items: Sequence[str] | NDArray[np.int64] | Column) -> bool:
         """Whether all items are known; False also where ids of two kinds meet."""
         if isinstance(items, np.ndarray):
             return isinstance(self.ids, np.ndarray) and bool(np.isin(items, self.ids).all())
-        return all(item in self for item in set(items))
+        names = items.names if isinstance(items, Column) else set(items)
+        return all(item in self for item in names)
+
+    def holds(self, items: NDArray[np.int64] | Column) -> NDArray[np.bool_]:
+        """Which items are known, row by row; integers also by their texts."""
+        if isinstance(items, Column):
+            known = np.array([name in self for name in items.names], dtype=bool)
+            return known[items.codes]
+        ids, codes = np.unique(items, return_inverse=True)
+        return np.array([str(item) in self for item in ids.tolist()], dtype=bool)[codes]
 
     def __contains__(self, item: str) -> bool:
         if not isinstance(self.ids, np.ndarray):
@@ -157,14 +167,29 @@ def is_integer(value: str) -> bool:
     return plain and len(value) <= 19 and int(value) < ID_END
 
 
-def number_ids(values: Sequence[str] | NDArray[np.int64]) -> tuple[NDArray[np.int64], Ids]:
-    """Numbers from 1 for ids, and the ids by number."""
-    if not isinstance(values, np.ndarray):
-        names = list(dict.fromkeys(values))
+def to_column(values: Sequence[str] | NDArray[np.int64] | Column) -> NDArray[np.int64] | Column:
+    """Ids as numbers of their distinct values, where they are texts."""
+    if isinstance(values, np.ndarray | Column):
+        return values
+    numbers: dict[str, int] = {}
+    codes = [numbers.setdefault(value, len(numbers)) for value in values]
+    return Column(np.array(codes, dtype=np.int32), list(numbers))
+
+
+def number_ids(
+    values: Sequence[str] | NDArray[np.int64] | Column,
+) -> tuple[NDArray[Any], Ids]:
+    """Numbers from 1 for ids, and the ids by number; they take the place of a column's codes."""
+    values = to_column(values)
+    if isinstance(values, Column):
+        codes, names = values
         if not all(map(is_integer, names)):
-            numbers = {name: number for number, name in enumerate(names, 1)}
-            return np.array([numbers[value] for value in values], dtype=np.int64), tuple(names)
-        values = np.array([int(value) for value in values], dtype=np.int64)
+            return _replace(codes, np.arange(1, len(names) + 1)), tuple(names)
+        numbers = np.array([int(name) for name in names], dtype=np.int64)
+        table = np.empty(len(names), dtype=np.int32)
+        order = np.argsort(numbers)
+        table[order] = np.arange(1, len(names) + 1, dtype=np.int32)
+        return _replace(codes, table), numbers[order]
     largest = int(values.max())
     if largest > 8 * len(values):
         ids, indices = np.unique(values, return_inverse=True)
@@ -175,14 +200,26 @@ def number_ids(values: Sequence[str] | NDArray[np.int64]) -> tuple[NDArray[np.in
     return np.cumsum(present)[values], np.flatnonzero(present).astype(np.int64, copy=False)
 
 
-def number_as(values: Sequence[str] | NDArray[np.int64], ids: Ids) -> NDArray[np.int64]:
+def number_as(values: Sequence[str] | NDArray[np.int64] | Column, ids: Ids) -> NDArray[Any]:
     """Numbers from 1 of values that are all among `ids`."""
+    values = to_column(values)
+    if isinstance(values, Column):
+        codes, names = values
+        if isinstance(ids, np.ndarray):
+            places = np.searchsorted(ids, np.array([int(name) for name in names], dtype=np.int64))
+        else:
+            numbers = {name: number for number, name in enumerate(ids)}
+            places = np.array([numbers[name] for name in names], dtype=np.int64)
+        return _replace(codes, places + 1)
     if isinstance(ids, np.ndarray):
-        if not isinstance(values, np.ndarray):
-            values = np.array([int(value) for value in values], dtype=np.int64)
         return np.searchsorted(ids, values).astype(np.int64) + 1
     numbers = {name: number for number, name in enumerate(ids, 1)}
     return np.array([numbers[str(value)] for value in values], dtype=np.int64)
+
+
+def _replace(codes: NDArray[np.int32], table: NDArray[Any]) -> NDArray[np.int32]:
+    """Numbers in place of codes, which as many rows need no second time in memory."""
+    return np.take(table.astype(np.int32), codes, out=codes, mode="clip")
 
 
 def count_remapped(ids: Ids) -> int:

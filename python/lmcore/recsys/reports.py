@@ -8,6 +8,9 @@ from typing import Any
 __all__ = ["FilterReport", "InteractionReport", "SplitReport"]
 
 
+ORDER_TRUSTED = "no times: the order of the file was trusted"
+
+
 @dataclass(kw_only=True, slots=True, frozen=True)
 class InteractionReport:
     """What was read, and what reading changed or left out."""
@@ -30,6 +33,8 @@ class InteractionReport:
     """Rows left out because they could not be used."""
     listed_skipped: tuple[str, ...] = field(default=(), repr=False)
     """Place and problem of the first 1000 of them."""
+    is_order_trusted: bool = False
+    """Whether there were no times, so that the order of the rows was taken for theirs."""
 
     def describe(self) -> str:
         """Returns one line of text: the sizes, and whatever is not 0.
@@ -47,13 +52,15 @@ class InteractionReport:
             "rows skipped": self.skipped,
         }
         changes = ", ".join(f"{count:,} {name}" for name, count in notes.items() if count)
-        return ", ".join(sizes) + (f" ({changes})" if changes else "")
+        text = ", ".join(sizes) + (f" ({changes})" if changes else "")
+        return f"{text}; {ORDER_TRUSTED}" if self.is_order_trusted else text
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the numbers, and the list of skipped rows if there are any."""
+        """Returns the numbers, and what was skipped or trusted if anything was."""
         result = asdict(self)
-        if not result["listed_skipped"]:
-            del result["listed_skipped"]
+        for name in ("listed_skipped", "is_order_trusted"):
+            if not result[name]:
+                del result[name]
         return result
 
 
