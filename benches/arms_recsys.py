@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms_table import format_tables
 
+from arms_table import format_tables
 from lmcore.ops.ranking import ranking_metrics
 from lmcore.recsys import (
     consistency,
@@ -88,7 +88,7 @@ ARMS: dict[str, TrainConfig] = {
 AVERAGE = "ema"
 _MINED = ("plain", "reversal, m = 15", "representation", "reversal")
 LOSSES: dict[str, Loss] = {
-    "bce": Loss({}, (*_MINED, "consistency"), 60, 120),
+    "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
 }
 
 
@@ -135,7 +135,7 @@ def main() -> None:
                     run = train_arm(plan, data, arguments.eval_every, states)
                     with results.open("a", encoding="utf-8") as file:
                         file.write("".join(json.dumps(line) + "\n" for line in run))
-                    print(format_tables(run, arguments.name), flush=True)
+    print(format_tables(read_lines(results), arguments.name))
 
 
 @dataclass(frozen=True)

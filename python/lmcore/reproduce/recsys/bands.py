@@ -118,22 +118,22 @@ def find_ranks(
     from lmcore.ops.ranking import rank_targets
     from lmcore.recsys.evaluation import iterate_features
 
-    users, sequences, targets = data.sequences(split, model.config.max_length)
+    rows = data.sequences(split, model.config.max_length)
     offsets, seen = data.history(split)
     ranks = []
     with torch.no_grad():
-        for start, features in iterate_features(model, sequences, 256):
-            rows = slice(start, start + len(features))
+        for start, features in iterate_features(model, rows.sequences, 256):
+            targets = rows.targets[start : start + len(features)]
             bounds = offsets[start : start + len(features) + 1]
             found = rank_targets(
                 model.score_catalogue(features).float(),
-                targets[rows] - 1,
+                targets - 1,
                 bounds - bounds[0],
                 seen[bounds[0] : bounds[-1]],
                 threads=1,
             )
             ranks.append(np.asarray(found.ranks))
-    return users, targets, np.concatenate(ranks)
+    return rows.users, rows.targets, np.concatenate(ranks)
 
 
 def score_bands(ranks: NDArray[np.float64], of: NDArray[np.int64], bands: Bands) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""`benches/arms_recsys.py`: what was killed goes on, and what stands there is not made again."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmcore.reproduce.recsys.ablation import StepRun
+
+ROOT = Path(__file__).parents[2]
+ARMS = "plain,reversal,consistency"
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def arms(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(ROOT / "benches"))
+    threads = torch.get_num_threads()
+    import arms_recsys  # type: ignore[import-not-found,unused-ignore]
+
+    yield arms_recsys
+    torch.set_num_threads(threads)
+    for name in ("arms_recsys", "arms_table"):
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(40)[: rng.integers(4, 10)] + 1 for _ in range(40)]
+    lines = [f"{user} {item}\n" for user, items in enumerate(rows, 1) for item in items]
+    path = tmp_path / "pairs.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def call(arms: ModuleType, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    settings = ("hidden_size=8", "batch_size=16", "max_length=6", "negatives=20")
+    given = [part for setting in settings for part in ("--set", setting)]
+    given += ["--set", "optimizer.lr=0.01", "--eval-every", "3", "--name", "tiny", "--seeds", "0"]
+    given += ["--losses", "bce", "--warm-epochs", "4", "--epochs", "16"]
+    monkeypatch.setattr(sys, "argv", ["arms_recsys.py", *given, *more])
+    arms.main()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: line[name] for name in line if name != "seconds"} for line in lines]
+
+
+def test_a_killed_call_goes_on_and_comes_to_the_same(
+    arms: ModuleType, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(out: str, *, arms_wanted: str = ARMS) -> None:
+        call(
+            arms, monkeypatch, str(file), "--arms", arms_wanted,
+            "--out", str(tmp_path / out), "--states", str(tmp_path / f"states of {out}"),
+        )  # fmt: skip
+
+    steps: list[int] = []
+    kill_at: list[int] = []
+    step_once = StepRun.step
+
+    def step(self: StepRun, number: int) -> None:
+        if len(steps) in kill_at:
+            kill_at.remove(len(steps))
+            raise KilledError
+        steps.append(number)
+        step_once(self, number)
+
+    monkeypatch.setattr(StepRun, "step", step)
+    train("whole")
+    whole = read(tmp_path / "whole")
+    assert [line["arm"] for line in whole] == ["plain", "ema", "reversal", "consistency"]
+    made = len(steps)
+    epoch = made // (4 + 3 * 12)
+    assert made == epoch * 40
+    train("whole")
+    assert len(steps) == made
+    assert read(tmp_path / "whole") == whole
+
+    # In the warm-up, in every arm, and twice within one epoch of an arm.
+    steps.clear()
+    kill_at[:] = [2, 4 * epoch + 5, 20 * epoch + 1, 20 * epoch + 2, 33 * epoch]
+    while True:
+        try:
+            train("killed")
+        except KilledError:
+            continue
+        break
+    assert not kill_at
+    assert read(tmp_path / "killed") == whole
+    assert made < len(steps) < made + 5 * 3 * epoch  # three epochs lie between two validations
+
+    # A later arm goes on from the warm-up that stands there, and that of other settings does not.
+    steps.clear()
+    train("killed", arms_wanted="representation")
+    assert len(steps) == 12 * epoch
+    assert read(tmp_path / "killed")[-1]["arm"] == "representation"
+
+
+def test_lines_say_for_whom_and_what_is_mined(
+    arms: ModuleType,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = ("--out", str(tmp_path / "out"), "--states", str(tmp_path / "states"))
+    call(arms, monkeypatch, str(file), "--arms", "plain,reversal", *out)
+    plain, average, reversal = read(tmp_path / "out")
+    for line in (plain, average, reversal):
+        own = {int(at): value for at, value in line["curve"].items() if at != "4"}
+        assert line["best_epoch"] == max(own, key=lambda at: own[at])  # 4 is nobody's own
+        assert line["valid"]["NDCG@10"] == max(own.values())
+        for key in ("by_popularity", "by_history"):
+            parts = zip(line[key]["targets"], line[key]["NDCG@10"], strict=True)
+            whole = sum(number * (value or 0) for number, value in parts) / 40
+            assert whole == pytest.approx(line["full"]["NDCG@10"])
+    assert plain["curve"]["4"] == average["curve"]["4"] == reversal["curve"]["4"]
+    assert plain["curve"] != average["curve"]
+    assert "mined" not in plain
+    mined = reversal["mined"]
+    assert mined["pairs"] == sum(band["pairs"] for band in mined["bands"]) > 0
+    capsys.readouterr()
+    call(arms, monkeypatch, *out, "--table")
+    text = capsys.readouterr().out
+    assert text.count("| bce | reversal |") == 6
+    assert f"| {mined['pairs']:,} |" in text
+    gain = 100 * (reversal["full"]["NDCG@10"] - plain["full"]["NDCG@10"])
+    assert f"| bce | reversal | {gain:+.2f} (" in text
+
+
+def test_published_figures_stand_beside(arms: ModuleType) -> None:
+    lines = arms.read_lines(ROOT / "benches/results/arms_seqdistill.jsonl")
+    assert "published" not in arms.format_tables(lines, "seqdistill")
+    assert "| published | eSASRec |  |  |  |  |  | 9.28 | 5.23 |" in arms.format_tables(
+        lines, "beauty"
+    )
+
+
+def test_an_arm_is_its_recipe(arms: ModuleType) -> None:
+    plan = arms.Plan(
+        seed=3, loss="bce", arm="reversal, m = 15", warm_epochs=2, epochs=5,
+        settings={"hidden_size": 8},
+    )  # fmt: skip
+    arm, warm = plan.make_config(), plan.make_config(is_warm=True)
+    assert (arm.threshold, arm.start, arm.mining, arm.hidden_size) == (15, 0, True, 8)
+    assert (warm.mining, warm.ema_decay, warm.loop.seed, warm.epochs) == (False, None, 3, 5)
