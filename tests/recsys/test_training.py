@@ -86,13 +86,26 @@ def _one_thread() -> Any:
 
 
 def test_each_recipe_is_one_change_of_the_one_before() -> None:
-    assert list(RECIPES) == ["plain", "representation", "reversal", "consistency", "patient"]
-    arms = [recipe() for recipe in RECIPES.values()][:4]
-    changes = [
-        {k for k, v in config_to_dict(b).items() if v != config_to_dict(a)[k]}
-        for a, b in itertools.pairwise(arms)
+    chains = [
+        ["plain", "representation", "reversal", "consistency"],
+        ["plain", "gbce", "sampled_softmax", "cross_entropy"],
+        ["patient", "gbce_mined", "sampled_softmax_mined"],
     ]
-    assert changes == [{"mining", "threshold", "ema_decay"}, {"threshold"}, {"alpha"}]
+    assert set(itertools.chain(*chains)) == set(RECIPES)
+    changes = [
+        {
+            name
+            for name, value in config_to_dict(RECIPES[later]()).items()
+            if value != config_to_dict(RECIPES[earlier]())[name]
+        }
+        for chain in chains
+        for earlier, later in itertools.pairwise(chain)
+    ]
+    assert changes == [
+        {"mining", "threshold", "ema_decay"}, {"threshold"}, {"alpha"},
+        {"loss", "negatives"}, {"loss"}, {"loss"},
+        {"loss", "negatives"}, {"loss"},
+    ]  # fmt: skip
 
 
 def test_defaults_of_the_paper() -> None:
@@ -136,6 +149,21 @@ def test_defaults_of_the_paper() -> None:
         ({"loop.metric": "AUC"}, "loop.metric must be HR@1 or"),
         ({"alpha": 0.3, "ema_decay": 0.9}, "alpha needs mining"),
         ({"max_length": 257, "mining": True}, "max_length must be at most 256 where mining is"),
+        ({"loss": "hinge"}, "loss must be bce or gbce or sampled_softmax or cross_entropy: got"),
+        ({"gbce_t": 1.5}, "gbce_t must be at least 0 and at most 1: got 1.5"),
+        ({"temperature": 0.0}, "temperature must be above 0 and at most 1e\\+30: got 0.0"),
+        ({"gbce_t": 0.5}, "gbce_t has no meaning where loss is bce"),
+        ({"log_q": "none", "loss": "gbce"}, "log_q has no meaning where loss is gbce"),
+        ({"temperature": 0.5}, "temperature has no meaning where loss is bce"),
+        (
+            {"normalization": "balanced", "loss": "cross_entropy"},
+            "normalization has no meaning where loss is cross_entropy",
+        ),
+        ({"mining": True, "loss": "cross_entropy"}, "mining must be false where loss is cross_en"),
+        (
+            {"mining": True, "loss": "sampled_softmax", "alpha": 0.3, "ema_decay": 0.9},
+            "alpha must be 0 where loss is sampled_softmax",
+        ),
     ],
 )
 def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
@@ -548,6 +576,10 @@ def test_long_windows_go_without_mining() -> None:
         {"schedule.kind": "cosine", "schedule.warmup_steps": 3},
         {"loop.log_every_steps": 2, "loop.validate_every_steps": 5},
         {"l2_emb": 0.1},
+        {"loss": "gbce", "normalization": "balanced"},
+        {"loss": "sampled_softmax", "alpha": 0.0, "device.precision": "float16"},
+        {"loss": "sampled_softmax", "alpha": 0.0, "distribution": "popularity", "log_q": "all"},
+        {"loss": "cross_entropy", "alpha": 0.0, "mining": False, "device.precision": "bfloat16"},
     ],
     ids=str,
 )
@@ -560,16 +592,26 @@ def test_every_option_trains(tmp_path: Path, data: Split, changes: dict[str, Any
 # Several processes.
 
 
-@pytest.mark.parametrize("normalization", ["mean", "balanced"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalization": "mean"},
+        {"normalization": "balanced"},
+        {"loss": "gbce"},
+        {"loss": "sampled_softmax", "alpha": 0.0, "distribution": "popularity"},
+        {"loss": "cross_entropy", "alpha": 0.0, "mining": False},
+    ],
+    ids=str,
+)
 def test_two_processes_do_what_one_does(
-    tmp_path: Path, margins: list[float], normalization: str
+    tmp_path: Path, margins: list[float], changes: dict[str, Any]
 ) -> None:
     """The memory is equal, and the weights are up to rounding: shares are smaller batches."""
     data = make_data(seed=2)
-    changes = {"dropout": 0.0, "l2_emb": 0.01, "normalization": normalization}
+    changes = {"dropout": 0.0, "l2_emb": 0.01, **changes}
     config = small(consistency(), batch_size=9, start=3, threshold=0, epochs=4, **changes)
     train(config, data, tmp_path / "one")
-    assert min(margins) > 1e-4
+    assert min(margins, default=1) > 1e-4
     (tmp_path / "config.json").write_text(json.dumps(config_to_dict(config)))
     worker = """
 import json, sys

@@ -43,7 +43,8 @@ def train_command(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="plain, representation, reversal, consistency (the complete UFNRec) or patient.",
+            help="plain, representation, reversal, consistency (the complete UFNRec), patient, "
+            "gbce, sampled_softmax, cross_entropy, gbce_mined or sampled_softmax_mined.",
             show_default=False,
         ),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,11 +27,33 @@ from lmcore.reference.negatives import (
     weigh_items,
 )
 
-__all__ = ["DISTRIBUTIONS", "ORDERS", "Batch", "PackedBatch", "SequenceSampler"]
+__all__ = ["DISTRIBUTIONS", "ORDERS", "Batch", "DrawWeights", "PackedBatch", "SequenceSampler"]
 
 
 _Returned: TypeAlias = dict[int, tuple[weakref.ref[NDArray[Any]], NDArray[np.int64]]]
 _NO_USERS = np.zeros(0, np.int64)
+
+
+@dataclass(slots=True, frozen=True)
+class DrawWeights:
+    """How probable the draws of a `SequenceSampler` are.
+
+    A draw for user u is item i with the probability `exp(items[i - 1] - users[u - 1])`, if i is
+    in none of her train items, and never otherwise. It is exact for both distributions and both
+    ways of drawing.
+
+    Example:
+        >>> sampler = SequenceSampler([0, 3], [1, 2, 4], 5)
+        >>> weights = sampler.draw_weights()
+        >>> np.exp(weights.items[4] - weights.users[0]).round(3).item()
+        0.5
+    """
+
+    items: NDArray[np.float64]
+    """`[I]`: the logarithm of each item's weight; 0 for all where draws are uniform, and minus
+    infinity for what is never drawn."""
+    users: NDArray[np.float64]
+    """`[U]`: the logarithm of the weight of all items outside of a user's history."""
 
 
 class SequenceSampler:
@@ -242,6 +265,26 @@ class SequenceSampler:
         seed = self._seed if seed is None else seed
         self._core.candidates(rows, excluded.ravel(), seed, out)
         return out
+
+    def draw_weights(self) -> DrawWeights:
+        """Returns the probabilities of draws, of which no table for each user has to be made.
+
+        Example:
+            >>> sampler = SequenceSampler([0, 3, 4], [1, 1, 2, 3], 4, distribution="popularity",
+            ...                           exponent=1)
+            >>> weights = sampler.draw_weights()
+            >>> np.exp(weights.items[[0, 1]] - weights.users[1]).round(3).tolist()
+            [0.667, 0.333]
+        """
+        offsets, items, given, item_count = self._arguments[:4]
+        weights = np.ones(item_count) if given is None else given.astype(np.float64)
+        user_count = len(offsets) - 1
+        owners = np.repeat(np.arange(user_count), np.diff(offsets))
+        # Each item of a history once.
+        pairs = np.unique(owners * item_count + items - 1)
+        taken = np.bincount(pairs // item_count, weights[pairs % item_count], user_count)
+        with np.errstate(divide="ignore"):
+            return DrawWeights(np.log(weights), np.log(weights.sum() - taken))
 
     def _remember(self, batch: Batch) -> None:
         """Keeps the users of a batch as long as its negatives live: they say what is padding."""

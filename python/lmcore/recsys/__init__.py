@@ -7,7 +7,7 @@ with optional_imports():
     import torch as _torch  # noqa: F401  (transformers alone would do without it)
     from transformers import AutoConfig, AutoModel
 
-from lmcore.ops.negatives import Batch, PackedBatch, SequenceSampler
+from lmcore.ops.negatives import Batch, DrawWeights, PackedBatch, SequenceSampler
 from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_fmlp import FMLPConfig
@@ -32,6 +32,7 @@ from lmcore.recsys.objective import (
     Counts,
     Loss,
     count_labels,
+    find_gbce_beta,
     packed_logits,
     take_negatives,
     ufn_loss,
@@ -40,13 +41,19 @@ from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.recipes import (
     TrainConfig,
     consistency,
+    cross_entropy,
+    gbce,
+    gbce_mined,
     patient,
     plain,
     representation,
     reversal,
+    sampled_softmax,
+    sampled_softmax_mined,
 )
 from lmcore.recsys.recommendation import Recommendation, recommend
 from lmcore.recsys.run import SequenceRun
+from lmcore.recsys.softmax import LogQ, catalogue_loss, sampled_softmax_loss
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
 from lmcore.recsys.training import TrainResult, train
@@ -62,6 +69,7 @@ for _config, _model in (
 __all__ = [
     "Batch",
     "Counts",
+    "DrawWeights",
     "EMATeacher",
     "EpochLossStart",
     "Evaluation",
@@ -75,6 +83,7 @@ __all__ = [
     "Injection",
     "InteractionReport",
     "Interactions",
+    "LogQ",
     "Loss",
     "MinerStats",
     "PackedBatch",
@@ -92,9 +101,14 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainedRun",
+    "catalogue_loss",
     "consistency",
     "count_labels",
+    "cross_entropy",
     "evaluate",
+    "find_gbce_beta",
+    "gbce",
+    "gbce_mined",
     "leave_one_out",
     "load_model",
     "load_run",
@@ -110,6 +124,9 @@ __all__ = [
     "recommend",
     "representation",
     "reversal",
+    "sampled_softmax",
+    "sampled_softmax_loss",
+    "sampled_softmax_mined",
     "take_negatives",
     "train",
     "ufn_loss",

@@ -40,6 +40,11 @@ class Counts:
     reversed: int
     """Reversed negatives, R."""
 
+    @property
+    def positions(self) -> int:
+        """P."""
+        return self.positives - self.reversed
+
 
 def count_labels(labels: Tensor) -> Counts:
     """Returns the counts that divide the loss of these labels.
@@ -110,6 +115,7 @@ def ufn_loss(
     reversed_indices: Tensor | None = None,
     teacher_logits: Tensor | None = None,
     alpha: float = 0.0,
+    beta: float = 1.0,
     normalization: str = "mean",
     item_emb: Tensor | None = None,
     l2_emb: float = 0.0,
@@ -123,7 +129,12 @@ def ufn_loss(
     the binary cross-entropy against `sigmoid(teacher_logits)`, times `alpha`.  It is absent
     without a teacher and where nothing is reversed.
 
-    Source: UFNRec (arXiv 2208.04116), `main.py`; alpha in the paper.
+    With a `beta` of `find_gbce_beta` it is gBCE: `-ln sigmoid(z) ** beta` for each entry with
+    label 1, reversed negatives too. Nothing is raised to a power: the logarithm is multiplied, so
+    that large logits stay finite.
+
+    Source: UFNRec (arXiv 2208.04116), `main.py`; alpha in the paper. gSASRec (arXiv 2308.07192):
+    its mean over the entries of a position is half of `mean`.
 
     Args:
         logits: `[P, 1 + N]`.
@@ -132,6 +143,7 @@ def ufn_loss(
         reversed_indices: `[R]` int64, `position * N + slot` of the reversed negatives, each once.
         teacher_logits: `[R]`, what the teacher gives for them; no gradient flows into it.
         alpha: weight of the consistency term.
+        beta: weight of the entries with label 1.
         normalization: one of `NORMALIZATIONS`.
         item_emb: `[I + 1, H]`, for `l2_emb`.
         l2_emb: weight of the norm (not squared) of the whole table.
@@ -161,18 +173,18 @@ def ufn_loss(
         entries = logits.numel() if counts is None else counts.entries
         bce: Tensor
         if labels is None:
-            bce = _SummedBCE.apply(logits, reversed_indices)
-        else:
+            bce = _SummedBCE.apply(logits, reversed_indices, beta)
+        elif beta == 1:
             bce = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        else:
+            bce = beta * _sum_ones(logits, labels) + _sum_zeros(logits, labels)
         bce = bce * (2 / max(entries, 1))
     else:
         assert labels is not None
         counts = counts or count_labels(labels)
-        # softplus(-z) = -ln sigmoid(z), softplus(z) = -ln(1 - sigmoid(z))
-        ones = (functional.softplus(-logits) * labels).sum()
-        zeros = (functional.softplus(logits) * (1 - labels)).sum()
-        bce = ones / max(counts.positives, 1)
-        bce = bce + zeros / max(counts.entries - counts.positives, 1)
+        ones = _sum_ones(logits, labels)
+        bce = (ones if beta == 1 else beta * ones) / max(counts.positives, 1)
+        bce = bce + _sum_zeros(logits, labels) / max(counts.entries - counts.positives, 1)
     total = bce
     consistency = None
     if teacher_logits is not None:
@@ -182,45 +194,121 @@ def ufn_loss(
     if l2_emb:
         if item_emb is None:
             raise ValueError("l2_emb needs item_emb: got None")
-        total = total + l2_emb * torch.linalg.vector_norm(item_emb)
+        total = add_norm(total, item_emb, l2_emb)
     return Loss(total=total, bce=bce, consistency=consistency)
+
+
+def add_norm(loss: Tensor, item_emb: Tensor, l2_emb: float) -> Tensor:
+    """Returns a loss with the norm (not squared) of the table of items, times `l2_emb`.
+
+    Args:
+        loss: a scalar.
+        item_emb: `[I + 1, H]`.
+        l2_emb: its weight; with 0 the loss itself comes back.
+
+    Example:
+        >>> add_norm(torch.tensor(1.0), torch.tensor([[3.0], [4.0]]), 0.1)
+        tensor(1.5000)
+    """
+    return loss + l2_emb * torch.linalg.vector_norm(item_emb) if l2_emb else loss
+
+
+def find_gbce_beta(negatives: int, item_count: int, t: float) -> float:
+    """Returns the power of gBCE, from `negatives / (I - 1)` at t = 1 to 1 at t = 0.
+
+    It is 1 - t (1 - a) with the rate of sampling a = N / (I - 1). At t = 1 the probabilities are
+    those that training with all items gives; at t = 0 the loss is binary cross-entropy. A rate
+    above 1, of more negatives than items, counts as 1.
+
+    Source: gSASRec (arXiv 2308.07192), where it is written a (t (1 - 1 / a) + 1 / a).
+
+    Args:
+        negatives: of each position, N.
+        item_count: items of the catalogue, I.
+        t: the calibration, from 0 to 1.
+
+    Example:
+        >>> find_gbce_beta(negatives=10, item_count=41, t=0.5)
+        0.625
+    """
+    rate = min(1.0, negatives / max(item_count - 1, 1))
+    return 1 - t * (1 - rate)
 
 
 class _SummedBCE(torch.autograd.Function):
     """The sum of the binary cross-entropies of all logits, without an array of labels.
 
-    It is the sum of softplus(z) over all logits less the sum of z over those with label 1.
+    It is the sum of softplus(z) over all logits less the sum of z over those with label 1; of
+    those beta softplus(-z) = beta (softplus(z) - z) shall count, where beta is not 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, reversed_indices: Tensor | None) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, reversed_indices: Tensor | None, beta: float) -> Tensor:
         ctx.save_for_backward(logits, reversed_indices)
-        summed = functional.softplus(logits).sum() - logits[:, 0].sum()
-        if reversed_indices is not None:
-            summed = summed - logits.take(_among_logits(logits, reversed_indices)).sum()
+        ctx.beta = beta
+        summed = functional.softplus(logits).sum()
+        for ones in _list_ones(logits, reversed_indices):
+            if beta == 1:
+                summed = summed - ones.sum()
+            else:
+                summed = summed - beta * ones.sum() - (1 - beta) * functional.softplus(ones).sum()
         return summed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, reversed_indices = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (logits, reversed_indices), beta = ctx.saved_tensors, ctx.beta
         slopes = logits.sigmoid()
-        slopes[:, 0] -= 1
+        if beta == 1:
+            slopes[:, 0] -= 1
+        else:
+            slopes[:, 0] = -beta * (-logits[:, 0]).sigmoid()
         if reversed_indices is not None:
-            slopes.view(-1)[_among_logits(logits, reversed_indices)] -= 1
-        return slopes.mul_(gradient), None
+            places = among_logits(logits, reversed_indices)
+            if beta == 1:
+                slopes.view(-1)[places] -= 1
+            else:
+                slopes.view(-1)[places] = -beta * (-logits.take(places)).sigmoid()
+        return slopes.mul_(gradient), None, None
+
+
+def _list_ones(logits: Tensor, reversed_indices: Tensor | None) -> list[Tensor]:
+    """The logits with label 1: those of the positives, and of what is reversed."""
+    ones = [logits[:, 0]]
+    if reversed_indices is not None:
+        ones.append(logits.take(among_logits(logits, reversed_indices)))
+    return ones
+
+
+def _sum_ones(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum of softplus(-z) = -ln sigmoid(z) over the entries with label 1."""
+    return (functional.softplus(-logits) * labels).sum()
+
+
+def _sum_zeros(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum of softplus(z) = -ln(1 - sigmoid(z)) over the entries with label 0."""
+    return (functional.softplus(logits) * (1 - labels)).sum()
 
 
 def _make_labels(logits: Tensor, reversed_indices: Tensor | None) -> Tensor:
     labels = torch.zeros_like(logits)
     labels[:, 0] = 1
     if reversed_indices is not None:
-        labels.view(-1).index_fill_(0, _among_logits(logits, reversed_indices), 1)
+        labels.view(-1).index_fill_(0, among_logits(logits, reversed_indices), 1)
     return labels
 
 
-def _among_logits(logits: Tensor, indices: Tensor) -> Tensor:
-    """Turns `position * N + slot` into indices of the flattened logits."""
+def among_logits(logits: Tensor, indices: Tensor) -> Tensor:
+    """Returns where reversed negatives stand in the flattened logits, `[R]`.
+
+    Args:
+        logits: `[P, 1 + N]`.
+        indices: `[R]` int64, `position * N + slot`.
+
+    Example:
+        >>> among_logits(torch.zeros(2, 3), torch.tensor([1, 2])).tolist()
+        [2, 4]
+    """
     return indices + indices // max(logits.shape[1] - 1, 1) + 1
 
 

@@ -1,6 +1,7 @@
 """Recipes: functions that return the complete settings of a training run.
 
-The four arms of the paper's ablation, each one change of the arm before it, and a variant.
+The four arms of the paper's ablation, each one change of the arm before it, and a variant; and
+today's other losses, each one change of the one before, with mining and without.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from lmcore.training.config import (
 
 #: What validation gives.
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+
+# The settings of some losses alone.
+_MEANINGS = {
+    "normalization": ("bce", "gbce"),
+    "gbce_t": ("gbce",),
+    "log_q": ("sampled_softmax",),
+    "temperature": ("sampled_softmax", "cross_entropy"),
+}
 
 # Above this nothing can be counted here, and libraries in C start to wrap around.
 _MOST = 2**31 - 1
@@ -66,12 +75,23 @@ class TrainConfig:
     """Windows of a step, B; of all processes together."""
     l2_emb: Annotated[float, Between(0, 1e30)] = 0.0
     """Weight of the norm of the item embeddings in the loss."""
+    loss: Literal["bce", "gbce", "sampled_softmax", "cross_entropy"] = "bce"
+    """Of the positive and its negatives: binary cross-entropy, the same with the positives' power
+    of gSASRec, or the cross-entropy of the positive among its negatives or among all items."""
     normalization: Literal["mean", "balanced"] = "mean"
-    """The loss: `mean` is twice the mean over all entries, as in the paper; `balanced` is the
-    mean over the positives and reversed negatives plus the mean over the other negatives."""
+    """The losses `bce` and `gbce`: `mean` is twice the mean over all entries, as in the paper;
+    `balanced` is the mean over the positives and reversed negatives plus the mean over the other
+    negatives."""
+    gbce_t: Annotated[float, Between(0, 1)] = 0.75
+    """Calibration t of `gbce`; at 0 it is `bce`."""
+    log_q: Literal["negatives", "all", "none"] = "negatives"
+    """By what `sampled_softmax` corrects for how often items are drawn: each negative, so that
+    the sum stands for all items; the positive as well; or nothing, as eSASRec."""
+    temperature: Annotated[float, Between(0, 1e30, open_low=True)] = 1.0
+    """Divides the logits in `sampled_softmax` and `cross_entropy`."""
 
     negatives: Annotated[int, Between(1, 2**20)] = 100
-    """Negatives of each position, N."""
+    """Negatives of each position, N; `cross_entropy` draws none."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """How negatives are drawn."""
     exponent: Annotated[float, Between(0, 100)] = 0.75
@@ -120,6 +140,20 @@ class TrainConfig:
             raise ValueError("alpha needs a teacher: set ema_decay, such as 0.999")
         if self.alpha > 0 and not self.mining:
             raise ValueError("alpha needs mining=true: it weighs a loss of reversed negatives")
+        for name, losses in _MEANINGS.items():
+            usual = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != usual and self.loss not in losses:
+                raise ValueError(f"{name} has no meaning where loss is {self.loss}")
+        if self.mining and self.loss == "cross_entropy":
+            raise ValueError(
+                "mining must be false where loss is cross_entropy: all items are negatives of "
+                "each position there, and none is shown again"
+            )
+        if self.alpha > 0 and self.loss == "sampled_softmax":
+            raise ValueError(
+                "alpha must be 0 where loss is sampled_softmax: its logits are no probabilities "
+                "of single items, so that a teacher has none to agree on"
+            )
         if self.loop.metric not in METRICS:
             raise ValueError(
                 f"loop.metric must be {' or '.join(METRICS)}: got {self.loop.metric!r:.60}"
@@ -196,7 +230,69 @@ def patient() -> TrainConfig:
     return replace(reversal(), threshold=15, start=2321)
 
 
+def gbce() -> TrainConfig:
+    """Returns training by gBCE with 256 negatives, whose logits are less overconfident.
+
+    `plain` with `negatives=256` is the binary cross-entropy to compare it with.
+
+    Source: gSASRec (arXiv 2308.07192), with its t = 0.75 and 256 negatives.
+
+    Example:
+        >>> gbce().gbce_t, gbce().negatives
+        (0.75, 256)
+    """
+    return replace(plain(), loss="gbce", negatives=256)
+
+
+def sampled_softmax() -> TrainConfig:
+    """Returns training by the softmax over the positive and 256 negatives.
+
+    Source: eSASRec (RecSys 2025), whose loss is that of `log_q="none"`.
+
+    Example:
+        >>> sampled_softmax().negatives
+        256
+    """
+    return replace(gbce(), loss="sampled_softmax")
+
+
+def cross_entropy() -> TrainConfig:
+    """Returns training by the softmax over all items.
+
+    Source: Klenitskiy and Vasilev (RecSys 2023), who train SASRec with it.
+
+    Example:
+        >>> cross_entropy().loss
+        'cross_entropy'
+    """
+    return replace(sampled_softmax(), loss="cross_entropy")
+
+
+def gbce_mined() -> TrainConfig:
+    """Returns gBCE with mining as in `patient`; what is reversed has the power of positives too.
+
+    Example:
+        >>> gbce_mined().mining, gbce_mined().threshold
+        (True, 15)
+    """
+    return replace(patient(), loss="gbce", negatives=256)
+
+
+def sampled_softmax_mined() -> TrainConfig:
+    """Returns the sampled softmax with mining as in `patient`.
+
+    Example:
+        >>> sampled_softmax_mined().loss
+        'sampled_softmax'
+    """
+    return replace(gbce_mined(), loss="sampled_softmax")
+
+
 #: The recipes by name.
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (plain, representation, reversal, consistency, patient)
-}
+    recipe.__name__: recipe
+    for recipe in (
+        plain, representation, reversal, consistency, patient,
+        gbce, sampled_softmax, cross_entropy, gbce_mined, sampled_softmax_mined,
+    )
+}  # fmt: skip

@@ -16,9 +16,10 @@ from lmcore.ops.negatives import PackedBatch, SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Split
 from lmcore.recsys.evaluation import check_histories, evaluate
+from lmcore.recsys.losses import StepLoss
 from lmcore.recsys.mine import FalseNegativeMiner, Injection
 from lmcore.recsys.models import make_model
-from lmcore.recsys.objective import Counts, packed_logits, ufn_loss
+from lmcore.recsys.objective import Counts, add_norm, packed_logits
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.recsys.start import EpochLossStart, StartSwitch, StepStart
 from lmcore.recsys.teacher import EMATeacher
@@ -60,6 +61,8 @@ class SequenceRun:
         self.data = data
         self.processes = processes
         self.device = processes.device
+        # Full cross-entropy looks at no negative; a sampler draws at least one.
+        self._slots = 1 if config.loss == "cross_entropy" else config.negatives
         check_histories(data)
         self.sampler = SequenceSampler(
             data.train_offsets,
@@ -67,7 +70,7 @@ class SequenceRun:
             data.item_count,
             batch_size=config.batch_size,
             max_length=config.max_length,
-            negative_count=config.negatives,
+            negative_count=self._slots,
             seed=config.loop.seed,
             distribution=config.distribution,
             exponent=config.exponent,
@@ -99,11 +102,12 @@ class SequenceRun:
                 max_keys=config.max_keys,
             )
         self.teacher: EMATeacher | None = None
+        self.loss = StepLoss(config, self.sampler, data.item_count, self.device)
         self.loss_sums: list[float] = []
         # Since the epoch began.
         self._loss_sum: Tensor | None = None
         self._reversed = 0
-        self._batch = _make_batch(config)
+        self._batch = _make_batch(config, self._slots)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -153,17 +157,18 @@ class SequenceRun:
             injection = miner.inject(batch.users, batch.positives, batch.negatives)
         share = self._share(batch)
         sequences = self._put(batch.sequences[share.rows])
-        flat_indices = self._put(
-            batch.flat_indices[share.packed] - share.rows.start * config.max_length
-        )
-        positives = self._put(batch.positives.ravel()[batch.flat_indices[share.packed]])
+        places = batch.flat_indices[share.packed]
+        flat_indices = self._put(places - share.rows.start * config.max_length)
+        positives = self._put(batch.positives.ravel()[places])
+        users = self._put(batch.users[places // config.max_length])
         negatives = self._put(batch.negatives[share.packed])
         # 3: the student's logits.
         self.model.train()
         table = self.model.item_emb.weight
         with self.optimizer.autocast():
             features = self.model.forward_packed(sequences, flat_indices)
-            logits = packed_logits(features, table, positives, negatives).float()
+            if self.loss.takes_logits:
+                logits = packed_logits(features, table, positives, negatives).float()
         # 8: whether mining and the teacher start, tested in every step. This and what follows
         # depends on no later part of the step, and here logits and negatives are in the cache.
         if config.mining or config.ema_decay is not None:
@@ -182,22 +187,27 @@ class SequenceRun:
         if self.teacher is None and started and config.ema_decay is not None:
             self._make_teacher(config.ema_decay)
         # 5, 6: labels and loss; what is averaged is the whole batch, in every process.
-        loss = ufn_loss(
-            logits,
-            reversed_indices=indices,
-            teacher_logits=teacher_logits,
-            alpha=config.alpha,
-            normalization=config.normalization,
-            item_emb=table,
-            l2_emb=config.l2_emb / self.processes.data_count,
-            counts=_count(injection, batch),
-        )
+        counts = _count(injection, batch)
+        if self.loss.takes_logits:
+            loss = self.loss.of_logits(
+                logits,
+                users,
+                positives,
+                negatives,
+                counts=counts,
+                reversed_indices=indices,
+                teacher_logits=teacher_logits,
+            )
+        else:
+            with self.optimizer.autocast():
+                loss = self.loss.of_features(features, table, positives, counts=counts)
+        loss = add_norm(loss, table, config.l2_emb / self.processes.data_count)
         # 7: Adam and the moving average.
-        self.optimizer.backward(loss.total)
+        self.optimizer.backward(loss)
         self.optimizer.update(step)
         if self.teacher is not None:
             self.teacher.update()
-        whole_loss = self.processes.sum(loss.total.detach())
+        whole_loss = self.processes.sum(loss.detach())
         values = {"loss": whole_loss, "positions": torch.tensor(len(positives))}
         # Adding on the device: no step waits for its loss.
         known, now = self._loss_sum, whole_loss.double()
@@ -363,7 +373,7 @@ def _count(injection: Injection | None, batch: PackedBatch) -> Counts:
     return Counts(entries=positions * (1 + slots), positives=positions + count, reversed=count)
 
 
-def _make_batch(config: TrainConfig) -> PackedBatch:
+def _make_batch(config: TrainConfig, slots: int) -> PackedBatch:
     """Returns arrays for the largest batch; 32 bits are half as much to read and write as 64."""
     rows, length = config.batch_size, config.max_length
     return PackedBatch(
@@ -371,5 +381,5 @@ def _make_batch(config: TrainConfig) -> PackedBatch:
         np.zeros((rows, length), np.int32),
         np.zeros((rows, length), np.int32),
         np.zeros(rows * length, np.int64),
-        np.zeros((rows * length, config.negatives), np.int32),
+        np.zeros((rows * length, slots), np.int32),
     )
