@@ -6,9 +6,10 @@ An arm that starts mining at step S trains like training without mining before i
 is trained once per seed and loss, and the arms branch from it, as `lmcore.reproduce.arms` does
 it. That is training each from the start with `start=S`. One line per seed and arm goes to
 `results/arms_<name>.jsonl`; arms that stand there already are left out, and what was killed goes
-on from its last validation (`--states`). `--table` prints what stands there. The file may be of
-any format that `read_interactions` tells by its content or `--format` names. (Lines of
-before 2026-11-24 drew dropout in one go over all epochs; those without a loss are of `bce`.)
+on from its last validation (`--states`). `--table` prints what stands there, and `--write` puts
+it between the marks of docs/papers/ufnrec.md. The file may be of any format that
+`read_interactions` tells by its content or `--format` names. (Lines of before 2026-11-24 drew
+dropout in one go over all epochs; those without a loss are of `bce`.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 
-from arms_table import format_tables
+from arms_table import fill_in, format_missing, format_tables
 from lmcore.ops.ranking import ranking_metrics
 from lmcore.recsys import (
     consistency,
@@ -55,6 +56,8 @@ from lmcore.training.config import change, config_to_dict, override
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
+DOCUMENT = ROOT.parent / "docs/papers/ufnrec.md"
+SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,15 @@ ARMS: dict[str, TrainConfig] = {
 }
 AVERAGE = "ema"
 _MINED = ("plain", "reversal, m = 15", "representation", "reversal")
+# Equal negatives, but for the one that eSASRec publishes and the one that has all items.
 LOSSES: dict[str, Loss] = {
     "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
+    "sampled_softmax": Loss({"loss": "sampled_softmax"}, _MINED, 40, 100),
+    "gbce": Loss({"loss": "gbce"}, _MINED, 40, 100),
+    "sampled_softmax_256": Loss(
+        {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 40, 100
+    ),
+    "cross_entropy": Loss({"loss": "cross_entropy"}, ("plain",), 40, 100),
 }
 
 
@@ -100,18 +110,23 @@ def main() -> None:
     parser.add_argument("--format", default="auto", help="of the file")
     parser.add_argument("--losses", default=",".join(LOSSES))
     parser.add_argument("--arms", help="only these, separated by commas; ; is a comma in a name")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--warm-epochs", type=int, help="of all losses")
     parser.add_argument("--epochs", type=int, help="of all losses")
     parser.add_argument("--eval-every", type=int, default=4)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, help="file of the lines; results/arms_<name>.jsonl")
     parser.add_argument("--states", type=Path, help="folder of what is not over")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print, and train nothing")
+    parser.add_argument("--write", action="store_true", help="tables into docs/papers/ufnrec.md")
     arguments = parser.parse_args()
     results = arguments.out or RESULTS / f"arms_{arguments.name}.jsonl"
-    if arguments.table:
-        print(format_tables(read_lines(results), arguments.name))
+    if arguments.table or arguments.write:
+        tables = describe(read_lines(results), arguments.name)
+        if arguments.write:
+            text = DOCUMENT.read_text(encoding="utf-8")
+            DOCUMENT.write_text(fill_in(text, arguments.name, tables), encoding="utf-8")
+        print(tables)
         return
     torch.set_num_threads(1)
     states = arguments.states or ROOT.parent / "target/arms" / arguments.name
@@ -136,6 +151,19 @@ def main() -> None:
                     with results.open("a", encoding="utf-8") as file:
                         file.write("".join(json.dumps(line) + "\n" for line in run))
     print(format_tables(read_lines(results), arguments.name))
+
+
+def describe(lines: list[dict[str, Any]], name: str) -> str:
+    """All tables, and what of the whole plan has no line yet."""
+    planned = [
+        (seed, loss, line)
+        for seed in SEEDS
+        for loss, arms in LOSSES.items()
+        for arm in arms.arms
+        for line in ((arm, AVERAGE) if arm == "plain" else (arm,))
+    ]
+    missing = format_missing(lines, planned)
+    return format_tables(lines, name) + (f"\n\n{missing}" if missing else "")
 
 
 @dataclass(frozen=True)

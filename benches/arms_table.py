@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -41,6 +42,43 @@ def format_tables(lines: Sequence[Line], name: str = "") -> str:
         ),
     }
     return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items() if table)
+
+
+def format_missing(lines: Sequence[Line], planned: Iterable[tuple[int, str, str]]) -> str:
+    """What of the planned (seed, loss, arm) has no line, in a sentence; empty where all has.
+
+    Args:
+        lines: as they stand in the file of results.
+        planned: the arms that give lines of their own.
+    """
+    made = {(line["seed"], line.get("loss", "bce"), line["arm"]) for line in lines}
+    missing: dict[tuple[str, str], list[str]] = {}
+    for seed, loss, arm in planned:
+        if (seed, loss, arm) not in made:
+            missing.setdefault((loss, arm), []).append(str(seed))
+    if not missing:
+        return ""
+    parts = [f"{loss}, {arm} (seeds {', '.join(seeds)})" for (loss, arm), seeds in missing.items()]
+    return f"Not run yet: {'; '.join(parts)}."
+
+
+def fill_in(text: str, name: str, tables: str) -> str:
+    """Returns a document with other tables between its marks.
+
+    Args:
+        text: the document.
+        name: of the data.
+        tables: what shall stand there.
+
+    Raises:
+        ValueError: the document has no pair of marks, or several.
+    """
+    mark = f"table:arms_{name}"
+    pattern = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- /{mark} -->)", re.DOTALL)
+    filled, count = pattern.subn(lambda _: f"\n{tables}\n\n", text)
+    if count != 1:
+        raise ValueError(f"the document has one pair of marks {mark}: got {count}")
+    return filled
 
 
 def _format_metrics(lines: Sequence[Line], published: list[tuple[str, float, float]]) -> str:

@@ -156,3 +156,47 @@ def test_an_arm_is_its_recipe(arms: ModuleType) -> None:
     arm, warm = plan.make_config(), plan.make_config(is_warm=True)
     assert (arm.threshold, arm.start, arm.mining, arm.hidden_size) == (15, 0, True, 8)
     assert (warm.mining, warm.ema_decay, warm.loop.seed, warm.epochs) == (False, None, 3, 5)
+
+
+def test_every_arm_of_every_loss_can_be_trained(arms: ModuleType) -> None:
+    """Losses differ from the first step on, arms only after the warm-up."""
+    for name, loss in arms.LOSSES.items():
+        assert 0 < loss.warm_epochs < loss.epochs
+        assert loss.arms[0] == "plain"
+        for arm in loss.arms:
+            plan = arms.Plan(
+                seed=0, loss=name, arm=arm, warm_epochs=1, epochs=2, settings={}
+            )  # fmt: skip
+            config, warm = plan.make_config(), plan.make_config(is_warm=True)
+            assert config.loss == warm.loss
+            assert config.negatives == warm.negatives
+            assert config.ema_decay is not None
+            assert (arm != "plain") == config.mining
+    assert {loss.changes.get("loss", "bce") for loss in arms.LOSSES.values()} == {
+        "bce", "gbce", "sampled_softmax", "cross_entropy",
+    }  # fmt: skip
+
+
+def test_the_document_shows_the_lines(arms: ModuleType) -> None:
+    """`python benches/arms_recsys.py --name beauty --write` makes the tables."""
+    lines = arms.read_lines(ROOT / "benches/results/arms_beauty.jsonl")
+    text = arms.DOCUMENT.read_text(encoding="utf-8")
+    assert arms.fill_in(text, "beauty", arms.describe(lines, "beauty")) == text
+
+
+def test_what_is_planned_and_not_there_is_named(arms: ModuleType) -> None:
+    assert arms.describe([], "beauty").count("plain (seeds 0, 1, 2)") == len(arms.LOSSES)
+    planned = [(0, "bce", "plain"), (1, "bce", "plain"), (0, "gbce", "ema")]
+    lines = [{"seed": 0, "arm": "plain"}]
+    missing = arms.format_missing(lines, planned)
+    assert missing == "Not run yet: bce, plain (seeds 1); gbce, ema (seeds 0)."
+    assert arms.format_missing(lines, planned[:1]) == ""
+
+
+def test_a_document_has_one_place_for_the_tables(arms: ModuleType) -> None:
+    marks = "<!-- table:arms_a -->\nold\n<!-- /table:arms_a -->\n"
+    filled = arms.fill_in(f"x\n{marks}y\n", "a", "new")
+    assert filled == "x\n<!-- table:arms_a -->\n\nnew\n\n<!-- /table:arms_a -->\ny\n"
+    for text in ("", marks + marks):
+        with pytest.raises(ValueError, match=f"got {text.count('old')}$"):
+            arms.fill_in(text, "a", "new")
