@@ -15,6 +15,8 @@ from lmcore.recsys import (
     FMLPModel,
     GRU4RecConfig,
     GRU4RecModel,
+    LiGRConfig,
+    LiGRModel,
     SASRecConfig,
     SASRecModel,
     SequenceModel,
@@ -27,6 +29,7 @@ BACKBONES: list[tuple[Any, type[SequenceModel], dict[str, Any]]] = [
     (SASRecConfig, SASRecModel, {"num_attention_heads": 2}),
     (GRU4RecConfig, GRU4RecModel, {"gru_size": 16, "num_hidden_layers": 2}),
     (FMLPConfig, FMLPModel, {}),
+    (LiGRConfig, LiGRModel, {"num_attention_heads": 2}),
 ]
 backbones = pytest.mark.parametrize(
     "backbone", BACKBONES, ids=lambda backbone: backbone[1].__name__

@@ -35,7 +35,7 @@ def data() -> Split:
     return leave_one_out(make_interactions(offsets, np.concatenate(rows), ITEMS))
 
 
-@pytest.fixture(scope="module", params=["sasrec", "gru4rec", "fmlp"])
+@pytest.fixture(scope="module", params=["sasrec", "gru4rec", "fmlp", "ligr"])
 def model(request: pytest.FixtureRequest) -> SequenceModel:
     config = TrainConfig(backbone=request.param, max_length=5, hidden_size=8)
     made = make_model(config, ITEMS)
@@ -182,7 +182,9 @@ def test_no_model(tmp_path: Path) -> None:
         load_model(tmp_path)
     for text in ('{"model_type": "bert"}', "{}"):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ValueError, match="model_type must be one of sasrec, gru4rec, fmlp"):
+        with pytest.raises(
+            ValueError, match="model_type must be one of sasrec, gru4rec, fmlp, ligr"
+        ):
             load_model(tmp_path)
     for text in ("[]", "{", "1"):
         (tmp_path / "config.json").write_text(text)

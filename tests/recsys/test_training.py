@@ -137,7 +137,7 @@ def test_defaults_of_the_paper() -> None:
         ({"ema_decay": 2.0}, "ema_decay must be at least 0 and at most 1: got 2.0"),
         ({"optimizer.betas": (0.9, 1.0)}, "optimizer.betas must be at least 0 and below 1"),
         ({"alpha": 0.3}, "alpha needs a teacher"),
-        ({"backbone": "bert"}, "backbone must be sasrec or gru4rec or fmlp: got 'bert'"),
+        ({"backbone": "bert"}, "backbone must be sasrec or gru4rec or fmlp or ligr: got 'bert'"),
         (
             {"device.precision": "int8"},
             "device.precision must be float32 or bfloat16 or float16: got",
@@ -400,7 +400,7 @@ def assert_same(one: Any, other: Any, tolerance: float = 0.0) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "fmlp"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "fmlp", "ligr"])
 def test_resumed_weights_are_bit_equal(tmp_path: Path, data: Split, backbone: str) -> None:
     config = small(consistency(), backbone=backbone, start=3, threshold=0, epochs=5)
     whole = train(config, data, tmp_path / "whole")
@@ -653,7 +653,7 @@ train(config, data, folder / "two")
 # That it learns.
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "fmlp"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "fmlp", "ligr"])
 def test_the_next_item_of_a_cycle_is_learnt(tmp_path: Path, backbone: str) -> None:
     """Users walk along cycles of 12 items; popularity tells nothing, order everything."""
     generator = np.random.default_rng(0)

@@ -51,7 +51,7 @@ def train_command(
     data: Data,
     out: Out,
     backbone: Annotated[
-        str | None, typer.Option(metavar="sasrec|gru4rec|fmlp", help="The sequence model.")
+        str | None, typer.Option(metavar="sasrec|gru4rec|fmlp|ligr", help="The sequence model.")
     ] = None,
     epochs: Annotated[int | None, whole(1, MOST, text="When to end; after 201 by default.")] = None,
     seed: Annotated[

@@ -12,6 +12,7 @@ from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
+from lmcore.recsys.configuration_ligr import LiGRConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import (
     EvaluationRows,
@@ -27,6 +28,7 @@ from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+from lmcore.recsys.modeling_ligr import LiGRModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
 from lmcore.recsys.objective import (
     Counts,
@@ -62,6 +64,7 @@ for _config, _model in (
     (SASRecConfig, SASRecModel),
     (GRU4RecConfig, GRU4RecModel),
     (FMLPConfig, FMLPModel),
+    (LiGRConfig, LiGRModel),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
@@ -83,6 +86,8 @@ __all__ = [
     "Injection",
     "InteractionReport",
     "Interactions",
+    "LiGRConfig",
+    "LiGRModel",
     "LogQ",
     "Loss",
     "MinerStats",

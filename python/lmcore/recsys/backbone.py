@@ -1,4 +1,4 @@
-"""What the three backbones share: a window of items in, one feature vector per position out.
+"""What the backbones share: a window of items in, one feature vector per position out.
 
 Shapes: B rows of a batch, L positions of the window, H hidden size, I items of the catalogue,
 P packed positions, K candidates.
@@ -20,6 +20,7 @@ _LARGEST = {
     "max_length": 65_536,
     "hidden_size": 65_536,
     "gru_size": 65_536,
+    "feed_forward_multiplier": 1024,
     "num_hidden_layers": 1000,
 }
 
@@ -182,3 +183,22 @@ def check_sizes(config: Sizes) -> None:
             raise ValueError(f"{name} must be at least 1 and at most {most}: got {value}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1: got {config.dropout}")
+
+
+def check_heads(hidden_size: int, heads: int) -> None:
+    """Checks that heads of attention share the hidden size evenly.
+
+    Args:
+        hidden_size: H.
+        heads: A.
+
+    Raises:
+        ValueError: they do not.
+
+    Example:
+        >>> check_heads(8, 2)
+    """
+    if heads < 1 or hidden_size % heads:
+        raise ValueError(
+            f"hidden_size must be a multiple of num_attention_heads: got {hidden_size} and {heads}"
+        )

@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from lmcore.recsys.backbone import check_sizes
+from lmcore.recsys.backbone import check_heads, check_sizes
 
 
 @strict
@@ -44,8 +44,4 @@ class SASRecConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Checks the ranges of the sizes."""
         check_sizes(self)
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be a multiple of num_attention_heads: "
-                f"got {self.hidden_size} and {self.num_attention_heads}"
-            )
+        check_heads(self.hidden_size, self.num_attention_heads)

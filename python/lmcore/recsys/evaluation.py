@@ -22,6 +22,7 @@ from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Split
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+from lmcore.recsys.modeling_ligr import LiGRModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
 from lmcore.recsys.recipes import METRICS
 from lmcore.training.checkpoint import no_bars
@@ -34,6 +35,7 @@ _MODELS: dict[str, type[SequenceModel]] = {
     "sasrec": SASRecModel,
     "gru4rec": GRU4RecModel,
     "fmlp": FMLPModel,
+    "ligr": LiGRModel,
 }
 
 # transformers makes a text for each of them, whether or not a model has any.

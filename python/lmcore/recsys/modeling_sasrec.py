@@ -24,6 +24,7 @@ from lmcore.attention import draw_seed
 from lmcore.ops.attention import attention
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
+from lmcore.recsys.layout import Layout
 
 
 class PointWiseFeedForward(nn.Module):
@@ -129,7 +130,7 @@ class SASRecModel(SequenceModel):
         if sequences.device.type != "cpu":
             return super().forward_packed(sequences, flat_indices)
         self._check_sequences(sequences)
-        layout = _Layout(sequences)
+        layout = Layout(sequences)
         x = self._embed(self.item_emb(layout.items), self.pos_emb(layout.columns))
         for block in range(self.config.num_hidden_layers):
             query, q, k, v = self._project(block, x)
@@ -183,7 +184,7 @@ class SASRecModel(SequenceModel):
             seed=draw_seed() if dropout else 0,
         )  # fmt: skip
 
-    def _attend(self, block: int, layout: "_Layout", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, block: int, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Returns what the packed positions attend to, `[P, H]`."""
         pad_value = self._split(self._attention(block).in_proj_bias.chunk(3)[2])
         q = q / math.sqrt(pad_value.shape[-1])
@@ -225,56 +226,6 @@ class SASRecModel(SequenceModel):
                 initialization.ones_(parameter)
             else:
                 initialization.zeros_(parameter)
-
-
-class _Layout:
-    """Where the items of a batch stand: packed, and in buckets of rows with similar lengths."""
-
-    def __init__(self, sequences: Tensor) -> None:
-        held = sequences != 0
-        rows, self.columns = held.nonzero(as_tuple=True)
-        self.items = sequences[rows, self.columns]
-        """`[P]` item ids."""
-        self.flat_indices = rows * sequences.shape[1] + self.columns
-        lengths = held.sum(1)
-        starts = lengths.cumsum(0) - lengths
-        ranks = torch.arange(len(rows)) - starts[rows]
-        self.pads = (self.columns - ranks).to(torch.float32)
-        """`[P]` number of padding positions that a query sees."""
-        self.pad_logs = self.pads.log()
-        """Minus infinity where there are none."""
-        self.buckets: list[Tensor] = []
-        """`[R, T]` packed indices of R rows with at most T items; what fills up is 0."""
-        self.unbucket = torch.empty_like(rows)
-        """`[P]` index of a packed position in the buckets one after the other."""
-        longest = int(lengths.max()) if len(lengths) else 0
-        self.causal = torch.full((longest, longest), -torch.inf).triu(1)
-        base, shorter = 0, 0
-        while shorter < longest:
-            size = min(max(2 * shorter, 4), longest)
-            chosen = ((lengths > shorter) & (lengths <= size)).nonzero().squeeze(1)
-            shorter = size
-            if not len(chosen):
-                continue
-            steps = torch.arange(size)
-            packed = starts[chosen, None] + steps
-            inside = steps < lengths[chosen, None]
-            self.buckets.append(packed.masked_fill(~inside, 0))
-            flat = torch.arange(base, base + packed.numel()).view_as(packed)
-            self.unbucket[packed[inside]] = flat[inside]
-            base += packed.numel()
-
-    def select(self, features: Tensor, flat_indices: Tensor) -> Tensor:
-        """Returns the rows of packed features that belong to `flat_indices`."""
-        if torch.equal(flat_indices, self.flat_indices):
-            return features
-        found = torch.searchsorted(self.flat_indices, flat_indices)
-        known = self.flat_indices.new_full((len(self.flat_indices) + 1,), -1)
-        known[:-1] = self.flat_indices
-        if not torch.equal(known[found], flat_indices):
-            wrong = int(flat_indices[(known[found] != flat_indices).nonzero()[0, 0]])
-            raise ValueError(f"flat_indices must be positions that hold an item: got {wrong}")
-        return features.index_select(0, found)
 
 
 def load_sasrec(

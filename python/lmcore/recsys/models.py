@@ -7,9 +7,11 @@ from typing import Any
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_fmlp import FMLPConfig
 from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
+from lmcore.recsys.configuration_ligr import LiGRConfig
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
+from lmcore.recsys.modeling_ligr import LiGRModel
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.recipes import TrainConfig
 from lmcore.training.seeding import seed_torch
@@ -38,9 +40,11 @@ def make_model(config: TrainConfig, item_count: int) -> SequenceModel:
         "dropout": config.dropout,
     }
     try:
+        heads = config.num_attention_heads
         if config.backbone == "sasrec":
-            heads = config.num_attention_heads
             return SASRecModel(SASRecConfig(**sizes, num_attention_heads=heads))
+        if config.backbone == "ligr":
+            return LiGRModel(LiGRConfig(**sizes, num_attention_heads=heads))
         if config.backbone == "gru4rec":
             return GRU4RecModel(GRU4RecConfig(**sizes))
         return FMLPModel(FMLPConfig(**sizes))

@@ -53,7 +53,7 @@ class TrainConfig:
         100
     """
 
-    backbone: Literal["sasrec", "gru4rec", "fmlp"] = "sasrec"
+    backbone: Literal["sasrec", "gru4rec", "fmlp", "ligr"] = "sasrec"
     """The sequence model."""
     max_length: Annotated[int, Between(1, 65_536)] = 50
     """Items of the window, L; with mining at most 256."""
@@ -62,7 +62,7 @@ class TrainConfig:
     num_hidden_layers: Annotated[int, Between(1, 1000)] = 2
     """Blocks or recurrent layers."""
     num_attention_heads: Annotated[int, Between(1, 65_536)] = 1
-    """Heads of SASRec's attention."""
+    """Heads of the attention of SASRec and LiGR."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.5
     """Probability in [0, 1)."""
 
