@@ -95,6 +95,9 @@ _MINED = ("plain", "reversal, m = 15", "representation", "reversal")
 LOSSES: dict[str, Loss] = {
     "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
     "sampled_softmax": Loss({"loss": "sampled_softmax"}, _MINED, 32, 92),
+    "ligr": Loss(
+        {"loss": "sampled_softmax", "backbone": "ligr"}, ("plain", "reversal, m = 15"), 32, 92
+    ),
     "gbce": Loss({"loss": "gbce"}, _MINED, 60, 120),
     "sampled_softmax_256": Loss(
         {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 32, 92
