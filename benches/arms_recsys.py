@@ -151,9 +151,13 @@ def main() -> None:
                     settings=settings,
                 )
                 if plan.key not in map(find_key, read_lines(results)):
-                    run = train_arm(plan, data, arguments.eval_every, states)
-                    with results.open("a", encoding="utf-8") as file:
-                        file.write("".join(json.dumps(line) + "\n" for line in run))
+                    kept = Kept(states, plan, data)
+                    run = train_arm(plan, data, arguments.eval_every, kept)
+                    text = "".join(json.dumps(line) + "\n" for line in run)
+                    # In one piece: other calls may add lines, and this one may be killed.
+                    with results.open("ab", buffering=0) as file:
+                        file.write(text.encode())
+                    kept.find_file(arm).unlink(missing_ok=True)
     print(format_tables(read_lines(results), arguments.name))
 
 
@@ -256,7 +260,7 @@ class Kept:
         save_state(self.find_file(arm), state)
 
 
-def train_arm(plan: Plan, data: Split, eval_every: int, folder: Path) -> list[dict[str, Any]]:
+def train_arm(plan: Plan, data: Split, eval_every: int, kept: Kept) -> list[dict[str, Any]]:
     """The lines of an arm, with the metrics of its best epoch in validation."""
 
     def make_run(arm: str | None) -> StepRun:
@@ -288,16 +292,13 @@ def train_arm(plan: Plan, data: Split, eval_every: int, folder: Path) -> list[di
         ))  # fmt: skip
         return found
 
-    kept = Kept(folder, plan, data)
     every = epoch * eval_every
     found = branch(
         make_run, [plan.arm], epoch * plan.warm_epochs, own, score,
         score_every=every, states=kept,
     )  # fmt: skip
     scores = [found.scores[plan.arm][step] for step in sorted(found.scores[plan.arm])]
-    lines = [make_line(plan, name, scores) for name in scores[0]["views"]]
-    kept.find_file(plan.arm).unlink(missing_ok=True)
-    return lines
+    return [make_line(plan, name, scores) for name in scores[0]["views"]]
 
 
 def measure(model: SequenceModel, data: Split, users: Bands, items: Bands) -> dict[str, Any]:

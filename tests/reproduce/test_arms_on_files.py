@@ -113,6 +113,22 @@ def test_a_killed_call_goes_on_and_comes_to_the_same(
     assert read(tmp_path / "killed") == whole
     assert made < len(steps) < made + 7 * 3 * epoch  # three epochs lie between two validations
 
+    # What ends between its last validation and its lines needs no step more.
+    make_line = arms.make_line
+
+    def fail(*_: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(arms, "make_line", fail)
+    with pytest.raises(KilledError):
+        train("ended", arms_wanted="plain")
+    monkeypatch.setattr(arms, "make_line", make_line)
+    steps.clear()
+    train("ended", arms_wanted="plain")
+    assert not steps
+    assert read(tmp_path / "ended") == whole[:2]
+    assert len(list((tmp_path / "states of ended").iterdir())) == 1  # the warm-up
+
     # A later arm goes on from the warm-up that stands there, and that of other settings does not.
     steps.clear()
     train("killed", arms_wanted="representation")
