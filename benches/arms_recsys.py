@@ -91,7 +91,7 @@ ARMS: dict[str, TrainConfig] = {
 AVERAGE = "ema"
 _MINED = ("plain", "reversal, m = 15", "representation", "reversal")
 # Equal negatives, but for the one that eSASRec publishes and the one that has all items. Epochs
-# are those of Beauty, where validation without mining flattened with seed 0.
+# are those of Beauty, about where validation without mining flattens with seed 0.
 LOSSES: dict[str, Loss] = {
     "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
     "sampled_softmax": Loss({"loss": "sampled_softmax"}, _MINED, 32, 92),

@@ -52,14 +52,18 @@ def format_missing(lines: Sequence[Line], planned: Iterable[tuple[int, str, str]
         planned: the arms that give lines of their own.
     """
     made = {(line["seed"], line.get("loss", "bce"), line["arm"]) for line in lines}
-    missing: dict[tuple[str, str], list[str]] = {}
+    seeds: dict[tuple[str, str], list[str]] = {}
     for seed, loss, arm in planned:
         if (seed, loss, arm) not in made:
-            missing.setdefault((loss, arm), []).append(str(seed))
-    if not missing:
-        return ""
-    parts = [f"{loss}, {arm} (seeds {', '.join(seeds)})" for (loss, arm), seeds in missing.items()]
-    return f"Not run yet: {'; '.join(parts)}."
+            seeds.setdefault((loss, arm), []).append(str(seed))
+    # Arms of a loss that lack the same seeds are said together.
+    together: dict[tuple[str, str], list[str]] = {}
+    for (loss, arm), some in seeds.items():
+        together.setdefault((loss, ", ".join(some)), []).append(arm)
+    parts = [
+        f"`{loss}` with seeds {some} ({'; '.join(arms)})" for (loss, some), arms in together.items()
+    ]
+    return f"Not run yet: {', '.join(parts)}." if parts else ""
 
 
 def fill_in(text: str, name: str, tables: str) -> str:

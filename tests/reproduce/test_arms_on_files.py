@@ -213,11 +213,14 @@ def test_the_document_shows_the_lines(arms: ModuleType) -> None:
 
 
 def test_what_is_planned_and_not_there_is_named(arms: ModuleType) -> None:
-    assert arms.describe([], "beauty").count("plain (seeds 0, 1, 2)") == len(arms.LOSSES)
-    planned = [(0, "bce", "plain"), (1, "bce", "plain"), (0, "gbce", "ema")]
-    lines = [{"seed": 0, "arm": "plain"}]
-    missing = arms.format_missing(lines, planned)
-    assert missing == "Not run yet: bce, plain (seeds 1); gbce, ema (seeds 0)."
+    assert arms.describe([], "beauty").count("with seeds 0, 1, 2 (plain; ema") == len(arms.LOSSES)
+    planned = [(seed, "bce", arm) for seed in (0, 1) for arm in ("plain", "ema", "reversal")]
+    planned.append((0, "gbce", "plain"))
+    lines = [{"seed": 0, "arm": "plain"}, {"seed": 0, "arm": "reversal"}]
+    assert arms.format_missing(lines, planned) == (
+        "Not run yet: `bce` with seeds 0, 1 (ema), `bce` with seeds 1 (plain; reversal), "
+        "`gbce` with seeds 0 (plain)."
+    )
     assert arms.format_missing(lines, planned[:1]) == ""
 
 
