@@ -1,29 +1,33 @@
-"""The arms of UFNRec on real interactions: every arm goes on from the same checkpoint.
+"""The arms of UFNRec on real interactions, by today's losses: arms go on from one checkpoint.
 
-    python arms_recsys.py DATA --name seqdistill --warm-epochs 80 --epochs 160 --arms plain,ema
+    python arms_recsys.py DATA --name beauty
 
-An arm that starts mining at step S trains like plain training before it, so the warm-up is
-trained once per seed and the arms branch from it, as `lmcore.reproduce.arms` does it. That is
-training each from the start with `start=S`. One line per seed and arm goes to
-`results/arms_<name>.jsonl`; arms that stand there already are left out. `--table` prints what
-stands there. (Lines of before 2026-11-24 drew dropout in one go over all epochs.)
+An arm that starts mining at step S trains like training without mining before it, so the warm-up
+is trained once per seed and loss, and the arms branch from it, as `lmcore.reproduce.arms` does
+it. That is training each from the start with `start=S`. One line per seed and arm goes to
+`results/arms_<name>.jsonl`; arms that stand there already are left out, and what was killed goes
+on from its last validation (`--states`). `--table` prints what stands there, and `--write` puts
+it between the marks of docs/papers/ufnrec.md. The file may be of any format that
+`read_interactions` tells by its content or `--format` names. (Lines of before 2026-11-24 drew
+dropout in one go over all epochs; those without a loss are of `bce`.)
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from arms_table import fill_in, format_missing, format_tables
+from lmcore.ops.ranking import ranking_metrics
 from lmcore.recsys import (
     consistency,
     evaluate,
@@ -34,58 +38,186 @@ from lmcore.recsys import (
     representation,
     reversal,
 )
+from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Split
 from lmcore.recsys.recipes import TrainConfig
-from lmcore.recsys.run import SequenceRun
 from lmcore.reproduce.arms import branch
-from lmcore.reproduce.recsys.ablation import StepRun
-from lmcore.training.config import change
+from lmcore.reproduce.recsys.ablation import METRIC, StepRun
+from lmcore.reproduce.recsys.bands import (
+    Bands,
+    band_items,
+    band_users,
+    check_held_out,
+    find_ranks,
+    score_bands,
+)
+from lmcore.training.checkpoint import load_state, save_state
+from lmcore.training.config import change, config_to_dict, override
 
-RESULTS = Path(__file__).resolve().parent / "results"
-ARMS: dict[str, Callable[[], TrainConfig]] = {
-    "plain": plain,
-    # Plain training, evaluated with the moving average of its weights.
-    "ema": lambda: replace(plain(), ema_decay=consistency().ema_decay),
-    "representation": representation,
-    "reversal": reversal,
-    "consistency": consistency,
-    "reversal, m = 15": patient,
-    "reversal, m = 40": lambda: replace(reversal(), threshold=40),
-    "consistency, m = 40": lambda: replace(consistency(), threshold=40),
-    "consistency, share 0.1 %": lambda: replace(consistency(), max_reversed_share=0.001),
-    "consistency, balanced": lambda: replace(consistency(), normalization="balanced"),
-    "consistency, alpha 0.03": lambda: replace(consistency(), alpha=0.03),
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results"
+DOCUMENT = ROOT.parent / "docs/papers/ufnrec.md"
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What arms share from the first step on."""
+
+    changes: Mapping[str, Any]
+    """Of `plain`."""
+    arms: tuple[str, ...]
+    """Which go with it."""
+    warm_epochs: int
+    """Before mining starts: until validation without mining flattens, with seed 0."""
+    epochs: int
+    """Of an arm in all."""
+
+
+# `plain` is evaluated as it is and with the moving average of its weights, which changes nothing
+# in it: it gives the lines of two arms.
+ARMS: dict[str, TrainConfig] = {
+    "plain": replace(plain(), ema_decay=consistency().ema_decay),
+    "representation": representation(),
+    "reversal": reversal(),
+    "consistency": consistency(),
+    "reversal, m = 15": patient(),
+    "reversal, m = 40": replace(reversal(), threshold=40),
+    "consistency, m = 40": replace(consistency(), threshold=40),
+    "consistency, share 0.1 %": replace(consistency(), max_reversed_share=0.001),
+    "consistency, balanced": replace(consistency(), normalization="balanced"),
+    "consistency, alpha 0.03": replace(consistency(), alpha=0.03),
+}
+AVERAGE = "ema"
+_MINED = ("plain", "reversal, m = 15", "representation", "reversal")
+# Equal negatives, but for the one that eSASRec publishes and the one that has all items. Epochs
+# are those of Beauty, about where validation without mining flattens with seed 0.
+LOSSES: dict[str, Loss] = {
+    "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
+    "sampled_softmax": Loss({"loss": "sampled_softmax"}, _MINED, 32, 92),
+    "ligr": Loss(
+        {"loss": "sampled_softmax", "backbone": "ligr"}, ("plain", "reversal, m = 15"), 32, 92
+    ),
+    "gbce": Loss({"loss": "gbce"}, _MINED, 60, 120),
+    "sampled_softmax_256": Loss(
+        {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 32, 92
+    ),
+    "cross_entropy": Loss({"loss": "cross_entropy"}, ("plain",), 32, 92),
 }
 
 
 def main() -> None:
-    """Trains the arms that are missing, or prints the table."""
+    """Trains the arms that are missing, or prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", help="file of interactions")
     parser.add_argument("--name", required=True, help="of the data, in the results")
-    parser.add_argument("--warm-epochs", type=int, default=80)
-    parser.add_argument("--epochs", type=int, default=160)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--arms", default="plain,ema,representation,reversal,consistency")
+    parser.add_argument("--format", default="auto", help="of the file")
+    parser.add_argument("--losses", default=",".join(LOSSES))
+    parser.add_argument("--arms", help="only these, separated by commas; ; is a comma in a name")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--warm-epochs", type=int, help="of all losses")
+    parser.add_argument("--epochs", type=int, help="of all losses")
     parser.add_argument("--eval-every", type=int, default=4)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--out", type=Path, help="file of the lines; results/arms_<name>.jsonl")
+    parser.add_argument("--states", type=Path, help="folder of what is not over")
+    parser.add_argument("--table", action="store_true", help="print, and train nothing")
+    parser.add_argument("--write", action="store_true", help="tables into docs/papers/ufnrec.md")
     arguments = parser.parse_args()
-    results = RESULTS / f"arms_{arguments.name}.jsonl"
-    if arguments.table:
-        print(format_table(read_lines(results)))
+    results = arguments.out or RESULTS / f"arms_{arguments.name}.jsonl"
+    if arguments.table or arguments.write:
+        tables = describe(read_lines(results), arguments.name)
+        if arguments.write:
+            text = DOCUMENT.read_text(encoding="utf-8")
+            DOCUMENT.write_text(fill_in(text, arguments.name, tables), encoding="utf-8")
+        print(tables)
         return
     torch.set_num_threads(1)
-    data = leave_one_out(read_interactions(arguments.data))
-    arms = [arm.replace(";", ",") for arm in arguments.arms.split(",")]
+    states = arguments.states or ROOT.parent / "target/arms" / arguments.name
+    states.mkdir(parents=True, exist_ok=True)
+    data = leave_one_out(read_interactions(arguments.data, format=arguments.format))
+    chosen = arguments.arms and [arm.replace(";", ",") for arm in arguments.arms.split(",")]
+    settings = find_changes(override(plain(), arguments.set))
     for seed in map(int, arguments.seeds.split(",")):
-        done = [line_key(line) for line in read_lines(results)]
-        keys = {arm: (seed, arm, arguments.warm_epochs, arguments.epochs) for arm in arms}
-        train_arms(data, seed, [a for a in arms if keys[a] not in done], arguments, results)
+        for name in arguments.losses.split(","):
+            loss = LOSSES[name]
+            for arm in chosen or loss.arms:
+                plan = Plan(
+                    seed=seed,
+                    loss=name,
+                    arm=arm,
+                    warm_epochs=arguments.warm_epochs or loss.warm_epochs,
+                    epochs=arguments.epochs or loss.epochs,
+                    settings=settings,
+                )
+                if plan.key not in map(find_key, read_lines(results)):
+                    kept = Kept(states, plan, data)
+                    run = train_arm(plan, data, arguments.eval_every, kept)
+                    text = "".join(json.dumps(line) + "\n" for line in run)
+                    # In one piece: other calls may add lines, and this one may be killed.
+                    with results.open("ab", buffering=0) as file:
+                        file.write(text.encode())
+                    kept.find_file(arm).unlink(missing_ok=True)
+    print(format_tables(read_lines(results), arguments.name))
 
 
-def line_key(line: dict[str, Any]) -> tuple[int, str, int, int]:
+def describe(lines: list[dict[str, Any]], name: str) -> str:
+    """All tables, and what of the whole plan has no line yet."""
+    planned = [
+        (seed, loss, line)
+        for seed in SEEDS
+        for loss, arms in LOSSES.items()
+        for arm in arms.arms
+        for line in ((arm, AVERAGE) if arm == "plain" else (arm,))
+    ]
+    missing = format_missing(lines, planned)
+    return format_tables(lines, name) + (f"\n\n{missing}" if missing else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One arm of a seed."""
+
+    seed: int
+    loss: str
+    arm: str
+    warm_epochs: int
+    epochs: int
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells its line from others."""
+        return find_key(asdict(self))
+
+    def make_config(self, *, is_warm: bool = False) -> TrainConfig:
+        """The recipe; of the warm-up, that of training without mining and without a teacher."""
+        own = {} if is_warm else find_changes(ARMS[self.arm]) | {"start": 0}
+        changes = {**self.settings, **LOSSES[self.loss].changes, **own}
+        changes |= {"loop.seed": self.seed, "device.device": "cpu", "epochs": self.epochs}
+        return change(plain(), changes)
+
+
+def find_key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells lines apart."""
-    return line["seed"], line["arm"], line["warm_epochs"], line["epochs"]
+    settings = json.dumps(line.get("settings", {}), sort_keys=True)
+    arm = line["seed"], line.get("loss", "bce"), line["arm"]
+    return *arm, line["warm_epochs"], line["epochs"], settings
+
+
+def find_changes(config: TrainConfig) -> dict[str, Any]:
+    """The settings in which a recipe differs from `plain`, by their full names."""
+
+    def walk(ours: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found = {}
+        for name, value in ours.items():
+            if isinstance(value, Mapping):
+                found |= walk(value, usual[name], f"{prefix}{name}.")
+            elif value != usual[name]:
+                found[prefix + name] = value
+        return found
+
+    return walk(config_to_dict(config), config_to_dict(plain()), "")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -95,114 +227,115 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def train_arms(
-    data: Split, seed: int, arms: list[str], arguments: argparse.Namespace, results: Path
-) -> None:
-    """The arms from one warm checkpoint on; metrics of their best epochs in validation."""
+class Kept:
+    """States of runs in files named by all that they depend on; those of arms go when they end."""
+
+    def __init__(self, folder: Path, plan: Plan, data: Split) -> None:
+        self.folder, self.plan = folder, plan
+        self.sizes = data.user_count, data.item_count, len(data.train_items)
+
+    def find_file(self, arm: str | None) -> Path:
+        """Where the state of an arm stands, or that of the warm-up."""
+        config = self.plan.make_config(is_warm=arm is None)
+        # The first epochs do not depend on how many will come.
+        changes = find_changes(replace(config, epochs=plain().epochs))
+        known = [changes, self.sizes, arm, self.plan.warm_epochs]
+        digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6)
+        return self.folder / f"{digest.hexdigest()}.pt"
+
+    def resume(self, arm: str | None, run: StepRun) -> tuple[int, dict[int, Any]]:
+        """As `branch` wants it."""
+        file = self.find_file(arm)
+        if not file.exists():
+            return 0, {}
+        state = load_state(file)
+        run.run.load_state_dict(state["run"])
+        say(self.plan, f"goes on with step {state['steps']} of {arm or 'the warm-up'}")
+        return state["steps"], {score["step"]: score for score in json.loads(state["scores"])}
+
+    def keep(self, arm: str | None, run: StepRun, steps: int, scores: Mapping[int, Any]) -> None:
+        """As `branch` wants it."""
+        lines = json.dumps(list(scores.values()))
+        state = {"run": run.run.state_dict(), "steps": steps, "scores": lines}
+        save_state(self.find_file(arm), state)
+
+
+def train_arm(plan: Plan, data: Split, eval_every: int, kept: Kept) -> list[dict[str, Any]]:
+    """The lines of an arm, with the metrics of its best epoch in validation."""
 
     def make_run(arm: str | None) -> StepRun:
-        # An arm starts with the first step after the warm-up.
-        recipe = plain() if arm is None else replace(ARMS[arm](), start=0)
-        changes = {"loop.seed": seed, "device.device": "cpu", "epochs": arguments.epochs}
-        return StepRun(change(recipe, changes), data)
+        return StepRun(plan.make_config(is_warm=arm is None), data)
 
-    epoch = make_run(None).run.steps_per_epoch
-    own_epochs = arguments.epochs - arguments.warm_epochs
-    best: dict[str, Any] = {}
-    started = time.perf_counter()
+    run = make_run(None)
+    epoch = run.run.steps_per_epoch
+    own = epoch * (plan.epochs - plan.warm_epochs)
+    users, items = band_users(data), band_items(data)
+    clock = time.process_time()
 
-    def follow(arm: str, run: StepRun, step: int) -> None:
-        """Keeps what is best, and writes the line at the end."""
-        nonlocal started
-        if not step:
-            best.clear()
-            started = time.perf_counter()
-            return
-        at = arguments.warm_epochs + step // epoch
-        print(f"{arm}, seed {seed}: epoch {at}", file=sys.stderr, flush=True)
-        if not best or run.run.validate()["NDCG@10"] > best["valid"]["NDCG@10"]:
-            best.update(best_epoch=at, **score(run.run, data))
-        if at < arguments.epochs:
-            return
+    def score(arm: str, run: StepRun, step: int) -> dict[str, Any]:
+        """All metrics, of what is left of a line at its last step too."""
+        nonlocal clock
+        views = {arm: run.run.validated_model}
+        if run.run.miner is None:
+            views = {arm: run.run.model, AVERAGE: run.run.validated_model}
+        found: dict[str, Any] = {"step": step, "epoch": plan.warm_epochs + step // epoch}
+        found["views"] = {name: measure(view, data, users, items) for name, view in views.items()}
         negatives = epoch * run.run.config.batch_size
-        line = {
-            "seed": seed,
-            "arm": arm,
-            "warm_epochs": arguments.warm_epochs,
-            "epochs": arguments.epochs,
-            **best,
-            "last": None if best["best_epoch"] == at else score(run.run, data),
-            "reversed_last_epoch": run.log.get("reversed", 0) / negatives,
-            **check_reversed(run.run, data),
-            "memory_bytes": run.log.get("memory_bytes", 0),
-            "seconds": round(time.perf_counter() - started),
-        }
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+        found["reversed"] = run.log.get("reversed", 0) / negatives
+        found["memory_bytes"] = run.log.get("memory_bytes", 0)
+        miner = run.run.miner
+        if step == own and miner is not None and run.run.config.threshold is not None:
+            found["mined"] = check_held_out(miner.mined_pairs(), data, items)
+        found["seconds"], clock = time.process_time() - clock, time.process_time()
+        say(plan, f"epoch {found['epoch']}, " + ", ".join(
+            f"{name} {view['valid'][METRIC]:.4f}" for name, view in found["views"].items()
+        ))  # fmt: skip
+        return found
 
-    every = epoch * arguments.eval_every
-    warm, own = epoch * arguments.warm_epochs, epoch * own_epochs
-    branch(make_run, arms, warm, own, follow, score_every=every)
+    every = epoch * eval_every
+    found = branch(
+        make_run, [plan.arm], epoch * plan.warm_epochs, own, score,
+        score_every=every, states=kept,
+    )  # fmt: skip
+    scores = [found.scores[plan.arm][step] for step in sorted(found.scores[plan.arm])]
+    return [make_line(plan, name, scores) for name in scores[0]["views"]]
 
 
-def score(run: SequenceRun, data: Split) -> dict[str, Any]:
-    """All metrics of the model as it is evaluated now."""
-    model = run.validated_model
+def measure(model: SequenceModel, data: Split, users: Bands, items: Bands) -> dict[str, Any]:
+    """All metrics of a model, in all and by bands."""
+    owners, targets, ranks = find_ranks(model, data)
     return {
         "valid": evaluate(model, data, split="valid").metrics,
-        "full": evaluate(model, data, split="test").metrics,
+        "full": ranking_metrics(ranks),
         "sampled": evaluate(model, data, split="test", protocol="sampled").metrics,
+        "by_popularity": score_bands(ranks, items.of[targets - 1], items),
+        "by_history": score_bands(ranks, users.of[owners - 1], users),
     }
 
 
-def check_reversed(run: SequenceRun, data: Split) -> dict[str, Any]:
-    """Share of the reversed pairs (user, item) that are held out, and what chance would give."""
-    if run.miner is None or run.config.threshold is None:
-        return {}
-    users, items = run.miner.mined_pairs().T
-    if not len(users):
-        return {}
-    held_out = np.stack([data.valid, data.test])
-    # Keys of distinct (user, item): an item that a user has twice is one that is not drawn.
-    width, rows = data.item_count + 1, np.arange(data.user_count)
-    known = np.unique(np.repeat(rows, np.diff(data.train_offsets)) * width + data.train_items)
-    hidden = np.setdiff1d((rows * width + held_out)[held_out > 0], known)
-    drawable = data.item_count - np.bincount(known // width, minlength=data.user_count)
-    at_random = np.bincount(hidden // width, minlength=data.user_count) / drawable
+def make_line(plan: Plan, name: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is kept of an arm: the best epoch after the warm-up, the last, and the curve."""
+    last = scores[-1]
+    best = max(scores[1:], key=lambda score: score["views"][name]["valid"][METRIC])
+    end = last["views"][name]
     return {
-        "reversed_pairs": len(users),
-        "reversed_held_out": float((held_out[:, users - 1] == items).any(axis=0).mean()),
-        "random_held_out": float(at_random[users - 1].mean()),
+        **asdict(plan),
+        "arm": name,
+        "best_epoch": best["epoch"],
+        **best["views"][name],
+        "last": None if best is last else {key: end[key] for key in ("valid", "full", "sampled")},
+        "curve": {score["epoch"]: score["views"][name]["valid"][METRIC] for score in scores},
+        "reversed_last_epoch": last["reversed"],
+        **({"mined": last["mined"]} if "mined" in last else {}),
+        "memory_bytes": last["memory_bytes"],
+        "seconds": round(sum(score["seconds"] for score in scores)),
     }
 
 
-def format_table(lines: list[dict[str, Any]]) -> str:
-    """Means over the seeds, and the spread."""
-    columns = [
-        ("valid NDCG@10", lambda line: 100 * line["valid"]["NDCG@10"]),
-        ("HR@1", lambda line: 100 * line["full"]["HR@1"]),
-        ("HR@5", lambda line: 100 * line["full"]["HR@5"]),
-        ("HR@10", lambda line: 100 * line["full"]["HR@10"]),
-        ("NDCG@5", lambda line: 100 * line["full"]["NDCG@5"]),
-        ("NDCG@10", lambda line: 100 * line["full"]["NDCG@10"]),
-        ("sampled HR@10", lambda line: 100 * line["sampled"]["HR@10"]),
-        ("sampled NDCG@10", lambda line: 100 * line["sampled"]["NDCG@10"]),
-        ("lift", lambda line: line.get("reversed_held_out", 0)
-            / (line.get("random_held_out") or 1)),
-        ("best epoch", lambda line: line["best_epoch"]),
-    ]  # fmt: skip
-    rows = ["| arm | seeds | " + " | ".join(name for name, _ in columns) + " |"]
-    rows.append("| --- " * (len(columns) + 2) + "|")
-    for arm in dict.fromkeys(line["arm"] for line in lines):
-        of_arm = [line for line in lines if line["arm"] == arm]
-        cells = []
-        for _, value in columns:
-            values = [value(line) for line in of_arm]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.2f}{spread}")
-        rows.append(f"| {arm} | {len(of_arm)} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+def say(plan: Plan, text: str) -> None:
+    """A line of the log."""
+    now = time.strftime("%H:%M:%S", time.gmtime())
+    print(f"{now} seed {plan.seed}, {plan.loss}, {plan.arm}: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

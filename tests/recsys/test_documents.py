@@ -1,11 +1,9 @@
 """What the documents say of the training step, recipes and benches is what the code does."""
 
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,24 +143,3 @@ def test_recipes_in_the_documents() -> None:
     patient = RECIPES["patient"]()
     assert f"`threshold={patient.threshold}, start={patient.start}`" in section
     assert "UFNRec" not in changelog[2]
-
-
-def test_chance_counts_what_can_be_drawn() -> None:
-    """An item that a user has twice takes one place of the catalogue, not two."""
-    path = ROOT / "benches/arms_recsys.py"
-    spec = importlib.util.spec_from_file_location("arms_recsys", path)
-    assert spec is not None
-    assert spec.loader is not None
-    arms = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(arms)
-    # Of 10 items the first user trains on 2, and her test item is one of them; the second trains
-    # on 3, and his held-out items are the same one.
-    data = leave_one_out(make_interactions([0, 6, 11], [1, 2, 1, 1, 5, 2, 3, 4, 6, 7, 7], 10))
-    pairs = np.array([[1, 5], [1, 8], [2, 7]])
-    run = SimpleNamespace(
-        miner=SimpleNamespace(mined_pairs=lambda: pairs), config=SimpleNamespace(threshold=5)
-    )
-    found = arms.check_reversed(run, data)
-    assert found["reversed_pairs"] == 3
-    assert found["reversed_held_out"] == pytest.approx(2 / 3)
-    assert found["random_held_out"] == pytest.approx((1 / 8 + 1 / 8 + 1 / 7) / 3)

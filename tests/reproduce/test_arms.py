@@ -1,5 +1,7 @@
 """`branch`: arms go on from one run, each as if it had been trained alone."""
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -78,6 +80,67 @@ def test_the_shared_run_may_say_when_it_is_over() -> None:
 def test_without_arms_nothing_is_trained() -> None:
     assert branch(Walk, [], 10**9, 1, score).scores == {}
     assert Walk.made == []
+
+
+class KilledError(Exception):
+    pass
+
+
+class Shelf:
+    """Keeps runs in memory; a step that shall kill raises instead."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str | None, tuple[Any, int, dict[int, Any]]] = {}
+        self.steps = 0
+        self.kill_at: int | None = None
+
+    def make_run(self, arm: str | None) -> Walk:
+        shelf = self
+
+        class Mortal(Walk):
+            def step(self, step: int) -> None:
+                if shelf.steps == shelf.kill_at:
+                    raise KilledError
+                shelf.steps += 1
+                super().step(step)
+
+        return Mortal(arm)
+
+    def resume(self, arm: str | None, run: Walk) -> tuple[int, dict[int, Any]]:
+        if arm not in self.kept:
+            return 0, {}
+        path, steps, scores = copy.deepcopy(self.kept[arm])
+        run.path = path
+        return steps, scores
+
+    def keep(self, arm: str | None, run: Walk, steps: int, scores: Mapping[int, Any]) -> None:
+        self.kept[arm] = copy.deepcopy((run.path, steps, dict(scores)))
+
+
+@pytest.mark.parametrize("kill_at", range(14))
+def test_what_was_killed_comes_to_the_same(kill_at: int) -> None:
+    """5 steps of warm-up and 4 of each of two arms, a score every 2 steps."""
+    whole = branch(Walk, ["a", "b"], 5, 4, score, score_every=2)
+    shelf = Shelf()
+    if kill_at < 13:
+        shelf.kill_at = kill_at
+        with pytest.raises(KilledError):
+            branch(shelf.make_run, ["a", "b"], 5, 4, score, score_every=2, states=shelf)
+    shelf.kill_at = None
+    assert branch(shelf.make_run, ["a", "b"], 5, 4, score, score_every=2, states=shelf) == whole
+    # Not more than what came after the last score is done again.
+    assert shelf.steps - 13 < 2
+    assert branch(shelf.make_run, ["a", "b"], 5, 4, score, score_every=2, states=shelf) == whole
+    assert shelf.steps - 13 < 2
+
+
+def test_arms_that_come_later_begin_where_the_kept_run_ended() -> None:
+    shelf = Shelf()
+    branch(shelf.make_run, ["a"], 3, 1, score, states=shelf)
+    assert shelf.steps == 4
+    found = branch(shelf.make_run, ["b"], 3, 1, score, states=shelf)
+    assert shelf.steps == 5
+    assert found == branch(Walk, ["b"], 3, 1, score)
 
 
 @pytest.mark.parametrize(("steps", "every", "name"), [(0, None, "steps"), (1, 0, "score_every")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from lmcore.ops.interactions import read_columns
 from lmcore.recsys.columns import Places, find_columns

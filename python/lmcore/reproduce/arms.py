@@ -30,6 +30,22 @@ class Run(Protocol):
 
 _R = TypeVar("_R", bound=Run)
 _S = TypeVar("_S")
+_State = TypeVar("_State", bound=Run, contravariant=True)
+
+
+class States(Protocol[_State, _S]):
+    """Where runs are kept that may be killed; the run that all arms share is that of None."""
+
+    def resume(self, arm: str | None, run: _State) -> tuple[int, dict[int, _S]]:
+        """Returns how many steps a run has made and its scores; the run goes on from there.
+
+        What was never kept is left as it is: 0 steps, and no scores.
+        """
+        ...
+
+    def keep(self, arm: str | None, run: _State, steps: int, scores: Mapping[int, _S]) -> None:
+        """Keeps all that the next step depends on, steps made and scores."""
+        ...
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -50,6 +66,7 @@ def branch(
     score: Callable[[str, _R, int], _S],
     *,
     score_every: int | None = None,
+    states: States[_R, _S] | None = None,
 ) -> Branches[_S]:
     """Returns the scores of arms that are trained from one state.
 
@@ -61,6 +78,9 @@ def branch(
         steps: of each arm, at least 1.
         score: (arm, its run, how many steps it has made) to whatever is wanted of it.
         score_every: steps between two scores; each arm is scored at its start and end, too.
+        states: where runs are kept after each score, and that of all arms as often and at its
+            end; what is there goes on, so that killed arms come to what they would have come to.
+            None: nowhere.
 
     Raises:
         ValueError: `steps` or `score_every` is less than 1.
@@ -88,21 +108,30 @@ def branch(
         return Branches(warm_steps=0, scores={})
     trunk = make_run(None)
     is_warm = warm_steps if callable(warm_steps) else lambda _, step: step == warm_steps
-    warm = 0
+    warm = kept = 0 if states is None else states.resume(None, trunk)[0]
     while not is_warm(trunk, warm):
         trunk.step(warm)
         warm += 1
+        if states is not None and warm % every == 0:
+            states.keep(None, trunk, warm, {})
+            kept = warm
+    if states is not None and kept < warm:
+        states.keep(None, trunk, warm, {})
     state = dict(trunk.state_dict())
 
     scores: dict[str, dict[int, _S]] = {}
     for arm in arms:
         run = make_run(arm)
-        run.load_state_dict(copy.deepcopy(state))  # an optimizer goes on in these very tensors
-        scores[arm] = {0: score(arm, run, 0)}
-        for done in range(1, steps + 1):
+        first, scores[arm] = (0, {}) if states is None else states.resume(arm, run)
+        if not first:
+            run.load_state_dict(copy.deepcopy(state))  # an optimizer goes on in these very tensors
+            scores[arm] = {0: score(arm, run, 0)}
+        for done in range(first + 1, steps + 1):
             run.step(warm + done - 1)
             if done % every == 0 or done == steps:
                 scores[arm][done] = score(arm, run, done)
+                if states is not None:
+                    states.keep(arm, run, done, scores[arm])
     return Branches(warm_steps=warm, scores=scores)
 
 
