@@ -146,7 +146,7 @@ def test_defaults_of_the_paper() -> None:
         ({"device.compile": True}, "device.compile must be false"),
         ({"loop.metric_mode": "min"}, "loop.metric_mode must be max"),
         ({"teacher_mode": "on"}, "teacher_mode must be train or eval: got 'on'"),
-        ({"loop.metric": "AUC"}, "loop.metric must be HR@1 or"),
+        ({"loop.metric": "AUC"}, "loop.metric must be a metric: there is no metric .AUC."),
         ({"alpha": 0.3, "ema_decay": 0.9}, "alpha needs mining"),
         ({"max_length": 257, "mining": True}, "max_length must be at most 256 where mining is"),
         ({"loss": "hinge"}, "loss must be bce or gbce or sampled_softmax or cross_entropy: got"),
