@@ -585,7 +585,7 @@ def test_a_folder_of_another_recipe(folder: Path, tmp_path: Path) -> None:
     given: Any = {"model": folder / "small", "valid": VALID}
     recover(settings(), make_texts(), tmp_path, **given)
     for changes, text in (
-        ({"teacher": "none"}, "data.fingerprint"),
+        ({"teacher": "none"}, "data.teacher is"),
         ({"objective": "ul2"}, "config.objective"),
         ({"update_every_steps": 3}, "config.update_every_steps is 2 there and 3 here"),
         ({"distillation.weight": 0.1}, "config.distillation.weight is 0.5 there"),
