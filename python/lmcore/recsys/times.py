@@ -134,6 +134,19 @@ def to_float_times(times: NDArray[np.float64]) -> Times:
     return Times(bits ^ (bits >> 63 & np.int64(0x7FFF_FFFF_FFFF_FFFF)), None, "float64")
 
 
+def take_times(values: NDArray[Any]) -> Times:
+    """Returns the times of an array of finite int64, float64 or datetime64[ns].
+
+    Example:
+        >>> times = take_times(np.array(["1970-01-02"], dtype="datetime64[ns]"))
+        >>> times.kind, times.restore(times.order)[0].astype("datetime64[D]").item().day
+        ('datetime64[ns]', 2)
+    """
+    if values.dtype.kind == "f":
+        return to_float_times(values)
+    return Times(values.view(np.int64), None, str(values.dtype))
+
+
 def shorten(value: str, most: int = 40) -> str:
     """Returns a text of a file as errors show it."""
     return value if len(value) <= most else value[:most] + "..."
