@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lmcore.recsys.backbone import SequenceModel
-    from lmcore.recsys.data import InteractionReport, Interactions, Split
+    from lmcore.recsys.data import Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
+    from lmcore.recsys.reports import InteractionReport
     from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.training import TrainResult
 
