@@ -265,7 +265,7 @@ def test_blocks_of_recommendations_change_nothing(
     expected = list(recommend(model, data.interactions, count=ITEMS))
     for users, rows in ((1, 1), (7, 3), (100, 1)):
         monkeypatch.setattr(recommendation, "_USERS", users)
-        monkeypatch.setattr(recommendation, "_SORTED_BYTES", rows * 16 * ITEMS)
+        monkeypatch.setattr(recommendation, "_SCORE_BYTES", rows * 16 * ITEMS)
         model.train()
         found = []
         for one in recommend(model, data.interactions, count=ITEMS):

@@ -37,9 +37,9 @@ def interactions_from_frame(
 
     Raises:
         TypeError: ids are neither integers nor texts, or times neither numbers nor dates.
-        ValueError: a column is absent or stands twice, a value is missing, below 0 or empty, a
-            time is not finite, ids differ only by white space, columns have other lengths, or
-            there are no rows.
+        ValueError: a column is absent, stands twice or is named for two things, a value is
+            missing, below 0 or empty, a time is not finite, ids differ only by white space,
+            columns have other lengths, or there are no rows.
 
     Example:
         >>> frame = {"who": ["ann", "bob", "ann"], "what": [7, 3, 3], "when": [2.5, 1, 0]}
@@ -47,6 +47,10 @@ def interactions_from_frame(
         >>> found.items.tolist(), found.times.tolist(), found.user_ids
         ([1, 2, 1], [0.0, 2.5, 1.0], ('ann', 'bob'))
     """
+    named = [name for name in (user, item, time) if name is not None]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"users, items and times must be different columns: got {twice!r} twice")
     users = _to_ids(_take_column(frame, user), user)
     items = _to_ids(_take_column(frame, item), item)
     if len(users) != len(items):
