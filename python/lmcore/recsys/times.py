@@ -24,8 +24,8 @@ _DATE = re.compile(
 )
 _DATES = ("date", "date with a zone")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# datetime64[ns] holds no more.
-_FIRST_YEAR, _LAST_YEAR = 1678, 2261
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""Years that nanoseconds in 64 bits hold, as datetime64[ns] does."""
 
 
 class Times(NamedTuple):
@@ -164,7 +164,7 @@ def _to_nanoseconds(value: str) -> int:
     day, minute, second, fraction, zone = found.groups()
     zone = "+00:00" if zone in (None, "Z") else zone
     moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}{zone}")
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError("the year is out of range")
     whole = moment - _EPOCH
     return (whole.days * 86400 + whole.seconds) * 10**9 + int((fraction or "0").ljust(9, "0"))
