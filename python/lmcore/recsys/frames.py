@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.recsys.arranging import arrange
-from lmcore.recsys.interactions import Interactions, to_times
+from lmcore.recsys.interactions import Interactions, as_times
 from lmcore.recsys.rows import Rows
 from lmcore.recsys.times import take_times
 
@@ -132,6 +132,6 @@ def _read_times(column: Any, name: str, count: int) -> NDArray[Any]:
     """The times of a column; errors name it."""
     array = _to_array(column)
     try:
-        return to_times(array, count)
+        return as_times(array, count)
     except (TypeError, ValueError) as error:
         raise type(error)(f"column {name!r}: {error}") from None
