@@ -433,7 +433,7 @@ def test_columns_are_remembered(tmp_path: Path) -> None:
     columns = ["--user", "who", "--item", "what"]
     result = run("train", "plain", "--data", data, "--out", folder, *columns, *SMALL, "--epochs", 1)
     assert result.exit_code == 0, result.output
-    assert "no times: the order of the file was trusted" in result.stderr
+    assert "no times: the order of the rows was trusted" in result.stderr
     for arguments in (["evaluate", folder, "--data", data, "--json"], ["recommend", folder, "u3"]):
         result = run(*arguments)
         assert result.exit_code == 0, result.output

@@ -116,7 +116,7 @@ def test_sizes_of_blocks() -> None:
     assert found is not None
     assert [int(n) for n in found.groups()] == [
         recommendation._USERS,
-        recommendation._SORTED_BYTES >> 20,
+        recommendation._SCORE_BYTES >> 20,
     ]
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmcore.ops.negatives import SequenceSampler
-from lmcore.recsys import recommendation
+from lmcore.recsys import recommendation, scoring
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
@@ -88,6 +88,19 @@ def test_full_ranking(model: SequenceModel, data: Split, split: str, ties: str) 
         gains = np.where(ranks < k, 1 / np.log2(ranks + 2), 0)
         assert result.metrics[f"NDCG@{k}"] == pytest.approx(gains.mean())
     assert result.metrics["MRR"] == pytest.approx((1 / (ranks + 1)).mean())
+
+
+@pytest.mark.parametrize("protocol", ["full", "sampled"])
+def test_windows_that_are_no_whole_number_of_blocks(
+    model: SequenceModel, data: Split, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features are made for more users at a time than are scored: 7 and 3 of ten are right."""
+    metrics = ["NDCG@10", *(["Popularity@3"] if protocol == "full" else [])]
+    expected = evaluate(model, data, protocol=protocol, metrics=metrics)
+    monkeypatch.setattr(scoring, "_WINDOWS", 10)
+    found = evaluate(model, data, protocol=protocol, metrics=metrics, block=7)
+    assert (found.users, found.ties) == (expected.users, expected.ties)
+    assert found.metrics == pytest.approx(expected.metrics)
 
 
 def test_block_size_changes_nothing(model: SequenceModel, data: Split) -> None:
@@ -252,7 +265,7 @@ def test_blocks_of_recommendations_change_nothing(
     expected = list(recommend(model, data.interactions, count=ITEMS))
     for users, rows in ((1, 1), (7, 3), (100, 1)):
         monkeypatch.setattr(recommendation, "_USERS", users)
-        monkeypatch.setattr(recommendation, "_SORTED_BYTES", rows * 16 * ITEMS)
+        monkeypatch.setattr(recommendation, "_SCORE_BYTES", rows * 16 * ITEMS)
         model.train()
         found = []
         for one in recommend(model, data.interactions, count=ITEMS):

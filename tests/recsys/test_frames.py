@@ -153,6 +153,23 @@ def test_bad_columns(make: Any, changes: dict[str, Any], problem: str) -> None:
     assert "\n" not in message
 
 
+def test_ids_that_differ_by_white_space_and_orders_that_are_trusted() -> None:
+    with pytest.raises(ValueError, match="the frame: items 'x' and 'x ' differ only by white spa"):
+        interactions_from_frame({"u": [1, 1], "i": ["x", "x "]}, user="u", item="i")
+    frame = {"u": [1, 1], "i": ["x", "y z"], "t": [1.5, -0.5]}
+    assert interactions_from_frame(frame, user="u", item="i").report.is_order_trusted
+    found = interactions_from_frame(frame, **NAMES)
+    assert not found.report.is_order_trusted
+    assert found.times is not None
+    assert found.times.tolist() == [-0.5, 1.5]
+
+
+@pytest.mark.parametrize("changes", [{"item": "u"}, {"time": "u"}])
+def test_a_column_is_one_thing(changes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be different columns: got 'u' twice"):
+        interactions_from_frame({"u": [1], "i": [2], "t": [3]}, **NAMES | changes)
+
+
 def test_other_bad_columns() -> None:
     frame = pd.DataFrame([[1, 1, 1], [2, 2, 2]], columns=["u", "i", "u"])
     with pytest.raises(ValueError, match=r"^column 'u' stands twice$"):

@@ -322,3 +322,21 @@ def test_shapes() -> None:
         sampled_softmax_loss(torch.zeros(2, 3), log_q=torch.zeros(2))
     with pytest.raises(ValueError, match=r"logits must be \[P, 1 \+ N\]"):
         sampled_softmax_loss(torch.zeros(2))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_temperatures_that_are_none(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be above 0: got "):
+        sampled_softmax_loss(torch.zeros(1, 2), temperature=temperature)
+    with pytest.raises(ValueError, match="temperature must be above 0: got "):
+        catalogue_loss(
+            torch.zeros(1, 2), torch.ones(3, 2), torch.tensor([1]), temperature=temperature
+        )
+
+
+def test_calibrations_that_are_none() -> None:
+    for t in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="t must be from 0 to 1: got "):
+            find_gbce_beta(5, 9, t)
+    with pytest.raises(ValueError, match="negatives must be at least 1: got 0"):
+        find_gbce_beta(0, 9, 0.5)

@@ -125,8 +125,11 @@ def test_leave_one_out_leaves_no_trace(file: Path, tmp_path: Path) -> None:
     assert run(*arguments, "--split-by", "leave-one-out", "--quiet").exit_code == 0
     assert (tmp_path / "recipe.json").read_bytes() == before
     assert load_run(tmp_path).rule == SplitRule()
-    failed = run("evaluate", tmp_path, "--data", file, "--split-by", "time")
-    check_failed(failed, "the run was trained on another split, by leave-one-out, cold_items keep")
+    # Also one that these data do not have: its end would be before its beginning.
+    for options in ([], ["--test-quantile", "0.1"]):
+        failed = run("evaluate", tmp_path, "--data", file, "--split-by", "time", *options)
+        text = "the run was trained on another split, by leave-one-out, cold_items keep"
+        check_failed(failed, text)
 
 
 @pytest.mark.parametrize(

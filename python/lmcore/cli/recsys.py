@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lmcore.recsys.backbone import SequenceModel
-    from lmcore.recsys.data import InteractionReport, Interactions, Split
+    from lmcore.recsys.data import Interactions, Split
     from lmcore.recsys.evaluation import Evaluation
     from lmcore.recsys.folder import TrainedRun
     from lmcore.recsys.recipes import TrainConfig
+    from lmcore.recsys.reports import InteractionReport
     from lmcore.recsys.rules import SplitRule
     from lmcore.recsys.training import TrainResult
 
@@ -333,12 +334,16 @@ def _split_run(run: TrainedRun, rule: SplitRule | None, *, quiet: bool) -> Split
     """The interactions as the training split them; another split would test what it has seen."""
     from lmcore.recsys.splits import split_interactions
 
+    other = (
+        f"the run was trained on another split, {run.rule.describe()}: without options of the "
+        "split, that one is taken"
+    )
+    # By the kind of split first: one that cannot be made of these data is another one, too.
+    if run.has_recipe and rule is not None and rule.by != run.rule.by:
+        raise ValueError(other)
     split = split_interactions(run.interactions, rule or run.rule)
     if run.has_recipe and split.rule != run.rule:
-        raise ValueError(
-            f"the run was trained on another split, {run.rule.describe()}: without options of the "
-            "split, that one is taken"
-        )
+        raise ValueError(other)
     if not quiet:
         _say_split(split)
     return split

@@ -15,7 +15,7 @@ from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
 from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.registration import register_auto_classes
-from lmcore.recsys.reports import FilterReport, SplitReport
+from lmcore.recsys.reports import FilterReport, InteractionReport, SplitReport
 from lmcore.recsys.start import EpochLossStart, StartRule, StartSwitch, StepStart
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lmcore.recsys.configuration_sasrec import SASRecConfig
     from lmcore.recsys.data import (
         EvaluationRows,
-        InteractionReport,
         Interactions,
         Split,
         Targets,
@@ -92,7 +91,6 @@ _LAZY = {
     "FMLPModel": "modeling_fmlp",
     "GRU4RecConfig": "configuration_gru4rec",
     "GRU4RecModel": "modeling_gru4rec",
-    "InteractionReport": "data",
     "Interactions": "data",
     "ItemKNN": "baselines",
     "Leakage": "splits",

@@ -1,4 +1,4 @@
-"""Rows of a file as interactions: ids without gaps, by user and time."""
+"""Rows of a file or a frame as interactions: ids without gaps, by user and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LISTED_ROWS = 1000
 
 
 def arrange(
-    path: str,
+    place: str,
     rows: Rows,
     skipped: list[str],
     id_map: IdMap | None,
@@ -28,7 +28,7 @@ def arrange(
     """Returns interactions with contiguous ids, grouped by user, sorted by time.
 
     Args:
-        path: of the file, for errors.
+        place: of the rows, for errors: the file, or that it is a frame.
         rows: what it holds; at least one.
         skipped: what was left out.
         id_map: whose items' ids are taken; None: new ones.
@@ -42,7 +42,7 @@ def arrange(
     if not tells_blanks:
         for kind, column in (("users", users), ("items", items)):
             if isinstance(column, Column):
-                check_blanks(path, kind, column.names)
+                check_blanks(place, kind, column.names)
     user_numbers, user_ids = number_ids(users)
     if id_map is None:
         item_numbers, item_ids = number_ids(items)
@@ -70,11 +70,11 @@ def arrange(
     return Interactions(found.offsets, found.items, ids, report, moments)
 
 
-def check_blanks(path: str, kind: str, names: Sequence[str]) -> None:
+def check_blanks(place: str, kind: str, names: Sequence[str]) -> None:
     """Raises ValueError where two ids differ only by white space, or one is nothing else.
 
     Args:
-        path: of the file.
+        place: where the ids stand.
         kind: of the ids, `users` or `items`.
         names: distinct ids.
 
@@ -90,10 +90,10 @@ def check_blanks(path: str, kind: str, names: Sequence[str]) -> None:
     for name in names:
         plain = " ".join(name.split())
         if not plain:
-            raise ValueError(f"{path}: {kind}: an id of white space alone: got {name!r:.100}")
+            raise ValueError(f"{place}: {kind}: an id of white space alone: got {name!r:.100}")
         other = known.setdefault(plain, name)
         if other != name:
             raise ValueError(
-                f"{path}: {kind} {shorten(other)!r} and {shorten(name)!r} differ only by white "
+                f"{place}: {kind} {shorten(other)!r} and {shorten(name)!r} differ only by white "
                 "space"
             )

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.recsys.interactions import History, Interactions, make_interactions, to_history
-from lmcore.recsys.reports import InteractionReport, SplitReport
+from lmcore.recsys.reports import SplitReport
 from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.stretches import take_stretches, take_windows, to_offsets
 
 __all__ = [
     "EvaluationRows",
     "History",
-    "InteractionReport",
     "Interactions",
     "Split",
     "Targets",

@@ -160,7 +160,7 @@ def evaluate(
     meter = ListMeter(wanted, data)
     found: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
     for part in iterate_scores(model, rows.sequences, history, size):
-        users = slice(part.start, part.start + size)
+        users = part.users
         bounds = offsets[users.start : users.stop + 1]
         columns, bounds = rows.targets[bounds[0] : bounds[-1]] - 1, bounds - bounds[0]
         if drawn is not None:

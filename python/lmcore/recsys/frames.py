@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmcore.recsys.ids import IdMap, count_remapped, number_ids
-from lmcore.recsys.interactions import Interactions, to_times
-from lmcore.recsys.reports import InteractionReport
-from lmcore.recsys.stretches import count_repeated, to_offsets
+from lmcore.recsys.arranging import arrange
+from lmcore.recsys.interactions import Interactions, as_times
+from lmcore.recsys.rows import Rows
+from lmcore.recsys.times import take_times
 
 __all__ = ["interactions_from_frame"]
 
@@ -33,12 +33,13 @@ def interactions_from_frame(
         user: name of the column of users.
         item: name of the column of items.
         time: name of the column of times, numbers or dates; dates become datetime64[ns], those
-            of a time zone in UTC. None: the order is trusted.
+            of a time zone in UTC. None: the order is trusted, and the report says so.
 
     Raises:
         TypeError: ids are neither integers nor texts, or times neither numbers nor dates.
-        ValueError: a column is absent or stands twice, a value is missing, below 0 or empty, a
-            time is not finite, columns have other lengths, or there are no rows.
+        ValueError: a column is absent, stands twice or is named for two things, a value is
+            missing, below 0 or empty, a time is not finite, ids differ only by white space,
+            columns have other lengths, or there are no rows.
 
     Example:
         >>> frame = {"who": ["ann", "bob", "ann"], "what": [7, 3, 3], "when": [2.5, 1, 0]}
@@ -46,34 +47,22 @@ def interactions_from_frame(
         >>> found.items.tolist(), found.times.tolist(), found.user_ids
         ([1, 2, 1], [0.0, 2.5, 1.0], ('ann', 'bob'))
     """
-    users, user_ids = number_ids(_to_ids(_take_column(frame, user), user))
-    items, item_ids = number_ids(_to_ids(_take_column(frame, item), item))
+    named = [name for name in (user, item, time) if name is not None]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"users, items and times must be different columns: got {twice!r} twice")
+    users = _to_ids(_take_column(frame, user), user)
+    items = _to_ids(_take_column(frame, item), item)
     if len(users) != len(items):
         raise ValueError(
             f"columns must have one length: {user!r} has {len(users)} rows and {item!r} "
             f"{len(items)}"
         )
-    when, unsorted = None, 0
-    order = np.argsort(users, kind="stable")
+    times = None
     if time is not None:
-        when = _read_times(_take_column(frame, time), time, len(users))
-        grouped, own = when[order], users[order]
-        unsorted = int(np.count_nonzero((grouped[1:] < grouped[:-1]) & (own[1:] == own[:-1])))
-        if unsorted:
-            order = np.lexsort((when, users))
-        when = when[order]
-    users, items = users[order], items[order]
-    report = InteractionReport(
-        users=len(user_ids),
-        items=len(item_ids),
-        interactions=len(items),
-        repeated=count_repeated(users, items),
-        remapped_users=count_remapped(user_ids),
-        remapped_items=count_remapped(item_ids),
-        unsorted=unsorted,
-    )
-    offsets = to_offsets(np.bincount(users, minlength=len(user_ids) + 1)[1:])
-    return Interactions(offsets, items, IdMap(user_ids, item_ids), report, when)
+        times = take_times(_read_times(_take_column(frame, time), time, len(users)))
+    rows = Rows(users, items, times)
+    return arrange("the frame", rows, [], None, is_order_trusted=time is None)
 
 
 def _take_column(frame: Any, name: str) -> Any:
@@ -143,6 +132,6 @@ def _read_times(column: Any, name: str, count: int) -> NDArray[Any]:
     """The times of a column; errors name it."""
     array = _to_array(column)
     try:
-        return to_times(array, count)
+        return as_times(array, count)
     except (TypeError, ValueError) as error:
         raise type(error)(f"column {name!r}: {error}") from None

@@ -155,7 +155,7 @@ def make_interactions(
         index = int(np.flatnonzero((values < 1) | (values > count))[0])
         raise IndexError(f"items must be in 1..{count}: got {values[index]} at {index}")
     users = np.repeat(np.arange(1, len(rows), dtype=np.int64), lengths)
-    when = None if times is None else to_times(times, len(values))
+    when = None if times is None else as_times(times, len(values))
     if when is not None:
         late = np.flatnonzero((when[1:] < when[:-1]) & (users[1:] == users[:-1]))
         if late.size:
@@ -169,8 +169,21 @@ def make_interactions(
     return Interactions(rows, values, IdMap.identity(len(lengths), count), report, when)
 
 
-def to_times(times: ArrayLike, count: int) -> NDArray[Any]:
-    """`[count]` int64, float64 or datetime64[ns] times, without what is no time."""
+def as_times(times: ArrayLike, count: int) -> NDArray[Any]:
+    """Returns times of memory as `[count]` int64, float64 or datetime64[ns].
+
+    Args:
+        times: numbers or dates.
+        count: of the interactions.
+
+    Raises:
+        TypeError: they are neither.
+        ValueError: their number is another one, or one is not finite or does not fit 64 bits.
+
+    Example:
+        >>> as_times([3, 5], 2).tolist()
+        [3, 5]
+    """
     array = np.asarray(times)
     if array.shape != (count,):
         raise ValueError(f"times must be {count}, one for each interaction: got {array.shape}")

@@ -227,10 +227,17 @@ def find_gbce_beta(negatives: int, item_count: int, t: float) -> float:
         item_count: items of the catalogue, I.
         t: the calibration, from 0 to 1.
 
+    Raises:
+        ValueError: `t` is out of its range, or there are no negatives.
+
     Example:
         >>> find_gbce_beta(negatives=10, item_count=41, t=0.5)
         0.625
     """
+    if negatives < 1:
+        raise ValueError(f"negatives must be at least 1: got {negatives}")
+    if not 0 <= t <= 1:
+        raise ValueError(f"t must be from 0 to 1: got {t}")
     rate = min(1.0, negatives / max(item_count - 1, 1))
     return 1 - t * (1 - rate)
 

@@ -27,6 +27,11 @@ def read_parquet(
         known: items that a row may hold; None: any.
         skipped: where bad rows are listed; None: they raise.
         columns: names of `user`, `item` and `time`; None: usual ones.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+        OSError: the file cannot be read.
+        ValueError: it is no such file, a column cannot be used, or a row that is not skipped.
     """
     with optional_imports():
         import pyarrow as pa

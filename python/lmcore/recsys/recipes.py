@@ -89,7 +89,7 @@ class TrainConfig:
     """Divides the logits in `sampled_softmax` and `cross_entropy`."""
 
     negatives: Annotated[int, Between(1, 2**20)] = 100
-    """Negatives of each position, N; `cross_entropy` draws none."""
+    """Negatives of each position, N; `cross_entropy` looks at none."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """How negatives are drawn."""
     exponent: Annotated[float, Between(0, 100)] = 0.75

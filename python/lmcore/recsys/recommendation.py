@@ -16,9 +16,9 @@ from lmcore.recsys.evaluation import check_catalogue
 from lmcore.recsys.lists import find_best
 from lmcore.recsys.scoring import iterate_features
 
-# Users whose windows and features exist at a time, at most, and bytes of their sorted scores.
+# Users whose windows and features exist at a time, at most, and bytes of their scores.
 _USERS = 512
-_SORTED_BYTES = 1 << 27
+_SCORE_BYTES = 1 << 27
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -79,8 +79,8 @@ def recommend(
     empty = chosen[data.offsets[chosen] == data.offsets[chosen - 1]]
     if empty.size:
         raise ValueError(f"user {data.user_ids[int(empty[0]) - 1]} has no interactions")
-    # A score and its index take 4 and 8 bytes, and the unsorted score 4.
-    size = max(1, min(_USERS, _SORTED_BYTES // (16 * data.item_count)))
+    # A score and its copy take 4 bytes each, and a count of equal scores 8.
+    size = max(1, min(_USERS, _SCORE_BYTES // (16 * data.item_count)))
     for block, features in _iterate_users(model, data, chosen, size):
         offsets, columns = data.history(block)
         scores = model.score_catalogue(features).float().cpu()

@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["FilterReport", "InteractionReport", "SplitReport"]
 
 
-ORDER_TRUSTED = "no times: the order of the file was trusted"
+ORDER_TRUSTED = "no times: the order of the rows was trusted"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -15,7 +15,7 @@ __all__ = ["Rows"]
 
 
 class Rows(NamedTuple):
-    """Interactions in the order of the file."""
+    """Interactions in the order of the file or frame."""
 
     users: Sequence[str] | NDArray[np.int64] | Column
     items: Sequence[str] | NDArray[np.int64] | Column

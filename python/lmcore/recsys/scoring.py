@@ -23,8 +23,8 @@ _WINDOWS = 1024
 class ScoreBlock(Protocol):
     """Some users in a row, and how to score items for them."""
 
-    start: int
-    """The first of them."""
+    users: slice
+    """Which rows of the windows they are."""
 
     def catalogue(self) -> torch.Tensor:
         """Returns `[block, I]` scores of all items."""
@@ -88,6 +88,7 @@ def iterate_scores(
     if isinstance(model, SequenceModel):
         for start, features in iterate_features(model, sequences, max(size, _WINDOWS)):
             for first in range(0, len(features), size):
+                # What is left of the windows may be fewer users than a block has.
                 yield _ModelBlock(model, start + first, features[first : first + size])
         return
     for start in range(0, len(sequences), size):
@@ -98,7 +99,8 @@ def iterate_scores(
 
 class _ModelBlock:
     def __init__(self, model: SequenceModel, start: int, features: torch.Tensor) -> None:
-        self.start, self._model, self._features = start, model, features
+        self.users = slice(start, start + len(features))
+        self._model, self._features = model, features
 
     def catalogue(self) -> torch.Tensor:
         return self._model.score_catalogue(self._features).float()
@@ -112,8 +114,9 @@ class _ModelBlock:
 
 class _BaselineBlock:
     def __init__(self, start: int, scores: NDArray[np.float64]) -> None:
+        self.users = slice(start, start + len(scores))
         # Rows that are one row in memory are not written to, but torch must be able to.
-        self.start, self._scores = start, torch.from_numpy(np.require(scores, requirements="W"))
+        self._scores = torch.from_numpy(np.require(scores, requirements="W"))
 
     def catalogue(self) -> torch.Tensor:
         return self._scores

@@ -58,7 +58,7 @@ def sampled_softmax_loss(
         A scalar.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or the temperature is not above 0.
 
     Example:
         >>> sampled_softmax_loss(torch.zeros(2, 4)).exp()
@@ -67,6 +67,7 @@ def sampled_softmax_loss(
         >>> sampled_softmax_loss(torch.zeros(1, 4), log_q=log_q).exp()
         tensor(31.0000)
     """
+    _check_temperature(temperature)
     shapes = [] if logits.ndim != 2 else [logits.shape, (len(logits), 1)]
     if not shapes or (log_q is not None and log_q.shape not in shapes):
         other = "none" if log_q is None else list(log_q.shape)
@@ -101,13 +102,14 @@ def catalogue_loss(
         A scalar.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or the temperature is not above 0.
         IndexError: a positive is no item (on a CPU).
 
     Example:
         >>> catalogue_loss(torch.zeros(1, 2), torch.ones(6, 2), torch.tensor([5])).exp()
         tensor(5.)
     """
+    _check_temperature(temperature)
     if temperature != 1:
         features = features / temperature
     summed = cross_entropy(features, item_emb[1:], positives.long() - 1, reduction="sum")
@@ -268,6 +270,11 @@ class _SummedSoftmax(torch.autograd.Function):
         if places is not None:
             slopes.view(-1)[places] = -turned
         return slopes.mul_(gradient * ctx.scale), None, None, None
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0: got {temperature}")
 
 
 def _correct(logits: Tensor, log_q: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lmcore.recsys.data import Interactions, Split, make_split
 from lmcore.recsys.rules import DATE, SplitRule
 from lmcore.recsys.stretches import take_stretches
+from lmcore.recsys.times import FIRST_YEAR, LAST_YEAR
 
 __all__ = [
     "Leakage",
@@ -28,8 +29,6 @@ Time: TypeAlias = int | float | str | datetime | np.datetime64
 
 # Of the interactions, those before validation and before the test.
 _VALID_QUANTILE, _TEST_QUANTILE = 0.8, 0.9
-# Years that nanoseconds in 64 bits hold.
-_YEARS = (1678, 2261)
 
 
 def leave_last(
@@ -241,7 +240,7 @@ def _find_bound(part: str, time: float | str | None, quantile: float, times: NDA
             raise ValueError
         found = np.datetime64(time)
         year = found.astype("datetime64[Y]").astype(int) + 1970
-        if not _YEARS[0] <= year <= _YEARS[1]:
+        if not FIRST_YEAR <= year <= LAST_YEAR:
             raise ValueError
     except ValueError:
         raise ValueError(

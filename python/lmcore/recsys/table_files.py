@@ -15,6 +15,7 @@ from lmcore.recsys.times import Times, shorten, time_kind, time_problem, to_time
 __all__: list[str] = []
 
 _KINDS = ("token", "token_seq", "float", "float_seq")
+_INTER_NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 _MOVIELENS = ("user", "item", "rating", "timestamp")
 # Lines of one row; without an end, a quote that is not closed would take the file.
 _MOST_LINES = 1000
@@ -45,6 +46,9 @@ def inter_layout(path: str, data: bytes, **columns: str | None) -> Layout:
         path: of the file, for errors.
         data: the file.
         columns: names of `user`, `item` and `time`; None: RecBole's.
+
+    Raises:
+        ValueError: the header is none, or as for `find_columns`; the text names the file.
     """
     head = _take_head(path, data)
     names: list[str] = []
@@ -56,8 +60,6 @@ def inter_layout(path: str, data: bytes, **columns: str | None) -> Layout:
                 f"{path}:1: a header is `name:type` fields separated by tabs, the type one of "
                 f"{', '.join(_KINDS)}: got {shorten(column)!r}"
             )
-        if name in names:
-            raise ValueError(f"{path}:1: column {name} stands twice in the header")
         names.append(name)
         kinds.append(kind)
     chosen = {role: columns.get(role) or usual for role, usual in _INTER_NAMES.items()}
@@ -66,12 +68,9 @@ def inter_layout(path: str, data: bytes, **columns: str | None) -> Layout:
     for name, kind in zip(names, kinds, strict=True):
         for role, expected in (("user", "token"), ("item", "token"), ("time", "float")):
             if name == chosen[role] and kind != expected:
-                raise ValueError(f"{path}:1: {name} must be of type {expected}: got {kind}")
-    for name in filter(None, chosen.values()):
-        if name not in names:
-            raise ValueError(
-                f"{path}:1: there is no column {name}: the header has {', '.join(names)}"
-            )
+                raise ValueError(
+                    f"{path}:1: {shorten(name)} must be of type {expected}: got {kind}"
+                )
     given = {role: name or None for role, name in chosen.items()}
     return Layout(
         separator="\t",
@@ -83,9 +82,6 @@ def inter_layout(path: str, data: bytes, **columns: str | None) -> Layout:
     )
 
 
-_INTER_NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-
-
 def header_layout(path: str, data: bytes, separator: str, **columns: str | None) -> Layout:
     """Returns the layout of a CSV or TSV file, by its header.
 
@@ -94,6 +90,9 @@ def header_layout(path: str, data: bytes, separator: str, **columns: str | None)
         data: the file.
         separator: between two fields.
         columns: names of `user`, `item` and `time`; None: usual ones.
+
+    Raises:
+        ValueError: the header ends within quotes, or as for `find_columns`.
     """
     head = _take_head(path, data)
     try:
@@ -119,6 +118,9 @@ def movielens_layout(path: str, data: bytes, **columns: str | None) -> Layout:
         path: of the file, for errors.
         data: the file.
         columns: names of `user`, `item` and `time` among user, item, rating and timestamp.
+
+    Raises:
+        ValueError: as for `find_columns`.
     """
     head = _take_head(path, data)
     separator = "::" if "::" in head else "\t"

@@ -24,8 +24,8 @@ _DATE = re.compile(
 )
 _DATES = ("date", "date with a zone")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# datetime64[ns] holds no more.
-_FIRST_YEAR, _LAST_YEAR = 1678, 2261
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""Years that nanoseconds in 64 bits hold, as datetime64[ns] does."""
 
 
 class Times(NamedTuple):
@@ -134,6 +134,19 @@ def to_float_times(times: NDArray[np.float64]) -> Times:
     return Times(bits ^ (bits >> 63 & np.int64(0x7FFF_FFFF_FFFF_FFFF)), None, "float64")
 
 
+def take_times(values: NDArray[Any]) -> Times:
+    """Returns the times of an array of finite int64, float64 or datetime64[ns].
+
+    Example:
+        >>> times = take_times(np.array(["1970-01-02"], dtype="datetime64[ns]"))
+        >>> times.kind, times.restore(times.order)[0].astype("datetime64[D]").item().day
+        ('datetime64[ns]', 2)
+    """
+    if values.dtype.kind == "f":
+        return to_float_times(values)
+    return Times(values.view(np.int64), None, str(values.dtype))
+
+
 def shorten(value: str, most: int = 40) -> str:
     """Returns a text of a file as errors show it."""
     return value if len(value) <= most else value[:most] + "..."
@@ -151,7 +164,7 @@ def _to_nanoseconds(value: str) -> int:
     day, minute, second, fraction, zone = found.groups()
     zone = "+00:00" if zone in (None, "Z") else zone
     moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}{zone}")
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError("the year is out of range")
     whole = moment - _EPOCH
     return (whole.days * 86400 + whole.seconds) * 10**9 + int((fraction or "0").ljust(9, "0"))
