@@ -317,7 +317,7 @@ def test_one_bad_row_of_inter(tmp_path: Path, row: str | bytes, problem: str) ->
         ("user_id:int\titem_id:token", "a header is `name:type` fields"),
         ("user_id:token item_id:token", "a header is `name:type` fields"),
         ("user_id:token\titem_id:token\titem_id:token", "column item_id stands twice"),
-        ("user_id:token\trating:float", "there is no column item_id: the header has user_id, r"),
+        ("user_id:token\trating:float", "there is no column 'item_id': the header has 'user_id', "),
         ("user_id:token\titem_id:float", "item_id must be of type token: got float"),
         ("user_id:token\titem_id:token\ttimestamp:token", "timestamp must be of type float"),
         (b"user_id:token\t\xffitem_id:token", "not UTF-8"),

@@ -387,6 +387,10 @@ def test_a_run_goes_on_though_there_are_new_settings(tmp_path: Path) -> None:
         }  # fmt: skip
         assert content["fingerprint"] == written
         check_manifest(find_model(tmp_path), written)
+    content["fingerprint"] = None  # of any run, to who looks at a manifest
+    (tmp_path / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"its fingerprint is another than recipe\.json"):
+        run(tmp_path, steps=12, recipe=Recipe(config=_Settings(lr=0.1)))
     folder = tmp_path / "without"
     run(folder, steps=3, recipe=Recipe(config={"loss": "bce"}))
     with pytest.raises(FileExistsError, match=r"config.lr is null there and 0.1 here"):

@@ -217,7 +217,8 @@ class RunFolder:
             if resume and done:
                 recipe.check(self.path, old)
                 # States and models bear it, also where this version knows more settings.
-                content["fingerprint"] = old["fingerprint"]
+                if isinstance(old["fingerprint"], str):
+                    content["fingerprint"] = old["fingerprint"]
             else:
                 # The model goes before the new recipe comes, so that it never seems to be its own.
                 self.forget_models()
