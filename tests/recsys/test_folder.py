@@ -139,7 +139,7 @@ def test_wrong_folders(tmp_path: Path, data: Path) -> None:
     for place in (tmp_path, tmp_path / "none", data):
         with pytest.raises(ValueError, match=r": holds no state of a run"):
             read_mined_pairs(place)
-        with pytest.raises(ValueError, match=r": holds no recipe\.json that names the data"):
+        with pytest.raises(ValueError, match=r"names the data|none: no such file or folder"):
             load_run(place)
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=r"no such file, or a folder without config\.json"):

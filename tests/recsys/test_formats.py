@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,8 @@ def test_dates(tmp_path: Path) -> None:
         (
             "2020-01-01",
             "2020-01-01T00:00Z",
-            "must be a date as in the rows before: got '2020-01-01T00:00Z', a date with a zone",
+            "must be a date without a zone as in the rows before: got '2020-01-01T00:00Z', "
+            "a date with a zone",
         ),
         ("5", "nan", "must be finite: got nan"),
         ("5", "1e999", "must be finite: got 1e999"),
@@ -217,12 +219,29 @@ def test_times_keep_their_order_and_values(tmp_path: Path) -> None:
 # Hostile files.
 
 
+@pytest.mark.parametrize("name", ["data.csv", "data.inter"])
+def test_a_header_of_many_columns(tmp_path: Path, name: str) -> None:
+    """The time grows with their number, not with its square, and errors stay short."""
+    kinds = (":token", ":float", "\t") if name == "data.inter" else ("", "", ",")
+    ids = [f"{role}_id{kinds[0]}" for role in ("user", "item")]
+    columns = kinds[2].join([*ids, *(f"c{number}{kinds[1]}" for number in range(100_000))])
+    began = time.process_time()
+    assert fault(tmp_path, columns + "\n", name) == ": there are no interactions"
+    text = fault(tmp_path, columns + "\n", name, user="absent")
+    assert time.process_time() - began < 20  # a square would be minutes
+    assert text.startswith(":1: there is no column 'absent': the header has 'user_id', 'item_id'")
+    assert len(text) < 500
+    twice = fault(tmp_path, f"{columns}{kinds[2]}c7{kinds[1]}\n", name)
+    assert twice == ":1: column c7 stands twice in the header"
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
         ("", {}, ": there are no interactions"),
         (HEAD, {}, ": there are no interactions"),
         (HEAD + "\n\n", {}, ": there are no interactions"),
+        ("\n \n\r\n", {}, ": there are no interactions"),
         (HEAD + "1,2,3,4\n1,2\n", {}, ":3: expected 4 fields, as in the header: got 2"),
         (HEAD + "1,2,3,4\n1,2,3,4,5\n", {}, ":3: expected 4 fields, as in the header: got 5"),
         (HEAD + "1,2,3,4\n,2,3,4\n", {}, ":3: user_id is empty"),
@@ -286,6 +305,14 @@ def test_not_a_file(tmp_path: Path) -> None:
     found = read_interactions(pipe)
     writer.join()
     assert found.items.tolist() == [1, 2]
+    # Nothing is opened a second time: that would wait for a writer.
+    with pytest.raises(ValueError, match=r"pipe\.csv: a pipe, and parquet is read from its end"):
+        read_interactions(pipe, format="parquet")
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"PAR1",))
+    writer.start()
+    with pytest.raises(ValueError, match=r"pipe\.csv: a pipe, and parquet is read from its end"):
+        read_interactions(pipe)
+    writer.join()
 
 
 fields = st.sampled_from(

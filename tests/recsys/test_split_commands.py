@@ -159,6 +159,19 @@ def test_bad_options(file: Path, tmp_path: Path, options: list[str], text: str) 
     assert not out.exists()
 
 
+def test_a_run_without_validation_says_so(file: Path, tmp_path: Path) -> None:
+    options = ["--split-by", "leave-last", "--last", "9", *SMALL]
+    arguments = ("train", "plain", "--data", file, "--out", tmp_path / "run", *options)
+    result = run(*arguments)
+    assert result.exit_code == 0
+    text = "no user has a validation item: `best` is the last model, and its worth is not known\n"
+    assert result.stderr.endswith(text)
+    assert json.loads(result.stdout)["NDCG@10"] is None
+    assert text not in run(*arguments, "--quiet").stderr
+    valid = ("evaluate", tmp_path / "run", "--data", file, "--split", "valid")
+    check_failed(run(*valid), "no user has a validation item: that takes 19 interactions")
+
+
 def test_times_are_needed(tmp_path: Path) -> None:
     data = tmp_path / "pairs.txt"
     data.write_text("".join(f"{user} {item}\n" for user in range(1, 9) for item in range(1, 6)))

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lmcore.training import loop
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import Recipe
 from lmcore.training.loop import Fit, fit
-from lmcore.training.manifest import write_manifest
+from lmcore.training.manifest import check_manifest, find_model, write_manifest
 from lmcore.training.processes import Processes
 from lmcore.training.seeding import seed_torch
 
@@ -349,6 +350,51 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
         run(tmp_path, recipe=Recipe(config={"lr": 1.0}))
     assert read(tmp_path) == before
     assert run(tmp_path, recipe=Recipe(config={"lr": 2}), resume=False).resumed_after == 0
+
+
+@dataclass(frozen=True)
+class _Inner:
+    eps: float = 1e-8
+    power: int = 2
+
+
+@dataclass(frozen=True)
+class _Settings:
+    lr: float
+    inner: _Inner = field(default_factory=_Inner)
+    loss: str = "bce"
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_a_run_goes_on_though_there_are_new_settings(tmp_path: Path) -> None:
+    """What its recipe does not know yet counts as its default, time and again."""
+    old = {"lr": 0.1, "inner": {"eps": 1e-8}}
+    run(tmp_path, steps=3, recipe=Recipe(config=old))
+    written = json.loads((tmp_path / "recipe.json").read_text())["fingerprint"]
+    for changed, text in (
+        (_Settings(lr=0.1, loss="gbce"), 'config.loss is "bce" there and "gbce" here'),
+        (_Settings(lr=0.1, inner=_Inner(power=3)), "config.inner.power is 2 there and 3 here"),
+        (_Settings(lr=0.2), r"config.lr is 0.1 there and 0.2 here"),
+    ):
+        with pytest.raises(FileExistsError, match=text):
+            run(tmp_path, steps=6, recipe=Recipe(config=changed))
+    for steps in (6, 9):
+        recipe = Recipe(config=_Settings(lr=0.1))
+        assert run(tmp_path, steps=steps, recipe=recipe).resumed_after == steps - 3
+        content = json.loads((tmp_path / "recipe.json").read_text())
+        assert content["config"] == {
+            "lr": 0.1, "inner": {"eps": 1e-8, "power": 2}, "loss": "bce", "sizes": [1, 2]
+        }  # fmt: skip
+        assert content["fingerprint"] == written
+        check_manifest(find_model(tmp_path), written)
+    content["fingerprint"] = None  # of any run, to who looks at a manifest
+    (tmp_path / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"its fingerprint is another than recipe\.json"):
+        run(tmp_path, steps=12, recipe=Recipe(config=_Settings(lr=0.1)))
+    folder = tmp_path / "without"
+    run(folder, steps=3, recipe=Recipe(config={"loss": "bce"}))
+    with pytest.raises(FileExistsError, match=r"config.lr is null there and 0.1 here"):
+        run(folder, steps=3, recipe=Recipe(config=_Settings(lr=0.1)))
 
 
 def test_what_is_free_is_a_whole_name(tmp_path: Path) -> None:

@@ -371,7 +371,9 @@ def _train(config: TrainConfig, split: Split, out: str, kept: dict[str, Any]) ->
 
 
 def _print_result(result: TrainResult, config: TrainConfig, *, quiet: bool) -> None:
-    """One JSON object, of the first process; after a line where mining has not started."""
+    """One JSON object, of the first process; after lines on what did not happen."""
+    if result.best_value is None and not quiet:
+        say("no user has a validation item: `best` is the last model, and its worth is not known")
     if result.waits_for is not None and not quiet:
         late = "mining" if config.mining else "the moving average"
         say(f"{late} never started: it starts {result.waits_for}")

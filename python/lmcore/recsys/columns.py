@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lmcore.recsys.times import shorten
@@ -53,9 +53,9 @@ def find_columns(
         >>> find_columns("a.csv", ["userId", "movieId", "rating", "when"], time="when")
         Places(user=0, item=1, time=3)
     """
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{place}: column {shorten(name)} stands twice in the header")
+    twice = find_repeated(names)
+    if twice is not None:
+        raise ValueError(f"{place}: column {shorten(twice)} stands twice in the header")
     found = {
         role: _find_column(place, names, role, given)
         for role, given in (("user", user), ("item", item), ("time", time))
@@ -67,6 +67,31 @@ def find_columns(
         name = names[next(iter(_repeated(list(places))))]
         raise ValueError(f"{place}: {text} cannot be one column, {shorten(name)}")
     return places
+
+
+def find_repeated(names: Iterable[str]) -> str | None:
+    """Returns the first name that stands there for the second time; None if all are different.
+
+    Example:
+        >>> find_repeated(["a", "b", "a"])
+        'a'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def list_columns(names: Iterable[str]) -> str:
+    """Returns the names of columns as errors show them.
+
+    Example:
+        >>> list_columns(["a", "b"])
+        "'a', 'b'"
+    """
+    return shorten(", ".join(map(repr, names)), 400) or "none"
 
 
 def is_user_column(name: str, user: str | None) -> bool:
@@ -84,9 +109,9 @@ def _repeated(places: list[int | None]) -> set[int]:
 
 
 def _find_column(place: str, names: Sequence[str], role: str, given: str | None) -> int | None:
-    listed = shorten(", ".join(map(repr, names)), 400)
     if given is not None:
         if given not in names:
+            listed = list_columns(names)
             raise ValueError(f"{place}: there is no column {given!r}: the header has {listed}")
         return names.index(given)
     usual = [index for index, name in enumerate(names) if _simplify(name) in _USUAL[role]]
@@ -98,7 +123,7 @@ def _find_column(place: str, names: Sequence[str], role: str, given: str | None)
     if not usual and role != "time":
         raise ValueError(
             f"{place}: no column has a usual name of {_ROLES[role]}: say by {role} "
-            f"(--{role}) which of {listed} it is"
+            f"(--{role}) which of {list_columns(names)} it is"
         )
     return usual[0] if usual else None
 

@@ -140,7 +140,8 @@ def evaluate(
     rows = data.sequences(split, length)
     if not len(rows.users):
         needs = f": that takes {data.rule.least} interactions" if data.rule.by != "time" else ""
-        raise ValueError(f"no user has a {split} item{needs}")
+        kind = "validation" if split == "valid" else split
+        raise ValueError(f"no user has a {kind} item{needs}")
     history, offsets = data.history(split), rows.target_offsets
     drawn = None
     if protocol == "sampled":

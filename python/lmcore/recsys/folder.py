@@ -193,6 +193,8 @@ def read_mined_pairs(
 def _find_data(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """The file that a run was trained on, and how it was read."""
     recipe = Path(path) / _RECIPE
+    if not os.path.lexists(path):
+        raise ValueError(f"{os.fspath(path)}: no such file or folder")
     if not recipe.is_file():
         raise ValueError(
             f"{os.fspath(path)}: holds no {_RECIPE} that names the data: give their file"

@@ -28,6 +28,7 @@ FORMATS = ("auto", "pairs", "sequences", "inter", "csv", "tsv", "movielens", "pa
 # The order of lines is that of time by definition; elsewhere it is trusted for want of times.
 _ORDERED = ("pairs", "sequences")
 _ENDINGS = {".inter": "inter", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+_NO_PIPE = "a pipe, and parquet is read from its end: give a file"
 _MOVIELENS_NAME = re.compile(r"u\.data|u[1-5ab]\.(base|test)")
 
 
@@ -104,6 +105,8 @@ def read_interactions(
     known = None if id_map is None else KnownIds(id_map.items)
     skipped: list[str] = []
     listed = skipped if skip_bad_rows else None
+    if format == "parquet" and Path(path).is_fifo():
+        raise ValueError(f"{name}: {_NO_PIPE}")
     data = b"" if format == "parquet" else _read_bytes(Path(path))
     kind = _guess_format(name, data, user) if format == "auto" else format
     if kind in _ORDERED and any(columns.values()):
@@ -153,6 +156,8 @@ def _read_bytes(path: Path) -> bytes:
     with path.open("rb", buffering=0) as file:
         head = file.read(4) or b""
         if head == b"PAR1":
+            if not file.seekable():
+                raise ValueError(f"{path}: {_NO_PIPE}")
             return head
         if file.seekable():
             file.seek(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcore.ops.interactions import read_columns
-from lmcore.recsys.columns import Places, find_columns
+from lmcore.recsys.columns import Places, find_columns, find_repeated, list_columns
 from lmcore.recsys.ids import KnownIds
 from lmcore.recsys.rows import Rows, decoded_lines, reject
 from lmcore.recsys.times import Times, shorten, time_kind, time_problem, to_times
@@ -62,6 +62,9 @@ def inter_layout(path: str, data: bytes, **columns: str | None) -> Layout:
             )
         names.append(name)
         kinds.append(kind)
+    twice = find_repeated(names)
+    if twice is not None:
+        raise ValueError(f"{path}:1: column {shorten(twice)} stands twice in the header")
     chosen = {role: columns.get(role) or usual for role, usual in _INTER_NAMES.items()}
     if columns.get("time") is None and chosen["time"] not in names:
         chosen["time"] = ""
@@ -267,7 +270,7 @@ def _take_record(
 
 def _take_head(path: str, data: bytes) -> str:
     """The first line."""
-    if not data:
+    if not data or data.isspace():
         raise ValueError(f"{path}: there are no interactions")
     try:
         return data[: _body_start(data)].removesuffix(b"\n").decode()

@@ -77,7 +77,10 @@ def time_problem(value: str, kind: str | None, *, takes_dates: bool) -> str | No
                 f"must be a date that exists, from 1678 to 2261: got {shorten(value)!r} ({error})"
             )
     if kind is not None and own != kind:
-        return f"must be a {kind} as in the rows before: got {shorten(value)!r}, a {own}"
+        # A date without a zone is said to be one where the other has it.
+        names = {"date": "date without a zone"} if "date with a zone" in (kind, own) else {}
+        before, now = names.get(kind, kind), names.get(own or "", own)
+        return f"must be a {before} as in the rows before: got {shorten(value)!r}, a {now}"
     return None
 
 

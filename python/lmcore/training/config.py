@@ -211,6 +211,32 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     return {name: _plain(getattr(config, name)) for name in names}
 
 
+def fill_defaults(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns plain values of a configuration, and defaults of fields that they do not have.
+
+    What was written before a field was there means its default, which is why a new field's default
+    must be what was done without it.
+
+    Args:
+        config: an instance of the dataclass.
+        values: of `config_to_dict`, now or formerly; those that are no fields stay.
+
+    Example:
+        >>> fill_defaults(OptimizerConfig(lr=3e-4), {"lr": 0.1, "betas": [0.9, 0.98]})["eps"]
+        1e-08
+    """
+    filled = dict(values)
+    for field in dataclasses.fields(config):
+        value, given = getattr(config, field.name), filled.get(field.name)
+        if isinstance(given, dict) and dataclasses.is_dataclass(value):
+            filled[field.name] = fill_defaults(value, given)
+        elif field.name not in filled and field.default is not dataclasses.MISSING:
+            filled[field.name] = _plain(field.default)
+        elif field.name not in filled and field.default_factory is not dataclasses.MISSING:
+            filled[field.name] = _plain(field.default_factory())
+    return filled
+
+
 def config_from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Returns the configuration that `config_to_dict` wrote.
 

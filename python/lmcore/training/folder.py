@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._files import FolderLock, find_output, naming_errors, write_text
-from lmcore.training.config import config_to_dict
+from lmcore.training.config import config_to_dict, fill_defaults
 from lmcore.training.manifest import STEP_NAME, read_recipe, write_manifest
 
 #: What names begin with that are not whole yet, or shall go.
@@ -99,6 +99,8 @@ class Recipe:
     def check(self, folder: Path, old: Any) -> None:
         """Returns nothing if a run of the old recipe can go on with this one.
 
+        Settings that were not there when the old one was written count as their defaults.
+
         Args:
             folder: of the run, for the error.
             old: what its `recipe.json` holds.
@@ -106,7 +108,10 @@ class Recipe:
         Raises:
             FileExistsError: it is another run.
         """
-        before, now = dict(_flatten(old)), dict(_flatten(json.loads(json.dumps(self.to_dict()))))
+        if isinstance(old.get("config"), dict) and not isinstance(self.config, Mapping):
+            old = {**old, "config": fill_defaults(self.config, old["config"])}
+        old, own = (json.loads(json.dumps(recipe)) for recipe in (old, self.to_dict()))
+        before, now = dict(_flatten(old)), dict(_flatten(own))
         for name in [*before, *now]:
             if name in (*self.free, "fingerprint") or (
                 before.get(name) == now.get(name) and type(before.get(name)) is type(now.get(name))
@@ -205,11 +210,15 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
         held = [name for name in RUN_NAMES if os.path.lexists(self.path / name)]
+        content = recipe.to_dict()
         if self.recipe.exists():
             old = read_recipe(self.recipe)
             done = any((self.path / name).exists() for name in ("states", "models"))
             if resume and done:
                 recipe.check(self.path, old)
+                # States and models bear it, also where this version knows more settings.
+                if isinstance(old["fingerprint"], str):
+                    content["fingerprint"] = old["fingerprint"]
             else:
                 # The model goes before the new recipe comes, so that it never seems to be its own.
                 self.forget_models()
@@ -220,8 +229,8 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.path}: holds {held[0]} and no recipe.json of a run; choose another folder"
             )
-        self.fingerprint = recipe.fingerprint
-        write_text(self.recipe, json.dumps(recipe.to_dict(), indent=2) + "\n")
+        self.fingerprint = content["fingerprint"]
+        write_text(self.recipe, json.dumps(content, indent=2) + "\n")
 
     @property
     def states(self) -> list[int]:

@@ -143,7 +143,7 @@ def fit(
             files.open(recipe, resume=resume)
 
         processes.first(open_folder)
-        files.fingerprint = recipe.fingerprint
+        files.fingerprint = processes.first(lambda: files.fingerprint)
         if processes.count > 1:
             processes.first(files.share_lock)
             if not processes.is_first:
