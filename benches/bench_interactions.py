@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -116,8 +117,8 @@ def main() -> None:
             assert peak < 1000
             theirs_used: list[float] = []
             ours_used: list[float] = []
-            theirs_read = counting(theirs_used, lambda file=path: read_with_pandas(str(file)))
-            ours_read = counting(ours_used, lambda file=path: read_interactions(file))
+            theirs_read = counting(theirs_used, partial(read_with_pandas, str(path)))
+            ours_read = counting(ours_used, partial(read_interactions, path))
             found += compare(
                 "interactions",
                 f"{rows} rows of CSV, ids are {kind}",
