@@ -11,7 +11,7 @@ const USERS: usize = 3_000;
 const ITEMS: usize = 900;
 
 /// A number from 1 to `count`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the count")]
+#[expect(clippy::cast_possible_truncation, reason = "below the count")]
 fn choose(draw: f64, count: usize) -> i32 {
     1 + (draw * count as f64) as i32
 }

@@ -25,6 +25,9 @@ const BLOCK: Range<usize> = 1 << 16..1 << 24;
 const BLOCKS_PER_THREAD: usize = 4;
 /// Digits that always fit 64 bits.
 const MOST_DIGITS: usize = 18;
+/// Groups of neighbouring users: few enough that each has its place in the cache, and enough that
+/// the rows of one do.
+const GROUPS: usize = 256;
 /// Rows that are sorted without a look for whether to go on.
 const SORTED_AT_ONCE: usize = 1 << 16;
 
@@ -89,18 +92,25 @@ impl<'a> Names<'a> {
     /// The number of a value.
     #[inline]
     fn number(&mut self, name: &'a str) -> Result<i32> {
-        if let Some(value) = parse_dense(name.as_bytes()) {
-            if let Some(&next) = self.dense.get(value)
-                && next > 0
-            {
-                return Ok(next - 1);
-            }
+        let value = parse_dense(name.as_bytes());
+        match value.and_then(|value| self.dense.get(value)) {
+            Some(&next) if next > 0 => Ok(next - 1),
+            _ => self.number_of_any(value, name),
+        }
+    }
+
+    #[inline(never)]
+    fn number_of_any(&mut self, value: Option<usize>, name: &'a str) -> Result<i32> {
+        if let Some(value) = value {
             return self.add_dense(value, name);
         }
         let next = self.all.len();
         if name.len() < size_of::<u128>() {
-            let key =
-                name.bytes().fold(name.len() as u128, |key, byte| key << 8 | u128::from(byte));
+            let mut key = [0; size_of::<u128>()];
+            key[..name.len()].copy_from_slice(name.as_bytes());
+            // A text of fewer bytes may end in zeros.
+            key[size_of::<u128>() - 1] = name.len().to_le_bytes()[0];
+            let key = u128::from_le_bytes(key);
             if let Some(&number) = self.short.get(&key) {
                 return Ok(number);
             }
@@ -176,8 +186,7 @@ pub fn read_columns<'a>(
     if let Some(column) = number {
         in_range("number", column as i128, 0..width as i128)?;
     }
-    // A row has its line feed, and between and in its fields at least as many bytes.
-    let rows = (memchr_iter(b'\n', text).count() + 1).min(text.len() / width + 1);
+    let rows = most_rows(text, width);
     let mut all = Columns { codes: Vec::new(), names: Vec::new(), numbers: Vec::new() };
     for _ in labels {
         memory::push(&mut all.codes, memory::with_capacity(rows)?)?;
@@ -204,6 +213,12 @@ pub fn read_columns<'a>(
     )?;
     all.names = names.into_iter().map(|names| names.all).collect();
     Ok(is_usual.get().then_some(all))
+}
+
+/// At least as many rows as a text has.
+fn most_rows(text: &[u8], width: usize) -> usize {
+    // A row has its line feed, and between and in its fields at least as many bytes.
+    (memchr_iter(b'\n', text).count() + 1).min(text.len() / width + 1)
 }
 
 /// Appends the rows of a block, its numbers of values replaced by those among all.
@@ -260,7 +275,8 @@ struct Reader<'a, 'l> {
 
 impl Reader<'_, '_> {
     /// Takes the next field, and says whether it is usual.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call for each field takes longer than the field")]
     fn take(&mut self, field: Range<usize>, after: After) -> Result<bool> {
         let column = self.column;
         let is_last = column + 1 == self.layout.width;
@@ -292,12 +308,13 @@ fn read_lines<'a>(lines: &'a [u8], layout: Layout<'_>) -> Result<Option<Columns<
     if memchr(b'\r', lines).is_some() {
         return Ok(None);
     }
+    let rows = most_rows(lines, layout.width);
     let mut reader = Reader {
         text,
         layout,
         names: layout.labels.iter().map(|_| Names::default()).collect(),
-        codes: layout.labels.iter().map(|_| Vec::new()).collect(),
-        numbers: Vec::new(),
+        codes: layout.labels.iter().map(|_| memory::with_capacity(rows)).collect::<Result<_>>()?,
+        numbers: memory::with_capacity(if layout.number.is_some() { rows } else { 0 })?,
         column: 0,
     };
     let has_quotes = layout.quoted && memchr(b'"', lines).is_some();
@@ -401,10 +418,10 @@ pub fn group_by_user(
 ) -> Result<Grouped> {
     let rows = users.len();
     let mut steps = Steps::default();
-    let mut ends: Vec<usize> = memory::repeat(0, user_count.saturating_add(1))?;
+    let mut offsets: Vec<i64> = memory::repeat(0, user_count.saturating_add(1))?;
     for (index, &user) in users.iter().enumerate() {
         steps.take(1)?;
-        ends[id_in_range("users", index, None, user.into(), 1..=user_count)?] += 1;
+        offsets[id_in_range("users", index, None, user.into(), 1..=user_count)?] += 1;
     }
     for (index, &item) in items.iter().enumerate() {
         steps.take(1)?;
@@ -414,15 +431,11 @@ pub fn group_by_user(
     if let Some(times) = times {
         same_length(("users", users.len()), ("times", times.len()))?;
     }
-    let mut offsets = memory::with_capacity(user_count + 1)?;
     let mut total = 0;
-    for end in &mut ends {
+    for offset in &mut offsets {
         steps.take(1)?;
-        total += *end;
-        // Where the user's rows start, until they are written.
-        *end = total - *end;
-        // No vector is longer than `i64::MAX`.
-        offsets.push(total.cast_signed() as i64);
+        total += *offset;
+        *offset = total;
     }
     let mut found = Grouped {
         offsets,
@@ -431,39 +444,118 @@ pub fn group_by_user(
         unsorted: 0,
         repeated: 0,
     };
+    // Rows of many users at once would each miss the cache: they are first brought to groups of
+    // neighbouring users.
+    let users_in_group = user_count / GROUPS + 1;
+    let groups = user_count / users_in_group + 1;
+    let mut places: Vec<usize> = memory::with_capacity(groups)?;
+    places.extend((0..groups).map(|group| start_of(&found.offsets, group * users_in_group)));
+    let mut grouped = memory::repeat(UserRow::default(), rows)?;
     for (row, (&user, &item)) in users.iter().zip(items).enumerate() {
         steps.take(1)?;
-        let place = &mut ends[user.cast_unsigned() as usize];
-        found.items[*place] = item.into();
-        if let Some(times) = times {
-            found.times[*place] = times[row];
-        }
+        let place = &mut places[user.cast_unsigned() as usize / users_in_group];
+        grouped[*place] = UserRow { user, item, time: times.map_or(0, |times| times[row]) };
         *place += 1;
     }
-    // The last user who had each item.
-    let mut last: Vec<i32> = memory::repeat(0, item_count.saturating_add(1))?;
-    let (mut start, mut sorter) = (0, Sorter::default());
-    for (user, &end) in (0_i32..).zip(&ends) {
-        let items = &mut found.items[start..end];
-        steps.take(items.len())?;
-        if times.is_some() {
-            found.unsorted += sorter.sort(&mut found.times[start..end], items)?;
-        }
-        for &mut item in items {
-            let last = &mut last[item.cast_unsigned() as usize];
-            found.repeated += usize::from(*last == user);
-            *last = user;
-        }
-        start = end;
+    let mut arranger = Arranger {
+        offsets: &found.offsets,
+        last: memory::repeat(0, item_count.saturating_add(1))?,
+        ends: memory::repeat(0, users_in_group)?,
+        sorter: Sorter::default(),
+        has_times: times.is_some(),
+    };
+    let (mut start, mut rest) = (0, (&mut found.items[..], &mut found.times[..]));
+    for (group, &end) in places.iter().enumerate() {
+        let rows = &grouped[start..end];
+        let (items, items_after) = rest.0.split_at_mut(rows.len());
+        let (times, times_after) =
+            rest.1.split_at_mut(if arranger.has_times { rows.len() } else { 0 });
+        let (unsorted, repeated) = arranger.arrange(group * users_in_group, rows, items, times)?;
+        found.unsorted += unsorted;
+        found.repeated += repeated;
+        (start, rest) = (end, (items_after, times_after));
     }
     Ok(found)
 }
 
+/// Where a user's rows start, of 0..=U.
+fn start_of(offsets: &[i64], user: usize) -> usize {
+    // No vector is longer than `i64::MAX`, and none shorter than 0.
+    user.checked_sub(1).map_or(0, |before| usize::try_from(offsets[before]).unwrap_or_default())
+}
+
+/// A row before it is with its user.
+#[derive(Debug, Clone, Copy, Default)]
+struct UserRow {
+    user: i32,
+    item: i32,
+    time: i64,
+}
+
+/// Brings the rows of neighbouring users to their users.
+struct Arranger<'o> {
+    offsets: &'o [i64],
+    /// The last user who had each item.
+    last: Vec<i32>,
+    /// Where the next row of each user goes.
+    ends: Vec<usize>,
+    sorter: Sorter,
+    has_times: bool,
+}
+
+impl Arranger<'_> {
+    /// Writes the rows of the users from `first` on, and counts the unsorted and the repeated.
+    fn arrange(
+        &mut self,
+        first: usize,
+        rows: &[UserRow],
+        items: &mut [i64],
+        times: &mut [i64],
+    ) -> Result<(usize, usize)> {
+        let mut steps = Steps::default();
+        let base = start_of(self.offsets, first);
+        let users = first..self.offsets.len().min(first + self.ends.len());
+        for (end, user) in self.ends.iter_mut().zip(users.clone()) {
+            *end = start_of(self.offsets, user) - base;
+        }
+        for row in rows {
+            steps.take(1)?;
+            let place = &mut self.ends[row.user.cast_unsigned() as usize - first];
+            items[*place] = row.item.into();
+            if self.has_times {
+                times[*place] = row.time;
+            }
+            *place += 1;
+        }
+        let (mut start, mut unsorted, mut repeated) = (0, 0, 0);
+        for (user, &end) in users.zip(&self.ends) {
+            let items = &mut items[start..end];
+            steps.take(1 + items.len())?;
+            if self.has_times {
+                unsorted += self.sorter.sort(&mut times[start..end], items)?;
+            }
+            let user = new_number(user)?;
+            for item in items {
+                // Each was an i32 above 0.
+                let Ok(place) = usize::try_from(*item) else { continue };
+                let last = &mut self.last[place];
+                repeated += usize::from(*last == user);
+                *last = user;
+            }
+            start = end;
+        }
+        Ok((unsorted, repeated))
+    }
+}
+
+/// A time and an item.
+type Row = (i64, i64);
+
 /// Sorts the rows of a user, and keeps its memory for the next.
 #[derive(Default)]
 struct Sorter {
-    rows: Vec<(i64, i64)>,
-    merged: Vec<(i64, i64)>,
+    rows: Vec<Row>,
+    merged: Vec<Row>,
 }
 
 impl Sorter {
@@ -498,10 +590,8 @@ impl Sorter {
 }
 
 /// Appends two sorted runs as one; of equal times those of the first run come first.
-fn merge(
-    (mut first, mut second): (&[(i64, i64)], &[(i64, i64)]),
-    merged: &mut Vec<(i64, i64)>,
-) -> Result<()> {
+fn merge(runs: (&[Row], &[Row]), merged: &mut Vec<Row>) -> Result<()> {
+    let (mut first, mut second) = runs;
     let mut steps = Steps::default();
     while let ([one, first_rest @ ..], [other, second_rest @ ..]) = (first, second) {
         steps.take(1)?;

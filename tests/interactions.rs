@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::fmt::Write;
+
 use lmcore::error::Kind;
 use lmcore::interactions::{Layout, group_by_user, read_columns};
 use proptest::prelude::*;
@@ -36,7 +38,7 @@ proptest! {
         let mut text = String::new();
         for (user, time, item, is_quoted) in rows.iter().cycle().take(rows.len() * repeats) {
             let quote = if *is_quoted { "\"" } else { "" };
-            text += &format!("{user},{time},{quote}{item}{quote}\n");
+            let _ = writeln!(text, "{user},{time},{quote}{item}{quote}");
         }
         let found = read_columns(text.as_bytes(), LAYOUT, Some(threads)).unwrap().unwrap();
         prop_assert_eq!(found.numbers.len(), rows.len() * repeats);

@@ -72,6 +72,23 @@ def test_many_blocks_are_as_one() -> None:
         assert columns(text, "\t", 3, [0, 1], 2, threads=threads) == expected
 
 
+@pytest.mark.parametrize("user_count", [255, 256, 257, 5000])
+def test_rows_of_many_users_are_those_of_a_stable_sort(user_count: int) -> None:
+    draw = np.random.default_rng(user_count)
+    users = draw.integers(1, user_count + 1, 20_000)
+    users[:3] = user_count  # the last one has rows, too
+    items, times = draw.integers(1, 100, 20_000), draw.integers(-50, 50, 20_000)
+    order = np.lexsort((times, users))
+    pairs = np.unique(users * 100 + items)
+    found = group_by_user(users, items, times, user_count, 99)
+    np.testing.assert_array_equal(found.items, items[order])
+    np.testing.assert_array_equal(found.times, times[order])
+    np.testing.assert_array_equal(np.diff(found.offsets), np.bincount(users)[1:])
+    assert found.repeated == len(users) - len(pairs)
+    unsorted = [(np.diff(times[users == user]) < 0).sum() for user in range(1, user_count + 1)]
+    assert found.unsorted == sum(unsorted)
+
+
 # Agreement.
 
 fields = st.sampled_from(

@@ -23,6 +23,7 @@ Ids: TypeAlias = NDArray[np.int64] | tuple[str, ...]
 ID_END = 1 << 63
 # Of an id map that is a number alone: a few bytes of a file ask for as much memory as it says.
 _COUNT_END = 1 << 31
+_REPLACED_AT_ONCE = 1 << 14
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -219,7 +220,12 @@ def number_as(values: Sequence[str] | NDArray[np.int64] | Column, ids: Ids) -> N
 
 def _replace(codes: NDArray[np.int32], table: NDArray[Any]) -> NDArray[np.int32]:
     """Numbers in place of codes, which as many rows need no second time in memory."""
-    return np.take(table.astype(np.int32), codes, out=codes, mode="clip")
+    table = table.astype(np.int32)
+    # numpy widens the indices, so that it is given few at a time.
+    for start in range(0, len(codes), _REPLACED_AT_ONCE):
+        part = codes[start : start + _REPLACED_AT_ONCE]
+        np.take(table, part, out=part, mode="clip")
+    return codes
 
 
 def count_remapped(ids: Ids) -> int:
