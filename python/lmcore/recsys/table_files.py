@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcore.ops.interactions import read_columns
-from lmcore.recsys.columns import Places, find_columns, find_repeated, list_columns
+from lmcore.recsys.columns import Places, find_columns, find_repeated
 from lmcore.recsys.ids import KnownIds
 from lmcore.recsys.rows import Rows, decoded_lines, reject
 from lmcore.recsys.times import Times, shorten, time_kind, time_problem, to_times
