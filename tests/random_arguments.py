@@ -764,6 +764,14 @@ def ops_arguments() -> dict[str, Callable[[random.Random], Arguments]]:
             [[1, 1], s.randrange(70)],
             {"seed": s.choice([None, 5]), "exclude": integers(s, (2, s.randrange(3)), 0, 5)},
         ),
+        "negatives.SequenceSampler.draw": lambda s: (
+            [[1, 1], integers(s, (2, s.randrange(4)), 0, 5)],
+            {"count": s.choice([None, s.randrange(9)]), "seed": s.choice([None, 5])},
+        ),
+        "negatives.SequenceSampler.draw_weights": lambda _: ([], {}),
+        "negatives.DrawWeights": lambda s: (
+            [integers(s, s.randrange(9), 0, 5, np.float64) for _ in range(2)], {}
+        ),
         f"false_negatives.{memory}": lambda s: (
             [],
             dict(zip(("threshold", "max_keys"), core[memory](s), strict=True)),
