@@ -59,7 +59,7 @@ def test_a_bug_shows_its_traceback(rows: Path) -> None:
 def test_a_bug_in_our_own_code_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mistake lies in a module of lmcore: what counts is that no `raise` of ours made it."""
     data = write_pairs(tmp_path / "pairs.txt")
-    monkeypatch.setattr("lmcore.recsys.reading.number_ids", lambda _: None)
+    monkeypatch.setattr("lmcore.recsys.arranging.number_ids", lambda _: None)
     with pytest.raises(TypeError, match="cannot unpack"):
         run_here("recsys", "train", "plain", "--data", data, "--out", tmp_path / "run", *SMALL)
 
