@@ -279,7 +279,7 @@ def test_rows_above_the_limit(rows: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "place"),
-    [(64, "recipe.json"), (1800, "models/step-"), (9000, "states/step-")],
+    [(64, "recipe.json"), (4000, "models/step-"), (9000, "states/step-")],
 )
 def test_training_above_the_limit(tmp_path: Path, size: int, place: str) -> None:
     """Weights are written by safetensors and states by torch, each with an error of its own."""

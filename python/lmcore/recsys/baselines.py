@@ -138,7 +138,8 @@ class ItemKNN:
         cells, entries = _find_entries(self._offsets, sources)
         cells = owners[cells] * width + self._targets[entries]
         sums: NDArray[Any] = np.bincount(cells, self._similarity[entries], minlength=rows * width)
-        return sums.reshape(rows, width)
+        # Without entries, numpy counts in whole numbers.
+        return sums.astype(np.float64, copy=False).reshape(rows, width)
 
 
 def make_baseline(name: str, data: Split) -> Baseline:
