@@ -233,3 +233,11 @@ def test_a_user_for_whom_nothing_is_left() -> None:
     assert meter.result() == {"Popularity@2": 2.0, "Coverage@2": 0.25}
     meter.add(np.array([[1, 2]]))
     assert meter.result() == {"Popularity@2": 1.5, "Coverage@2": 0.75}
+
+
+def test_scores_are_floats_where_no_item_has_a_neighbour() -> None:
+    """Numpy counts without entries in whole numbers, which cannot be ranked."""
+    data = leave_one_out(make_interactions([0, 3, 6], [1, 2, 3, 3, 2, 1]))
+    scores = ItemKNN(data).score(np.array([0, 1]), np.array([0]))
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [[0.0, 0.0, 0.0]]
