@@ -89,20 +89,19 @@ ARMS: dict[str, TrainConfig] = {
     "consistency, alpha 0.03": replace(consistency(), alpha=0.03),
 }
 AVERAGE = "ema"
-_MINED = ("plain", "reversal, m = 15", "representation", "reversal")
+_PAIR = "plain", "reversal, m = 15"
+_PAPERS = "representation", "reversal", "consistency"
 # Equal negatives, but for the one that eSASRec publishes and the one that has all items. Epochs
 # are those of Beauty, about where validation without mining flattens with seed 0.
 LOSSES: dict[str, Loss] = {
-    "bce": Loss({}, (*_MINED, "consistency"), 40, 100),
-    "sampled_softmax": Loss({"loss": "sampled_softmax"}, _MINED, 32, 92),
-    "ligr": Loss(
-        {"loss": "sampled_softmax", "backbone": "ligr"}, ("plain", "reversal, m = 15"), 32, 92
-    ),
-    "gbce": Loss({"loss": "gbce"}, _MINED, 60, 120),
+    "bce": Loss({}, (*_PAIR, *_PAPERS), 40, 80),
+    "sampled_softmax": Loss({"loss": "sampled_softmax"}, _PAIR, 32, 72),
+    "gbce": Loss({"loss": "gbce"}, _PAIR, 60, 100),
     "sampled_softmax_256": Loss(
-        {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 32, 92
+        {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 32, 72
     ),
-    "cross_entropy": Loss({"loss": "cross_entropy"}, ("plain",), 32, 92),
+    "ligr": Loss({"loss": "sampled_softmax", "backbone": "ligr"}, ("plain",), 32, 72),
+    "cross_entropy": Loss({"loss": "cross_entropy"}, ("plain",), 20, 60),
 }
 
 
@@ -233,6 +232,7 @@ class Kept:
     def __init__(self, folder: Path, plan: Plan, data: Split) -> None:
         self.folder, self.plan = folder, plan
         self.sizes = data.user_count, data.item_count, len(data.train_items)
+        self.scores: Mapping[int, Any] = {}  # of the arm, as far as they are kept
 
     def find_file(self, arm: str | None) -> Path:
         """Where the state of an arm stands, or that of the warm-up."""
@@ -251,10 +251,12 @@ class Kept:
         state = load_state(file)
         run.run.load_state_dict(state["run"])
         say(self.plan, f"goes on with step {state['steps']} of {arm or 'the warm-up'}")
-        return state["steps"], {score["step"]: score for score in json.loads(state["scores"])}
+        self.scores = {score["step"]: score for score in json.loads(state["scores"])}
+        return state["steps"], self.scores
 
     def keep(self, arm: str | None, run: StepRun, steps: int, scores: Mapping[int, Any]) -> None:
         """As `branch` wants it."""
+        self.scores = scores
         lines = json.dumps(list(scores.values()))
         state = {"run": run.run.state_dict(), "steps": steps, "scores": lines}
         save_state(self.find_file(arm), state)
@@ -273,13 +275,23 @@ def train_arm(plan: Plan, data: Split, eval_every: int, kept: Kept) -> list[dict
     clock = time.process_time()
 
     def score(arm: str, run: StepRun, step: int) -> dict[str, Any]:
-        """All metrics, of what is left of a line at its last step too."""
+        """Validation, the other metrics where it is the best so far, and at the last step all."""
         nonlocal clock
         views = {arm: run.run.validated_model}
         if run.run.miner is None:
             views = {arm: run.run.model, AVERAGE: run.run.validated_model}
         found: dict[str, Any] = {"step": step, "epoch": plan.warm_epochs + step // epoch}
-        found["views"] = {name: measure(view, data, users, items) for name, view in views.items()}
+        found["views"] = {}
+        for name, view in views.items():
+            valid = evaluate(view, data, split="valid").metrics
+            # All else is asked of what may go into the line.
+            earlier = [kept.scores[at]["views"][name]["valid"] for at in kept.scores if at]
+            wanted = step == own or (
+                step and valid[METRIC] > max((one[METRIC] for one in earlier), default=-1)
+            )
+            found["views"][name] = {"valid": valid} | (
+                measure(view, data, users, items) if wanted else {}
+            )
         negatives = epoch * run.run.config.batch_size
         found["reversed"] = run.log.get("reversed", 0) / negatives
         found["memory_bytes"] = run.log.get("memory_bytes", 0)
@@ -302,10 +314,9 @@ def train_arm(plan: Plan, data: Split, eval_every: int, kept: Kept) -> list[dict
 
 
 def measure(model: SequenceModel, data: Split, users: Bands, items: Bands) -> dict[str, Any]:
-    """All metrics of a model, in all and by bands."""
+    """The metrics of a model on the test items, in all and by bands."""
     owners, targets, ranks = find_ranks(model, data)
     return {
-        "valid": evaluate(model, data, split="valid").metrics,
         "full": ranking_metrics(ranks),
         "sampled": evaluate(model, data, split="test", protocol="sampled").metrics,
         "by_popularity": score_bands(ranks, items.of[targets - 1], items),

@@ -59,6 +59,20 @@ def find_reason(error: BaseException, most: int = 200) -> str:
     return head.rstrip(" ,;:") + "..."
 
 
+def count_noun(count: int, noun: str) -> str:
+    """Returns a number of things, such as `1 row` and `1,200 rows`.
+
+    Args:
+        count: how many.
+        noun: one of them.
+
+    Example:
+        >>> count_noun(1200, "row"), count_noun(1, "row")
+        ('1,200 rows', '1 row')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
     r"""Returns JSON that reads as the value and in which nothing acts on a terminal.
 

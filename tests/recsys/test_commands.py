@@ -85,7 +85,7 @@ def test_train_says_what_it_read_and_did(file: Path, tmp_path: Path) -> None:
     assert (summary["out"], summary["epochs"]) == (str(tmp_path), 2)
     lines = result.stderr.splitlines()
     assert lines[0].startswith("40 users, 30 items, 314 interactions")
-    assert lines[1] == "1 users have fewer than 3 items: for training only"
+    assert lines[1] == "1 user with fewer than 3 items: for training only"
     assert re.match(r"step \d/\d+  loss \d\.\d+  NDCG@10 0\.\d+  best at step \d", lines[2])
     again = run(*arguments, "--quiet")
     assert (again.exit_code, again.stderr) == (0, "")

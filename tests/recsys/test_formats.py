@@ -82,6 +82,7 @@ def both(call: Callable[[], Interactions]) -> Any:
         ("a.txt", "user,item,date\nu,a,2020-01-03\nv,b,2020-01-01\nu,b,2020-01-02\n"),
         ("b.txt", "user\titem\tts\nu\ta\t30\nv\tb\t5\nu\tb\t10\n"),
         ("quoted.csv", '"user","item","time"\r\n"u","a","30"\r\n"v","b","5"\r\n"u","b","10"\r\n'),
+        ("semicolons.csv", 'user;"item";time\nu;"a";30\nv;b;5\nu;b;10'),
         ("mark.csv", "\ufeffuser,item,time\nu,a,30\nv,b,5\nu,b,10"),
     ],
 )

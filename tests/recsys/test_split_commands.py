@@ -64,10 +64,14 @@ def trained(
     kept = "kept 40 of 41 users, 20 of 21 items, 400 of 402 interactions (users of at least 5, item"
     assert lines[1].startswith(kept)
     if request.param == "last":
-        assert lines[2].startswith("240 to train on, 40 users with 80 validation targets, 40 users")
+        assert lines[2].startswith(
+            "by leave-last, last 2, cold_items keep: 240 to train on, 40 users with 80 validation "
+        )
         assert re.match(r"leave-last: \d\d\.\d % of the training interactions lie after", lines[3])
     else:
-        assert re.match(r"\d+ to train on, \d+ users with \d+ validation targets, ", lines[2])
+        assert re.match(
+            r"by time, valid_from 3000, test_from \d+, cold_items drop: \d+ to train on, ", lines[2]
+        )
         assert lines[3] == "time: no training interaction lies after the first test item"
     return request.param, out
 
@@ -118,7 +122,7 @@ def test_leave_one_out_leaves_no_trace(file: Path, tmp_path: Path) -> None:
     arguments = ("train", "plain", "--data", file, "--out", tmp_path, *SMALL)
     result = run(*arguments)
     assert "\nleave-one-out: " in result.stderr
-    assert "\n1 held-out items are new to training\n" in result.stderr
+    assert "\n1 held-out item new to training\n" in result.stderr
     before = (tmp_path / "recipe.json").read_bytes()
     data = json.loads(before)["data"]
     assert not {"filter", "split"} & set(data)
@@ -137,7 +141,7 @@ def test_leave_one_out_leaves_no_trace(file: Path, tmp_path: Path) -> None:
     [
         (["--core", "0"], "--core"),
         (["--core", "400"], "no interaction is left where each user has at least 400"),
-        (["--min-item-users", "400"], "no interaction is left where each user has at least 1 and"),
+        (["--min-item", "400"], "no interaction is left where each user has at least 1 and"),
         (["--split-by", "random"], "split must be by one of leave-one-out, leave-last, time"),
         (["--split-by", "leave-last"], "last must be given"),
         (["--last", "2"], "last is not for a split by leave-one-out"),

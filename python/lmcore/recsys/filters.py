@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmcore._text import count_noun
 from lmcore.recsys.ids import IdMap, Ids, count_remapped, to_count
 from lmcore.recsys.interactions import Interactions
 from lmcore.recsys.reports import FilterReport
@@ -68,10 +69,15 @@ def filter_interactions(
         interactions=(len(interactions.items), len(rows)),
     )
     if not len(rows):
+        before = [
+            count_noun(count, noun)
+            for (count, _), noun in (
+                (report.interactions, "interaction"), (report.users, "user"), (report.items, "item")
+            )
+        ]  # fmt: skip
         raise ValueError(
             f"no interaction is left where each user has at least {of_user} and each item at "
-            f"least {of_item}: there were {report.interactions[0]:,} of "
-            f"{report.users[0]:,} users with {report.items[0]:,} items"
+            f"least {of_item}: there were {before[0]} of {before[1]} with {before[2]}"
         )
     found = _take_rows(interactions, rows, keeps_catalogue=False)
     report = replace(

@@ -50,7 +50,7 @@ def read_interactions(
       in time order and need not be neighbours.
     - `sequences`: `user item item ...`, one line per user, in time order.
     - `csv`, `tsv`: fields separated by commas or tabs under a header of names, quoted where they
-      hold separators, quotes or line feeds.
+      hold separators, quotes or line feeds; a CSV header without a comma may have semicolons.
     - `inter`: RecBole's atomic file: fields separated by tabs under a header of `name:type`, users
       and items being tokens and times floats.
     - `movielens`: `user item rating timestamp` without a header, separated by tabs (`u.data`) or

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lmcore._text import count_noun
+
 __all__ = ["FilterReport", "InteractionReport", "SplitReport"]
 
 
+_NOUNS = ("user", "item", "interaction")
 ORDER_TRUSTED = "no times: the order of the rows was trusted"
 
 
@@ -43,7 +46,7 @@ class InteractionReport:
             >>> InteractionReport(users=2, items=1200, interactions=9, repeated=1).describe()
             '2 users, 1,200 items, 9 interactions (1 repeated)'
         """
-        sizes = [f"{getattr(self, name):,} {name}" for name in ("users", "items", "interactions")]
+        sizes = [count_noun(getattr(self, f"{noun}s"), noun) for noun in _NOUNS]
         notes = {
             "repeated": self.repeated,
             "users remapped": self.remapped_users,
@@ -87,8 +90,8 @@ class FilterReport:
             >>> FilterReport(min_user=5, min_item=1, **counts).describe()
             'kept 2 of 3 users, 9 of 9 items, 1,100 of 1,200 interactions (users of at least 5)'
         """
-        names = ("users", "items", "interactions")
-        sizes = [f"{getattr(self, n)[1]:,} of {getattr(self, n)[0]:,} {n}" for n in names]
+        pairs = [(*getattr(self, f"{noun}s"), noun) for noun in _NOUNS]
+        sizes = [f"{after:,} of {count_noun(before, noun)}" for before, after, noun in pairs]
         rules = {"users": self.min_user, "items": self.min_item}
         notes = [f"{name} of at least {least}" for name, least in rules.items() if least > 1]
         return f"kept {', '.join(sizes)}" + (f" ({', '.join(notes)})" if notes else "")
@@ -128,9 +131,10 @@ class SplitReport:
             '90 to train on, 5 users with 5 validation targets, 5 users with 8 test targets'
         """
         text = (
-            f"{self.training:,} to train on, {self.valid_users:,} users with "
-            f"{self.valid_targets:,} validation targets, {self.test_users:,} users with "
-            f"{self.test_targets:,} test targets"
+            f"{self.training:,} to train on, {count_noun(self.valid_users, 'user')} with "
+            f"{count_noun(self.valid_targets, 'validation target')}, "
+            f"{count_noun(self.test_users, 'user')} with "
+            f"{count_noun(self.test_targets, 'test target')}"
         )
         notes = {
             "of items that are new to training": self.cold_targets,

@@ -91,13 +91,15 @@ def header_layout(path: str, data: bytes, separator: str, **columns: str | None)
     Args:
         path: of the file, for errors.
         data: the file.
-        separator: between two fields.
+        separator: between two fields; `;` in place of a comma that the header has not.
         columns: names of `user`, `item` and `time`; None: usual ones.
 
     Raises:
         ValueError: the header ends within quotes, or as for `find_columns`.
     """
     head = _take_head(path, data)
+    if separator == "," and separator not in head and ";" in head:
+        separator = ";"  # what spreadsheets write where the comma is for decimals
     try:
         names = cut_quoted(head, separator)
     except ValueError as error:

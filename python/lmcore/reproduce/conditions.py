@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lmcore
 from lmcore._extras import optional_imports
+from lmcore._text import count_noun
 from lmcore.reproduce.claim import Size
 
 _PACKAGES = ("numpy", "torch", "triton", "transformers")
@@ -174,7 +175,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _describe_processor() -> str:
     cores = count_cores()
-    threads = f"{cores} thread{'s' if cores > 1 else ''}"
+    threads = count_noun(cores, "thread")
     return f"{_processor_name()}, {threads}, {platform.system()}"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmcore._text import count_noun
 from lmcore.cli.failures import starting
 from lmcore.cli.options import MOST, Quiet, name_of_file, whole
 from lmcore.cli.terminal import say, show
@@ -116,7 +117,7 @@ def _measure(
 def _say_summary(summary: PruneSummary) -> None:
     weights = summary.weights
     before = f", {weights.kept_files} of them before" if weights.kept_files else ""
-    files = "1 file" if len(weights.files) == 1 else f"{len(weights.files)} files"
+    files = count_noun(len(weights.files), "file")
     say(
         f"{weights.parameters:,} of {summary.parameters:,} stored numbers kept: {weights.bytes:,} "
         f"bytes in {files}{before}"

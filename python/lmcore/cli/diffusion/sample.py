@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmcore._text import count_noun
 from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     MOST,
@@ -256,7 +257,7 @@ def _say_summary(generator: TextGenerator, done: dict[int, SampleSummary], secon
     before = f", {resumed} of them before" if resumed else ""
     speed = f", {sampled / max(seconds, 1e-9):.3g} sequences per second" if sampled else ""
     say(
-        f"{rows} rows sampled with {len(done)} {'seed' if len(done) == 1 else 'seeds'}{before}, "
+        f"{rows} rows sampled with {count_noun(len(done), 'seed')}{before}, "
         f"{first.bad_rows} skipped: {len(generator.timesteps)} steps{speed}"
     )
     asked, found = generator.sampling.steps, len(generator.timesteps)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmcore._text import count_noun
 from lmcore.cli.failures import starting
 from lmcore.cli.options import MOST, Quiet, name_of_file, plain_text, whole
 from lmcore.cli.terminal import say
@@ -82,8 +83,8 @@ def _convert(checkpoint: str, out: str, quiet: bool, **options: Any) -> Conversi
 
 def _say_summary(summary: ConversionSummary) -> None:
     before = f", {summary.kept_files} of them before" if summary.kept_files else ""
-    files = "1 file" if len(summary.files) == 1 else f"{len(summary.files)} files"
-    ranks = "1 rank" if summary.ranks == 1 else f"{summary.ranks} ranks"
+    files = count_noun(len(summary.files), "file")
+    ranks = count_noun(summary.ranks, "rank")
     which = "" if summary.iteration is None else f" of iteration {summary.iteration}"
     say(
         f"{summary.tensors} tensors{which} joined from {ranks}: {summary.parameters:,} parameters "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lmcore._text import count_noun
 from lmcore.reproduce.claim import Claim, Estimates, Measurement, Panel, Plot, Series, Size
 from lmcore.reproduce.detox.spotting import train_finder
 
@@ -93,7 +94,7 @@ def _describe(estimates: Estimates) -> str:
     for count in _SIZES_OF_SEGMENTS:
         found = (estimates[f"{count}/{name}"].format(1) for name in ("toxicity", "similarity"))
         words = estimates[f"{count}/words"].format(2)
-        lines.append(f"{count} token{'s' if count > 1 else ''}: {'; '.join([*found, words])}")
+        lines.append(f"{count_noun(count, 'token')}: {'; '.join([*found, words])}")
     lines.append(
         f"two tokens below one: {estimates['less_toxic'].format(1, sign=True)}; "
         f"nearer than three: {estimates['nearer'].format(1, sign=True)}"
