@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from lmcore.recsys.data import leave_one_out, make_interactions
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.folder import read_mined_pairs
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.recipes import consistency
 from lmcore.recsys.recommendation import recommend
 from lmcore.recsys.training import train

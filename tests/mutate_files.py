@@ -89,7 +89,7 @@ def build(folder: Path) -> None:
     from safetensors.torch import save_file
 
     from commands import SMALL, run_here, write_pairs
-    from lmcore.recsys.evaluation import load_model
+    from lmcore.recsys.loading import load_model
     from prediction_rows import make_rows, write_rows
 
     rows = make_rows(6, datasets=["one", "two"])

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 from lmcore.cli import app
 from lmcore.recsys.baselines import make_baseline
 from lmcore.recsys.data import leave_one_out
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.metrics import DEFAULT_METRICS
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.folder import RunFolder

@@ -15,8 +15,9 @@ from lmcore.recsys import recommendation, scoring
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import Interactions, Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.metrics import DEFAULT_METRICS as METRICS
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.models import make_model

@@ -12,9 +12,10 @@ import torch
 
 from commands import SMALL, run_here
 from lmcore.recsys.data import leave_one_out
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.folder import load_run, read_mined_pairs
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.checkpoint import load_state, save_state

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lmcore._json import parse_json, read_json
 from lmcore.recsys.configuration_sasrec import SASRecConfig
 from lmcore.recsys.data import make_interactions
-from lmcore.recsys.evaluation import load_model
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.modeling_sasrec import SASRecModel
 from lmcore.recsys.reading import read_interactions
 

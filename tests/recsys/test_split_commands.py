@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lmcore.cli import app
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.filters import filter_interactions
 from lmcore.recsys.folder import load_run
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.rules import SplitRule
 from lmcore.recsys.splits import leave_last, split_by_time

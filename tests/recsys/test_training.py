@@ -18,9 +18,9 @@ from torch.nn import functional
 
 import warm
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import load_model
 from lmcore.recsys.fingerprint import find_fingerprint
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import (

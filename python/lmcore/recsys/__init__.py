@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         leave_one_out,
         make_interactions,
     )
-    from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines, load_model
+    from lmcore.recsys.evaluation import Evaluation, evaluate, evaluate_baselines
     from lmcore.recsys.folder import TrainedRun, load_run, read_mined_pairs
+    from lmcore.recsys.loading import load_model
     from lmcore.recsys.modeling_fmlp import FMLPModel
     from lmcore.recsys.modeling_gru4rec import GRU4RecModel
     from lmcore.recsys.modeling_ligr import LiGRModel
@@ -122,7 +123,7 @@ _LAZY = {
     "gbce_mined": "recipes",
     "leave_last": "splits",
     "leave_one_out": "data",
-    "load_model": "evaluation",
+    "load_model": "loading",
     "load_run": "folder",
     "load_sasrec": "modeling_sasrec",
     "make_interactions": "data",

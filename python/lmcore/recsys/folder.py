@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lmcore._json import read_json
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
-from lmcore.recsys.evaluation import load_model
 from lmcore.recsys.filters import keep_items
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.rules import SplitRule
