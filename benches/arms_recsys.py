@@ -100,6 +100,9 @@ LOSSES: dict[str, Loss] = {
     "sampled_softmax_256": Loss(
         {"loss": "sampled_softmax", "negatives": 256, "log_q": "none"}, ("plain",), 32, 72
     ),
+    "sampled_softmax_uncorrected": Loss(
+        {"loss": "sampled_softmax", "log_q": "none"}, ("plain",), 32, 72
+    ),
     "ligr": Loss({"loss": "sampled_softmax", "backbone": "ligr"}, ("plain",), 32, 72),
     "cross_entropy": Loss({"loss": "cross_entropy"}, ("plain",), 20, 60),
 }
