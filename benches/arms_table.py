@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +86,27 @@ def fill_in(text: str, name: str, tables: str) -> str:
     return filled
 
 
+def find_gains(
+    lines: Sequence[Line], loss: str, arm: str, other: str, ranking: str = "full"
+) -> list[float]:
+    """NDCG@10 of an arm minus another arm's of the same seed and loss, percent, by seeds.
+
+    Args:
+        lines: as they stand in the file of results.
+        loss: of both arms.
+        arm: what gains.
+        other: what it is compared with.
+        ranking: among all items (`full`) or 100 drawn ones (`sampled`).
+    """
+    own = [line for line in lines if (line.get("loss", "bce"), line["arm"]) == (loss, arm)]
+    pairs = [(line, _find(lines, line, other)) for line in own]
+    return [
+        100 * (line[ranking]["NDCG@10"] - found[ranking]["NDCG@10"])
+        for line, found in pairs
+        if found is not None
+    ]
+
+
 def _format_metrics(lines: Sequence[Line], published: list[tuple[str, float, float]]) -> str:
     columns: dict[str, Callable[[Line], float]] = {
         "valid NDCG@10": lambda line: 100 * line["valid"]["NDCG@10"],
@@ -110,17 +132,17 @@ def _format_metrics(lines: Sequence[Line], published: list[tuple[str, float, flo
 def _format_gains(lines: Sequence[Line]) -> str:
     """Against training without mining, and against the moving average of its weights."""
     rows = []
-    for (loss, arm), some in _by_arm(lines):
+    for (loss, arm), _ in _by_arm(lines):
         cells = []
-        for other in ("plain", "ema"):
-            pairs = [(line, _find(lines, line, other)) for line in some]
-            gains = [_gain(line, found) for line, found in pairs if found is not None]
+        for ranking, other in itertools.product(("full", "sampled"), ("plain", "ema")):
+            gains = find_gains(lines, loss, arm, other, ranking)
             won = sum(gain > 0 for gain in gains)
             same = other == arm or not gains
             cells.append("" if same else f"{_average(gains, '+')} ({won} of {len(gains)})")
         if any(cells):
             rows.append([loss, arm, *cells])
-    return _format(["loss", "arm", "minus plain (seeds won)", "minus ema (seeds won)"], rows)
+    head = ["minus plain (seeds won)", "minus ema (seeds won)"]
+    return _format(["loss", "arm", *head, *(f"sampled, {one}" for one in head)], rows)
 
 
 def _format_mined(lines: Sequence[Line]) -> str:
@@ -211,10 +233,6 @@ def _find(lines: Sequence[Line], line: Line, arm: str) -> Line | None:
         ):
             return other
     return None
-
-
-def _gain(line: Line, other: Line) -> float:
-    return 100 * (line["full"]["NDCG@10"] - other["full"]["NDCG@10"])
 
 
 def _mined(line: Line) -> Line | None:

@@ -1,6 +1,7 @@
 """`benches/arms_recsys.py`: what was killed goes on, and what stands there is not made again."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,10 @@ def test_lines_say_for_whom_and_what_is_mined(
     assert f"| {mined['pairs']:,} |" in text
     gain = 100 * (reversal["full"]["NDCG@10"] - plain["full"]["NDCG@10"])
     assert f"| bce | reversal | {gain:+.2f} (" in text
+    drawn = 100 * (reversal["sampled"]["NDCG@10"] - average["sampled"]["NDCG@10"])
+    assert re.search(
+        rf"\| bce \| reversal \| .* \| {re.escape(f'{drawn:+.2f}')} \(. of 1\) \|\n", text
+    )
 
 
 def test_published_figures_stand_beside(arms: ModuleType) -> None:
@@ -205,11 +210,12 @@ def test_every_arm_of_every_loss_can_be_trained(arms: ModuleType) -> None:
     }  # fmt: skip
 
 
-def test_the_document_shows_the_lines(arms: ModuleType) -> None:
+@pytest.mark.parametrize("name", ["beauty", "sports"])
+def test_the_document_shows_the_lines(arms: ModuleType, name: str) -> None:
     """`python benches/arms_recsys.py --name beauty --write` makes the tables."""
-    lines = arms.read_lines(ROOT / "benches/results/arms_beauty.jsonl")
+    lines = arms.read_lines(ROOT / f"benches/results/arms_{name}.jsonl")
     text = arms.DOCUMENT.read_text(encoding="utf-8")
-    assert arms.fill_in(text, "beauty", arms.describe(lines, "beauty")) == text
+    assert arms.fill_in(text, name, arms.describe(lines, name)) == text
 
 
 def test_what_is_planned_and_not_there_is_named(arms: ModuleType) -> None:
