@@ -1,6 +1,8 @@
 """Popularity and item-kNN against plain definitions, and lists of best items."""
 
+import tracemalloc
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -74,6 +76,28 @@ def test_item_knn(
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
     assert (found > 0).any()
     assert knn.item_count == ITEMS
+
+
+def test_item_knn_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are as many as the pairs need, not I * I of them; a score looks at its entries alone.
+
+    With a million items they were a quarter of a million blocks, each as long as the training part.
+    """
+    items = 20_000
+    data = leave_one_out(make_interactions(np.arange(0, items + 1, 10), np.arange(items) + 1))
+    sort = mock.Mock(wraps=np.lexsort)
+    monkeypatch.setattr(np, "lexsort", sort)
+    knn = ItemKNN(data)
+    assert sort.call_count == 2  # a block, and the entries by their items
+    offsets, columns = np.array([0, 3]), np.arange(3)
+    tracemalloc.start()
+    try:
+        scores = knn.score(offsets, columns)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.count_nonzero(scores) == 8
+    assert peak < 4 * scores.nbytes  # all entries' places would be seven times as much
 
 
 def test_the_order_of_a_history_does_not_matter() -> None:
