@@ -168,6 +168,19 @@ def test_evaluation_of_baselines(name: str, split: str) -> None:
     assert sampled == evaluate(baseline, data, split=split, protocol="sampled", block=3)
 
 
+@pytest.mark.parametrize("protocol", ["full", "sampled"])
+def test_baselines_score_few_users_of_a_large_catalogue_at_a_time(protocol: str) -> None:
+    """They score all items for a few candidates too: 1,024 users of a million were 8 GB."""
+    users, items = 200, 100_000
+    data = leave_one_out(
+        make_interactions(np.arange(users + 1) * 3, np.arange(users * 3) + 1, items)
+    )
+    model = Popularity(data)
+    with mock.patch.object(model, "score", wraps=model.score) as score:
+        assert evaluate(model, data, protocol=protocol, candidates=9).users == users
+    assert max(len(call.args[0]) - 1 for call in score.call_args_list) == 64
+
+
 def test_several_targets_of_a_user() -> None:
     """Each is a candidate for the others, also one that the user had before."""
     rows = make_interactions([0, 6, 11], [1, 2, 3, 2, 4, 5, 5, 4, 6, 1, 2], 9)
