@@ -1,6 +1,8 @@
 """Popularity and item-kNN against plain definitions, and lists of best items."""
 
+import tracemalloc
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -76,6 +78,28 @@ def test_item_knn(
     assert knn.item_count == ITEMS
 
 
+def test_item_knn_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are as many as the pairs need, not I * I of them; a score looks at its entries alone.
+
+    With a million items they were a quarter of a million blocks, each as long as the training part.
+    """
+    items = 20_000
+    data = leave_one_out(make_interactions(np.arange(0, items + 1, 10), np.arange(items) + 1))
+    sort = mock.Mock(wraps=np.lexsort)
+    monkeypatch.setattr(np, "lexsort", sort)
+    knn = ItemKNN(data)
+    assert sort.call_count == 2  # a block, and the entries by their items
+    offsets, columns = np.array([0, 3]), np.arange(3)
+    tracemalloc.start()
+    try:
+        scores = knn.score(offsets, columns)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.count_nonzero(scores) == 8
+    assert peak < 4 * scores.nbytes  # all entries' places would be seven times as much
+
+
 def test_the_order_of_a_history_does_not_matter() -> None:
     """Sums of floats do depend on it: the same items must have the very same scores."""
     knn = ItemKNN(make_data(3), shrinkage=0)
@@ -142,6 +166,19 @@ def test_evaluation_of_baselines(name: str, split: str) -> None:
     sampled = evaluate(baseline, data, split=split, protocol="sampled")
     assert sampled.users == found.users
     assert sampled == evaluate(baseline, data, split=split, protocol="sampled", block=3)
+
+
+@pytest.mark.parametrize("protocol", ["full", "sampled"])
+def test_baselines_score_few_users_of_a_large_catalogue_at_a_time(protocol: str) -> None:
+    """They score all items for a few candidates too: 1,024 users of a million were 8 GB."""
+    users, items = 200, 100_000
+    data = leave_one_out(
+        make_interactions(np.arange(users + 1) * 3, np.arange(users * 3) + 1, items)
+    )
+    model = Popularity(data)
+    with mock.patch.object(model, "score", wraps=model.score) as score:
+        assert evaluate(model, data, protocol=protocol, candidates=9).users == users
+    assert max(len(call.args[0]) - 1 for call in score.call_args_list) == 64
 
 
 def test_several_targets_of_a_user() -> None:

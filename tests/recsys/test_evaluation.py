@@ -145,6 +145,9 @@ def test_errors(model: SequenceModel, data: Split) -> None:
         evaluate(model, data, split="train")
     with pytest.raises(ValueError, match="ties must be one of"):
         evaluate(model, data, ties="none")
+    for block in (0, -5):
+        with pytest.raises(ValueError, match=f"block must be at least 1: got {block}"):
+            evaluate(model, data, block=block)
     short = leave_one_out(make_interactions([0, 2], [1, 2], ITEMS))
     with pytest.raises(ValueError, match="no user has a test item"):
         evaluate(model, short)

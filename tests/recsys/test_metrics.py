@@ -235,6 +235,8 @@ def test_chosen_metrics() -> None:
     assert [m.name for m in choose_metrics(None, 3)] == list(DEFAULT_METRICS)
     with pytest.raises(ValueError, match="K of HR@10 must be at most the 3 items there are"):
         choose_metrics(["HR@10"], 3)
+    with pytest.raises(TypeError, match=r"metrics must be a list of names: got 'MRR'"):
+        choose_metrics("MRR", 3)
     assert find_validated("HR@10", 3) is None
     assert find_validated("MAP@3", 6) == ["HR@1", "HR@5", "NDCG@5", "MRR", "MAP@3"]
 

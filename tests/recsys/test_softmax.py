@@ -162,6 +162,29 @@ def test_large_logits_stay_finite() -> None:
             assert slopes.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("normalization", ["mean", "balanced"])
+def test_losses_of_halves_are_those_of_floats(dtype: torch.dtype, normalization: str) -> None:
+    """The sum of a batch is beyond float16, and a count of labels beyond bfloat16."""
+    logits, turned = torch.randn(5001, 51).to(dtype), as_indices(list(range(0, 100_000, 50)))
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1
+    labels.view(-1)[among_logits(logits, turned)] = 1
+    assert count_labels(labels) == count_labels(labels.float())
+    options: dict[str, Any] = {"normalization": normalization, "reversed_indices": turned}
+    results = []
+    for own in (logits.clone().requires_grad_(), logits.float().requires_grad_()):
+        losses = (
+            ufn_loss(own, labels, **options).total,
+            ufn_loss(own, beta=0.5, **options).total,
+            sampled_softmax_loss(own, reversed_indices=turned),
+        )
+        slopes = [torch.autograd.grad(loss, own)[0].to(dtype) for loss in losses]
+        results.append([*(loss.detach() for loss in losses), *slopes])
+    for made, expected in zip(*results, strict=True):
+        assert torch.equal(made, expected)
+
+
 def test_shares_of_a_batch_add_up() -> None:
     logits, turned = torch.randn(6, 4), as_indices([0, 2, 4])
     log_q = torch.randn(6, 1)
@@ -313,8 +336,10 @@ def test_catalogue_loss_is_torchs(temperature: float) -> None:
         torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
     empty = catalogue_loss(inputs[0][:0], inputs[1], positives[:0], positions=7)
     assert empty.item() == 0
-    with pytest.raises(IndexError):
-        catalogue_loss(inputs[0], inputs[1], positives + 1)
+    # Less 1, -99 is what cross-entropies pass over.
+    for wrong in (positives + 1, positives - 1, torch.full((7,), -99)):
+        with pytest.raises(IndexError):
+            catalogue_loss(inputs[0], inputs[1], wrong)
 
 
 def test_shapes() -> None:

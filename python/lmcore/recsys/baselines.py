@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore.recsys.data import Split
-from lmcore.recsys.stretches import take_stretches, to_offsets
+from lmcore.recsys.stretches import find_places, to_offsets
 
 __all__ = ["BASELINES", "Baseline", "ItemKNN", "Popularity", "make_baseline"]
 
@@ -185,7 +185,9 @@ def _find_neighbours(
     sizes = np.diff(by_item).astype(np.float64)
     # Pairs that an item takes part in, with itself too.
     work = np.add.reduceat(np.append(np.diff(by_user)[having], 0), by_item[:-1]) * (sizes > 0)
-    done = np.concatenate([[0], np.cumsum(work + item_count)])
+    # A cell for each item, where pairs are worth so many.
+    cells_of_each = np.where(work * _SPARSE >= item_count, item_count, 0)
+    done = np.concatenate([[0], np.cumsum(work + cells_of_each)])
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     start = 0
     while start < item_count:
@@ -194,7 +196,7 @@ def _find_neighbours(
         cells, others = _find_entries(by_user, having[entries])
         keys = rows[cells] * item_count + items[others]
         cells_there = (end - start) * item_count
-        if len(keys) * _SPARSE < cells_there:
+        if cells_there > max(item_count, _PAIRS) or len(keys) * _SPARSE < cells_there:
             keys, common = np.unique(keys, return_counts=True)
         else:
             counts = np.bincount(keys, minlength=cells_there)
@@ -222,5 +224,5 @@ def _find_entries(
     offsets: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For all entries of some rows: which of these rows, and where the entry stands."""
-    starts, entries = take_stretches(np.arange(offsets[-1]), offsets[rows], offsets[rows + 1])
+    starts, entries = find_places(offsets[rows], offsets[rows + 1])
     return np.repeat(np.arange(len(rows)), np.diff(starts)), entries

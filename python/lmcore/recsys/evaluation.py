@@ -94,10 +94,11 @@ def evaluate(
         block: users scored at a time; by default 64 to 1,024, by the size of the catalogue.
 
     Raises:
-        ValueError: an unknown split, protocol, metric or rule for ties, a K above the catalogue,
-            a metric of lists in the sampled protocol, no user with a target, a model of another
-            catalogue, a score that is not a number, or a user for whom no candidate is left to
-            draw, or several targets of a user in the sampled protocol.
+        TypeError: `metrics` is one text.
+        ValueError: an unknown split, protocol, metric or rule for ties, a block below 1, a K above
+            the catalogue, a metric of lists in the sampled protocol, no user with a target, a
+            model of another catalogue, a score that is not a number, a user for whom no candidate
+            is left to draw, or several targets of a user in the sampled protocol.
 
     Example:
         >>> from lmcore.recsys.configuration_sasrec import SASRecConfig
@@ -112,6 +113,8 @@ def evaluate(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}: got {protocol!r}")
+    if block is not None and block < 1:
+        raise ValueError(f"block must be at least 1: got {block}")
     wanted = choose_metrics(metrics, data.item_count, protocol=protocol)
     check_catalogue(model, data.item_count)
     length = model.config.max_length if isinstance(model, SequenceModel) else 1
@@ -131,10 +134,12 @@ def evaluate(
         check_histories(data)
         sampler = SequenceSampler(data.train_offsets, data.train_items, data.item_count, seed=seed)
         drawn = sampler.candidates(rows.users, candidates, seed=seed)
-    width = data.item_count if drawn is None else 1 + candidates
+    # A baseline scores the whole catalogue, whatever is asked of it.
+    is_whole = drawn is None or not isinstance(model, SequenceModel)
+    width = data.item_count if is_whole else 1 + candidates
     device = model.device.type if isinstance(model, SequenceModel) else "cpu"
     room = _BLOCK_BYTES.get(device, _BLOCK_BYTES["other"])
-    size = block or max(_USERS[0], min(_USERS[1], room // (4 * width)))
+    size = max(_USERS[0], min(_USERS[1], room // (4 * width))) if block is None else block
     rule: dict[str, Any] = {"ties": ties, "threads": threads}
     meter = ListMeter(wanted, data)
     found: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []

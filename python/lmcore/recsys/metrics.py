@@ -130,6 +130,7 @@ def choose_metrics(
         protocol: `full`, or `sampled`, which makes no lists.
 
     Raises:
+        TypeError: `names` is one text.
         ValueError: there is no such metric, a K is above the catalogue, or a metric of lists is
             asked for in the sampled protocol.
 
@@ -137,6 +138,8 @@ def choose_metrics(
         >>> [metric.name for metric in choose_metrics(["MRR", "HR@2", "MRR"], 9)]
         ['MRR', 'HR@2']
     """
+    if isinstance(names, str):
+        raise TypeError(f"metrics must be a list of names: got {names!r:.60}")
     found = [parse_metric(name) for name in dict.fromkeys(names or DEFAULT_METRICS)]
     if names:
         check_cutoffs(found, item_count)

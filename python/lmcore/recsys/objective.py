@@ -58,7 +58,7 @@ def count_labels(labels: Tensor) -> Counts:
         >>> count_labels(torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
         Counts(entries=6, positives=3, reversed=1)
     """
-    positives = int(labels.sum())
+    positives = int(torch.count_nonzero(labels))  # a sum of halves is rounded
     return Counts(entries=labels.numel(), positives=positives, reversed=positives - labels.shape[0])
 
 
@@ -137,7 +137,7 @@ def ufn_loss(
     its mean over the entries of a position is half of `mean`.
 
     Args:
-        logits: `[P, 1 + N]`.
+        logits: `[P, 1 + N]` of any floating type; the loss of halves is computed in float32.
         labels: `[P, 1 + N]`, 1 for column 0 and for reversed negatives, else 0. None: what
             `reversed_indices` says, without making such an array where the loss can do without.
         reversed_indices: `[R]` int64, `position * N + slot` of the reversed negatives, each once.
@@ -165,6 +165,7 @@ def ufn_loss(
         raise ValueError(
             f"logits and labels must both be [P, 1 + N]: got {list(logits.shape)} and {other}"
         )
+    logits = widen(logits)
     if labels is not None:
         labels = labels.to(logits.dtype)
     elif normalization != "mean":
@@ -196,6 +197,21 @@ def ufn_loss(
             raise ValueError("l2_emb needs item_emb: got None")
         total = add_norm(total, item_emb, l2_emb)
     return Loss(total=total, bce=bce, consistency=consistency)
+
+
+def widen(logits: Tensor) -> Tensor:
+    """Returns logits of halves as float32, and others as they are.
+
+    float16 ends at 65,504, which the sum over a batch soon passes, and bfloat16 has three digits.
+
+    Args:
+        logits: of any shape and floating type.
+
+    Example:
+        >>> widen(torch.zeros(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def add_norm(loss: Tensor, item_emb: Tensor, l2_emb: float) -> Tensor:

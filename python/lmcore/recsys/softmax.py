@@ -17,9 +17,12 @@ from torch.nn import functional
 
 from lmcore.ops.cross_entropy import cross_entropy
 from lmcore.ops.negatives import DrawWeights
-from lmcore.recsys.objective import among_logits
+from lmcore.recsys.objective import among_logits, widen
 
 CORRECTIONS = ("negatives", "all", "none")
+
+# Every position counts: of no id is this the column.
+_NO_ITEM = -(2**63)
 
 
 def sampled_softmax_loss(
@@ -46,7 +49,7 @@ def sampled_softmax_loss(
     Source: eSASRec (RecSys 2025), without `log_q`; what is reversed: ours.
 
     Args:
-        logits: `[P, 1 + N]`.
+        logits: `[P, 1 + N]` of any floating type; the loss of halves is computed in float32.
         log_q: what `LogQ.of_batch` returns: `[P, 1 + N]`, or `[P, 1]` for what is taken from each
             negative in J and from no positive; None: nothing.
         reversed_indices: `[R]` int64, `position * N + slot` of the reversed negatives, each once.
@@ -75,7 +78,8 @@ def sampled_softmax_loss(
             f"logits must be [P, 1 + N] and log_q [P, 1 + N] or [P, 1]: "
             f"got {list(logits.shape)} and {other}"
         )
-    summed: Tensor = _SummedSoftmax.apply(logits, log_q, reversed_indices, 1 / temperature)
+    scale = 1 / temperature
+    summed: Tensor = _SummedSoftmax.apply(widen(logits), log_q, reversed_indices, scale)
     return summed / max(len(logits) if positions is None else positions, 1)
 
 
@@ -112,7 +116,9 @@ def catalogue_loss(
     _check_temperature(temperature)
     if temperature != 1:
         features = features / temperature
-    summed = cross_entropy(features, item_emb[1:], positives.long() - 1, reduction="sum")
+    summed = cross_entropy(
+        features, item_emb[1:], positives.long() - 1, ignore_index=_NO_ITEM, reduction="sum"
+    )
     return summed / max(len(features) if positions is None else positions, 1)
 
 

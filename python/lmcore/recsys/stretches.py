@@ -86,6 +86,23 @@ def take_stretches(
         >>> offsets.tolist(), values.tolist()
         ([0, 1, 3], [9, 7, 8])
     """
+    offsets, places = find_places(starts, ends)
+    return offsets, values[places]
+
+
+def find_places(
+    starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns `[n + 1]` offsets, and where the values of all stretches stand.
+
+    Args:
+        starts: `[n]`, of the stretches.
+        ends: `[n]`, of the stretches; none before its start.
+
+    Example:
+        >>> offsets, places = find_places(np.array([2, 0]), np.array([3, 2]))
+        >>> offsets.tolist(), places.tolist()
+        ([0, 1, 3], [2, 0, 1])
+    """
     offsets = to_offsets(ends - starts)
-    indices = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
-    return offsets, values[indices]
+    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
