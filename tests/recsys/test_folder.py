@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from commands import SMALL, run_here
+from lmcore._manifest import find_model, write_manifest
 from lmcore.recsys.data import leave_one_out
 from lmcore.recsys.evaluation import evaluate, load_model
 from lmcore.recsys.folder import load_run, read_mined_pairs
@@ -19,7 +20,6 @@ from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.checkpoint import load_state, save_state
 from lmcore.training.folder import RunFolder
-from lmcore.training.manifest import find_model, write_manifest
 
 ITEMS = 12
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.ops.ranking import rank_targets
 from lmcore.recsys.backbone import SequenceModel
@@ -30,7 +31,6 @@ from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
 from lmcore.recsys.scoring import iterate_scores
 from lmcore.recsys.stretches import take_stretches, to_offsets
 from lmcore.training.checkpoint import no_bars
-from lmcore.training.manifest import find_model
 from lmcore.training.processes import find_device
 
 PROTOCOLS = ("full", "sampled")
