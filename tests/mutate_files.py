@@ -509,7 +509,7 @@ def signed(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """A reader of a state that was changed by somebody who wrote its digest anew."""
 
     def run(folder: Path) -> Any:
-        from lmcore.training.manifest import write_manifest
+        from lmcore._manifest import write_manifest
 
         state = folder / STATE
         manifest = json.loads((state / "manifest.json").read_text())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lmcore._extras import DISTRIBUTION, EXTRAS, MissingExtra, optional_imports
+from tiny_families import save_model, save_run
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -84,6 +85,29 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.jsonl").exists()
     assert "expected_maximum_toxicity" in done.stdout
+
+
+def test_a_run_is_pruned_without_torch(tmp_path: Path) -> None:
+    """The best model of a run is found, planned for and pruned, and nothing of it takes torch.
+
+    A plan needs no extra; to prune, torch must be installed, though it is not imported.
+    """
+    save_run(tmp_path / "run", save_model("t5", tmp_path / "model"))
+    for absent, command in (
+        (EVERY_EXTRA, ["plan", "run", "plan.json", "--ffn", "9"]),
+        ((), ["prune", "run", "small", "--plan", "plan.json", "--quiet"]),
+    ):
+        code = f"""
+import os, sys
+from lmcore.cli.commands import app
+os.chdir({str(tmp_path)!r})
+code = app(["compression", *{command!r}], standalone_mode=False)
+assert not {{"torch", "transformers"}} & set(sys.modules)
+sys.exit(code)
+"""
+        done = run_without(absent, code)
+        assert done.returncode == 0, done.stderr
+    assert [*(tmp_path / "small").glob("*.safetensors")]
 
 
 @pytest.mark.parametrize(

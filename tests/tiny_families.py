@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import lmcore.openba  # noqa: F401
+from lmcore._manifest import write_manifest
 from lmcore.compression.families import find_family
 from lmcore.compression.plan import (
     Plan,
@@ -20,6 +22,7 @@ from lmcore.compression.plan import (
     find_sizes,
 )
 from lmcore.cost import read_shape
+from lmcore.training.folder import Recipe
 from tiny_openba import SIZES
 
 LLAMA = {
@@ -238,3 +241,14 @@ def define_pruned(state: dict[str, torch.Tensor], plan: Plan) -> dict[str, torch
             seen = seen.index_select(place, torch.tensor(indices))
         made[target] = seen.reshape(merged)
     return made
+
+
+def save_run(run: Path, model: Path) -> Path:
+    """A run's folder, whose best model is a given one."""
+    best = run / "models" / "step-3"
+    shutil.copytree(model, best)
+    recipe = Recipe(config={})
+    write_manifest(best, recipe.fingerprint, 3)
+    (run / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    (run / "best").symlink_to("models/step-3")
+    return best

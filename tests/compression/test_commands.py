@@ -22,7 +22,7 @@ from lmcore.compression.plan_files import dump_plan, read_plan, write_plan
 from lmcore.compression.pruning import prune_state
 from lmcore.compression.recipes import openba_v2
 from lmcore.compression.record import Record, read_record, write_record
-from tiny_families import T5, make_plan, read_model, run_model, save_model
+from tiny_families import T5, make_plan, read_model, run_model, save_model, save_run
 from tiny_generation import save_pair
 
 
@@ -318,6 +318,27 @@ def test_a_vocabulary_without_a_tokenizer(tmp_path: Path, model: Path) -> None:
     assert "there is no tokenizer" in errors
     small = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     assert torch.isfinite(run_model(small)).all()
+
+
+def test_a_run_stands_for_its_best_model(tmp_path: Path, model: Path) -> None:
+    run, sizes = tmp_path / "run", ["--ffn", 9, "--choose", "magnitude"]
+    best = save_run(run, model)
+    made = []
+    for name, source in (("run", run), ("best", run / "best")):
+        file, out = tmp_path / f"{name}.plan", tmp_path / f"{name}.small"
+        found = run_here("compression", "plan", source, file, *sizes, "--quiet")
+        assert found[0] == 0, found
+        assert prune(source, out, "--plan", file)[0] == 0
+        assert read_record(out).source_folder == "../run/models/step-3"
+        made.append([path.read_bytes() for path in (file, out / "model.safetensors")])
+    assert made[0] == made[1]
+    weights = next(best.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    changed = f"{weights.name}: has changed since it was written"
+    check_line(run_here("compression", "plan", run, tmp_path / "new", *sizes), changed)
+    check_line(prune(run, tmp_path / "new", "--plan", tmp_path / "run.plan"), changed)
 
 
 def test_folders_that_are_there(tmp_path: Path, model: Path, plan_file: Path) -> None:

@@ -1,6 +1,7 @@
 """`lmcore compression learn-masks`: gates that are trained, and the plan that they come to."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -344,6 +345,41 @@ def test_links_of_others_stay(tmp_path: Path, model: Path, text: Path) -> None:
     assert (out / "plan.json").read_text() == "mine"
     found = learn(model, model / "out", "--data", text, "--steps", 2)
     check_line(found, "out: lies in the folder of the model that is read")
+
+
+def test_a_run_stands_for_its_best_model(tmp_path: Path, model: Path, text: Path) -> None:
+    """A run that trains weights leaves a model, from which another run begins."""
+    run, given = tmp_path / "run", ["--data", text, "--steps", 2]
+    sets = ["--set", "trains_weights=true", "--set", "schedule.warmup_steps=0"]
+    assert learn(model, run, *given, *sets)[0] == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    plans = []
+    for source in (run, run / "best"):
+        out = tmp_path / f"of-{source.name}"
+        found = learn(source, out, *given)
+        assert found[0] == 0, found
+        plans.append((out / "plan.json").read_bytes())
+        check_line(learn(source, run, *given, "--no-resume"), "the output is an input too")
+    assert plans[0] == plans[1]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_fewer_steps_than_the_target_takes(
+    tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gates were never held to the target; the plan is under it all the same."""
+    result = learn_masks(fast(warmup_steps=12), text, tmp_path / "few", model=model, progress=True)
+    whole = count_parameters(read_shape(model)).distinct
+    held = round((1 - 6 / 12 * 0.3) * whole)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warmup_steps" in line]
+    assert result.parameters <= 0.7 * whole
+    [line] = lines
+    assert line.startswith("loop.steps is 6 and warmup_steps 12: gates are held to ")
+    told, most = (int(n.replace(",", "")) for n in re.findall(r"[0-9,]+(?= param|$)", line))
+    assert abs(told - held) <= 2
+    assert abs(most - 0.7 * whole) <= 1
+    learn_masks(fast(warmup_steps=6), text, tmp_path / "enough", model=model, progress=True)
+    assert "warmup_steps" not in capsys.readouterr().err
 
 
 def test_settings_of_a_run() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
 
 from lmcore.compression import path_run
@@ -268,6 +269,21 @@ def test_a_stage_that_does_not_follow(inputs: dict[str, Any], tmp_path: Path) ->
              TargetCut(goal="params=5"))  # fmt: skip
     try_cuts(r"^stage 1 \(s1\): the model is under the target already",
              TargetCut(goal="memory_mb=9999"))  # fmt: skip
+
+
+def test_weights_that_are_not_finite_are_refused_before_a_cut(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    large, out = tmp_path / "large", tmp_path / "out"
+    shutil.copytree(inputs["model"], large)
+    weights = load_file(large / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layernorm.weight") or "norm" in name)
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, large / "model.safetensors", {"format": "pt"})
+    path = make_path({**inputs, "model": str(large)})
+    with pytest.raises((ValueError, FloatingPointError), match=rf"{name} is not finite"):
+        run_path(path, out)
+    assert not [*out.glob("*/pruned"), *out.glob("*/plan.json")]
 
 
 def test_a_path_that_cannot_be_walked(inputs: dict[str, Any], tmp_path: Path) -> None:

@@ -251,6 +251,15 @@ def test_two_processes_train_as_one(folders: dict[str, Path], tmp_path: Path) ->
 # What is refused.
 
 
+def test_a_model_is_not_overwritten(folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(small(), ROWS, out, model=folders["t5"])
+    for model in (out, out / "best"):
+        with pytest.raises(ValueError, match="the output is an input too"):
+            train(small(), ROWS, out, model=model, resume=False)
+    assert (out / "best" / "config.json").is_file()
+
+
 def test_bad_rows_and_settings(folders: dict[str, Path], tmp_path: Path) -> None:
     model, out = folders["gpt2"], tmp_path / "run"
     with pytest.raises(ValueError, match="rows must not be empty"):

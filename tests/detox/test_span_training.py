@@ -169,6 +169,15 @@ def test_a_model_goes_on(tmp_path: Path) -> None:
         SpanRun(change(config, {"max_length": 65}), three)
 
 
+def test_a_model_is_not_overwritten(tmp_path: Path) -> None:
+    examples = make_examples(9)
+    train_spans(small(), examples, tmp_path, tokenizer=make_words())
+    for model in (tmp_path, tmp_path / "best"):
+        with pytest.raises(ValueError, match="the output is an input too"):
+            train_spans(small(model=str(model)), examples, tmp_path, resume=False)
+    assert (tmp_path / "best" / "config.json").is_file()
+
+
 def test_what_cannot_be_trained() -> None:
     tokenizer = make_words()
     with pytest.raises(ValueError, match=r"^there are no texts to train on$"):

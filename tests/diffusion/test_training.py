@@ -14,6 +14,7 @@ from torch import Tensor
 import warm
 from lmcore.diffusion.models import load_model
 from lmcore.diffusion.pairs import Pair
+from lmcore.diffusion.recipes import distilled
 from lmcore.diffusion.training import DiffusionRun, train
 from lmcore.training.config import change
 from lmcore.training.seeding import seed_torch
@@ -202,6 +203,18 @@ def test_going_on_from_a_model_takes_its_process(tmp_path: Path) -> None:
     run = DiffusionRun(config, PAIRS)
     assert run.process.steps == 60
     assert run.model.config.noise_schedule == "linear"
+
+
+def test_a_model_is_not_overwritten(tmp_path: Path) -> None:
+    train(small(), PAIRS, tmp_path, **GIVEN)
+    for name in ("model", "distill.teacher"):
+        for model in (tmp_path, tmp_path / "best"):
+            config = small(model=str(model))
+            if name != "model":
+                config = distilled(small(), str(model))
+            with pytest.raises(ValueError, match="the output is an input too"):
+                train(config, PAIRS, tmp_path, resume=False)
+    assert (tmp_path / "best" / "config.json").is_file()
 
 
 # Going on.

@@ -463,3 +463,9 @@ def test_data_is_not_overwritten(
     (tmp_path / "log.jsonl").write_text("{}")
     with pytest.raises(ValueError, match="the output is an input too"):
         train(small(), rows, tmp_path, model=folders["t5"], data_path=tmp_path / "log.jsonl")
+    out = tmp_path / "run"
+    train(small(), rows, out, model=folders["t5"])
+    for model in (out, out / "best"):
+        with pytest.raises(ValueError, match="the output is an input too"):
+            train(small(), rows, out, model=model, resume=False)
+    assert (out / "best" / "config.json").is_file()

@@ -316,6 +316,19 @@ def test_stages_follow_each_other(folder: Path, pairs: Path, tmp_path: Path) -> 
     assert run_here(*chat)[::2] == (0, "")
 
 
+@pytest.mark.parametrize("resume", ["--resume", "--no-resume"])
+def test_an_output_is_no_model_that_is_read(folder: Path, tmp_path: Path, resume: str) -> None:
+    """Starting anew would remove the model that is to be read."""
+    out = tmp_path / "run"
+    assert run_here(*arguments(folder, out), "--quiet", "--steps", 1)[0] == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(out)
+    for model in (out, out / "best", out / "models" / "step-1", tmp_path / "link"):
+        given = [*arguments(folder, out), "--quiet", resume, "--model", model]
+        check_line(run_here(*given), "the output is an input too")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_an_exploding_loss_is_one_line(folder: Path, tmp_path: Path) -> None:
     given = [*arguments(folder, tmp_path / "run"), "--quiet", "--set", "optimizer.lr=1e30"]
     check_line(run_here(*given), "loss of step 2 is nan")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from commands import SMALL, run_here
+from lmcore._manifest import find_model, write_manifest
 from lmcore.recsys.data import leave_one_out
 from lmcore.recsys.evaluation import evaluate
 from lmcore.recsys.folder import load_run, read_mined_pairs
@@ -20,7 +21,6 @@ from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.reading import read_interactions
 from lmcore.training.checkpoint import load_state, save_state
 from lmcore.training.folder import RunFolder
-from lmcore.training.manifest import find_model, write_manifest
 
 ITEMS = 12
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from commands import SMALL, check_line, run_here, write_pairs
+from lmcore._manifest import write_manifest
 from lmcore.recsys.ids import IdMap
 from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.training.folder import RunFolder
-from lmcore.training.manifest import write_manifest
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, check_line, finish, start_warm, write_pairs
-from lmcore.training.manifest import check_manifest
+from lmcore._manifest import check_manifest
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.3, 1.5])

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmcore._manifest import check_manifest, find_model, write_manifest
 from lmcore.training import loop
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import Recipe
 from lmcore.training.loop import Fit, fit
-from lmcore.training.manifest import check_manifest, find_model, write_manifest
 from lmcore.training.processes import Processes
 from lmcore.training.seeding import seed_torch
 
@@ -701,7 +701,7 @@ def test_a_log_that_changed(tmp_path: Path, change: str) -> None:
 
 
 def test_a_best_that_names_something_else(tmp_path: Path) -> None:
-    from lmcore.training.manifest import find_model
+    from lmcore._manifest import find_model
 
     run(tmp_path / "run", steps=9)
     best = tmp_path / "run" / "best"
@@ -718,7 +718,7 @@ def test_a_copy_of_a_folder_goes_on(tmp_path: Path) -> None:
     """Copies without links hold a folder in place of `best`."""
     import shutil
 
-    from lmcore.training.manifest import find_model
+    from lmcore._manifest import find_model
 
     run(tmp_path / "run", steps=9)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")

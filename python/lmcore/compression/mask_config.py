@@ -39,7 +39,7 @@ class MaskConfig:
     """
 
     model: Path | None = None
-    """The folder of the model."""
+    """The folder of the model, or of a run."""
     target: str = "params=50%"
     """Parameters at most: `params=3.4e9`, or a share of what is there."""
     dimensions: tuple[str, ...] = DIMENSIONS

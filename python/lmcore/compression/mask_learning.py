@@ -6,11 +6,13 @@ Source: Sheared-LLaMA (arXiv 2310.06694), section 2.1. It is no part of OpenBA-V
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore._manifest import find_model
 from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.mask_config import MaskConfig
 from lmcore.compression.mask_run import PLAN, SCORES, MaskRun, read_texts
@@ -85,7 +87,7 @@ def learn_masks(
         config: the settings.
         data: files of text: lines, or JSONL with `text`, or with `src` and `trg`.
         out: the folder; it is made if it does not exist.
-        model: takes the place of `config.model`.
+        model: its folder, or that of a run; takes the place of `config.model`.
         valid: such a file, for validation; without it the last step is the best.
         resume: whether to go on from the folder's state.
         progress: whether to show a bar and a line for each validation on standard error.
@@ -104,21 +106,25 @@ def learn_masks(
         Traceback (most recent call last):
         ValueError: expected a file of text, got none
     """
-    if model is not None:
-        config = replace(config, model=Path(model))
-    if config.model is None:
+    given = config.model if model is None else model
+    if given is None:
         raise ValueError("a model must be given: got none")
+    source = find_model(given)
+    config = replace(config, model=source)
     files = [data] if isinstance(data, str | os.PathLike) else [*data]
-    inputs = [*files, config.model, *([] if valid is None else [valid])]
-    keep_outside(out, config.model)
+    inputs = [*files, source, *([] if valid is None else [valid])]
+    keep_outside(out, source)
     keep_apart(out, inputs)
     for name in (PLAN, SCORES):
         _check_link(Path(out), name, inputs)
-    texts = read_texts(config.model, files, config.tokens)
-    checked = None if valid is None else read_texts(config.model, [valid], config.valid_tokens)
+    texts = read_texts(source, files, config.tokens)
+    checked = None if valid is None else read_texts(source, [valid], config.valid_tokens)
     config = replace(config, device=choose_precision(config.device, progress=progress))
     with use_threads(config.device.threads), start_processes(config.device.device) as processes:
         run = MaskRun(config, texts, checked, processes=processes)
+        steps = config.loop.steps
+        if progress and processes.is_first and steps is not None and steps < config.warmup_steps:
+            _say_short(run, steps)
         record = DataRecord(
             path=None,
             options={"files": [os.fspath(file) for file in files],
@@ -152,6 +158,16 @@ def learn_masks(
         best_value=result.best_value,
         resumed_after=result.resumed_after,
         history=result.history,
+    )
+
+
+def _say_short(run: MaskRun, steps: int) -> None:
+    """That gates are never held to the target, on standard error."""
+    last = round(run.find_target(steps) * run.polynomial.whole)
+    print(
+        f"loop.steps is {steps} and warmup_steps {run.config.warmup_steps}: gates are held to "
+        f"{last:,} parameters at last, and the plan is cut to {int(run.most):,}",
+        file=sys.stderr,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcore._manifest import read_recipe
 from lmcore.compression.corpora import find_prefix
 from lmcore.compression.path import PathConfig, is_stage_folder
 from lmcore.compression.path_files import dump_path
@@ -16,7 +17,6 @@ from lmcore.compression.plan_files import read_plan
 from lmcore.compression.recovery import FREE
 from lmcore.training.config import config_to_dict
 from lmcore.training.folder import TEMPORARY, Recipe, remove, take_recipe
-from lmcore.training.manifest import read_recipe
 
 _RECORD = "path.json"
 _OUTPUTS = ("model", "report.json", "plan.json")

@@ -28,6 +28,7 @@ import numpy as np
 
 from lmcore._files import FolderLock, write_text
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.compression.counting import count_files
 from lmcore.compression.counts import Counts, read_counts, write_counts
 from lmcore.compression.digests import Digests
@@ -36,7 +37,7 @@ from lmcore.compression.path import PathConfig, PathStage, VocabularyCut, find_o
 from lmcore.compression.path_checks import are_ids, check_places, check_training, unpack
 from lmcore.compression.path_cuts import add_cut, add_tokens, changes_ids, find_text, settle_stages
 from lmcore.compression.path_folder import open_folder, read_next
-from lmcore.compression.path_losses import pack_for, validate_model
+from lmcore.compression.path_losses import ValidationLosses, pack_for, validate_model
 from lmcore.compression.path_results import PathResult, StageResult, write_report
 from lmcore.compression.plan_files import write_plan
 from lmcore.compression.planning import choose_vocabulary, start_plan
@@ -49,7 +50,6 @@ from lmcore.cost import count_parameters, read_shape
 from lmcore.openba.indexed import IndexedDataset
 from lmcore.openba.recipes import DENOISERS
 from lmcore.training.folder import point_to
-from lmcore.training.manifest import find_model
 
 
 def run_path(
@@ -152,6 +152,7 @@ class _Walk:
         self._tell, self.progress = tell, progress
         self.model, self.plan = original, start_plan(original)
         self.has_new_ids = False
+        self._validated: dict[tuple[int, Path], ValidationLosses] = {}
 
     def check_texts(self) -> None:
         """Packs texts and counts tokens of the original, as far as stages have its tokenizer.
@@ -194,8 +195,11 @@ class _Walk:
         place = self.folder / self.path.folders[number - 1]
         place.mkdir(exist_ok=True)
         before, had_new_ids = self.model, self.has_new_ids
-        small = self._cut(stage, number, place)
         self.has_new_ids |= changes_ids(stage.cut)
+        if not (place / "losses.json").is_file():
+            # A model whose weights are not finite is refused before it is cut.
+            self._validate(number, before, had_new_ids)
+        small = self._cut(stage, number, place)
         sizes = [count_parameters(read_shape(one)).distinct for one in (before, small)]
         if stage.cut is not None:
             self._say(number, f"{sizes[0]:,} parameters became {sizes[1]:,}")
@@ -312,31 +316,32 @@ class _Walk:
         if file.is_file():
             digests.check_or_note(file.name)
             return _read_losses(file)
-        stage, config = self.path.stages[number - 1], self._find_training(number)
-        valid, objective = self._find_data(stage, "valid"), None
-        found: dict[Path, dict[str, float]] = {}
-
-        def measure(model: Path, has_new_ids: bool) -> None:
-            nonlocal objective
-            # Ids are those of the original, or of the stage's own model where it names them.
-            own = bool(stage.valid) and has_new_ids == models[-1][1]
-            fits = valid is not None and (not are_ids(valid) or not has_new_ids or own)
-            if model not in found and config is not None and fits:
-                measured = validate_model(model, config, self._pack(model, config, valid))
-                found[model], objective = measured.losses, measured.objective
-
-        for model, has_new_ids in models:
-            measure(model, has_new_ids)
+        stage = self.path.stages[number - 1]
+        found = [self._validate(number, model, has_new_ids) for model, has_new_ids in models]
+        objective = next((one.objective for one in found if one is not None), None)
         targets = None
         if objective == "d_ul2" and stage.recover is not None and stage.recover.targets is None:
-            measure(self.original, False)
-            original = found.get(self.original)
-            targets = original and [original[f"loss_{name}"] for name in DENOISERS]
-        before, after = (found.get(model, {}).get("loss") for model, _ in models)
+            original = self._validate(number, self.original, False)
+            targets = original and [original.losses[f"loss_{name}"] for name in DENOISERS]
+        before, after = (one and one.losses["loss"] for one in found)
         losses = {"objective": objective, "before": before, "after_cut": after, "targets": targets}
         write_text(file, json.dumps(losses) + "\n")
         digests.note(file.name)
         return losses
+
+    def _validate(self, number: int, model: Path, has_new_ids: bool) -> ValidationLosses | None:
+        """Losses of a model on the texts of a stage, measured once; None where none fit its ids."""
+        stage, config = self.path.stages[number - 1], self._find_training(number)
+        valid = self._find_data(stage, "valid")
+        # Ids are those of the original, or of the stage's own model where it names them.
+        own = bool(stage.valid) and has_new_ids == self.has_new_ids
+        if config is None or valid is None or (are_ids(valid) and has_new_ids and not own):
+            return None
+        key = number, model
+        if key not in self._validated:
+            packed = self._pack(model, config, valid)
+            self._validated[key] = validate_model(model, config, packed)
+        return self._validated[key]
 
     def _find_training(self, number: int) -> RecoveryConfig | None:
         """The settings by which a stage's losses are measured: its own, or the nearest."""

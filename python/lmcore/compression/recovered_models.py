@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lmcore._manifest import find_model
 from lmcore.compression.loading import find_kind, load_model
 from lmcore.compression.model_folders import TOKENIZER_FILES
 from lmcore.compression.record import copy_record
@@ -21,7 +22,6 @@ from lmcore.openba.stages import STAGE_FILE
 from lmcore.openba.tokenization_openba import load_tokenizer as load_openba_tokenizer
 from lmcore.training import models
 from lmcore.training.config import DeviceConfig
-from lmcore.training.manifest import find_model
 
 _OPENBA = "openba"
 

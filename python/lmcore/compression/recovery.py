@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore._manifest import read_recipe
 from lmcore._text import escape
 from lmcore.compression.checkpoint_folders import keep_outside
 from lmcore.compression.objectives import choose_objective
@@ -32,7 +33,6 @@ from lmcore.openba.data import TrainData
 from lmcore.training.config import change
 from lmcore.training.folder import Recipe, keep_apart
 from lmcore.training.loop import fit
-from lmcore.training.manifest import read_recipe
 from lmcore.training.optimizer import check_schedule
 from lmcore.training.processes import Processes, choose_precision, start_processes, use_threads
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._extras import optional_imports
+from lmcore._manifest import find_model
 from lmcore.compression.hidden_states import read_hidden_states
 from lmcore.compression.lineage import Lineage, find_teacher, trace
 from lmcore.compression.loading import load_model
@@ -18,7 +19,6 @@ from lmcore.compression.model_folders import TOKENIZER_FILES
 from lmcore.compression.output_heads import check_head, find_head
 from lmcore.compression.pieces.folder import load_tokenizer
 from lmcore.compression.vocabulary_tensors import load_config
-from lmcore.training.manifest import find_model
 
 with optional_imports():
     import torch

@@ -20,10 +20,10 @@ from transformers.models.bert.modeling_bert import BertPreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
 from lmcore.detox.objective import compute_span_loss
 from lmcore.training.checkpoint import no_bars
-from lmcore.training.manifest import find_model
 
 _LAYERS = ["BertLayer"]
 # A table of 0, 1, 2, ... in the released files.

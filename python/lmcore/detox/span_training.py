@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
+from lmcore._manifest import find_model
 from lmcore.detox.configuration_segment_cnn import SegmentCNNConfig
 from lmcore.detox.modeling_segment_cnn import SegmentCNNModel, load_weights
 from lmcore.detox.objective import compute_span_loss
@@ -34,7 +35,6 @@ from lmcore.training.checkpoint import (
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import DataRecord, Recipe, keep_apart
 from lmcore.training.loop import fit
-from lmcore.training.manifest import find_model
 from lmcore.training.optimizer import Optimizer
 from lmcore.training.processes import (
     Processes,

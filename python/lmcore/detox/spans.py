@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lmcore._manifest import find_model
 from lmcore.detox.modeling_segment_cnn import SegmentCNNModel, load_segment_cnn
 from lmcore.detox.span_training import check_fit
 from lmcore.detox.tokenization import SegmentTokenizer, Tokens, load_tokenizer
-from lmcore.training.manifest import find_model
 from lmcore.training.processes import find_device
 
 # Positions of a batch: more rows than this fill the cache, and fewer leave the arithmetic idle.

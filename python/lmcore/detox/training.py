@@ -151,7 +151,7 @@ def train(
         config = replace(config, model=os.fspath(model))
     paths = {"data": data_path, "valid": valid_path}
     shown = {k: None if v is None else os.path.abspath(v) for k, v in paths.items()}  # noqa: PTH100
-    keep_apart(out, [path for path in paths.values() if path is not None])
+    keep_apart(out, [path for path in (*paths.values(), config.model) if path is not None])
     config = replace(config, device=choose_precision(config.device, progress=progress))
     with (
         use_threads(config.device.threads),

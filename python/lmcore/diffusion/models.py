@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.diffusion.configuration_text_diffusion import TextDiffusionConfig
 from lmcore.diffusion.modeling_text_diffusion import TextDiffusionModel
 from lmcore.diffusion.recipes import TrainConfig
 from lmcore.diffusion.tokenization import TextTokenizer, load_tokenizer
 from lmcore.training.checkpoint import gather_weights, no_bars
-from lmcore.training.manifest import find_model
 
 _PAPER_LENGTH = 128
 

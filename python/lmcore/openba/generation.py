@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmcore._extras import optional_imports
+from lmcore._manifest import find_model
 from lmcore.openba.models import check_fit, load_pair
 from lmcore.openba.sampling import OwnTokens, RowSampling
-from lmcore.training.manifest import find_model
 
 with optional_imports():
     import torch

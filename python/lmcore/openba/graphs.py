@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from lmcore._extras import optional_imports
+from lmcore._manifest import find_model
 from lmcore.openba.folders import check_target, new_folder
 from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
 from lmcore.openba.models import load_model
 from lmcore.openba.tokenization_openba import load_tokenizer
-from lmcore.training.manifest import find_model
 
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 MOST_DIFFERENCE = 1e-4

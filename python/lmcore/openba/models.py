@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.openba.configuration_openba import OpenBAConfig
 from lmcore.openba.modeling_openba import OpenBAForConditionalGeneration
 from lmcore.openba.recipes import DENOISERS, HALF, ShapeConfig
 from lmcore.openba.tokenization_openba import PREFIXES, OpenBATokenizer, load_tokenizer
 from lmcore.ops.denoising import Denoiser, SpecialIds, o_ul2, ul2
 from lmcore.training.checkpoint import gather_weights, no_bars
-from lmcore.training.manifest import find_model
 from lmcore.training.processes import find_device
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

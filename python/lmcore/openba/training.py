@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore._manifest import find_model
 from lmcore.openba.data import Data, TrainData
 from lmcore.openba.mixture import Mixture
 from lmcore.openba.recipes import TrainConfig
@@ -16,7 +17,6 @@ from lmcore.openba.stages import check_stage
 from lmcore.openba.tokenization_openba import OpenBATokenizer, load_tokenizer
 from lmcore.training.folder import Recipe, keep_apart
 from lmcore.training.loop import fit
-from lmcore.training.manifest import find_model
 from lmcore.training.processes import choose_precision, start_processes, use_threads
 
 __all__ = ["OpenBARun", "TrainResult", "train"]

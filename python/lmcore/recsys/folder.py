@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmcore._json import read_json
+from lmcore._manifest import check_manifest, find_model
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Interactions
 from lmcore.recsys.filters import keep_items
@@ -23,7 +24,6 @@ from lmcore.recsys.rules import SplitRule
 from lmcore.training.checkpoint import load_state, refusing
 from lmcore.training.config import config_from_dict
 from lmcore.training.folder import RunFolder
-from lmcore.training.manifest import check_manifest, find_model
 
 __all__ = ["TrainedRun", "load_run", "read_mined_pairs"]
 
@@ -158,7 +158,7 @@ def read_mined_pairs(
     Example:
         >>> import tempfile
         >>> from lmcore.training.checkpoint import save_state
-        >>> from lmcore.training.manifest import write_manifest
+        >>> from lmcore._manifest import write_manifest
         >>> miner = FalseNegativeMiner(threshold=0)
         >>> for _ in range(2):
         ...     injection = miner.inject([1], [[5]], np.array([[7, 9]]))

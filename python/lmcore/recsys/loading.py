@@ -13,13 +13,13 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from lmcore._json import read_json
+from lmcore._manifest import find_model
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.modeling_fmlp import FMLPModel
 from lmcore.recsys.modeling_gru4rec import GRU4RecModel
 from lmcore.recsys.modeling_ligr import LiGRModel
 from lmcore.recsys.modeling_sasrec import SASRecModel, load_sasrec
 from lmcore.training.checkpoint import no_bars
-from lmcore.training.manifest import find_model
 from lmcore.training.processes import find_device
 
 __all__ = ["load_model"]

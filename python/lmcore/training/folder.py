@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from lmcore._files import FolderLock, find_output, naming_errors, write_text
+from lmcore._manifest import STEP_NAME, read_recipe, write_manifest
 from lmcore.training.config import config_to_dict, fill_defaults
-from lmcore.training.manifest import STEP_NAME, read_recipe, write_manifest
 
 #: What names begin with that are not whole yet, or shall go.
 TEMPORARY = ".lmcore-"
@@ -438,7 +438,7 @@ def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
 
     Args:
         folder: of the run; it need not exist.
-        inputs: files that are read.
+        inputs: files and folders that are read; of the folder of a run it is the best model.
 
     Raises:
         ValueError: a file that the run writes is an input.
@@ -446,7 +446,7 @@ def keep_apart(folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
     Example:
         >>> keep_apart("runs/a", ["data.txt"])
     """
-    given = list(inputs)
+    given = [one for path in inputs for one in (path, Path(path, "best"))]
     for name in RUN_NAMES:
         path = Path(folder, name)
         if path.is_file():

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from lmcore._files import naming_errors
+from lmcore._manifest import check_manifest
 from lmcore.training import checkpoint
 from lmcore.training.checkpoint import refusing
 from lmcore.training.config import LoopConfig
 from lmcore.training.folder import Recipe, RunFolder, hash_log
-from lmcore.training.manifest import check_manifest
 from lmcore.training.processes import Processes
 from lmcore.training.seeding import seed_torch
 from lmcore.training.watch import Interrupts, Watch, Window

@@ -17,10 +17,10 @@ from torch.distributed.tensor import DTensor
 
 from lmcore._auto_classes import register_systems
 from lmcore._extras import optional_imports
+from lmcore._manifest import check_manifest
 from lmcore._text import find_reason
 from lmcore.training.checkpoint import gather_weights, no_bars
 from lmcore.training.lora import LoraConfig
-from lmcore.training.manifest import check_manifest
 
 with optional_imports():
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers

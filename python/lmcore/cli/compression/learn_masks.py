@@ -27,7 +27,7 @@ def learn_masks_command(
         typer.Argument(
             metavar="DIR",
             parser=name_of_file,
-            help="The folder of the model, with its tokenizer.",
+            help="Folder of the model, with its tokenizer, or of a run.",
             show_default=False,
         ),
     ],

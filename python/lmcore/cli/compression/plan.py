@@ -33,7 +33,8 @@ def plan_command(
         typer.Argument(
             metavar="CONFIG|DIR",
             parser=name_of_file,
-            help="A config.json, or the folder of a model: the original.",
+            help="A config.json, or the folder of a model or of a run, whose best model it is: the "
+            "original.",
             show_default=False,
         ),
     ],
@@ -269,6 +270,7 @@ def _plan(given: dict[str, Any]) -> None:
     """Plans by what the command was given, by the names of its parameters."""
     with starting():
         from lmcore._files import find_output
+        from lmcore._manifest import find_model
         from lmcore.compression.choosing import Sizes
         from lmcore.compression.plan import prune_shape
         from lmcore.compression.plan_files import read_plan, write_plan
@@ -276,7 +278,7 @@ def _plan(given: dict[str, Any]) -> None:
         from lmcore.compression.pruning import describe_limits
         from lmcore.cost import count_parameters
 
-    model, counts, after = given["model"], given["counts"], given["after"]
+    model, counts, after = str(find_model(given["model"])), given["counts"], given["after"]
     method, quiet, layout = given["choose"], given["quiet"], given["layers"]
     sizes, scoring, searching = (
         {name: given[name] for name in names} for names in (_SIZES, _SCORING, _SEARCHING)

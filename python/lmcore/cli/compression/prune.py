@@ -19,7 +19,10 @@ def prune_command(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="DIR", parser=name_of_file, help="Folder of the model.", show_default=False
+            metavar="DIR",
+            parser=name_of_file,
+            help="Folder of the model, or of a run.",
+            show_default=False,
         ),
     ],
     out: Annotated[
@@ -63,6 +66,10 @@ def prune_command(
     both models, one after the other, and writes their times into OUT/pruning.json, too; a model
     that is there already is measured alone.
     """
+    with starting():
+        from lmcore._manifest import find_model
+
+    model = str(find_model(model))
     options = {"stage": stage, "max_shard_bytes": shard_mb * 10**6, "resume": resume}
     if not (latency and resume and _is_there(model, out, plan, stage)):
         _say_summary(_prune(model, out, plan, quiet, **options))

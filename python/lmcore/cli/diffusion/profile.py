@@ -142,10 +142,10 @@ def _check(
         from typing import get_args
 
         from lmcore._files import find_output
+        from lmcore._manifest import find_model
         from lmcore.diffusion.profile import read_profile
         from lmcore.diffusion.profile_plots import MOST, find_plot_form
         from lmcore.diffusion.proportions import By
-        from lmcore.training.manifest import find_model
 
     against = names[1:]
     if by not in get_args(By):
