@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,18 @@ def test_the_document_shows_the_lines(arms: ModuleType, name: str) -> None:
     lines = arms.read_lines(ROOT / f"benches/results/arms_{name}.jsonl")
     text = arms.DOCUMENT.read_text(encoding="utf-8")
     assert arms.fill_in(text, name, arms.describe(lines, name)) == text
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/claims.md"])
+def test_the_row_on_real_data_says_what_the_lines_say(arms: ModuleType, document: str) -> None:
+    find_gains = sys.modules["arms_table"].find_gains
+    lines = arms.read_lines(ROOT / "benches/results/arms_beauty.jsonl")
+    (row,) = re.findall(r"^\| UFNRec on Beauty.*$", (ROOT / document).read_text("utf-8"), re.M)
+    ways = ("full", "sampled")
+    gains = [find_gains(lines, "bce", "consistency", "ema", way) for way in ways]
+    assert [len(some) for some in gains] == [3, 3]
+    spreads = [(statistics.fmean(some), statistics.stdev(some)) for some in gains]
+    assert re.findall(r"[-+]\d\.\d+ ± \d\.\d+", row) == [f"{m:+.2f} ± {s:.2f}" for m, s in spreads]
 
 
 def test_what_is_planned_and_not_there_is_named(arms: ModuleType) -> None:
