@@ -319,6 +319,8 @@ def test_refused_batches() -> None:
         miner.inject([1], [[5]], torch.ones((1, 4), dtype=torch.int64)[:, ::2])
     with pytest.raises(ValueError, match=r"positives must have shape \[B, L\]"):
         miner.inject([1], [5], np.array([[7]]))
+    with pytest.raises(ValueError, match=r"positives must have the shape \[B, L\]"):
+        miner.inject([1], 5, np.array([[[7]]]))
     for step in ("a", 1.5, None):
         with pytest.raises(TypeError, match=f"step must be an int: got {type(step).__name__}"):
             StepStart(step)  # type: ignore[arg-type]
@@ -330,3 +332,21 @@ def test_refused_batches() -> None:
         StepStart(-1)
     with pytest.raises(ValueError, match="state must hold active"):
         miner.load_state_dict({})
+    state: dict[str, Any] = dict(miner.state_dict())
+    for wrong in (np.array([1, 1]), 1.5, float("nan"), "x", None):
+        with pytest.raises(ValueError, match="reversed_count must be a whole number: got "):
+            miner.load_state_dict(state | {"reversed_count": wrong})
+
+
+@pytest.mark.parametrize("users", [[1], [1, 2, 3], 1, [[1, 2]]])
+@pytest.mark.parametrize("layout", ["packed", "right"])
+def test_a_user_for_each_row(users: Any, layout: str) -> None:
+    """Rows of too many users were counted for others, and too few were an index out of range."""
+    miner, positives = FalseNegativeMiner(), np.array([[5, 0], [6, 0]])
+    negatives = np.array([[7], [8]] if layout == "packed" else [[[7], [0]], [[8], [0]]])
+    injection = miner.inject([1, 2], positives, negatives)
+    text = r"users must have shape \[2\], one for each row of positives: got \["
+    with pytest.raises(ValueError, match=text):
+        miner.inject(users, positives, negatives)
+    with pytest.raises(ValueError, match=text):
+        miner.observe(users, positives, injection, np.zeros((*negatives.shape[:-1], 2)))

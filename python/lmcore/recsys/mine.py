@@ -245,7 +245,7 @@ class FalseNegativeMiner:
         if negatives.ndim == 3 and _is_left_padded(pos):
             self.memory.observe(u, pos, negatives, scores, turned)
             return
-        flat_indices = _flat_indices(pos, negatives)
+        flat_indices = _flat_indices(u, pos, negatives)
         if negatives.ndim == 3:
             if scores.shape[:-1] != negatives.shape[:-1]:
                 raise ValueError(f"logits must have shape {list(shape)}: got {list(scores.shape)}")
@@ -332,10 +332,7 @@ class FalseNegativeMiner:
         missing = [name for name in _STATE if name not in state]
         if missing:
             raise ValueError(f"state must hold {', '.join(missing)}")
-        counts = [int(np.asarray(state[name])) for name in _STATE]
-        for name, count in zip(_STATE, counts, strict=True):
-            if not 0 <= count < 2**62:
-                raise ValueError(f"{name} must be at least 0 and below 2**62: got {count}")
+        counts = [_read_count(name, state[name]) for name in _STATE]
         self.memory.load_state_dict({k: v for k, v in state.items() if k not in _STATE})
         active, self._reversed_count, self._withheld_count = counts
         self.start.on = bool(active)
@@ -357,7 +354,7 @@ class FalseNegativeMiner:
         return turned
 
     def _inject_packed(self, users: Any, positives: Any, negatives: NDArray[Any]) -> Reversed:
-        flat_indices = _flat_indices(positives, negatives)
+        flat_indices = _flat_indices(users, positives, negatives)
         length = positives.shape[1]
         if negatives.ndim == 2:
             return self.memory.inject_packed(users, flat_indices, length, negatives)
@@ -369,9 +366,19 @@ class FalseNegativeMiner:
         return Reversed(turned.coordinates, turned.counts, flat_indices[turned.blocks])
 
 
+def _read_count(name: str, value: ArrayLike) -> int:
+    array = np.asarray(value)
+    count = array.item() if array.size == 1 else None
+    if not isinstance(count, int):
+        raise ValueError(f"{name} must be a whole number: got {value!r:.60}")
+    if not 0 <= count < 2**62:
+        raise ValueError(f"{name} must be at least 0 and below 2**62: got {count}")
+    return count
+
+
 def _is_left_padded(positives: NDArray[Any]) -> bool:
     """Whether no 0 stands right of an item; of other shapes, for the memory to refuse."""
-    valid = positives != 0
+    valid = np.atleast_1d(positives != 0)
     return not (valid[..., :-1] & ~valid[..., 1:]).any()
 
 
@@ -385,9 +392,16 @@ def _as_blocks(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[Any]
     return negatives.reshape(-1, negatives.shape[-1])
 
 
-def _flat_indices(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.int64]:
+def _flat_indices(
+    users: Any, positives: NDArray[Any], negatives: NDArray[Any]
+) -> NDArray[np.int64]:
     if positives.ndim != 2:
         raise ValueError(f"positives must have shape [B, L]: got {list(positives.shape)}")
+    if np.shape(users) != positives.shape[:1]:
+        raise ValueError(
+            f"users must have shape [{len(positives)}], one for each row of positives: got "
+            f"{list(np.shape(users))}"
+        )
     flat_indices = np.flatnonzero(positives != 0)  # of bools it is several times as fast
     if negatives.ndim == 2 and len(flat_indices) != len(negatives):
         raise ValueError(
