@@ -85,6 +85,7 @@ OTHERS: dict[str, set[str]] = {
         "_autocast",
         "_dispatch",
         "_loss_aware",
+        "_tensors",
         "_threads",
         "tuning",
     },

@@ -274,6 +274,7 @@ def test_errors(
         ("hidden_size", 2**63, "hidden_size must be at least 1 and at most 65536: got"),
         ("num_hidden_layers", 10**9, "num_hidden_layers must be at least 1 and at most 1000: got"),
         ("dropout", 1.0, "dropout must be at least 0 and below 1: got 1.0"),
+        ("layer_norm_eps", -1.0, "layer_norm_eps must be at least 0 and finite: got -1.0"),
         ("item_count", "9", "expected int, got str"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lmcore.recsys.mine import FalseNegativeMiner, Injection
+from lmcore.recsys.injection import Injection
+from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.start import EpochLossStart, StepStart
 from lmcore.reference.false_negatives import FalseNegativeMemory as Definition
 

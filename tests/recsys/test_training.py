@@ -159,6 +159,11 @@ def test_defaults_of_the_paper() -> None:
             {"normalization": "balanced", "loss": "cross_entropy"},
             "normalization has no meaning where loss is cross_entropy",
         ),
+        ({"exponent": 0.5}, "exponent has no meaning where distribution is uniform"),
+        (
+            {"distribution": "popularity", "loss": "cross_entropy"},
+            "distribution has no meaning where loss is cross_entropy",
+        ),
         ({"mining": True, "loss": "cross_entropy"}, "mining must be false where loss is cross_en"),
         (
             {"mining": True, "loss": "sampled_softmax", "alpha": 0.3, "ema_decay": 0.9},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmcore import _core
 from lmcore.ops._dispatch import choose
+from lmcore.ops._tensors import is_tensor, to_host
 from lmcore.ops._threads import limit_threads
 from lmcore.reference._arguments import one_of, same_length
 from lmcore.reference.ranking import TIES, as_columns, check_cutoffs
@@ -93,7 +93,7 @@ def rank_targets(
     if (offsets is None) != (excluded is None):
         given, missing = ("excluded", "offsets") if offsets is None else ("offsets", "excluded")
         raise ValueError(f"{given} needs {missing}: got None")
-    tensor = scores if _is_tensor(scores) else None
+    tensor = scores if is_tensor(scores) else None
     array: Any = tensor if tensor is not None else np.asarray(scores)
     kind = array.dtype.name if tensor is None else str(tensor.dtype).removeprefix("torch.")
     if kind not in ("float32", "float64"):
@@ -102,7 +102,7 @@ def rank_targets(
         raise ValueError(f"scores must have the shape [users, columns]: got {tuple(array.shape)}")
     if offsets is None or excluded is None:
         offsets, excluded = np.zeros(len(array) + 1, np.int64), np.zeros(0, np.int64)
-    columns = as_columns(array.shape[1], *map(_to_numpy, (targets, offsets, excluded)))
+    columns = as_columns(array.shape[1], *map(to_host, (targets, offsets, excluded)))
     if tensor is not None:
         tensor = tensor.detach()
         if choose(tensor) != "core":
@@ -141,7 +141,7 @@ def ranking_metrics(
     """
     import numpy as np
 
-    array = np.asarray(_to_numpy(ranks))
+    array = np.asarray(to_host(ranks))
     if array.size and array.dtype.kind not in "iuf":
         raise TypeError(f"ranks must be numbers: got {array.dtype}")
     if array.ndim != 1:
@@ -187,14 +187,3 @@ def _rank_by_torch(
         first = int(is_unordered.argmax())
         raise ValueError(f"scores[{user}, {first}] must be a number: got nan")
     return Ranks(greater + _SHARES[ties] * (equal - 1), equal - 1)
-
-
-def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Whether this is a tensor: without torch there are none."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _to_numpy(values: Any) -> Any:
-    """Returns tensors as arrays, and everything else as it is."""
-    return values.detach().cpu().numpy() if _is_tensor(values) else values

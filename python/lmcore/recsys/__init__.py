@@ -11,8 +11,9 @@ from lmcore.ops.ranking import Ranks, rank_targets, ranking_metrics
 from lmcore.recsys.filters import filter_interactions
 from lmcore.recsys.frames import interactions_from_frame
 from lmcore.recsys.ids import IdMap
+from lmcore.recsys.injection import Injection
 from lmcore.recsys.metrics import Metric, measure_ranks, parse_metric
-from lmcore.recsys.mine import FalseNegativeMiner, Injection, MinerStats
+from lmcore.recsys.mine import FalseNegativeMiner, MinerStats
 from lmcore.recsys.reading import read_interactions
 from lmcore.recsys.registration import register_auto_classes
 from lmcore.recsys.reports import FilterReport, InteractionReport, SplitReport

@@ -7,6 +7,7 @@ A window is right aligned and padded with 0 on the left.  "Packed" means only th
 hold an item, row after row and from left to right; `flat_indices` [P] are `row * L + p`.
 """
 
+import math
 from typing import ClassVar, Protocol
 
 import torch
@@ -171,7 +172,8 @@ def check_sizes(config: Sizes) -> None:
         config: the configuration.
 
     Raises:
-        ValueError: a size is out of its range, or the dropout lies outside [0, 1).
+        ValueError: a size is out of its range, the dropout lies outside [0, 1), or an epsilon is
+            below 0.
 
     Example:
         >>> from lmcore.recsys.configuration_gru4rec import GRU4RecConfig
@@ -183,6 +185,9 @@ def check_sizes(config: Sizes) -> None:
             raise ValueError(f"{name} must be at least 1 and at most {most}: got {value}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1: got {config.dropout}")
+    epsilon = getattr(config, "layer_norm_eps", 0.0)
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"layer_norm_eps must be at least 0 and finite: got {epsilon}")
 
 
 def check_heads(hidden_size: int, heads: int) -> None:

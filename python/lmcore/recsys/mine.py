@@ -5,70 +5,21 @@ Shape letters: B batch, L window length, N negatives per position, P valid posit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lmcore.ops._tensors import is_tensor, to_host
 from lmcore.ops.false_negatives import FalseNegativeMemory, Reversed
+from lmcore.recsys.injection import Array, Injection
 from lmcore.recsys.start import StartRule, StartSwitch
 
-__all__ = ["FalseNegativeMiner", "Injection", "MinerStats"]
-
-Array: TypeAlias = Any
-"""A numpy array or a torch tensor."""
+__all__ = ["FalseNegativeMiner", "MinerStats"]
 
 _STATE = ("active", "reversed_count", "withheld_count")
-
-
-@dataclass(slots=True, frozen=True)
-class Injection:
-    """What a step trains on; arrays are of the kind and on the device of the given negatives."""
-
-    negatives: Array
-    """`[B, L, N]` or `[P, N]`: the given array, or a new one for other devices than the CPU."""
-    reversed_indices: Array
-    """`[R]` int64: indices of the reversed negatives in the flattened negatives."""
-    reversed: Reversed
-    """The same as rows, positions, slots and counts, in numpy."""
-    host_negatives: NDArray[Any]
-    """The negatives in numpy."""
-
-    @property
-    def labels(self) -> Array:
-        """`[B, L, 1 + N]` or `[P, 1 + N]` float32, made anew at each call.
-
-        1 for the positive in column 0 (at padding too) and for the reversed negatives, else 0.
-        """
-        host = self.host_negatives
-        shape = (*host.shape[:-1], host.shape[-1] + 1)
-        indices = self.reversed.flat_indices(host.shape[-1]) + self.reversed.blocks + 1
-        device = self.negatives.device if _is_tensor(self.negatives) else None
-        if device is None or device.type == "cpu":
-            ones = np.zeros(shape, dtype=np.float32)
-            ones[..., 0] = 1
-            ones.reshape(-1)[indices] = 1
-            if device is None:
-                return ones
-            import torch
-
-            # Calls of torch cost more than writing so few numbers; the memory is shared.
-            return torch.from_numpy(ones)
-        import torch
-
-        # Labels are made on their device: only the indices of the reversed ones cross.
-        labels = torch.zeros(shape, dtype=torch.float32, device=device)
-        labels[..., 0] = 1
-        labels.view(-1).index_fill_(0, torch.from_numpy(indices).to(device), 1)
-        return labels
-
-    @property
-    def reversed_count(self) -> int:
-        """R."""
-        return len(self.reversed)
 
 
 @dataclass(slots=True, frozen=True)
@@ -198,14 +149,14 @@ class FalseNegativeMiner:
             >>> injection.labels.tolist(), injection.reversed_count
             ([[[1.0, 0.0, 0.0]]], 0)
         """
-        host = _to_host(negatives)
+        host = to_host(negatives)
         if not isinstance(host, np.ndarray):
             raise TypeError(
                 f"negatives must be a numpy array or a torch tensor: got {type(host).__name__}"
             )
-        turned = self._inject(_to_host(users), _to_host(positives), host)
+        turned = self._inject(to_host(users), to_host(positives), host)
         indices = turned.flat_indices(host.shape[-1])
-        if not _is_tensor(negatives):
+        if not is_tensor(negatives):
             return Injection(host, indices, turned, host)
         import torch
 
@@ -239,9 +190,9 @@ class FalseNegativeMiner:
             return
         negatives, turned = injection.host_negatives, injection.reversed
         shape = (*negatives.shape[:-1], negatives.shape[-1] + 1)
-        if _is_tensor(logits) and logits.shape != shape:
+        if is_tensor(logits) and logits.shape != shape:
             raise ValueError(f"logits must have shape {list(shape)}: got {list(logits.shape)}")
-        u, pos, scores = _to_host(users), np.asarray(_to_host(positives)), _to_scores(logits)
+        u, pos, scores = to_host(users), np.asarray(to_host(positives)), _to_scores(logits)
         if negatives.ndim == 3 and _is_left_padded(pos):
             self.memory.observe(u, pos, negatives, scores, turned)
             return
@@ -411,19 +362,9 @@ def _flat_indices(
     return flat_indices
 
 
-def _is_tensor(array: Array) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(array, torch.Tensor)
-
-
-def _to_host(array: Array) -> Any:
-    """Returns a numpy array, on the memory of a tensor where that is the host's."""
-    return array.detach().cpu().numpy() if _is_tensor(array) else array
-
-
 def _to_scores(logits: Array) -> NDArray[Any]:
     """Returns logits of the host as they are, and a mask of others."""
-    if not _is_tensor(logits):
+    if not is_tensor(logits):
         return np.asarray(logits)
     import torch
 

@@ -26,6 +26,8 @@ _MEANINGS = {
     "gbce_t": ("gbce",),
     "log_q": ("sampled_softmax",),
     "temperature": ("sampled_softmax", "cross_entropy"),
+    "distribution": ("bce", "gbce", "sampled_softmax"),
+    "exponent": ("bce", "gbce", "sampled_softmax"),
 }
 
 # Above this nothing can be counted here, and libraries in C start to wrap around.
@@ -142,6 +144,8 @@ class TrainConfig:
             usual = type(self).__dataclass_fields__[name].default
             if getattr(self, name) != usual and self.loss not in losses:
                 raise ValueError(f"{name} has no meaning where loss is {self.loss}")
+        if self.exponent != 0.75 and self.distribution == "uniform":
+            raise ValueError("exponent has no meaning where distribution is uniform")
         if self.mining and self.loss == "cross_entropy":
             raise ValueError(
                 "mining must be false where loss is cross_entropy: all items are negatives of "

@@ -16,9 +16,10 @@ from lmcore.ops.negatives import PackedBatch, SequenceSampler
 from lmcore.recsys.backbone import SequenceModel
 from lmcore.recsys.data import Split
 from lmcore.recsys.evaluation import check_histories, evaluate
+from lmcore.recsys.injection import Injection
 from lmcore.recsys.losses import StepLoss
 from lmcore.recsys.metrics import find_validated
-from lmcore.recsys.mine import FalseNegativeMiner, Injection
+from lmcore.recsys.mine import FalseNegativeMiner
 from lmcore.recsys.models import make_model
 from lmcore.recsys.objective import Counts, add_norm, packed_logits
 from lmcore.recsys.recipes import TrainConfig

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lmcore._text import count_noun
+
 __all__ = ["EpochLossStart", "StartRule", "StartSwitch", "StepStart"]
 
 
@@ -73,7 +75,7 @@ class EpochLossStart:
         done = len(epoch_loss_sums)
         if done < 8:
             rule = "in epoch 9 or later, after one whose loss fell by little"
-            return f"{rule}; {done} epochs are done"
+            return f"{rule}; {_say_done(done, 'epoch')}"
         gain = epoch_loss_sums[-2] - epoch_loss_sums[-1]
         least = (epoch_loss_sums[0] - epoch_loss_sums[5]) / 200
         rule = f"after an epoch whose loss fell by less than {least:.4g}"
@@ -130,8 +132,14 @@ class StepStart:
         Example:
             >>> StepStart(1_000).explain(700, [])
             'with step 1000; 700 steps are done'
+            >>> StepStart(1_000).explain(1, [])
+            'with step 1000; 1 step is done'
         """
-        return f"with step {self.step}; {step} steps are done"
+        return f"with step {self.step}; {_say_done(step, 'step')}"
+
+
+def _say_done(count: int, noun: str) -> str:
+    return f"{count_noun(count, noun)} {'is' if count == 1 else 'are'} done"
 
 
 class StartSwitch:
