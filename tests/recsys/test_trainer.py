@@ -14,7 +14,8 @@ from transformers import Trainer, TrainingArguments
 from lmcore.ops.negatives import SequenceSampler
 from lmcore.recsys import packed_logits, ufn_loss
 from lmcore.recsys.data import Split, leave_one_out, make_interactions
-from lmcore.recsys.evaluation import evaluate, load_model
+from lmcore.recsys.evaluation import evaluate
+from lmcore.recsys.loading import load_model
 from lmcore.recsys.models import make_model
 from lmcore.recsys.recipes import plain
 from lmcore.training.config import change
