@@ -465,9 +465,12 @@ def test_bounds_of_settings(name: str) -> None:
                 changes |= {"mining": True, "ema_decay": 0.5}
             if name in ("schedule.decay_steps", "schedule.final_share"):
                 changes |= {"schedule.kind": "linear"}
-            changes |= {"gbce_t": {"loss": "gbce"}, "temperature": {"loss": "cross_entropy"}}.get(
-                name, {}
-            )
+            needed: dict[str, dict[str, Any]] = {
+                "gbce_t": {"loss": "gbce"},
+                "temperature": {"loss": "cross_entropy"},
+                "exponent": {"distribution": "popularity"},
+            }
+            changes |= needed.get(name, {})
             if fits:
                 assert find(change(TrainConfig(), changes), name) == value
             else:
