@@ -207,6 +207,28 @@ def test_several_targets_of_a_user() -> None:
         evaluate(model, data, protocol="sampled")
 
 
+class LowIdsFirst:
+    """A baseline of one's own, whose scores differ but for the last two items."""
+
+    item_count = 9
+
+    def score(self, offsets: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        scores = -np.arange(1.0, 10)
+        scores[-1] = scores[-2]
+        return np.tile(scores, (len(offsets) - 1, 1))
+
+
+def test_a_target_that_was_had_before_stands_before_the_others() -> None:
+    """Where all scores are equal, as in the test above, nobody sees whether it is a candidate."""
+    rows = make_interactions([0, 6, 11], [1, 2, 3, 2, 4, 5, 1, 2, 8, 9, 3], 9)
+    ends = rows.offsets[1:]
+    data = make_split(rows, ends - 3, ends - 3, SplitRule())
+    found = evaluate(LowIdsFirst(), data, metrics=["Recall@1", "Recall@2", "MRR"])
+    # Ranks 0, 1 and 2 of 2, 4 and 5; 0 of 3, and the last two places of 8 and 9.
+    assert found.metrics == pytest.approx({"Recall@1": 1 / 3, "Recall@2": 1 / 2, "MRR": 1})
+    assert found.ties == 1  # a user, not each of her two targets
+
+
 # Lists.
 
 

@@ -1,7 +1,9 @@
 """LiGR: its blocks as they are written, and that padding is nothing."""
 
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -76,3 +78,19 @@ def test_closed_gates_leave_the_embeddings() -> None:
     items = torch.tensor([[3, 9, 1]])
     with torch.no_grad():
         torch.testing.assert_close(model(items), model.item_emb(items) + model.pos_emb.weight)
+
+
+@pytest.mark.parametrize("way", ["padded", "packed"])
+def test_weights_of_attention_are_dropped_in_training_alone(way: str) -> None:
+    model = make_model(4, dropout=0.25)
+    sequences = torch.tensor([[0, 1, 2, 3]])
+    real = functional.scaled_dot_product_attention
+    for training in (True, False):
+        model.train(training)
+        with mock.patch.object(functional, "scaled_dot_product_attention", wraps=real) as attend:
+            if way == "padded":
+                model(sequences)
+            else:
+                model.forward_packed(sequences, torch.tensor([3]))
+        shares = {call.kwargs["dropout_p"] for call in attend.call_args_list}
+        assert shares == {0.25 * training}

@@ -424,8 +424,10 @@ def test_killed_within_an_epoch(
     tmp_path: Path, data: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(consistency(), start=3, threshold=0, epochs=4)
-    steps = train(config, data, tmp_path / "whole").steps
-    original = SequenceRun.step
+    whole = train(config, data, tmp_path / "whole")
+    steps, original = whole.steps, SequenceRun.step
+    kept = ("epoch", "step", "loss", "mining", "reversed", "hard", "keys")
+    expected = [[line[name] for name in kept] for line in whole.history]
 
     for killed in (2, steps // 2, steps - 1, steps):
 
@@ -439,8 +441,11 @@ def test_killed_within_an_epoch(
             patched.setattr(SequenceRun, "step", step)
             with pytest.raises(RuntimeError, match="killed"):
                 train(config, data, out)
-        assert train(config, data, out).resumed_after == killed - 1
+        resumed = train(config, data, out)
+        assert resumed.resumed_after == killed - 1
         assert_same(states(tmp_path / "whole"), states(out))
+        # What an epoch came to is that of all its steps, those before the kill too.
+        assert [[line[name] for name in kept] for line in resumed.history] == expected
 
 
 def test_files_of_a_run(tmp_path: Path, data: Split) -> None:
