@@ -173,7 +173,9 @@ def test_dates() -> None:
     for bound in bounds:
         split = split_by_time(rows, valid_from=bound, test_from="2020-01-04 00:00:00")
         assert parts_of(split) == [([1, 1], [1], [1])]
-        assert split.rule.valid_from == "2020-01-03"
+        # Runs have it so in their recipes, and are held to it.
+        assert split.rule.valid_from == "2020-01-03T00:00:00.000000000"
+        assert split.rule.describe().startswith("by time, valid_from 2020-01-03, test_from 2020-")
         assert split_interactions(rows, split.rule).rule == split.rule
     assert split_by_time(rows, valid_quantile=0.5).rule.valid_from == split.rule.valid_from
 

@@ -17,6 +17,9 @@ _MOST = 2**31 - 1
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{1,18})?")
 """A date as numpy reads it; of other texts it reads `now`."""
 
+# What a date and a time end with where they say no more than without it.
+_ZEROS = re.compile(r"(?<=-[0-9]{2})[T ]00:00:00(\.0+)?$|(?<=:[0-9]{2})\.0+$")
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class SplitRule:
@@ -77,13 +80,16 @@ class SplitRule:
         return 2 * (self.last or 1) + 1
 
     def describe(self) -> str:
-        """Returns the fields that say something, as one text.
+        """Returns the fields that say something, as one text, dates without zeros at their end.
 
         Example:
             >>> SplitRule(by="leave-last", last=3).describe()
             'by leave-last, last 3, cold_items keep'
+            >>> SplitRule(by="time", valid_from="2020-01-03T12:00:00.000").describe()
+            'by time, valid_from 2020-01-03T12:00:00, cold_items drop'
         """
-        return ", ".join(f"{name} {value}" for name, value in self.to_dict().items())
+        fields = self.to_dict().items()
+        return ", ".join(f"{name} {_ZEROS.sub('', str(value))}" for name, value in fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields that say something.

@@ -256,5 +256,5 @@ def _to_plain(time: Any) -> Any:
             time = time.astimezone(UTC).replace(tzinfo=None)
         time = np.datetime64(time)
     if isinstance(time, np.datetime64):
-        return str(np.datetime_as_string(time, unit="auto"))  # a day without its zeros
+        return str(time)
     return time.item() if isinstance(time, np.generic) else time
