@@ -7,6 +7,8 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
@@ -77,6 +79,9 @@ const MOST_DENSE: usize = 1 << 21;
 /// Digits of these.
 const DENSE_DIGITS: usize = 7;
 
+/// Values that wait for their numbers, to be looked up together.
+const WAITING: usize = 64;
+
 /// The distinct values met so far.
 #[derive(Default)]
 struct Names<'a> {
@@ -86,45 +91,67 @@ struct Names<'a> {
     short: HashMap<u128, i32, RandomState>,
     long: HashMap<&'a str, i32, RandomState>,
     all: Vec<&'a str>,
+    /// Texts whose numbers are not written yet.
+    waiting: Vec<Waiting<'a>>,
+}
+
+/// A text, and where its number goes.
+struct Waiting<'a> {
+    name: &'a str,
+    key: Option<u128>,
+    place: usize,
 }
 
 impl<'a> Names<'a> {
-    /// The number of a value.
+    /// Appends the number of a value; that of a text may only stand there after [`Self::settle`].
     #[inline]
-    fn number(&mut self, name: &'a str) -> Result<i32> {
+    fn push(&mut self, name: &'a str, numbers: &mut Vec<i32>) -> Result<()> {
         let value = parse_dense(name.as_bytes());
         match value.and_then(|value| self.dense.get(value)) {
-            Some(&next) if next > 0 => Ok(next - 1),
-            _ => self.number_of_any(value, name),
+            Some(&next) if next > 0 => memory::push(numbers, next - 1),
+            _ => self.push_any(value, name, numbers),
         }
     }
 
     #[inline(never)]
-    fn number_of_any(&mut self, value: Option<usize>, name: &'a str) -> Result<i32> {
+    fn push_any(
+        &mut self,
+        value: Option<usize>,
+        name: &'a str,
+        numbers: &mut Vec<i32>,
+    ) -> Result<()> {
         if let Some(value) = value {
-            return self.add_dense(value, name);
+            // What waits came first.
+            self.settle(numbers)?;
+            let number = self.add_dense(value, name)?;
+            return memory::push(numbers, number);
         }
-        let next = self.all.len();
-        if name.len() < size_of::<u128>() {
-            let mut key = [0; size_of::<u128>()];
-            key[..name.len()].copy_from_slice(name.as_bytes());
-            // A text of fewer bytes may end in zeros.
-            key[size_of::<u128>() - 1] = name.len().to_le_bytes()[0];
-            let key = u128::from_le_bytes(key);
-            if let Some(&number) = self.short.get(&key) {
-                return Ok(number);
-            }
-            self.short.try_reserve(1).map_err(|_| memory::refused(next))?;
-            self.short.insert(key, new_number(next)?);
-        } else {
-            if let Some(&number) = self.long.get(name) {
-                return Ok(number);
-            }
-            self.long.try_reserve(1).map_err(|_| memory::refused(next))?;
-            self.long.insert(name, new_number(next)?);
+        let waiting = Waiting { name, key: short_key(name), place: numbers.len() };
+        memory::push(&mut self.waiting, waiting)?;
+        memory::push(numbers, 0)?;
+        if self.waiting.len() < WAITING { Ok(()) } else { self.settle(numbers) }
+    }
+
+    /// Writes the numbers of what waits.
+    fn settle(&mut self, numbers: &mut [i32]) -> Result<()> {
+        // The places of a large table are not in the cache. A loop that does nothing else waits for
+        // many of them at once.
+        let mut known = [None; WAITING];
+        for (known, text) in known.iter_mut().zip(&self.waiting) {
+            *known = match text.key {
+                Some(key) => self.short.get(&key).copied(),
+                None => self.long.get(text.name).copied(),
+            };
         }
-        memory::push(&mut self.all, name)?;
-        new_number(next)
+        for (known, text) in known.into_iter().zip(self.waiting.drain(..)) {
+            numbers[text.place] = match (known, text.key) {
+                (Some(number), _) => number,
+                // A new one may wait twice.
+                (None, Some(key)) => look_up(&mut self.short, key, &mut self.all, text.name)?,
+                (None, None) => look_up(&mut self.long, text.name, &mut self.all, text.name)?,
+            };
+        }
+        Ok(())
     }
 
     #[cold]
@@ -135,11 +162,41 @@ impl<'a> Names<'a> {
             memory::reserve(&mut self.dense, more)?;
             self.dense.resize(length, 0);
         }
-        memory::push(&mut self.all, name)?;
-        // One more than the number: how many there are now.
+        let number = add(&mut self.all, name)?;
         self.dense[value] = new_number(self.all.len())?;
-        Ok(self.dense[value] - 1)
+        Ok(number)
     }
+}
+
+/// The number of a text, which is appended where it is new.
+fn look_up<'a, K: Eq + Hash>(
+    numbers: &mut HashMap<K, i32, RandomState>,
+    key: K,
+    all: &mut Vec<&'a str>,
+    name: &'a str,
+) -> Result<i32> {
+    numbers.try_reserve(1).map_err(|_| memory::refused(all.len()))?;
+    match numbers.entry(key) {
+        Entry::Occupied(entry) => Ok(*entry.get()),
+        Entry::Vacant(entry) => Ok(*entry.insert(add(all, name)?)),
+    }
+}
+
+/// Appends a new value, and returns its number.
+fn add<'a>(all: &mut Vec<&'a str>, name: &'a str) -> Result<i32> {
+    let number = new_number(all.len())?;
+    memory::push(all, name)?;
+    Ok(number)
+}
+
+/// The bytes of a short text and how many they are, as it may end in zeros.
+#[inline]
+fn short_key(name: &str) -> Option<u128> {
+    let mut key = [0; size_of::<u128>()];
+    let (length, bytes) = key.split_last_mut()?;
+    bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    *length = name.len().to_le_bytes()[0];
+    Some(u128::from_le_bytes(key))
 }
 
 /// A small whole number that is written as one would be printed.
@@ -234,8 +291,9 @@ fn all_of<'a>(
         let mut numbers = memory::with_capacity(own_names.len())?;
         for name in own_names {
             steps.take(1)?;
-            numbers.push(names.number(name)?);
+            names.push(name, &mut numbers)?;
         }
+        names.settle(&mut numbers)?;
         memory::reserve(codes, own_codes.len())?;
         codes.extend(own_codes.into_iter().map(|code| numbers[code.cast_unsigned() as usize]));
     }
@@ -289,8 +347,7 @@ impl Reader<'_, '_> {
             let Some(name) = self.text.get(field.clone()).filter(|name| !name.is_empty()) else {
                 return Ok(false);
             };
-            let number = self.names[index].number(name)?;
-            memory::push(&mut self.codes[index], number)?;
+            self.names[index].push(name, &mut self.codes[index])?;
         }
         if self.layout.number == Some(column) {
             let Some(number) = parse_number(&self.text.as_bytes()[field]) else {
@@ -339,6 +396,9 @@ fn read_lines<'a>(lines: &'a [u8], layout: Layout<'_>) -> Result<Option<Columns<
             return Ok(None);
         }
         at = next;
+    }
+    for (names, codes) in reader.names.iter_mut().zip(&mut reader.codes) {
+        names.settle(codes)?;
     }
     let names = reader.names.into_iter().map(|names| names.all).collect();
     Ok(Some(Columns { codes: reader.codes, names, numbers: reader.numbers }))

@@ -20,6 +20,8 @@ fn field() -> impl Strategy<Value = String> {
         "a",
         "b",
         "é",
+        "7",
+        "07",
         "longer than fifteen bytes",
         "longer than fifteen byteS",
     ])

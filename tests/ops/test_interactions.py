@@ -72,6 +72,18 @@ def test_many_blocks_are_as_one() -> None:
         assert columns(text, "\t", 3, [0, 1], 2, threads=threads) == expected
 
 
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+def test_names_of_any_kind_come_in_the_order_of_their_first_rows(kinds: int) -> None:
+    """Small numbers, short texts and long ones are looked up in three ways, some of them later."""
+    draw = np.random.default_rng(kinds)
+    forms = ["u{}", "{}", "a text of many bytes {}"][:kinds]
+    rows = [(forms[draw.integers(kinds)].format(draw.integers(900)), k) for k in range(3_000)]
+    text = "".join(f"{name},{k}\n" for name, k in rows).encode()
+    found = columns(text, ",", 2, [0, 1])
+    assert found == reference.read_columns(text, ",", 2, [0, 1])
+    assert found[0][0][1] == list(dict.fromkeys(name for name, _ in rows))
+
+
 @pytest.mark.parametrize("user_count", [255, 256, 257, 5000])
 def test_rows_of_many_users_are_those_of_a_stable_sort(user_count: int) -> None:
     draw = np.random.default_rng(user_count)

@@ -8,6 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
+from lmcore.ops.interactions import Column
 from lmcore.recsys.arranging import arrange
 from lmcore.recsys.columns import is_user_column
 from lmcore.recsys.ids import IdMap, KnownIds
@@ -116,7 +117,7 @@ def read_interactions(
         )
     rows = _read_rows(name, data, kind, known, listed, columns)
     del data
-    if not len(rows.items.codes if hasattr(rows.items, "codes") else rows.items):
+    if not len(rows.items.codes if isinstance(rows.items, Column) else rows.items):
         tail = f" ({len(skipped)} rows skipped, the first: {skipped[0]})" if skipped else ""
         raise ValueError(f"{name}: there are no interactions{tail}")
     trusted = rows.times is None and kind not in _ORDERED
