@@ -277,6 +277,19 @@ def test_evaluate_foreign_weights(trained: Path, file: Path, tmp_path: Path) -> 
     )
 
 
+def test_options_that_would_do_nothing_are_refused(trained: Path, file: Path) -> None:
+    evaluating = "evaluate", trained, "--data", file
+    check_failed(run(*evaluating, "--seed", 0), "--protocol full draws none")
+    check_failed(run(*evaluating, "--heads", 1), "--heads")
+    check_failed(run("recommend", trained, 10, "--heads", 1), "--heads")
+    drawn = [
+        json.loads(run(*evaluating, "--protocol", "sampled", "--json", *seed).stdout)
+        for seed in ((), ("--seed", 0), ("--seed", 1))
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
 def test_recommend(trained: Path, file: Path) -> None:
     result = run("recommend", trained, 10, 400, "--top", 3)
     assert (result.exit_code, result.stderr) == (0, "")

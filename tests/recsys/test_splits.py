@@ -189,6 +189,7 @@ def test_dates() -> None:
         ({"test_from": float("nan")}, "test_from must be "),
         ({"valid_from": 20, "valid_quantile": 0.5}, "valid_from and valid_quantile say the same"),
         ({"valid_quantile": 0.9, "test_quantile": 0.1}, "valid_from must not be after test_from"),
+        ({"test_from": 5}, r"valid_from .* got \d+ \(0.8 of the interactions lie before\) and 5$"),
         ({"valid_quantile": 0.0}, "valid_quantile must be "),
         ({"test_quantile": 1.0}, "test_quantile must be "),
         ({"test_quantile": -0.1}, "test_quantile must be "),

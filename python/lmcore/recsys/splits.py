@@ -134,11 +134,20 @@ def split_interactions(interactions: Interactions, rule: SplitRule) -> Split:
         raise ValueError("a split by time needs times: the interactions have none")
     if not len(times):
         raise ValueError("a split by time needs interactions: there are none")
-    valid = _find_bound("valid", rule.valid_from, rule.valid_quantile or _VALID_QUANTILE, times)
-    test = _find_bound("test", rule.test_from, rule.test_quantile or _TEST_QUANTILE, times)
+    before_valid, before_test = (
+        rule.valid_quantile or _VALID_QUANTILE,
+        rule.test_quantile or _TEST_QUANTILE,
+    )
+    valid = _find_bound("valid", rule.valid_from, before_valid, times)
+    test = _find_bound("test", rule.test_from, before_test, times)
+    # Where the first was not given, how it was found.
+    told = (
+        "" if rule.valid_from is not None else f" ({before_valid} of the interactions lie before)"
+    )
     if valid > test:
         raise ValueError(
-            f"valid_from must not be after test_from: got {_to_plain(valid)} and {_to_plain(test)}"
+            f"valid_from must not be after test_from: got {_to_plain(valid)}{told} and "
+            f"{_to_plain(test)}"
         )
     found = replace(
         rule, valid_from=_to_plain(valid), test_from=_to_plain(test), valid_quantile=None,
@@ -147,7 +156,7 @@ def split_interactions(interactions: Interactions, rule: SplitRule) -> Split:
     ends = [_find_ends(interactions.offsets, times < bound) for bound in (valid, test)]
     if (ends[0] == interactions.offsets[:-1]).all():
         raise ValueError(
-            f"valid_from {_to_plain(valid)} leaves no training item: the first time is "
+            f"valid_from {_to_plain(valid)}{told} leaves no training item: the first time is "
             f"{_to_plain(times.min())}"
         )
     return make_split(interactions, ends[0], ends[1], found)

@@ -10,11 +10,11 @@ from lmcore._text import count_noun
 from lmcore.cli.failures import starting
 from lmcore.cli.options import (
     Device,
-    Seed,
     SkipBadRows,
     Threads,
     limit_threads,
     plain_text,
+    whole,
 )
 from lmcore.cli.recsys.data_options import (
     Data,
@@ -64,8 +64,10 @@ def evaluate_command(
             metavar="average|optimistic|pessimistic", help="How items of equal scores count."
         ),
     ] = "average",
-    seed: Seed = 0,
-    heads: Heads = 1,
+    seed: Annotated[
+        int | None, whole(0, 2**64 - 1, text="Of the 100 drawn items; 0 by default.")
+    ] = None,
+    heads: Heads = None,
     device: Device = None,
     threads: Threads = None,
     data_format: Format = "auto",
@@ -107,9 +109,9 @@ def evaluate_command(
     times = (valid_from, test_from, valid_quantile, test_quantile)
     rule = make_rule(split_by, last, *times, cold_items)
     form = make_form(data_format, user_column, item_column, time_column, skip_bad_rows)
+    asked = _measures(split, protocol, ties, seed, metric, threads)
     run = load_model_run(model, data, form, heads, device, quiet=as_json)
     held_out = _split_run(run, rule, quiet=as_json)
-    asked = _measures(split, protocol, ties, seed, metric, threads)
     _print_evaluation(_evaluate(run.model, held_out, asked, baselines), as_json)
 
 
@@ -117,12 +119,20 @@ def _measures(
     split: str,
     protocol: str,
     ties: str,
-    seed: int,
+    seed: int | None,
     metric: list[str] | None,
     threads: int | None,
 ) -> dict[str, Any]:
     """How the held-out items are ranked and what is made of it."""
-    rule = {"split": split, "protocol": protocol, "ties": ties, "seed": seed, "metrics": metric}
+    if seed is not None and protocol == "full":
+        raise ValueError("seed (--seed) is of drawn items: --protocol full draws none")
+    rule = {
+        "split": split,
+        "protocol": protocol,
+        "ties": ties,
+        "seed": seed or 0,
+        "metrics": metric,
+    }
     return {**rule, "threads": limit_threads(threads)}
 
 

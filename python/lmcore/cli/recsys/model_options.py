@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,19 +23,23 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Heads = Annotated[int, whole(1, MOST, text="Attention heads of a file of weights.")]
+Heads = Annotated[
+    int | None, whole(1, MOST, text="Attention heads of a file of weights; 1 by default.")
+]
 
 
 def load_model_run(
     model: str,
     data: str | None,
     form: dict[str, Any],
-    heads: int,
+    heads: int | None,
     device: str | None,
     *,
     quiet: bool,
 ) -> TrainedRun:
     """Returns the model with interactions in its ids, after a line on what these are."""
+    if heads is not None and Path(model).is_dir():
+        raise ValueError(f"{model}: heads (--heads) are of files of weights: a folder says its own")
     with starting():
         from lmcore.recsys.folder import load_run
 
@@ -42,7 +47,7 @@ def load_model_run(
         model,
         data=data,
         **form,
-        num_attention_heads=heads,
+        num_attention_heads=heads or 1,
         device="auto" if device is None else device,
     )
     say_report(run.interactions.report, quiet=quiet)

@@ -31,7 +31,7 @@ def recommend_command(
     count: Annotated[
         int, whole(1, MOST, "--top", "-k", text="Items for each user.", metavar="K")
     ] = 10,
-    heads: Heads = 1,
+    heads: Heads = None,
     device: Device = None,
     data_format: Format = "auto",
     user_column: UserColumn = None,
