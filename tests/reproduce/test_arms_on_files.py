@@ -219,11 +219,17 @@ def test_the_document_shows_the_lines(arms: ModuleType, name: str) -> None:
     assert arms.fill_in(text, name, arms.describe(lines, name)) == text
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/claims.md"])
-def test_the_row_on_real_data_says_what_the_lines_say(arms: ModuleType, document: str) -> None:
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [("README.md", "beauty"), ("docs/claims.md", "beauty"), ("docs/claims.md", "sports")],
+)
+def test_the_row_on_real_data_says_what_the_lines_say(
+    arms: ModuleType, document: str, name: str
+) -> None:
     find_gains = sys.modules["arms_table"].find_gains
-    lines = arms.read_lines(ROOT / "benches/results/arms_beauty.jsonl")
-    (row,) = re.findall(r"^\| UFNRec on Beauty.*$", (ROOT / document).read_text("utf-8"), re.M)
+    lines = arms.read_lines(ROOT / f"benches/results/arms_{name}.jsonl")
+    text = (ROOT / document).read_text("utf-8")
+    (row,) = re.findall(rf"^\| UFNRec on {name.title()}.*$", text, re.M)
     ways = ("full", "sampled")
     gains = [find_gains(lines, "bce", "consistency", "ema", way) for way in ways]
     assert [len(some) for some in gains] == [3, 3]
