@@ -134,20 +134,15 @@ def split_interactions(interactions: Interactions, rule: SplitRule) -> Split:
         raise ValueError("a split by time needs times: the interactions have none")
     if not len(times):
         raise ValueError("a split by time needs interactions: there are none")
-    before_valid, before_test = (
-        rule.valid_quantile or _VALID_QUANTILE,
-        rule.test_quantile or _TEST_QUANTILE,
-    )
-    valid = _find_bound("valid", rule.valid_from, before_valid, times)
-    test = _find_bound("test", rule.test_from, before_test, times)
-    # Where the first was not given, how it was found.
-    told = (
-        "" if rule.valid_from is not None else f" ({before_valid} of the interactions lie before)"
-    )
+    valid_quantile = rule.valid_quantile or _VALID_QUANTILE
+    test_quantile = rule.test_quantile or _TEST_QUANTILE
+    valid = _find_bound("valid", rule.valid_from, valid_quantile, times)
+    test = _find_bound("test", rule.test_from, test_quantile, times)
+    told = _tell(valid, rule.valid_from, valid_quantile)
     if valid > test:
         raise ValueError(
-            f"valid_from must not be after test_from: got {_to_plain(valid)}{told} and "
-            f"{_to_plain(test)}"
+            f"valid_from must not be after test_from: got {told} and "
+            f"{_tell(test, rule.test_from, test_quantile)}"
         )
     found = replace(
         rule, valid_from=_to_plain(valid), test_from=_to_plain(test), valid_quantile=None,
@@ -156,8 +151,7 @@ def split_interactions(interactions: Interactions, rule: SplitRule) -> Split:
     ends = [_find_ends(interactions.offsets, times < bound) for bound in (valid, test)]
     if (ends[0] == interactions.offsets[:-1]).all():
         raise ValueError(
-            f"valid_from {_to_plain(valid)}{told} leaves no training item: the first time is "
-            f"{_to_plain(times.min())}"
+            f"valid_from {told} leaves no training item: the first time is {_to_plain(times.min())}"
         )
     return make_split(interactions, ends[0], ends[1], found)
 
@@ -229,6 +223,12 @@ def _find_ends(offsets: NDArray[np.int64], is_before: NDArray[np.bool_]) -> NDAr
     before = np.zeros(len(is_before) + 1, dtype=np.int64)
     np.cumsum(is_before, out=before[1:])
     return offsets[:-1] + before[offsets[1:]] - before[offsets[:-1]]
+
+
+def _tell(bound: Any, time: float | str | None, quantile: float) -> str:
+    """A bound for an error, and how it was found where it was not given."""
+    found = "" if time is not None else f" (at {quantile} of the interactions)"
+    return f"{_to_plain(bound)}{found}"
 
 
 def _find_bound(part: str, time: float | str | None, quantile: float, times: NDArray[Any]) -> Any:
