@@ -16,6 +16,11 @@ sys.stdout.flush()
 sys.stderr.flush()
 os._exit(0)
 """
+# Should it abort before, it says where it was.
+START = """
+import faulthandler
+faulthandler.enable()
+"""
 
 
 def start(
@@ -31,13 +36,17 @@ def start(
         "PYTHONPATH": os.pathsep.join(sys.path), **more,
     }  # fmt: skip
     environments = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return [warm.start(code + END, *arguments, env=each) for each in environments]
+    return [warm.start(START + code + END, *arguments, env=each) for each in environments]
 
 
 def run(code: str, count: int, *arguments: object, **more: Any) -> list[str]:
     """What each of them printed, once all ended well."""
     processes = start(code, count, *arguments, **more)
     ended = [process.communicate(timeout=300) for process in processes]
-    failed = [errors for p, (_, errors) in zip(processes, ended, strict=True) if p.returncode]
+    failed = [
+        f"exit code {process.returncode} after {output[-500:]!r}: {errors}"
+        for process, (output, errors) in zip(processes, ended, strict=True)
+        if process.returncode
+    ]
     assert failed == [], failed[0]
     return [output for output, _ in ended]
