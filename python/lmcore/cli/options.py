@@ -242,7 +242,6 @@ SwigluRule = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-Seed = Annotated[int, whole(0, 2**64 - 1, text="Of the drawn items.")]
 Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto by default.")
 ]

@@ -126,14 +126,14 @@ def _measures(
     """How the held-out items are ranked and what is made of it."""
     if seed is not None and protocol == "full":
         raise ValueError("seed (--seed) is of drawn items: --protocol full draws none")
-    rule = {
+    return {
         "split": split,
         "protocol": protocol,
         "ties": ties,
         "seed": seed or 0,
         "metrics": metric,
+        "threads": limit_threads(threads),
     }
-    return {**rule, "threads": limit_threads(threads)}
 
 
 def _split_run(run: TrainedRun, rule: SplitRule | None, *, quiet: bool) -> Split:
